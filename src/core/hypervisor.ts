@@ -1,0 +1,143 @@
+/**
+ * The port behind which hosts are made. A driver is a function that returns a {@link Hypervisor};
+ * `test/contract/` holds the one suite that every driver passes.
+ */
+
+/** What a plan gives a host. */
+export interface HostShape {
+  /** Virtual CPUs. */
+  readonly vcpus: number;
+  /** Guest memory in MiB. */
+  readonly memoryMib: number;
+  /** Size of the guest's data disk in GiB. */
+  readonly diskGib: number;
+}
+
+/** Where a host's guest may open connections to. Everything not named is refused (design: the network). */
+export type Egress =
+  | { readonly kind: 'internet' }
+  | { readonly kind: 'none' }
+  | { readonly kind: 'networks'; readonly cidrs: readonly string[] };
+
+/** A block of ports, mapped one to one from the machine to the guest, TCP and UDP. */
+export interface PortBlock {
+  /** First port of the block. */
+  readonly first: number;
+  /** Number of ports; 0 publishes none. */
+  readonly count: number;
+}
+
+/**
+ * Everything that a driver needs to know of one host. It is read from Postgres, so that a driver keeps no
+ * truth of its own: the same spec always names the same machine.
+ */
+export interface HostSpec {
+  /** UUID of the host: the name under which the driver makes it and finds it again. */
+  readonly hostId: string;
+  /**
+   * Small number that no other living host has. A driver derives from it what must be unique on one
+   * machine: addresses, interface names, user id.
+   */
+  readonly slot: number;
+  /** Name of the plan: which template the host may be restored from. */
+  readonly planName: string;
+  readonly shape: HostShape;
+  readonly publishedPorts: PortBlock;
+  readonly egress: Egress;
+}
+
+/** Where a host's Docker engine listens, as seen by the gateway. */
+export interface EngineAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** How a machine came to run: restored from a template, booted cold, or it was running already. */
+export type StartedFrom = 'template' | 'boot' | 'running';
+
+/** One host that exists on the hypervisor, as found there and not as remembered. */
+export interface HostSeen {
+  readonly hostId: string;
+  /** `running`: its machine runs. `stopped`: its disk or network exists, but no machine runs. */
+  readonly state: 'running' | 'stopped';
+}
+
+/** A host's use of the machine's memory. */
+export interface HostMemory {
+  /** Proportional set size of the host's processes, in MiB: shared pages are divided by their users. */
+  readonly pssMib: number;
+}
+
+/**
+ * A hypervisor. Every method is safe to run twice, and after a kill in the middle of an earlier run: it
+ * measures what is there, does what is missing, and verifies. None waits for a slow guest: where the guest
+ * is not there yet the answer is `false`, and the caller asks again later.
+ *
+ * Failures are {@link HypervisorError}s; what QEMU or a tool printed is in the message.
+ */
+export interface Hypervisor {
+  readonly name: 'qemu' | 'simulated';
+
+  /** Makes ready what the driver needs before any host (firewall table, templates in memory), and adopts nothing. */
+  open(): Promise<void>;
+
+  /** Lets go of what the driver holds in this process. Hosts go on running. */
+  close(): Promise<void>;
+
+  /** True where a create of this plan will be restored from a template, not booted cold. */
+  hasTemplate(planName: string): Promise<boolean>;
+
+  /**
+   * Makes the template of a plan where it is missing or made from something else than what is installed.
+   * @param report is told, in words for people, what is being done.
+   */
+  makeTemplate(plan: TemplatePlan, report: (progress: string) => void, signal: AbortSignal): Promise<void>;
+
+  /** Makes the host's disk and network. No machine runs yet, and nothing can reach it. */
+  prepare(spec: HostSpec): Promise<void>;
+
+  /**
+   * Starts the host's machine: from the template where the host has never run and there is one, else cold
+   * from the host's own disk. Nothing can reach the guest until {@link connect}.
+   */
+  start(spec: HostSpec): Promise<StartedFrom>;
+
+  /**
+   * Gives the guest its own identity: reseeds its random generator, sets clock, hostname, machine-id, boot
+   * id and engine id. False while the guest can't be spoken to yet.
+   * @throws HypervisorError where the machine has ended.
+   */
+  identify(spec: HostSpec): Promise<boolean>;
+
+  /** Opens the way from the gateway to the engine and the published ports, and the guest's egress. */
+  connect(spec: HostSpec): Promise<EngineAddress>;
+
+  /**
+   * Whether the engine answers `GET /_ping`.
+   * @throws HypervisorError where the machine has ended.
+   */
+  answers(spec: HostSpec): Promise<boolean>;
+
+  /** Stops the machine, its disk kept. Nothing reaches it afterwards. */
+  stop(hostId: string): Promise<void>;
+
+  /** Ends the host and wipes and removes everything of it. A host that does not exist is no error. */
+  destroy(hostId: string): Promise<void>;
+
+  /** Every host that exists here, whether Postgres knows it or not. */
+  list(): Promise<readonly HostSeen[]>;
+
+  /** Memory in use by a running host; undefined where it does not run or the driver can't tell. */
+  memory(hostId: string): Promise<HostMemory | undefined>;
+}
+
+/** What a template is made for. */
+export interface TemplatePlan {
+  readonly planName: string;
+  readonly shape: HostShape;
+}
+
+/** A hypervisor could not do what was asked. The message is for operators and holds what the tool printed. */
+export class HypervisorError extends Error {
+  override readonly name = 'HypervisorError';
+}

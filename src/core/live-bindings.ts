@@ -1,0 +1,56 @@
+import type { EngineAddress } from './hypervisor.ts';
+
+/** What the gateway must know of one binding whose certificate may connect. */
+export interface LiveBinding {
+  /** UUID of the binding's row. */
+  readonly bindingId: string;
+  /** Serial of its client certificate: lower-case hexadecimal, no leading zeros. */
+  readonly serial: string;
+  /** After this moment the certificate is refused, resumed sessions and open streams included. */
+  readonly expiresAt: Date;
+  readonly hostId: string;
+  /** Where the host's engine listens; undefined while the host has no address (it is being restarted). */
+  readonly engine: EngineAddress | undefined;
+}
+
+/** What the gateway hears of bindings, in the order in which it was committed. */
+export interface BindingEvents {
+  /** The binding may have changed in any way: read it again. */
+  changed(bindingId: string): void;
+  /** The connection was lost, and events with it: nothing known is certain until {@link LiveBindings.readAll} returns. */
+  lost(reason: Error): void;
+}
+
+/**
+ * The gateway's view of Postgres. All of it goes over the one connection that also hears the events, so
+ * that a lease can't be renewed on a connection that has silently stopped hearing.
+ */
+export interface LiveBindingsSource {
+  /**
+   * Connects, registers the gateway, and begins to listen.
+   * @throws where Postgres can't be reached; may be called again.
+   */
+  open(events: BindingEvents): Promise<void>;
+  close(): Promise<void>;
+
+  /** Every binding that is live now. */
+  readAll(): Promise<readonly LiveBinding[]>;
+
+  /** One binding, if it is live now. */
+  read(bindingId: string): Promise<LiveBinding | undefined>;
+
+  /** The live binding that a certificate belongs to, for one that the gateway has not heard of yet. */
+  readBySerial(serial: string): Promise<LiveBinding | undefined>;
+
+  /**
+   * Renews this gateway's lease. The lease counts from before the call was made.
+   * @param leaseMs length of the lease in milliseconds.
+   */
+  renewLease(leaseMs: number): Promise<void>;
+
+  /** Tells that everything of this binding's has been refused and cut here since its revocation was heard. */
+  acknowledge(bindingId: string): Promise<void>;
+
+  /** Gives the lease back on an orderly stop, once everything is cut, so that no unbind waits for it. */
+  releaseLease(): Promise<void>;
+}
