@@ -52,8 +52,8 @@ export interface EngineAddress {
   readonly port: number;
 }
 
-/** How a machine came to run: restored from a template, booted cold, or it was running already. */
-export type StartedFrom = 'template' | 'boot' | 'running';
+/** How a machine came to run: restored from a template, or booted cold. */
+export type StartedFrom = 'template' | 'boot';
 
 /** One host that exists on the hypervisor, as found there and not as remembered. */
 export interface HostSeen {
@@ -98,9 +98,10 @@ export interface Hypervisor {
 
   /**
    * Starts the host's machine: from the template where the host has never run and there is one, else cold
-   * from the host's own disk. Nothing can reach the guest until {@link connect}.
+   * from the host's own disk. A machine that runs is left alone. Nothing can reach the guest until
+   * {@link connect}.
    */
-  start(spec: HostSpec): Promise<StartedFrom>;
+  start(spec: HostSpec): Promise<void>;
 
   /**
    * Gives the guest its own identity: reseeds its random generator, sets clock, hostname, machine-id, boot
@@ -117,6 +118,9 @@ export interface Hypervisor {
    * @throws HypervisorError where the machine has ended.
    */
   answers(spec: HostSpec): Promise<boolean>;
+
+  /** How the host's running machine came to run, as it stands on record with the machine. */
+  startedFrom(hostId: string): Promise<StartedFrom>;
 
   /** Stops the machine, its disk kept. Nothing reaches it afterwards. */
   stop(hostId: string): Promise<void>;

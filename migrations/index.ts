@@ -1,0 +1,13 @@
+import type { Knex } from 'knex';
+import * as first from './001-first.ts';
+
+/** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
+const migrations: readonly { name: string; migration: Knex.Migration }[] = [
+  { name: '001-first', migration: first },
+];
+
+export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {
+  getMigrations: () => Promise.resolve([...migrations]),
+  getMigrationName: ({ name }) => name,
+  getMigration: ({ migration }) => Promise.resolve(migration),
+};

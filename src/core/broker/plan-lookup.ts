@@ -1,0 +1,48 @@
+import { type Catalog, findOffering, findPlan, type Plan } from '../catalog/catalog.ts';
+import { refused } from '../errors.ts';
+
+/**
+ * The plan that a request names.
+ * @throws RefusedError (400) where the catalog has no such offering, or the offering no such plan.
+ */
+export function requirePlan(catalog: Catalog, serviceId: string, planId: string): Plan {
+  const offering = findOffering(catalog, serviceId);
+  if (offering === undefined) {
+    throw refused.badRequest(`service_id: ${quoted(serviceId)} is not in this broker's catalog.`);
+  }
+  const plan = findPlan(catalog, serviceId, planId);
+  if (plan === undefined) {
+    throw refused.badRequest(`plan_id: ${quoted(planId)} is not a plan of the offering ${offering.name}.`);
+  }
+  return plan;
+}
+
+/**
+ * Checks the ids that a platform sends beside an instance that exists. Its plan id may be stale: another
+ * plan of the same offering is accepted (osb-notes 15, 38).
+ * @throws RefusedError (400) where an id is not in the catalog, or the offering is another.
+ */
+export function checkHints(
+  catalog: Catalog,
+  instance: { serviceId: string } | undefined,
+  hints: { serviceId: string | undefined; planId: string | undefined },
+): void {
+  const { serviceId, planId } = hints;
+  if (serviceId !== undefined && findOffering(catalog, serviceId) === undefined) {
+    throw refused.badRequest(`service_id: ${quoted(serviceId)} is not in this broker's catalog.`);
+  }
+  if (instance !== undefined && serviceId !== undefined && serviceId !== instance.serviceId) {
+    throw refused.badRequest(`service_id: the instance is of another offering than ${quoted(serviceId)}.`);
+  }
+  const offeringId = serviceId ?? instance?.serviceId;
+  if (planId === undefined) return;
+  const known =
+    offeringId === undefined
+      ? catalog.offerings.some((offering) => offering.plans.some((plan) => plan.id === planId))
+      : findPlan(catalog, offeringId, planId) !== undefined;
+  if (!known) throw refused.badRequest(`plan_id: ${quoted(planId)} is not a plan of this offering.`);
+}
+
+function quoted(id: string): string {
+  return JSON.stringify(id.slice(0, 100));
+}

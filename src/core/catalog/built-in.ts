@@ -1,0 +1,40 @@
+/** The catalog that is used where `BERTH_CATALOG` names no file, in that file's own form. */
+export const builtInCatalog = {
+  offerings: [
+    {
+      id: '5d8f1e7c-0a3b-4a52-9d4e-6f4b3a1c7e10',
+      name: 'container-host',
+      description: 'A Docker engine in a virtual machine that no other tenant shares',
+      tags: ['docker', 'container', 'vm'],
+      metadata: {
+        displayName: 'Container host',
+        longDescription:
+          'A Docker engine of your own, in a virtual machine that serves nobody else. Use it with the ordinary docker command line; unbinding cuts its credentials off at once.',
+        providerDisplayName: 'Berth',
+      },
+      plans: [
+        {
+          id: '0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a01',
+          name: 'small',
+          description: '1 vCPU, 768 MiB memory, 4 GiB disk, 10 published ports',
+          free: true,
+          host: { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 },
+        },
+        {
+          id: '0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a02',
+          name: 'medium',
+          description: '2 vCPUs, 2 GiB memory, 16 GiB disk, 20 published ports',
+          free: true,
+          host: { vcpus: 2, memory_mib: 2048, disk_gib: 16, published_ports: 20 },
+        },
+        {
+          id: '0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a03',
+          name: 'large',
+          description: '4 vCPUs, 4 GiB memory, 40 GiB disk, 20 published ports',
+          free: true,
+          host: { vcpus: 4, memory_mib: 4096, disk_gib: 40, published_ports: 20 },
+        },
+      ],
+    },
+  ],
+};

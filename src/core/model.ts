@@ -1,0 +1,98 @@
+import type { Egress, EngineAddress, HostShape, PortBlock, StartedFrom } from './hypervisor.ts';
+
+/** JSON as it comes from a request body. */
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/**
+ * An OSB service instance: what a tenant asked for.
+ * `creating` → `ready` | `failed`; any of them → `deleting` → `deleted`, or back to `failed`.
+ */
+export interface Instance {
+  /** UUID of the row; never leaves the broker. */
+  readonly id: string;
+  readonly platformId: string;
+  readonly tenantId: string;
+  /** The platform's id of the instance. */
+  readonly osbId: string;
+  readonly serviceId: string;
+  readonly planId: string;
+  readonly parameters: JsonObject;
+  readonly state: InstanceState;
+}
+
+export type InstanceState = 'creating' | 'ready' | 'failed' | 'deleting' | 'deleted';
+
+/** Whom a host belongs to. */
+export interface Tenant {
+  readonly id: string;
+  readonly platformId: string;
+  /** What tells tenants of one platform apart, for example `org:6f0c…`. */
+  readonly key: string;
+}
+
+/**
+ * The VM that serves an instance.
+ * `planned`: recorded, perhaps partly made. `running`: made, identified, connected. `destroyed`: gone for good.
+ */
+export interface Host {
+  readonly id: string;
+  readonly instanceId: string;
+  readonly tenantId: string;
+  readonly planName: string;
+  readonly slot: number;
+  readonly shape: HostShape;
+  readonly publishedPorts: PortBlock;
+  readonly egress: Egress;
+  readonly state: HostState;
+  readonly startedFrom: StartedFrom | undefined;
+  readonly engine: EngineAddress | undefined;
+}
+
+export type HostState = 'planned' | 'running' | 'destroyed';
+
+/** An OSB service binding: one client certificate for one instance. */
+export interface Binding {
+  readonly id: string;
+  readonly osbId: string;
+  readonly instanceId: string;
+  readonly serial: string;
+  readonly createdAt: Date;
+  readonly expiresAt: Date;
+  readonly state: 'live' | 'revoked';
+  /** What was asked for, to tell a retry from a conflict. */
+  readonly request: BindingRequest;
+  /** The credentials, encrypted under the master key and tied to this row; undefined once revoked. */
+  readonly sealedCredentials: Buffer | undefined;
+}
+
+export interface BindingRequest {
+  readonly appGuid: string | undefined;
+  readonly parameters: JsonObject;
+}
+
+/** The kinds of operation. `restart` is Berth's own: a host whose machine has gone is brought back. */
+export type OperationKind = 'provision' | 'deprovision' | 'restart';
+
+/** One durable piece of work on an instance. */
+export interface Operation {
+  readonly id: string;
+  readonly kind: OperationKind;
+  readonly instanceId: string;
+  readonly state: 'in progress' | 'succeeded' | 'failed';
+  /** Name of the step under way. */
+  readonly step: string;
+  /** The step in words for people; after a failure, why it failed. */
+  readonly description: string;
+  /** Why the operation is being undone; undefined while it goes forward. */
+  readonly failure: string | undefined;
+  /** How often the step under way has failed so far. */
+  readonly attempts: number;
+  /** An operation that can't end by then fails itself and cleans up first (osb-notes 18). */
+  readonly deadline: Date;
+  readonly createdAt: Date;
+}
+
+/** An operation that a worker holds: who has a higher fence has taken it over. */
+export interface LeasedOperation extends Operation {
+  readonly fence: number;
+}

@@ -1,0 +1,95 @@
+import type { HostSpec } from '../hypervisor.ts';
+import type { Host } from '../model.ts';
+import { again, done, type Step, type StepContext } from './step.ts';
+
+/** What the hypervisor needs to know of a host, out of its row. */
+export function toHostSpec(host: Host): HostSpec {
+  return {
+    hostId: host.id,
+    slot: host.slot,
+    planName: host.planName,
+    shape: host.shape,
+    publishedPorts: host.publishedPorts,
+    egress: host.egress,
+  };
+}
+
+function requireHost({ host, operation }: StepContext): Host {
+  if (host === undefined) throw new Error(`operation ${operation.id} has no host on record`);
+  return host;
+}
+
+/** How soon a guest that is not there yet is asked again, in milliseconds: a restored one answers within tenths of a second. */
+const guestPollMs = 50;
+
+const makeDiskAndNetwork: Step = {
+  name: 'prepare',
+  description: 'Making the disk and the network',
+  async run(context) {
+    await context.hypervisor.prepare(toHostSpec(requireHost(context)));
+    return done;
+  },
+};
+
+const startMachine: Step = {
+  name: 'start',
+  description: 'Starting the virtual machine',
+  async run(context) {
+    await context.hypervisor.start(toHostSpec(requireHost(context)));
+    return done;
+  },
+};
+
+const giveIdentity: Step = {
+  name: 'identify',
+  description: 'Waiting for the virtual machine, and giving it an identity of its own',
+  async run(context) {
+    return (await context.hypervisor.identify(toHostSpec(requireHost(context)))) ? done : again(guestPollMs);
+  },
+};
+
+const connectAndCheck: Step = {
+  name: 'connect',
+  description: 'Waiting for the Docker engine to answer',
+  async run(context) {
+    const host = requireHost(context);
+    const spec = toHostSpec(host);
+    const engine = await context.hypervisor.connect(spec);
+    if (!(await context.hypervisor.answers(spec))) return again(guestPollMs);
+    // From here on gateways find the host. How it came to run is known to the start step only if that ran in
+    // this process; the machine itself is asked, so that a resumed operation records the truth as well.
+    await context.store.records.setHostRunning(
+      host.id,
+      await context.hypervisor.startedFrom(host.id),
+      engine,
+    );
+    return done;
+  },
+};
+
+/** From a recorded host to an engine that answers. The same steps bring back a host whose machine has gone. */
+export const startSteps: readonly Step[] = [makeDiskAndNetwork, startMachine, giveIdentity, connectAndCheck];
+
+const revokeBindings: Step = {
+  name: 'revoke',
+  description: 'Revoking all credentials',
+  async run({ operation, store, revocations }) {
+    await revocations.settled(await store.records.revokeBindingsOf(operation.instanceId));
+    return done;
+  },
+};
+
+const destroyHost: Step = {
+  name: 'destroy',
+  description: 'Destroying the virtual machine and wiping its disk',
+  async run({ host, store, hypervisor }) {
+    if (host === undefined) return done;
+    await hypervisor.destroy(host.id);
+    // Last of all: while its row stands the host can still be found.
+    await store.records.setHostDestroyed(host.id);
+    return done;
+  },
+};
+
+/** Leaves nothing of the instance. Also what undoes a create. */
+export const removeSteps: readonly Step[] = [revokeBindings, destroyHost];

@@ -1,0 +1,54 @@
+import type { Host, LeasedOperation, OperationKind, InstanceState } from '../model.ts';
+import type { Hypervisor } from '../hypervisor.ts';
+import type { Store } from '../store.ts';
+
+/** What a step has at hand. */
+export interface StepContext {
+  readonly operation: LeasedOperation;
+  /** The host of the operation's instance; undefined once it has been destroyed. */
+  readonly host: Host | undefined;
+  readonly store: Store;
+  readonly hypervisor: Hypervisor;
+  readonly revocations: Revocations;
+}
+
+/** How a step ended: it is done, or it must be looked at again. Steps never sleep. */
+export type StepOutcome = { readonly kind: 'done' } | { readonly kind: 'again'; readonly afterMs: number };
+
+export const done: StepOutcome = { kind: 'done' };
+export const again = (afterMs: number): StepOutcome => ({ kind: 'again', afterMs });
+
+/**
+ * One idempotent part of an operation: it measures what is there, does what is missing, and verifies. It
+ * may be killed at any point and run again, by another worker too.
+ */
+export interface Step {
+  readonly name: string;
+  /** What is under way, in words for people: the `description` of last_operation. */
+  readonly description: string;
+  run(context: StepContext): Promise<StepOutcome>;
+}
+
+/** What an operation of one kind does. */
+export interface OperationPlan {
+  readonly kind: OperationKind;
+  readonly steps: readonly Step[];
+  /** Run instead, from the first, once the operation can't succeed any more; until they are done. */
+  readonly undo: readonly Step[];
+  /** Tries of one step before the operation is undone. */
+  readonly attempts: number;
+  /** State of the instance once the operation has succeeded or failed; undefined leaves it. */
+  readonly instanceAfter: {
+    readonly succeeded: InstanceState | undefined;
+    readonly failed: InstanceState | undefined;
+  };
+}
+
+/** Waits until a revocation has taken effect at every gateway. */
+export interface Revocations {
+  /**
+   * Resolves when each gateway that held a lease has acknowledged all of these bindings, or its lease has
+   * ended: from then on no connection of theirs is open or accepted anywhere (design: promise 3).
+   */
+  settled(bindingIds: readonly string[]): Promise<void>;
+}

@@ -1,0 +1,138 @@
+import type { Egress, EngineAddress, HostShape, StartedFrom } from './hypervisor.ts';
+import type {
+  Binding,
+  BindingRequest,
+  Host,
+  Instance,
+  InstanceState,
+  JsonObject,
+  LeasedOperation,
+  Operation,
+  OperationKind,
+  Tenant,
+} from './model.ts';
+
+/** The port to Postgres. One object, so that what belongs together is written in one transaction. */
+export interface Store {
+  /** Reads and single writes, each in a transaction of its own. */
+  readonly records: Records;
+  /**
+   * Runs `work` in one transaction. It must not wait for anything but the database. Wake-ups that it asks
+   * for are sent when it commits.
+   */
+  transaction<T>(work: (records: Records) => Promise<T>): Promise<T>;
+}
+
+export interface NewInstance {
+  readonly id: string;
+  readonly platformId: string;
+  readonly tenantId: string;
+  readonly osbId: string;
+  readonly serviceId: string;
+  readonly planId: string;
+  readonly parameters: JsonObject;
+  readonly context: JsonObject;
+}
+
+export interface NewHost {
+  readonly id: string;
+  readonly instanceId: string;
+  readonly tenantId: string;
+  readonly planName: string;
+  readonly shape: HostShape;
+  readonly publishedPorts: number;
+  readonly egress: Egress;
+}
+
+export interface NewBinding {
+  readonly id: string;
+  readonly osbId: string;
+  readonly instanceId: string;
+  readonly tenantId: string;
+  readonly serial: string;
+  readonly certificate: string;
+  readonly sealedCredentials: Buffer;
+  readonly createdAt: Date;
+  readonly expiresAt: Date;
+  readonly request: BindingRequest;
+}
+
+/** How an operation stands after a step. */
+export interface Progress {
+  readonly step: string;
+  readonly description: string;
+  readonly failure: string | undefined;
+  readonly attempts: number;
+}
+
+/** What a worker runs again, and when. */
+export interface Pause extends Progress {
+  /** Milliseconds until the operation may be leased again. */
+  readonly afterMs: number;
+}
+
+export interface Records {
+  /** The tenant of this key, recorded where it is new. */
+  tenant(platformId: string, key: string): Promise<Tenant>;
+
+  /** The instance with the platform's id, deleted ones included. */
+  instance(platformId: string, osbId: string, lock?: RowLock): Promise<Instance | undefined>;
+  /** False where the platform has used the id already; nothing is written then. */
+  insertInstance(instance: NewInstance): Promise<boolean>;
+  setInstanceState(id: string, state: InstanceState): Promise<void>;
+
+  /** Remembers for an hour that this id was deleted before it was ever seen (osb-notes 40). */
+  rememberUnseenDelete(platformId: string, osbId: string): Promise<void>;
+  wasDeletedUnseen(platformId: string, osbId: string): Promise<boolean>;
+
+  /** Records a host with a slot of its own; undefined where no slot is free. */
+  insertHost(host: NewHost): Promise<Host | undefined>;
+  /** The host of an instance, unless it has been destroyed. */
+  hostOfInstance(instanceId: string): Promise<Host | undefined>;
+  /** Every host that has not been destroyed. */
+  livingHosts(): Promise<readonly Host[]>;
+  setHostRunning(hostId: string, startedFrom: StartedFrom, engine: EngineAddress): Promise<void>;
+  /** The host has no address until it runs again: gateways refuse its bindings. */
+  setHostUnreachable(hostId: string): Promise<void>;
+  /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
+  setHostDestroyed(hostId: string): Promise<void>;
+
+  binding(instanceId: string, osbId: string): Promise<Binding | undefined>;
+  /** False where the instance has a binding of this id already; nothing is written then. */
+  insertBinding(binding: NewBinding): Promise<boolean>;
+  /** Revokes a binding and forgets its private key; gateways hear of it on commit. */
+  revokeBinding(id: string): Promise<void>;
+  /** Revokes every live binding of an instance; returns their ids. */
+  revokeBindingsOf(instanceId: string): Promise<readonly string[]>;
+
+  insertOperation(
+    operation: Pick<Operation, 'id' | 'kind' | 'instanceId' | 'step' | 'description' | 'deadline'>,
+  ): Promise<void>;
+  operation(id: string): Promise<Operation | undefined>;
+  /** The operation that is in progress on an instance; there is at most one. */
+  unfinishedOperation(instanceId: string): Promise<Operation | undefined>;
+  /** The newest operation of these kinds on an instance. */
+  latestOperation(instanceId: string, kinds: readonly OperationKind[]): Promise<Operation | undefined>;
+  /** Ends an operation from outside, in favour of another; whoever holds it finds its fence passed. */
+  haltOperation(id: string, description: string): Promise<void>;
+
+  /** Takes the oldest operation that is due and that no live lease holds. */
+  leaseOperation(worker: string, leaseMs: number): Promise<LeasedOperation | undefined>;
+  /** Each of the next four is refused, with false, where another has taken the operation over. */
+  renewLease(operation: LeasedOperation, leaseMs: number): Promise<boolean>;
+  recordProgress(operation: LeasedOperation, progress: Progress): Promise<boolean>;
+  pauseOperation(operation: LeasedOperation, pause: Pause): Promise<boolean>;
+  /** Ends the operation and puts its instance into this state, where one is named. */
+  finishOperation(
+    operation: LeasedOperation,
+    outcome: { state: 'succeeded' | 'failed'; description: string; instance: InstanceState | undefined },
+  ): Promise<boolean>;
+  /** Milliseconds until the next operation is due; undefined where none waits. */
+  nextDueMs(): Promise<number | undefined>;
+}
+
+/**
+ * How a row is held until the transaction ends: `lock` for who changes it, `share` for who needs it to stay
+ * as it is while others may do the same.
+ */
+export type RowLock = 'lock' | 'share';

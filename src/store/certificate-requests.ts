@@ -1,0 +1,77 @@
+import { randomUUID } from 'node:crypto';
+import type { Knex } from 'knex';
+import { channels } from './channels.ts';
+import type { Listener } from './listener.ts';
+import { notify } from './notify.ts';
+import { waitFor } from './wait.ts';
+
+interface CertificateRequestRow {
+  id: string;
+  request: string;
+  certificate: string | null;
+}
+
+/**
+ * Asks for a certificate, as a gateway does for its own: its private key stays in its process.
+ * @param requestPem PKCS#10.
+ * @param forMs how long to wait for an api to answer, in milliseconds.
+ * @throws Error where none answered.
+ */
+export async function requestCertificate(
+  database: Knex,
+  listener: Listener,
+  requestPem: string,
+  forMs: number,
+): Promise<string> {
+  const id = randomUUID();
+  await database<CertificateRequestRow>('certificate_requests').insert({ id, request: requestPem });
+  try {
+    await notify(database, channels.certificates, id);
+    const certificate = await waitFor(
+      listener,
+      channels.certificates,
+      (heard) => heard === id,
+      async () => {
+        const row = await database<CertificateRequestRow>('certificate_requests').where({ id }).first();
+        return row?.certificate ?? undefined;
+      },
+      forMs,
+    );
+    if (certificate === undefined)
+      throw new Error('no api has signed the certificate request: does one run?');
+    return certificate;
+  } finally {
+    await database<CertificateRequestRow>('certificate_requests').where({ id }).delete();
+  }
+}
+
+/**
+ * Answers requests for certificates, those that wait already and those to come.
+ * @param sign makes the certificate, PEM, for a PKCS#10 request.
+ * @returns what ends it.
+ */
+export function answerCertificateRequests(
+  database: Knex,
+  listener: Listener,
+  sign: (requestPem: string) => Promise<string>,
+  onError: (error: unknown) => void,
+): () => void {
+  const answer = async () => {
+    const waiting = await database<CertificateRequestRow>('certificate_requests').whereNull('certificate');
+    for (const { id, request } of waiting) {
+      const certificate = await sign(request);
+      const answered = await database<CertificateRequestRow>('certificate_requests')
+        .where({ id, certificate: null })
+        .update({ certificate });
+      if (answered === 1) await notify(database, channels.certificates, id);
+    }
+  };
+  const run = () => {
+    answer().catch(onError);
+  };
+  const ends = [listener.on(channels.certificates, run), listener.onReconnected(run)];
+  run();
+  return () => {
+    for (const end of ends) end();
+  };
+}

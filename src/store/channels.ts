@@ -1,0 +1,15 @@
+/** The wake-up channels of LISTEN/NOTIFY. A payload is an id and never a truth: who hears one reads the row. */
+export const channels = {
+  /** An operation is due. Payload: its id. */
+  operations: 'berth_operations',
+  /** An operation has finished. Payload: its id. */
+  finished: 'berth_finished',
+  /** A binding, or its host, has changed. Payload: the binding's id. */
+  bindings: 'berth_bindings',
+  /** A gateway has acknowledged a revocation. Payload: the binding's id. */
+  acknowledgements: 'berth_acknowledgements',
+  /** A gateway asks for a certificate, or has been given one. Payload: the request's id. */
+  certificates: 'berth_certificates',
+} as const;
+
+export type Channel = (typeof channels)[keyof typeof channels];

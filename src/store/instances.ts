@@ -1,0 +1,81 @@
+import { randomUUID } from 'node:crypto';
+import type { Knex } from 'knex';
+import type { Records } from '../core/store.ts';
+import { type InstanceRow, toInstance } from './rows.ts';
+
+type InstanceRecords = Pick<
+  Records,
+  'tenant' | 'instance' | 'insertInstance' | 'setInstanceState' | 'rememberUnseenDelete' | 'wasDeletedUnseen'
+>;
+
+export function createInstanceRecords(connection: Knex): InstanceRecords {
+  return {
+    async tenant(platformId, key) {
+      const find = () =>
+        connection<{ id: string; platform_id: string; key: string }>('tenants')
+          .where({ platform_id: platformId, key })
+          .first('id');
+      let row = await find();
+      if (row === undefined) {
+        await connection('tenants')
+          .insert({ id: randomUUID(), platform_id: platformId, key })
+          .onConflict(['platform_id', 'key'])
+          .ignore();
+        row = await find();
+      }
+      if (row === undefined) throw new Error('a tenant could not be recorded');
+      return { id: row.id, platformId, key };
+    },
+
+    async instance(platformId, osbId, lock) {
+      const query = connection<InstanceRow>('instances')
+        .where({ platform_id: platformId, osb_id: osbId })
+        .first();
+      if (lock === 'lock') void query.forNoKeyUpdate();
+      if (lock === 'share') void query.forShare();
+      const row = await query;
+      return row === undefined ? undefined : toInstance(row);
+    },
+
+    async insertInstance(instance) {
+      const inserted = await connection('instances')
+        .insert({
+          id: instance.id,
+          platform_id: instance.platformId,
+          tenant_id: instance.tenantId,
+          osb_id: instance.osbId,
+          service_id: instance.serviceId,
+          plan_id: instance.planId,
+          parameters: JSON.stringify(instance.parameters),
+          context: JSON.stringify(instance.context),
+          state: 'creating',
+        })
+        .onConflict(['platform_id', 'osb_id'])
+        .ignore()
+        .returning('id');
+      return inserted.length === 1;
+    },
+
+    async setInstanceState(id, state) {
+      await connection<InstanceRow>('instances').where({ id }).update({ state, updated_at: new Date() });
+    },
+
+    async rememberUnseenDelete(platformId, osbId) {
+      await connection('unseen_deletes')
+        .where('deleted_at', '<', connection.raw(`now() - interval '1 hour'`))
+        .delete();
+      await connection('unseen_deletes')
+        .insert({ platform_id: platformId, osb_id: osbId })
+        .onConflict(['platform_id', 'osb_id'])
+        .merge({ deleted_at: connection.fn.now() });
+    },
+
+    async wasDeletedUnseen(platformId, osbId) {
+      const row = (await connection('unseen_deletes')
+        .where({ platform_id: platformId, osb_id: osbId })
+        .andWhere('deleted_at', '>=', connection.raw(`now() - interval '1 hour'`))
+        .first('osb_id')) as unknown;
+      return row !== undefined;
+    },
+  };
+}

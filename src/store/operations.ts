@@ -1,0 +1,142 @@
+import type { Knex } from 'knex';
+import type { LeasedOperation } from '../core/model.ts';
+import type { Records } from '../core/store.ts';
+import { channels } from './channels.ts';
+import { notify } from './notify.ts';
+import { type OperationRow, toLeasedOperation, toOperation } from './rows.ts';
+
+type OperationRecords = Pick<
+  Records,
+  | 'insertOperation'
+  | 'operation'
+  | 'unfinishedOperation'
+  | 'latestOperation'
+  | 'haltOperation'
+  | 'leaseOperation'
+  | 'renewLease'
+  | 'recordProgress'
+  | 'pauseOperation'
+  | 'finishOperation'
+  | 'nextDueMs'
+>;
+
+/** Each taking raises the fence: what an earlier holder still writes is refused. */
+const lease = `
+  UPDATE operations SET lease_owner = :worker, fence = fence + 1,
+    lease_until = clock_timestamp() + :leaseMs * interval '1 millisecond'
+  WHERE id = (
+    SELECT id FROM operations
+    WHERE state = 'in progress' AND run_after <= clock_timestamp()
+      AND (lease_until IS NULL OR lease_until < clock_timestamp())
+    ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) RETURNING *`;
+
+const due = `
+  SELECT extract(epoch FROM min(greatest(run_after, coalesce(lease_until, run_after))) - clock_timestamp()) * 1000
+    AS ms FROM operations WHERE state = 'in progress'`;
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+export function createOperationRecords(connection: Knex): OperationRecords {
+  const table = () => connection<OperationRow>('operations');
+  const held = (operation: LeasedOperation) =>
+    table().where({ id: operation.id, state: 'in progress', fence: String(operation.fence) });
+  const interval = (ms: number) => connection.raw(`clock_timestamp() + ? * interval '1 millisecond'`, [ms]);
+  const first = async (query: Knex.QueryBuilder) => {
+    const row = (await query) as OperationRow | undefined;
+    return row === undefined ? undefined : toOperation(row);
+  };
+
+  return {
+    async insertOperation(operation) {
+      await table().insert({
+        id: operation.id,
+        kind: operation.kind,
+        instance_id: operation.instanceId,
+        state: 'in progress',
+        step: operation.step,
+        description: operation.description,
+        deadline: operation.deadline,
+      });
+      await notify(connection, channels.operations, operation.id);
+    },
+
+    async operation(id) {
+      // Clients may send anything here (osb-notes 15).
+      return uuid.test(id) ? first(table().where({ id }).first()) : undefined;
+    },
+
+    unfinishedOperation: (instanceId) =>
+      first(table().where({ instance_id: instanceId, state: 'in progress' }).first()),
+
+    latestOperation: (instanceId, kinds) =>
+      first(
+        table()
+          .where({ instance_id: instanceId })
+          .whereIn('kind', [...kinds])
+          .orderBy('created_at', 'desc')
+          .first(),
+      ),
+
+    async haltOperation(id, description) {
+      await table()
+        .where({ id, state: 'in progress' })
+        .update({ state: 'failed', description, finished_at: new Date(), lease_until: null });
+      await table().where({ id }).increment('fence', 1);
+      await notify(connection, channels.finished, id);
+    },
+
+    async leaseOperation(worker, leaseMs) {
+      const { rows } = await connection.raw<{ rows: OperationRow[] }>(lease, { worker, leaseMs });
+      return rows[0] === undefined ? undefined : toLeasedOperation(rows[0]);
+    },
+
+    renewLease: async (operation, leaseMs) =>
+      (await held(operation).update({ lease_until: interval(leaseMs) })) === 1,
+
+    recordProgress: async (operation, progress) =>
+      (await held(operation).update({
+        step: progress.step,
+        description: progress.description,
+        failure: progress.failure ?? null,
+        attempts: progress.attempts,
+      })) === 1,
+
+    pauseOperation: async (operation, pause) =>
+      (await held(operation).update({
+        step: pause.step,
+        description: pause.description,
+        failure: pause.failure ?? null,
+        attempts: pause.attempts,
+        run_after: interval(pause.afterMs),
+        lease_owner: null,
+        lease_until: null,
+      })) === 1,
+
+    finishOperation: (operation, outcome) =>
+      connection.transaction(async (transaction) => {
+        const finished = await transaction<OperationRow>('operations')
+          .where({ id: operation.id, state: 'in progress', fence: String(operation.fence) })
+          .update({
+            state: outcome.state,
+            description: outcome.description,
+            finished_at: new Date(),
+            lease_until: null,
+          });
+        if (finished !== 1) return false;
+        if (outcome.instance !== undefined) {
+          await transaction('instances')
+            .where({ id: operation.instanceId })
+            .update({ state: outcome.instance, updated_at: new Date() });
+        }
+        await notify(transaction, channels.finished, operation.id);
+        return true;
+      }),
+
+    async nextDueMs() {
+      const { rows } = await connection.raw<{ rows: { ms: string | null }[] }>(due);
+      const ms = rows[0]?.ms;
+      return ms === null || ms === undefined ? undefined : Math.max(0, Number(ms));
+    },
+  };
+}

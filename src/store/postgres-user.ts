@@ -1,0 +1,45 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+
+const execute = promisify(execFile);
+const name = 'berth-postgres';
+const environment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' };
+
+export interface SystemUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/**
+ * Whom the embedded Postgres runs as: itself where we are not root, else a system user that is made where
+ * it is missing. (`initdb` wants a user with a name; a bare number will not do.)
+ */
+export async function postgresUser(): Promise<SystemUser | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  try {
+    return await find();
+  } catch {
+    await execute(
+      'useradd',
+      [
+        '--system',
+        '--user-group',
+        '--no-create-home',
+        '--home-dir',
+        '/nonexistent',
+        '--shell',
+        '/usr/sbin/nologin',
+        name,
+      ],
+      { env: environment },
+    );
+    return find();
+  }
+}
+
+async function find(): Promise<SystemUser> {
+  const [uid, gid] = await Promise.all(
+    ['-u', '-g'].map(async (what) => (await execute('id', [what, name], { env: environment })).stdout),
+  );
+  return { uid: Number(uid), gid: Number(gid) };
+}

@@ -1,0 +1,149 @@
+import type { Egress, StartedFrom } from '../core/hypervisor.ts';
+import type {
+  Binding,
+  Host,
+  HostState,
+  Instance,
+  InstanceState,
+  JsonObject,
+  LeasedOperation,
+  Operation,
+  OperationKind,
+} from '../core/model.ts';
+
+/** The rows as Postgres gives them, and how they become the model's. */
+
+export interface InstanceRow {
+  id: string;
+  platform_id: string;
+  tenant_id: string;
+  osb_id: string;
+  service_id: string;
+  plan_id: string;
+  parameters: JsonObject;
+  context: JsonObject;
+  state: InstanceState;
+  updated_at: Date;
+}
+
+export function toInstance(row: InstanceRow): Instance {
+  return {
+    id: row.id,
+    platformId: row.platform_id,
+    tenantId: row.tenant_id,
+    osbId: row.osb_id,
+    serviceId: row.service_id,
+    planId: row.plan_id,
+    parameters: row.parameters,
+    state: row.state,
+  };
+}
+
+export interface HostRow {
+  id: string;
+  instance_id: string;
+  tenant_id: string;
+  plan_name: string;
+  slot: number;
+  vcpus: number;
+  memory_mib: number;
+  disk_gib: number;
+  first_port: number;
+  ports: number;
+  egress: Egress;
+  state: HostState;
+  started_from: StartedFrom | null;
+  engine_host: string | null;
+  engine_port: number | null;
+  updated_at: Date;
+}
+
+export function toHost(row: HostRow): Host {
+  return {
+    id: row.id,
+    instanceId: row.instance_id,
+    tenantId: row.tenant_id,
+    planName: row.plan_name,
+    slot: row.slot,
+    shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
+    publishedPorts: { first: row.first_port, count: row.ports },
+    egress: row.egress,
+    state: row.state,
+    startedFrom: row.started_from ?? undefined,
+    engine: toEngine(row),
+  };
+}
+
+export function toEngine(row: Pick<HostRow, 'engine_host' | 'engine_port'>) {
+  if (row.engine_host === null || row.engine_port === null) return undefined;
+  return { host: row.engine_host, port: row.engine_port };
+}
+
+export interface BindingRow {
+  id: string;
+  osb_id: string;
+  instance_id: string;
+  tenant_id: string;
+  serial: string;
+  certificate: string;
+  sealed_credentials: Buffer | null;
+  app_guid: string | null;
+  parameters: JsonObject;
+  state: Binding['state'];
+  created_at: Date;
+  expires_at: Date;
+  revoked_at: Date | null;
+  settled_at: Date | null;
+}
+
+export function toBinding(row: BindingRow): Binding {
+  return {
+    id: row.id,
+    osbId: row.osb_id,
+    instanceId: row.instance_id,
+    serial: row.serial,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at,
+    state: row.state,
+    request: { appGuid: row.app_guid ?? undefined, parameters: row.parameters },
+    sealedCredentials: row.sealed_credentials ?? undefined,
+  };
+}
+
+export interface OperationRow {
+  id: string;
+  kind: OperationKind;
+  instance_id: string;
+  state: Operation['state'];
+  step: string;
+  description: string;
+  failure: string | null;
+  attempts: number;
+  /** bigint: the driver gives it as text. */
+  fence: string;
+  lease_owner: string | null;
+  lease_until: Date | null;
+  run_after: Date;
+  deadline: Date;
+  created_at: Date;
+  finished_at: Date | null;
+}
+
+export function toOperation(row: OperationRow): Operation {
+  return {
+    id: row.id,
+    kind: row.kind,
+    instanceId: row.instance_id,
+    state: row.state,
+    step: row.step,
+    description: row.description,
+    failure: row.failure ?? undefined,
+    attempts: row.attempts,
+    deadline: row.deadline,
+    createdAt: row.created_at,
+  };
+}
+
+export function toLeasedOperation(row: OperationRow): LeasedOperation {
+  return { ...toOperation(row), fence: Number(row.fence) };
+}
