@@ -144,6 +144,14 @@ export async function up(knex: Knex): Promise<void> {
       started_at timestamptz NOT NULL DEFAULT now()
     );
 
+    CREATE TABLE workers (
+      name text PRIMARY KEY,
+      hypervisor text NOT NULL,
+      -- Names of the plans whose hosts are restored from a template; all others boot cold.
+      templates text[] NOT NULL,
+      seen_at timestamptz NOT NULL
+    );
+
     -- A gateway's key never leaves its process: it asks for a certificate, and the api answers.
     CREATE TABLE certificate_requests (
       id uuid PRIMARY KEY,
@@ -162,7 +170,7 @@ export async function up(knex: Knex): Promise<void> {
 
 export async function down(knex: Knex): Promise<void> {
   await knex.raw(`
-    DROP TABLE revocation_acknowledgements, certificate_requests, gateways, authorities, operations, bindings, hosts, slots,
+    DROP TABLE revocation_acknowledgements, certificate_requests, workers, gateways, authorities, operations, bindings, hosts, slots,
       unseen_deletes, instances, tenants, platforms;
     DROP FUNCTION host_keeps_its_tenant;
   `);

@@ -63,15 +63,19 @@ export interface Instances {
   ): Promise<OperationReport>;
 }
 
-/** @param parts.syncWaitMs how long a request waits for its operation; 0 answers 202 at once. */
+/**
+ * @param parts.syncWaitMs how long a request waits for its operation; 0 answers 202 at once.
+ * @param parts.notice goes before every description of an operation, for what people must not overlook.
+ */
 export function createInstances(parts: {
   catalog: Catalog;
   rules: ParameterRules;
   store: Store;
   waiter: OperationWaiter;
   syncWaitMs: number;
+  notice: string;
 }): Instances {
-  const { catalog, rules, store, waiter, syncWaitMs } = parts;
+  const { catalog, rules, store, waiter, syncWaitMs, notice } = parts;
 
   async function begin(records: Records, kind: OperationKind, instanceId: string): Promise<string> {
     const first = operationPlans[kind].steps[0];
@@ -201,7 +205,7 @@ export function createInstances(parts: {
       if (operation === undefined) throw refused.gone();
       return {
         state: operation.state,
-        description: operation.description,
+        description: `${notice}${operation.description}`,
         // Its credentials have been revoked first of all, and its host may be half gone.
         instanceUsable: operation.kind === 'deprovision' && operation.state === 'failed' ? false : undefined,
       };

@@ -1,0 +1,108 @@
+import { randomBytes } from 'node:crypto';
+import { chmod, link, readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { type Settings, SettingsError } from './settings.ts';
+
+/** What the OSB API and the management API are opened with. */
+export interface BrokerCredentials {
+  readonly broker: { readonly username: string; readonly password: string };
+  readonly mgmt: { readonly username: string; readonly password: string };
+}
+
+/** Where generated credentials are kept. */
+export const credentialsPath = (settings: Settings) => path.join(settings.stateDirectory, 'credentials.json');
+
+const newPassword = () => randomBytes(24).toString('base64url');
+
+/**
+ * The credentials of the two APIs: from `BERTH_BROKER_PASSWORD_FILE` where it is set, else generated once
+ * into `credentials.json`, which only its owner can read.
+ * @throws SettingsError where the file is there but can't be used.
+ */
+export async function brokerCredentials(settings: Settings): Promise<BrokerCredentials> {
+  const file = credentialsPath(settings);
+  await createOnce(
+    file,
+    () =>
+      `${JSON.stringify(
+        {
+          broker: { username: 'berth', password: newPassword() },
+          mgmt: { username: 'operator', password: newPassword() },
+        },
+        undefined,
+        2,
+      )}\n`,
+  );
+  const generated = parse(await readFile(file, 'utf8'), file);
+  if (settings.brokerUsername === undefined || settings.brokerPasswordFile === undefined) return generated;
+  const password = (await readFile(settings.brokerPasswordFile, 'utf8')).trim();
+  if (password === '') {
+    throw new SettingsError(`BERTH_BROKER_PASSWORD_FILE: ${settings.brokerPasswordFile} is empty.`);
+  }
+  return { broker: { username: settings.brokerUsername, password }, mgmt: generated.mgmt };
+}
+
+function parse(text: string, file: string): BrokerCredentials {
+  const remedy = 'Restore it, or remove it to have new credentials made.';
+  let value: Partial<BrokerCredentials> | null;
+  try {
+    value = JSON.parse(text) as Partial<BrokerCredentials> | null;
+  } catch (cause) {
+    throw new SettingsError(`${file} is not JSON. ${remedy}`, { cause });
+  }
+  const { broker, mgmt } = value ?? {};
+  for (const pair of [broker, mgmt]) {
+    if (typeof pair?.username !== 'string' || typeof pair.password !== 'string' || pair.password === '') {
+      throw new SettingsError(`${file} lacks a username or a password. ${remedy}`);
+    }
+  }
+  return value as BrokerCredentials;
+}
+
+/** The text of the master key: from `BERTH_MASTER_KEY_FILE`, else generated once into `master.key`. */
+export async function masterKeyText(settings: Settings, make: () => string): Promise<string> {
+  if (settings.masterKeyFile !== undefined) return readFile(settings.masterKeyFile, 'utf8');
+  const file = path.join(settings.stateDirectory, 'master.key');
+  await createOnce(file, () => `${make()}\n`);
+  return readFile(file, 'utf8');
+}
+
+/** The connection string of Postgres that the operator has set; undefined: the embedded one is used. */
+export async function databaseUrl(settings: Settings): Promise<string | undefined> {
+  if (settings.databaseUrlFile === undefined) return settings.databaseUrl;
+  const url = (await readFile(settings.databaseUrlFile, 'utf8')).trim();
+  if (!/^postgres(ql)?:\/\//.test(url)) {
+    throw new SettingsError(
+      `DATABASE_URL_FILE: ${settings.databaseUrlFile} does not hold a URL that begins with postgresql://.`,
+    );
+  }
+  return url;
+}
+
+/**
+ * A short name of this installation, made once: what tells its namespaces, rules and cgroups from those of
+ * another Berth on the same machine. Four hexadecimal digits.
+ */
+export async function siteId(settings: Settings): Promise<string> {
+  const file = path.join(settings.stateDirectory, 'site');
+  await createOnce(file, () => `${randomBytes(2).toString('hex')}\n`);
+  const site = (await readFile(file, 'utf8')).trim();
+  if (!/^[0-9a-f]{4}$/.test(site)) {
+    throw new SettingsError(`${file} does not hold four hexadecimal digits: restore it from a backup.`);
+  }
+  return site;
+}
+
+/** Writes the file whole and readable by its owner only, unless it is there: also where two start at once. */
+async function createOnce(file: string, make: () => string): Promise<void> {
+  const attempt = `${file}.${process.pid}`;
+  await writeFile(attempt, make(), { mode: 0o600 });
+  await chmod(attempt, 0o600);
+  try {
+    await link(attempt, file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  } finally {
+    await rm(attempt, { force: true });
+  }
+}

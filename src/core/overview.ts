@@ -1,0 +1,35 @@
+import type { HostState, InstanceState } from './model.ts';
+
+/** What operators see: read from Postgres alone, so that any api process can tell it. */
+export interface Overview {
+  /** Every host that has not been destroyed; at most the first 1,000. */
+  hosts(): Promise<readonly HostOverview[]>;
+  counts(): Promise<Counts>;
+}
+
+/** A host as operators see it. */
+export interface HostOverview {
+  readonly host: string;
+  readonly state: HostState;
+  readonly plan: string;
+  /** The platform's id of the instance. */
+  readonly instance: string;
+  readonly instanceState: InstanceState;
+  readonly tenant: string;
+  readonly startedFrom: string | undefined;
+  readonly engine: string | undefined;
+  readonly publishedPorts: string;
+  readonly liveBindings: number;
+  readonly createdAt: Date;
+}
+
+/** Counts, for metrics and health. */
+export interface Counts {
+  readonly instances: readonly { state: string; count: number }[];
+  readonly hosts: readonly { state: string; plan: string; count: number }[];
+  readonly operations: readonly { kind: string; state: string; count: number; seconds: number }[];
+  readonly bindings: readonly { state: string; count: number }[];
+  readonly freeSlots: number;
+  readonly gateways: { readonly live: number; readonly connections: number };
+  readonly workers: readonly { name: string; hypervisor: string; templates: string[]; alive: boolean }[];
+}

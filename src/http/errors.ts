@@ -1,0 +1,80 @@
+import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
+import { RefusedError, refused } from '../core/errors.ts';
+import type { Logger } from '../core/logger.ts';
+
+/** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (osb-notes 6). */
+export function errorHandler(logger: Logger): ErrorRequestHandler {
+  return (error: unknown, _request, response, next) => {
+    if (response.headersSent) {
+      next(error);
+      return;
+    }
+    const refusal = asRefused(error)?.refusal;
+    if (refusal === undefined) {
+      logger.error({ err: error, request: requestIdentity(response) }, 'A request failed');
+      response.status(500).json({
+        description:
+          'The broker could not do this; its operator finds the reason in the log. Try again later.',
+      });
+      return;
+    }
+    if (refusal.status === 401) response.set('WWW-Authenticate', 'Basic realm="berth", charset="UTF-8"');
+    response
+      .status(refusal.status)
+      .json(
+        refusal.emptyBody === true
+          ? {}
+          : { ...(refusal.code !== undefined && { error: refusal.code }), description: refusal.description },
+      );
+  };
+}
+
+/** What the log calls a request by. */
+export function requestIdentity(response: Response): string | undefined {
+  return response.get('X-Broker-API-Request-Identity');
+}
+
+export const notFound: RequestHandler = (request) => {
+  throw refused.notFound(`There is no ${request.method} ${request.path.slice(0, 200)} here.`);
+};
+
+interface HttpError {
+  readonly type?: string;
+  readonly status?: number;
+  readonly code?: string;
+}
+
+/** Errors of express and its body parser that are the client's doing. */
+function asRefused(error: unknown): RefusedError | undefined {
+  if (error instanceof RefusedError) return error;
+  if (!(error instanceof Error)) return undefined;
+  const { type, status } = error as HttpError;
+  if (type === 'entity.too.large') return refused.tooLarge('The request body is larger than 256 KiB.');
+  if (type === 'entity.parse.failed') {
+    return refused.badRequest('The request body is not valid JSON, or not a JSON object.');
+  }
+  if (error instanceof URIError) {
+    return refused.badRequest('The path holds a percent sign that begins no valid character.');
+  }
+  if (status !== undefined && status >= 400 && status < 500) {
+    return refused.badRequest(`The request can't be read: ${error.message}.`);
+  }
+  // Postgres is away, or every connection is taken: the platform tries again later.
+  if (isDatabaseAway(error)) {
+    return refused.unavailable("The broker's database can't be reached right now. Try again in a moment.");
+  }
+  return undefined;
+}
+
+function isDatabaseAway(error: Error): boolean {
+  const { code } = error as HttpError;
+  return (
+    error.name === 'KnexTimeoutError' ||
+    (code !== undefined &&
+      (['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT'].includes(code) ||
+        // Class 08: connection exception; 57P: the server is being shut down (PostgreSQL manual, appendix A).
+        code.startsWith('08') ||
+        code.startsWith('57P'))) ||
+    error.message === 'Connection terminated unexpectedly'
+  );
+}

@@ -1,0 +1,38 @@
+import { Gauge, Registry } from 'prom-client';
+import type { Counts } from '../../core/overview.ts';
+
+/** The counts in the Prometheus text format. All come from Postgres, so one api tells of every role. */
+export async function metricsText(counts: Counts): Promise<{ contentType: string; text: string }> {
+  const registry = new Registry();
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name, help, labelNames, registers: [registry] });
+
+  const instances = gauge('berth_instances', 'Service instances by state', ['state']);
+  for (const { state, count } of counts.instances) instances.set({ state }, count);
+  const hosts = gauge('berth_hosts', 'Hosts that have not been destroyed', ['state', 'plan']);
+  for (const { state, plan, count } of counts.hosts) hosts.set({ state, plan }, count);
+  const bindings = gauge('berth_bindings', 'Service bindings by state', ['state']);
+  for (const { state, count } of counts.bindings) bindings.set({ state }, count);
+  const operations = gauge('berth_operations', 'Operations on record by kind and state', ['kind', 'state']);
+  const seconds = gauge('berth_operations_seconds', 'Time that finished operations took together', [
+    'kind',
+    'state',
+  ]);
+  for (const { kind, state, count, seconds: sum } of counts.operations) {
+    operations.set({ kind, state }, count);
+    seconds.set({ kind, state }, sum);
+  }
+  gauge('berth_free_slots', 'Hosts that can still be made before slots and ports run out').set(
+    counts.freeSlots,
+  );
+  gauge('berth_gateways', 'Gateways that hold a lease').set(counts.gateways.live);
+  gauge('berth_gateway_connections', 'Connections that are open through all gateways').set(
+    counts.gateways.connections,
+  );
+  const workers = gauge('berth_workers', 'Workers by whether they have been heard of lately', [
+    'alive',
+    'hypervisor',
+  ]);
+  for (const { alive, hypervisor } of counts.workers) workers.inc({ alive: String(alive), hypervisor });
+  return { contentType: registry.contentType, text: await registry.metrics() };
+}

@@ -1,0 +1,58 @@
+import express, { type Express, type RequestHandler } from 'express';
+import type { Bindings } from '../../core/broker/bindings.ts';
+import type { Instances } from '../../core/broker/instances.ts';
+import type { Catalog } from '../../core/catalog/catalog.ts';
+import { refused } from '../../core/errors.ts';
+import type { Logger } from '../../core/logger.ts';
+import { basicAuth, type BasicCredentials } from '../auth.ts';
+import { errorHandler, notFound } from '../errors.ts';
+import { requestLog } from '../request-log.ts';
+import { bind } from './bind.ts';
+import { getCatalog } from './catalog.ts';
+import { deprovision } from './deprovision.ts';
+import { fetchBinding } from './fetch-binding.ts';
+import { fetchInstance } from './fetch-instance.ts';
+import { apiVersion, originatingIdentity } from './headers.ts';
+import { jsonBody } from './input.ts';
+import { lastOperation } from './last-operation.ts';
+import { provision } from './provision.ts';
+import { unbind } from './unbind.ts';
+
+/** The Open Service Broker API. The routes below are its table of contents. */
+export function createOsbApp(parts: {
+  catalog: Catalog;
+  instances: Instances;
+  bindings: Bindings;
+  platformId: string;
+  credentials: BasicCredentials;
+  logger: Logger;
+}): Express {
+  const { catalog, instances, bindings, platformId, credentials, logger } = parts;
+  const app = express();
+  app.disable('x-powered-by');
+  app.set('etag', false);
+  // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
+  app.use(requestLog(logger), basicAuth(credentials), apiVersion, originatingIdentity);
+  app.use(express.json({ limit: '256kb' }));
+
+  const instance = '/v2/service_instances/:instance_id';
+  const binding = `${instance}/service_bindings/:binding_id`;
+  app.get('/v2/catalog', getCatalog(catalog));
+  app.put(instance, jsonBody, provision(instances, platformId));
+  app.get(instance, fetchInstance(instances, platformId));
+  app.patch(instance, jsonBody, updatesAreRefused);
+  app.delete(instance, deprovision(instances, platformId));
+  app.get(`${instance}/last_operation`, lastOperation(instances, platformId));
+  app.put(binding, jsonBody, bind(bindings, platformId));
+  app.get(binding, fetchBinding(bindings, platformId));
+  app.delete(binding, unbind(bindings, platformId));
+
+  app.use(notFound);
+  app.use(errorHandler(logger));
+  return app;
+}
+
+/** The catalog says `plan_updateable: false` of every plan. */
+const updatesAreRefused: RequestHandler = (_request, _response, next) => {
+  next(refused.unprocessable('Instances of this offering can not be updated. Create a new one instead.'));
+};

@@ -1,0 +1,18 @@
+import type { RequestHandler } from 'express';
+import type { Instances } from '../../core/broker/instances.ts';
+import { acceptsIncomplete, instanceReference, requireHints } from './input.ts';
+
+/** DELETE /v2/service_instances/:instance_id */
+export function deprovision(instances: Instances, platformId: string): RequestHandler {
+  return async (request, response) => {
+    const reference = instanceReference(request, platformId);
+    requireHints(reference);
+    const outcome = await instances.deprovision({
+      ...reference,
+      acceptsIncomplete: acceptsIncomplete(request),
+    });
+    // Never an empty body: Cloud Controller takes that for malformed (osb-notes 38).
+    if (outcome.kind === 'accepted') response.status(202).json({ operation: outcome.operationId });
+    else response.status(200).json({});
+  };
+}

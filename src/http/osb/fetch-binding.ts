@@ -1,0 +1,16 @@
+import type { RequestHandler } from 'express';
+import type { Bindings } from '../../core/broker/bindings.ts';
+import { toBody } from './bind.ts';
+import { minorVersion } from './headers.ts';
+import { instanceReference, pathId } from './input.ts';
+
+/** GET /v2/service_instances/:instance_id/service_bindings/:binding_id: credentials included (osb-notes 36). */
+export function fetchBinding(bindings: Bindings, platformId: string): RequestHandler {
+  return async (request, response) => {
+    const view = await bindings.fetch({
+      ...instanceReference(request, platformId),
+      bindingId: pathId(request, 'binding_id'),
+    });
+    response.json(toBody(view, minorVersion(request)));
+  };
+}

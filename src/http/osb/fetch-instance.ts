@@ -1,0 +1,15 @@
+import type { RequestHandler } from 'express';
+import type { Instances } from '../../core/broker/instances.ts';
+import { instanceReference } from './input.ts';
+
+/** GET /v2/service_instances/:instance_id */
+export function fetchInstance(instances: Instances, platformId: string): RequestHandler {
+  return async (request, response) => {
+    const instance = await instances.fetch(instanceReference(request, platformId));
+    response.json({
+      service_id: instance.serviceId,
+      plan_id: instance.planId,
+      parameters: instance.parameters,
+    });
+  };
+}

@@ -1,0 +1,39 @@
+import type { Request, RequestHandler } from 'express';
+import { refused } from '../../core/errors.ts';
+
+/** The minor version of the API that the platform speaks: 17 of "2.17". */
+export function minorVersion(request: Request): number {
+  return Number(/^2\.(\d+)$/.exec(request.get('X-Broker-API-Version') ?? '')?.[1] ?? 0);
+}
+
+/** `X-Broker-API-Version` is required, deliberately also of clients that send none (osb-notes 1). */
+export const apiVersion: RequestHandler = (request, _response, next) => {
+  const sent = request.get('X-Broker-API-Version');
+  next(sent !== undefined && /^2\.\d{1,4}$/.test(sent) ? undefined : refused.apiVersion(sent));
+};
+
+/**
+ * `X-Broker-API-Originating-Identity`: a platform and base64 of a JSON object, where it is sent (OSB 2.17,
+ * "Originating Identity").
+ */
+export const originatingIdentity: RequestHandler = (request, _response, next) => {
+  const sent = request.get('X-Broker-API-Originating-Identity');
+  next(
+    sent === undefined || isIdentity(sent)
+      ? undefined
+      : refused.badRequest(
+          'X-Broker-API-Originating-Identity is not of the form: platform, a space, and base64 of a JSON object.',
+        ),
+  );
+};
+
+function isIdentity(text: string): boolean {
+  const encoded = /^\S+ +([A-Za-z0-9+/_-]+=*)$/.exec(text)?.[1];
+  if (encoded === undefined) return false;
+  try {
+    const value: unknown = JSON.parse(Buffer.from(encoded, 'base64').toString('utf8'));
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}

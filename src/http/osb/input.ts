@@ -1,0 +1,143 @@
+import { Ajv, type ValidateFunction } from 'ajv';
+import type { Request, RequestHandler } from 'express';
+import type { InstanceReference } from '../../core/broker/instances.ts';
+import { refused } from '../../core/errors.ts';
+import type { JsonObject } from '../../core/model.ts';
+
+/** Bodies are JSON objects, and say so (osb-notes 5). */
+export const jsonBody: RequestHandler = (request, _response, next) => {
+  if (request.is('application/json') === false || request.is('application/json') === null) {
+    next(refused.badRequest('The request must have a JSON body, with Content-Type: application/json.'));
+    return;
+  }
+  const body: unknown = request.body;
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    next(refused.badRequest('The request body must be a JSON object.'));
+    return;
+  }
+  next(
+    holdsNul(body)
+      ? refused.badRequest('The request body holds a NUL character, which no id or name may have.')
+      : undefined,
+  );
+};
+
+function holdsNul(value: unknown): boolean {
+  if (typeof value === 'string') return value.includes('\0');
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.entries(value).some(([key, inner]) => key.includes('\0') || holdsNul(inner));
+}
+
+/** An id out of the path, already percent-decoded. */
+export function pathId(request: Request, name: 'instance_id' | 'binding_id'): string {
+  return checkedId(String(request.params[name]), name);
+}
+
+function checkedId(id: string, name: string): string {
+  if (id.length === 0 || id.length > 255 || id.includes('\0')) {
+    throw refused.badRequest(`${name}: must have 1 to 255 characters, and no NUL.`);
+  }
+  return id;
+}
+
+/** A query parameter; absent and empty are the same. */
+export function queryText(request: Request, name: string): string | undefined {
+  const value = request.query[name];
+  if (value === undefined || value === '') return undefined;
+  if (typeof value !== 'string') throw refused.badRequest(`${name}: must be given once.`);
+  if (value.length > 10_000 || value.includes('\0')) {
+    throw refused.badRequest(`${name}: is longer than 10,000 characters, or holds a NUL.`);
+  }
+  return value;
+}
+
+export function acceptsIncomplete(request: Request): boolean {
+  const value = queryText(request, 'accepts_incomplete');
+  if (value !== undefined && value !== 'true' && value !== 'false') {
+    throw refused.badRequest('accepts_incomplete: must be true or false.');
+  }
+  return value === 'true';
+}
+
+/** The instance that a request is about, with the hints that platforms send beside it. */
+export function instanceReference(request: Request, platformId: string): InstanceReference {
+  return {
+    platformId,
+    instanceId: pathId(request, 'instance_id'),
+    serviceId: queryText(request, 'service_id'),
+    planId: queryText(request, 'plan_id'),
+  };
+}
+
+/** The same for a DELETE, where both hints are required (osb-notes 38). */
+export function requireHints(reference: InstanceReference): void {
+  for (const [name, value] of [
+    ['service_id', reference.serviceId],
+    ['plan_id', reference.planId],
+  ]) {
+    if (value === undefined) throw refused.badRequest(`${name ?? ''}: is required, as a query parameter.`);
+  }
+}
+
+/** A field that may be left out, be null, or be empty: all of them mean the same (osb-notes 21). */
+const optionalText = { type: ['string', 'null'], maxLength: 255 };
+const requiredText = { type: 'string', minLength: 1, maxLength: 255 };
+const optionalObject = { type: ['object', 'null'] };
+const ajv = new Ajv({ allErrors: true, allowUnionTypes: true });
+
+export interface ProvisionBody {
+  service_id: string;
+  plan_id: string;
+  organization_guid: string;
+  space_guid: string;
+  context?: JsonObject | null;
+  parameters?: JsonObject | null;
+}
+
+export interface BindBody {
+  service_id: string;
+  plan_id: string;
+  app_guid?: string | null;
+  bind_resource?: { app_guid?: string | null } | null;
+  parameters?: JsonObject | null;
+}
+
+const provisionBody = ajv.compile<ProvisionBody>({
+  type: 'object',
+  required: ['service_id', 'plan_id', 'organization_guid', 'space_guid'],
+  properties: {
+    service_id: requiredText,
+    plan_id: requiredText,
+    organization_guid: requiredText,
+    space_guid: requiredText,
+    context: optionalObject,
+    parameters: optionalObject,
+  },
+});
+
+const bindBody = ajv.compile<BindBody>({
+  type: 'object',
+  required: ['service_id', 'plan_id'],
+  properties: {
+    service_id: requiredText,
+    plan_id: requiredText,
+    app_guid: optionalText,
+    bind_resource: { type: ['object', 'null'], properties: { app_guid: optionalText } },
+    parameters: optionalObject,
+  },
+});
+
+export const readProvisionBody = (request: Request): ProvisionBody => read(provisionBody, request);
+export const readBindBody = (request: Request): BindBody => read(bindBody, request);
+
+/** @throws RefusedError (400) which names each field that is missing or wrong. */
+function read<T>(validate: ValidateFunction<T>, request: Request): T {
+  const body: unknown = request.body;
+  if (validate(body)) return body;
+  const problems = (validate.errors ?? []).map(({ instancePath, keyword, params, message }) =>
+    keyword === 'required'
+      ? `${(params as { missingProperty: string }).missingProperty}: is required`
+      : `${instancePath.slice(1).replaceAll('/', '.')}: ${message ?? keyword}`,
+  );
+  throw refused.badRequest(`${[...new Set(problems)].slice(0, 10).join('; ')}.`);
+}

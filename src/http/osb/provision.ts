@@ -1,0 +1,31 @@
+import type { RequestHandler } from 'express';
+import type { Instances } from '../../core/broker/instances.ts';
+import { acceptsIncomplete, pathId, readProvisionBody } from './input.ts';
+
+/** PUT /v2/service_instances/:instance_id */
+export function provision(instances: Instances, platformId: string): RequestHandler {
+  return async (request, response) => {
+    const body = readProvisionBody(request);
+    const outcome = await instances.provision({
+      platformId,
+      instanceId: pathId(request, 'instance_id'),
+      serviceId: body.service_id,
+      planId: body.plan_id,
+      organizationGuid: body.organization_guid,
+      spaceGuid: body.space_guid,
+      context: body.context ?? {},
+      parameters: body.parameters ?? {},
+      acceptsIncomplete: acceptsIncomplete(request),
+    });
+    switch (outcome.kind) {
+      case 'unchanged':
+        response.status(200).json({});
+        return;
+      case 'done':
+        response.status(201).json({});
+        return;
+      case 'accepted':
+        response.status(202).json({ operation: outcome.operationId });
+    }
+  };
+}

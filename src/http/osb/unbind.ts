@@ -1,0 +1,13 @@
+import type { RequestHandler } from 'express';
+import type { Bindings } from '../../core/broker/bindings.ts';
+import { instanceReference, pathId, requireHints } from './input.ts';
+
+/** DELETE /v2/service_instances/:instance_id/service_bindings/:binding_id; it has taken effect when it answers. */
+export function unbind(bindings: Bindings, platformId: string): RequestHandler {
+  return async (request, response) => {
+    const reference = instanceReference(request, platformId);
+    requireHints(reference);
+    await bindings.unbind({ ...reference, bindingId: pathId(request, 'binding_id') });
+    response.json({});
+  };
+}

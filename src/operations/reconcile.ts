@@ -1,0 +1,79 @@
+import { randomUUID } from 'node:crypto';
+import type { Hypervisor } from '../core/hypervisor.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Host } from '../core/model.ts';
+import { toHostSpec } from '../core/operations/host-steps.ts';
+import { operationPlans } from '../core/operations/plans.ts';
+import type { Store } from '../core/store.ts';
+
+/** How long a host may take to come back before its restart is given up and begun anew, in milliseconds. */
+const restartDeadlineMs = 20 * 60 * 1000;
+
+/**
+ * Holds what is on record against what exists: a host whose machine has gone is brought back from its own
+ * disk, and a host that nobody knows of is destroyed (design: promise 2).
+ */
+export async function reconcile(parts: {
+  store: Store;
+  hypervisor: Hypervisor;
+  logger: Logger;
+}): Promise<void> {
+  const { store, hypervisor, logger } = parts;
+  // In this order: a host is on record before it is made, so whatever is seen and not on record is an orphan.
+  const seen = await hypervisor.list();
+  const hosts = await store.records.livingHosts();
+
+  const known = new Set(hosts.map((host) => host.id));
+  for (const orphan of seen.filter(({ hostId }) => !known.has(hostId))) {
+    logger.warn({ host: orphan.hostId }, 'A host that is not on record was found, and is destroyed');
+    await hypervisor.destroy(orphan.hostId);
+  }
+
+  const running = new Set(seen.filter(({ state }) => state === 'running').map(({ hostId }) => hostId));
+  for (const host of hosts) {
+    if (host.state === 'running' && !running.has(host.id)) await bringBack(store, host, logger);
+  }
+}
+
+async function bringBack(store: Store, host: Host, logger: Logger): Promise<void> {
+  const begun = await store.transaction(async (records) => {
+    if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
+    const current = await records.hostOfInstance(host.instanceId);
+    if (current?.id !== host.id || current.state !== 'running') return false;
+    await records.setHostUnreachable(host.id);
+    await records.insertOperation({
+      id: randomUUID(),
+      kind: 'restart',
+      instanceId: host.instanceId,
+      step: operationPlans.restart.steps[0]?.name ?? '',
+      description: 'Waiting for a worker',
+      deadline: new Date(Date.now() + restartDeadlineMs),
+    });
+    return true;
+  });
+  if (begun) logger.warn({ host: host.id }, 'The machine of a host has gone; it is started again');
+}
+
+/** Opens again the ways to all hosts that run, after a worker has been away and firewall rules may have gone. */
+export async function adopt(parts: {
+  store: Store;
+  hypervisor: Hypervisor;
+  logger: Logger;
+}): Promise<number> {
+  const { store, hypervisor, logger } = parts;
+  const running = new Set(
+    (await hypervisor.list()).filter(({ state }) => state === 'running').map(({ hostId }) => hostId),
+  );
+  let adopted = 0;
+  for (const host of await store.records.livingHosts()) {
+    // A host that is still being made is the business of its operation: it may have no identity yet.
+    if (host.state !== 'running' || host.engine === undefined || !running.has(host.id)) continue;
+    try {
+      await hypervisor.connect(toHostSpec(host));
+      adopted += 1;
+    } catch (error) {
+      logger.error({ host: host.id, err: error }, 'A running host could not be adopted');
+    }
+  }
+  return adopted;
+}

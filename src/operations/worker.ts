@@ -1,0 +1,96 @@
+import type { LeasedOperation } from '../core/model.ts';
+import { runOperation, type RunParts } from './run-operation.ts';
+
+/** Runs operations until it is stopped. */
+export interface Worker {
+  /** There may be work: look at once. */
+  wake(): void;
+  /** Puts down what is under way, after the step at hand; returns when nothing runs any more. */
+  stop(): Promise<void>;
+}
+
+/** A worker looks at least this often, should no wake-up reach it. Milliseconds. */
+const lookAgainMs = 2_000;
+
+/**
+ * Starts a worker: it leases operations that are due, keeps the leases by heartbeat, and runs several at once.
+ * @param parts.leaseMs how long an operation stays with a worker that shows no sign of life.
+ */
+export function startWorker(
+  parts: RunParts & {
+    readonly name: string;
+    readonly concurrency: number;
+    readonly leaseMs: number;
+  },
+): Worker {
+  const { store, logger, name, concurrency, leaseMs } = parts;
+  const leave = new AbortController();
+  const running = new Map<string, Promise<void>>();
+  let timer: NodeJS.Timeout | undefined;
+  let looking = false;
+  let lookAgain = false;
+
+  function begin(operation: LeasedOperation): void {
+    const heartbeat = setInterval(() => {
+      store.records.renewLease(operation, leaseMs).catch((error: unknown) => {
+        logger.warn({ operation: operation.id, err: error }, 'A lease could not be renewed');
+      });
+    }, leaseMs / 3);
+    const run = runOperation(parts, operation, leave.signal)
+      .catch((error: unknown) => {
+        // The database is away: the lease runs out, and the operation goes on from its step.
+        logger.error({ operation: operation.id, err: error }, 'An operation was put down');
+      })
+      .finally(() => {
+        clearInterval(heartbeat);
+        running.delete(operation.id);
+        wake();
+      });
+    running.set(operation.id, run);
+  }
+
+  async function look(): Promise<void> {
+    while (!leave.signal.aborted && running.size < concurrency) {
+      const operation = await store.records.leaseOperation(name, leaseMs);
+      if (operation === undefined) break;
+      // Its former holder in this process lost the lease, but may still be in a step.
+      await running.get(operation.id);
+      begin(operation);
+    }
+    const dueMs = running.size < concurrency ? await store.records.nextDueMs() : undefined;
+    schedule(Math.min(dueMs ?? lookAgainMs, lookAgainMs));
+  }
+
+  function schedule(afterMs: number): void {
+    clearTimeout(timer);
+    if (!leave.signal.aborted) timer = setTimeout(wake, Math.max(10, afterMs));
+  }
+
+  function wake(): void {
+    if (looking) {
+      lookAgain = true;
+      return;
+    }
+    looking = true;
+    lookAgain = false;
+    look()
+      .catch((error: unknown) => {
+        logger.error({ err: error }, 'Operations could not be looked for');
+        schedule(lookAgainMs);
+      })
+      .finally(() => {
+        looking = false;
+        if (lookAgain) wake();
+      });
+  }
+
+  wake();
+  return {
+    wake,
+    async stop() {
+      leave.abort();
+      clearTimeout(timer);
+      await Promise.allSettled(running.values());
+    },
+  };
+}

@@ -1,0 +1,91 @@
+import type { Knex } from 'knex';
+import { portRange } from '../core/credentials.ts';
+import type { Counts, Overview } from '../core/overview.ts';
+import type { HostRow, InstanceRow, OperationRow } from './rows.ts';
+import type { WorkerRow } from './workers.ts';
+
+/** The operators' view over Postgres. */
+export function createOverview(database: Knex): Overview {
+  return { hosts: () => hosts(database), counts: () => counts(database) };
+}
+
+interface HostOverviewRow extends HostRow {
+  osb_id: string;
+  instance_state: InstanceRow['state'];
+  tenant_key: string;
+  live_bindings: number;
+  created_at: Date;
+}
+
+/** No answer lists more hosts than this. */
+const mostHosts = 1_000;
+
+async function hosts(database: Knex): ReturnType<Overview['hosts']> {
+  const rows: HostOverviewRow[] = await database('hosts')
+    .join('instances', 'instances.id', 'hosts.instance_id')
+    .join('tenants', 'tenants.id', 'hosts.tenant_id')
+    .whereNot('hosts.state', 'destroyed')
+    .orderBy('hosts.slot')
+    .limit(mostHosts)
+    .select(
+      'hosts.*',
+      'instances.osb_id',
+      'instances.state as instance_state',
+      'tenants.key as tenant_key',
+      database.raw(
+        `(SELECT count(*)::integer FROM bindings WHERE bindings.instance_id = hosts.instance_id AND bindings.state = 'live') AS live_bindings`,
+      ),
+    );
+  return rows.map((row) => ({
+    host: row.id,
+    state: row.state,
+    plan: row.plan_name,
+    instance: row.osb_id,
+    instanceState: row.instance_state,
+    tenant: row.tenant_key,
+    startedFrom: row.started_from ?? undefined,
+    engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
+    publishedPorts: portRange({ first: row.first_port, count: row.ports }),
+    liveBindings: row.live_bindings,
+    createdAt: row.created_at,
+  }));
+}
+
+/** A worker that has said nothing for so long is taken for dead; in seconds. */
+const workerSilenceSeconds = 15;
+
+async function counts(database: Knex): Promise<Counts> {
+  const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
+  const [instances, byPlan, operations, bindings, slots, gateways, workers] = await Promise.all([
+    rows<Counts['instances'][number]>(
+      'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
+    ),
+    rows<Counts['hosts'][number]>(
+      `SELECT state, plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
+    ),
+    rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
+      `SELECT kind, state, count(*)::integer AS count,
+         coalesce(extract(epoch FROM sum(finished_at - created_at)), 0)::float8 AS seconds
+       FROM operations GROUP BY kind, state`,
+    ),
+    rows<Counts['bindings'][number]>('SELECT state, count(*)::integer AS count FROM bindings GROUP BY state'),
+    rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
+    rows<Counts['gateways']>(
+      `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
+       FROM gateways WHERE lease_until > clock_timestamp()`,
+    ),
+    rows<Omit<WorkerRow, 'seen_at'> & { alive: boolean }>(
+      `SELECT name, hypervisor, templates,
+         seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
+    ),
+  ]);
+  return {
+    instances,
+    hosts: byPlan,
+    operations,
+    bindings,
+    freeSlots: slots[0]?.count ?? 0,
+    gateways: gateways[0] ?? { live: 0, connections: 0 },
+    workers,
+  };
+}
