@@ -159,6 +159,15 @@ export function readSettings(environment: Environment = process.env): Settings {
   return Object.freeze(settings);
 }
 
+/**
+ * What a role's process is started with: Berth's own settings, and nothing else that may be in our environment.
+ * @param databaseUrlFile takes the place of however the database was named to us.
+ */
+export function roleEnvironment(databaseUrlFile: string): Record<string, string | undefined> {
+  const own = Object.entries(process.env).filter(([name]) => name.startsWith('BERTH_'));
+  return { PATH: process.env['PATH'], ...Object.fromEntries(own), DATABASE_URL_FILE: databaseUrlFile };
+}
+
 function clashes(settings: Settings): string[] {
   const ports = [
     ['BERTH_PORT', settings.port],

@@ -77,13 +77,17 @@ export function bindSchema(): JsonObject {
   };
 }
 
-/** The catalog as the platform sees it (OSB 2.17, "Catalog Management"). Only what works today is declared. */
-export function toOsbCatalog(catalog: Catalog): JsonObject {
+/**
+ * The catalog as the platform sees it (OSB 2.17, "Catalog Management"). Only what works today is declared.
+ * @param simulated says in every description that there are no virtual machines behind it.
+ */
+export function toOsbCatalog(catalog: Catalog, simulated: boolean): JsonObject {
+  const notice = simulated ? 'SIMULATED, no virtual machine: ' : '';
   return {
     services: catalog.offerings.map((offering) => ({
       id: offering.id,
       name: offering.name,
-      description: offering.description,
+      description: `${notice}${offering.description}`,
       tags: offering.tags,
       bindable: true,
       instances_retrievable: true,
@@ -95,7 +99,7 @@ export function toOsbCatalog(catalog: Catalog): JsonObject {
       plans: offering.plans.map((plan) => ({
         id: plan.id,
         name: plan.name,
-        description: plan.description,
+        description: `${notice}${plan.description}`,
         free: plan.free,
         bindable: true,
         binding_rotatable: false,

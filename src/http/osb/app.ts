@@ -21,13 +21,15 @@ import { unbind } from './unbind.ts';
 /** The Open Service Broker API. The routes below are its table of contents. */
 export function createOsbApp(parts: {
   catalog: Catalog;
+  /** Whether there are no virtual machines behind it, which every surface then says. */
+  simulated: boolean;
   instances: Instances;
   bindings: Bindings;
   platformId: string;
   credentials: BasicCredentials;
   logger: Logger;
 }): Express {
-  const { catalog, instances, bindings, platformId, credentials, logger } = parts;
+  const { catalog, simulated, instances, bindings, platformId, credentials, logger } = parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
@@ -37,7 +39,7 @@ export function createOsbApp(parts: {
 
   const instance = '/v2/service_instances/:instance_id';
   const binding = `${instance}/service_bindings/:binding_id`;
-  app.get('/v2/catalog', getCatalog(catalog));
+  app.get('/v2/catalog', getCatalog(catalog, simulated));
   app.put(instance, jsonBody, provision(instances, platformId));
   app.get(instance, fetchInstance(instances, platformId));
   app.patch(instance, jsonBody, updatesAreRefused);

@@ -1,0 +1,268 @@
+import { execFile } from 'node:child_process';
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import type { Credentials } from '../core/credentials.ts';
+
+/** What of a binding's credentials a Docker client needs, checked. */
+export interface DockerCredentials extends Pick<Credentials, 'docker_host' | 'ca' | 'cert' | 'key'> {
+  /** End of the client certificate's life, as the certificate itself has it. */
+  readonly expiresAt: Date;
+}
+
+/** What the user gave can't be used. The message says which part, and the remedy; never a value of a secret. */
+export class ContextError extends Error {
+  override readonly name = 'ContextError';
+}
+
+/** Largest input, in bytes: several times what a binding's credentials take. */
+export const inputLimit = 64 * 1024;
+
+const obtain = 'Give the output of `cf service-key INSTANCE KEY` (or its JSON) on standard input.';
+
+/**
+ * Reads all of an input, such as standard input.
+ * @throws ContextError where it is longer than {@link inputLimit}.
+ */
+export async function readInput(input: AsyncIterable<Buffer | string>): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of input) {
+    const bytes = Buffer.from(chunk);
+    length += bytes.length;
+    if (length > inputLimit) {
+      throw new ContextError(
+        `The input is longer than ${inputLimit / 1024} KiB: no service key is. ${obtain}`,
+      );
+    }
+    chunks.push(bytes);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/**
+ * Takes a binding's credentials out of what people have at hand: the credentials object, an object that holds
+ * it as `credentials` (cf 8, a binding's JSON), or either below the heading that `cf service-key` prints.
+ * @throws ContextError which names every field that is missing or wrong, not only the first.
+ */
+export function parseCredentials(text: string): DockerCredentials {
+  const outer = parseObject(text);
+  const fields = isObject(outer['credentials']) ? outer['credentials'] : outer;
+  const problems: string[] = [];
+  const read = <T>(name: keyof Credentials, wanted: string, parse: (value: string) => T): T | undefined => {
+    const value = fields[name];
+    try {
+      if (typeof value === 'string' && value !== '') return parse(value);
+      problems.push(`${name} is missing or no text: it must be ${wanted}`);
+    } catch {
+      // What was thrown may quote the value.
+      problems.push(`${name} can't be used: it must be ${wanted}`);
+    }
+    return undefined;
+  };
+
+  const dockerHost = read('docker_host', 'an address such as tcp://berth.example.com:2376', parseDockerHost);
+  const ca = read('ca', 'a certificate (PEM)', parseCertificate);
+  const cert = read('cert', 'a certificate (PEM)', parseCertificate);
+  const key = read('key', 'a private key without a passphrase (PEM)', parsePrivateKey);
+  if (cert !== undefined && key !== undefined && !cert.parsed.checkPrivateKey(key.parsed)) {
+    problems.push('cert and key do not belong together: take both from the same service key');
+  }
+  if (
+    dockerHost === undefined ||
+    ca === undefined ||
+    cert === undefined ||
+    key === undefined ||
+    problems.length > 0
+  ) {
+    throw new ContextError(`These credentials can't be used:\n  - ${problems.join('\n  - ')}\n${obtain}`);
+  }
+  return {
+    docker_host: dockerHost,
+    ca: ca.pem,
+    cert: cert.pem,
+    key: key.pem,
+    expiresAt: new Date(cert.parsed.validTo),
+  };
+}
+
+/** What to tell of a certificate that the gateway will refuse; undefined where it is still valid. */
+export function expiryWarning({ expiresAt }: DockerCredentials, now: Date): string | undefined {
+  if (expiresAt > now) return undefined;
+  return `The certificate expired at ${expiresAt.toISOString()} and will be refused: make a new service key (cf create-service-key).`;
+}
+
+/** Lines for a shell to source, so that `docker` uses the certificates in a directory. */
+export function environmentFile(dockerHost: string, directory: string): string {
+  const variables = { DOCKER_HOST: dockerHost, DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: directory };
+  return Object.entries(variables)
+    .map(([name, value]) => `export ${name}=${shellQuote(value)}\n`)
+    .join('');
+}
+
+/** A value as one word for any POSIX shell (POSIX.1-2017, Shell Command Language, 2.2.2). */
+export function shellQuote(value: string): string {
+  return `'${value.replaceAll("'", `'\\''`)}'`;
+}
+
+/**
+ * Writes ca.pem, cert.pem and key.pem, as Docker clients look for them in DOCKER_CERT_PATH, and `env`, to be
+ * sourced. All are readable by their owner only. What is there already with the same content is left alone.
+ * @param options.force overwrite files of another binding.
+ * @returns warnings, for people.
+ * @throws ContextError where the directory holds another binding's files, or can't be written to.
+ */
+export async function writeDirectory(
+  credentials: DockerCredentials,
+  directory: string,
+  options: { force: boolean },
+): Promise<string[]> {
+  const absolute = path.resolve(directory);
+  const files = {
+    'ca.pem': credentials.ca,
+    'cert.pem': credentials.cert,
+    'key.pem': credentials.key,
+    env: environmentFile(credentials.docker_host, absolute),
+  };
+  try {
+    await mkdir(absolute, { recursive: true, mode: 0o700 });
+    const others = [];
+    for (const [name, content] of Object.entries(files)) {
+      const existing = await readIfThere(path.join(absolute, name));
+      if (existing !== undefined && existing !== content) others.push(name);
+    }
+    if (others.length > 0 && !options.force) {
+      throw new ContextError(
+        `${absolute} holds other content in ${others.join(', ')}: name another --directory, or overwrite with --force.`,
+      );
+    }
+    await replaceFiles(absolute, files);
+    const open = ((await stat(absolute)).mode & 0o077) !== 0;
+    return open
+      ? [`${absolute} can be entered by others (the files in it can't be read by them): chmod 700 closes it.`]
+      : [];
+  } catch (error) {
+    if (error instanceof ContextError) throw error;
+    throw new ContextError(`${absolute} can't be written: ${String(error)}`, { cause: error });
+  }
+}
+
+/**
+ * Makes a docker context by the docker CLI, which copies the certificates into its own store. The key is
+ * handed over in a file that only its owner can read, and that is removed afterwards.
+ * @param options.force change a context of that name where there is one.
+ * @param options.environment all that the docker CLI sees: PATH, HOME, and DOCKER_CONFIG where it is set.
+ * @throws ContextError with what the docker CLI said.
+ */
+export async function importDockerContext(
+  credentials: DockerCredentials,
+  name: string,
+  options: { force: boolean; environment: Readonly<Record<string, string>> },
+): Promise<void> {
+  // The docker CLI's own rule; it also keeps a name from being taken for an option.
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.+-]{1,127}$/.test(name)) {
+    throw new ContextError(
+      `--import ${JSON.stringify(name.slice(0, 130))}: the name of a docker context is 2 to 128 letters, digits and "_.+-", and begins with a letter or digit.`,
+    );
+  }
+  const exists = await docker(['context', 'inspect', name], options.environment).then(
+    () => true,
+    (error: unknown) => {
+      if (isMissingCommand(error)) {
+        throw new ContextError(
+          'The docker command is not on PATH: install a Docker client, or use --directory.',
+          {
+            cause: error,
+          },
+        );
+      }
+      return false;
+    },
+  );
+  if (exists && !options.force) {
+    throw new ContextError(
+      `There is a docker context ${name} already: choose another name, or change it with --force.`,
+    );
+  }
+  const directory = await mkdtemp(path.join(tmpdir(), 'berth-context-'));
+  try {
+    const files = { ca: credentials.ca, cert: credentials.cert, key: credentials.key };
+    await replaceFiles(directory, files);
+    const paths = Object.keys(files).map((file) => `${file}=${path.join(directory, file)}`);
+    const endpoint = [`host=${credentials.docker_host}`, ...paths].join(',');
+    await docker(['context', exists ? 'update' : 'create', name, '--docker', endpoint], options.environment);
+  } catch (cause) {
+    throw new ContextError(`docker context ${name} could not be made: ${whatItSaid(cause)}`, { cause });
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+type JsonObject = Readonly<Record<string, unknown>>;
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function parseObject(text: string): JsonObject {
+  const from = text.indexOf('{');
+  const to = text.lastIndexOf('}');
+  let value: unknown;
+  try {
+    value = JSON.parse(text.slice(from, to + 1));
+  } catch {
+    // What JSON.parse says quotes the text, and with it a key.
+    throw new ContextError(`${from < 0 ? 'The input holds no JSON' : 'The JSON is broken'}. ${obtain}`);
+  }
+  if (!isObject(value)) throw new ContextError(`The input is no JSON object. ${obtain}`);
+  return value;
+}
+
+function parseDockerHost(value: string): string {
+  const [, port] = /^tcp:\/\/(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+):(\d{1,5})$/.exec(value) ?? [];
+  if (port === undefined || Number(port) < 1 || Number(port) > 65_535) throw new Error('not tcp://HOST:PORT');
+  return value;
+}
+
+function parseCertificate(pem: string): { pem: string; parsed: X509Certificate } {
+  return { pem, parsed: new X509Certificate(pem) };
+}
+
+function parsePrivateKey(pem: string): { pem: string; parsed: KeyObject } {
+  return { pem, parsed: createPrivateKey(pem) };
+}
+
+async function readIfThere(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+/** Each file is replaced whole, and never readable by others, not even for a moment. */
+async function replaceFiles(directory: string, files: Readonly<Record<string, string>>): Promise<void> {
+  for (const [name, content] of Object.entries(files)) {
+    const written = path.join(directory, `.${name}.new`);
+    await rm(written, { force: true });
+    await writeFile(written, content, { mode: 0o600, flag: 'wx' });
+    await rename(written, path.join(directory, name));
+  }
+}
+
+function docker(args: readonly string[], environment: Readonly<Record<string, string>>) {
+  return promisify(execFile)('docker', args, { env: { ...environment }, timeout: 30_000 });
+}
+
+const hasCode = (error: unknown, code: string) =>
+  error instanceof Error && 'code' in error && error.code === code;
+
+const isMissingCommand = (error: unknown) => hasCode(error, 'ENOENT');
+
+function whatItSaid(error: unknown): string {
+  const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+  return said === '' ? String(error) : said;
+}

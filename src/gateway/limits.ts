@@ -1,0 +1,36 @@
+/** What bounds a gateway in number and time, so that no client can use up what others need. */
+export interface GatewayLimits {
+  /** Open connections of all clients together, in whatever state. More are dropped. */
+  readonly maxConnections: number;
+  /** Open connections of one binding. More are refused with an answer that says so. */
+  readonly maxConnectionsPerBinding: number;
+  /**
+   * Connections that have not been admitted: handshakes that have not ended, and clients that are being
+   * refused. Where there are more, the oldest is dropped.
+   */
+  readonly maxStrangers: number;
+  /** The same from one address. More are dropped. Many apps may share an address. */
+  readonly maxStrangersPerAddress: number;
+  /** Certificates that are being looked up in the database at the same time. */
+  readonly maxLookUps: number;
+  /** From a connection to its admission, or to the end of its refusal. Milliseconds. */
+  readonly handshakeTimeoutMs: number;
+  /** How long the database may take to look a certificate up. Milliseconds. */
+  readonly lookUpTimeoutMs: number;
+  /** How long an engine may take to accept a connection. Milliseconds. */
+  readonly connectTimeoutMs: number;
+  /** Silence after which the kernel asks whether the other side is still there. Milliseconds. */
+  readonly keepAliveMs: number;
+}
+
+export const defaultLimits: GatewayLimits = {
+  maxConnections: 10_000,
+  maxConnectionsPerBinding: 1_000,
+  maxStrangers: 1_000,
+  maxStrangersPerAddress: 250,
+  maxLookUps: 64,
+  handshakeTimeoutMs: 10_000,
+  lookUpTimeoutMs: 2_000,
+  connectTimeoutMs: 5_000,
+  keepAliveMs: 30_000,
+};

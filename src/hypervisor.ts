@@ -1,0 +1,76 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { siteId } from './config/secrets.ts';
+import { type Settings, SettingsError } from './config/settings.ts';
+import type { Hypervisor } from './core/hypervisor.ts';
+import type { Logger } from './core/logger.ts';
+import { ensureGuestImage, type ImageOptions } from './hypervisors/qemu/build-image.ts';
+import { probeKvm } from './hypervisors/qemu/kvm.ts';
+import { createQemuHypervisor } from './hypervisors/qemu/qemu.ts';
+import { createSimulatedHypervisor } from './hypervisors/simulated/simulated.ts';
+import { userIds } from './privileges.ts';
+import { projectDirectory } from './project.ts';
+
+/**
+ * Opens the hypervisor that the settings name. The guest image is built where it is missing.
+ * @param report is told what takes long, in words for people.
+ */
+export async function openHypervisor(
+  settings: Settings,
+  logger: Logger,
+  report: (line: string) => void = (line) => {
+    logger.info({}, line);
+  },
+): Promise<Hypervisor> {
+  const { stateDirectory } = settings;
+  await mkdir(stateDirectory, { recursive: true, mode: 0o755 });
+  const hypervisor =
+    settings.hypervisor === 'simulated'
+      ? createSimulatedHypervisor({ stateDirectory, logger })
+      : await qemu(settings, logger, report);
+  await hypervisor.open();
+  return hypervisor;
+}
+
+/** Where the guest image is kept, and its recipe. */
+export function imageOptions(settings: Settings): ImageOptions {
+  return {
+    imagesDirectory: path.join(settings.stateDirectory, 'images'),
+    recipeDirectory: path.join(projectDirectory(), 'image'),
+  };
+}
+
+/** Where the answer on KVM is remembered. */
+export const kvmMemory = (settings: Settings) => path.join(settings.stateDirectory, 'kvm.json');
+
+async function qemu(settings: Settings, logger: Logger, report: (line: string) => void): Promise<Hypervisor> {
+  if (process.getuid?.() !== 0) {
+    throw new SettingsError(
+      'The qemu hypervisor needs root: namespaces, firewall rules and users of their own are made for hosts. For a first look without it: BERTH_HYPERVISOR=simulated npm start',
+    );
+  }
+  const image = await ensureGuestImage(
+    imageOptions(settings),
+    ({ step, percent }) => {
+      report(`building the guest image: ${step} ${percent} %`);
+    },
+    new AbortController().signal,
+  );
+  const kvm = await probeKvm(kvmMemory(settings));
+  logger.info(kvm, 'The accelerator was chosen');
+  const site = await siteId(settings);
+  const ids = userIds(settings.uidBase);
+  return createQemuHypervisor({
+    site,
+    stateDirectory: settings.stateDirectory,
+    runDirectory: `/run/berth-${site}`,
+    libexecDirectory: path.join(projectDirectory(), 'libexec'),
+    image,
+    accelerator: kvm.accelerator,
+    hostNetwork: settings.hostNetwork,
+    firstUid: ids.hosts,
+    gatewayUid: ids.gateway,
+    dnsServers: settings.dnsServers,
+    logger,
+  });
+}

@@ -1,0 +1,129 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { constants } from 'node:fs';
+import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
+
+const controllers = ['memory', 'cpu', 'pids'] as const;
+const root = '/sys/fs/cgroup';
+
+/**
+ * What QEMU needs besides the guest's memory: its own pages, the translation cache, and page cache of the
+ * disk, which the kernel takes back before it refuses anything. In MiB.
+ */
+const overheadMib = 512;
+/** QEMU's disk threads can reach 64. */
+const mostProcesses = 128;
+
+/** The control groups of this installation's hosts, on cgroup v1 as on v2. */
+export interface Cgroups {
+  /** Makes the group of a machine with its limits; returns its folders, one a hierarchy. */
+  make(id: string, shape: HostShape): Promise<readonly string[]>;
+  /** The processes of a machine. None: it does not run, whatever else is there. */
+  processes(id: string): Promise<readonly number[]>;
+  /** Waits until a machine has no process any more; at most so many milliseconds. */
+  untilEmpty(id: string, timeoutMs: number): Promise<void>;
+  /** Ends every process of a machine, and waits until they are gone. */
+  kill(id: string): Promise<void>;
+  remove(id: string): Promise<void>;
+}
+
+/** @throws HypervisorError where no hierarchy with memory, cpu and pids can be written. */
+export async function openCgroups(site: string): Promise<Cgroups> {
+  const unified = await isUnified();
+  const parents = unified
+    ? [path.join(root, `berth-${site}`)]
+    : controllers.map((controller) => path.join(root, controller, `berth-${site}`));
+  for (const parent of parents) {
+    await mkdir(parent, { recursive: true }).catch((cause: unknown) => {
+      throw new HypervisorError(`The control group ${parent} can't be made: cgroups must be writable`, {
+        cause,
+      });
+    });
+  }
+  if (unified) await enableControllers([root, ...parents]);
+  const folders = (id: string) => parents.map((parent) => path.join(parent, id));
+
+  async function processes(id: string): Promise<readonly number[]> {
+    const lists = await Promise.all(
+      folders(id).map((folder) => readFile(path.join(folder, 'cgroup.procs'), 'utf8').catch(() => '')),
+    );
+    return [...new Set(lists.flatMap((list) => list.split('\n').filter(Boolean).map(Number)))];
+  }
+
+  return {
+    processes,
+
+    async make(id, shape) {
+      const bytes = (shape.memoryMib + overheadMib) * 1024 * 1024;
+      // Half a processor besides the guest's own, for disk and network.
+      const quota = Math.round((shape.vcpus + 0.5) * 100_000);
+      const limits: [string, string][] = unified
+        ? [
+            ['memory.max', String(bytes)],
+            ['memory.swap.max', '0'],
+            ['cpu.max', `${quota} 100000`],
+            ['pids.max', String(mostProcesses)],
+          ]
+        : [
+            ['memory.limit_in_bytes', String(bytes)],
+            ['cpu.cfs_period_us', '100000'],
+            ['cpu.cfs_quota_us', String(quota)],
+            ['pids.max', String(mostProcesses)],
+          ];
+      for (const folder of folders(id)) await mkdir(folder, { recursive: true });
+      for (const [file, value] of limits) {
+        for (const folder of folders(id)) {
+          const limit = path.join(folder, file);
+          // On v1 each limit is a file of one hierarchy; swap accounting may be off.
+          if (await writable(limit)) await writeFile(limit, value);
+        }
+      }
+      return folders(id);
+    },
+
+    async untilEmpty(id, timeoutMs) {
+      const deadline = performance.now() + timeoutMs;
+      while ((await processes(id)).length > 0 && performance.now() < deadline) await delay(50);
+    },
+
+    async kill(id) {
+      for (let left = await processes(id); left.length > 0; left = await processes(id)) {
+        for (const pid of left) {
+          try {
+            process.kill(pid, 'SIGKILL');
+          } catch {
+            // It has just ended.
+          }
+        }
+        await delay(5);
+      }
+    },
+
+    async remove(id) {
+      for (const folder of folders(id)) {
+        await rmdir(folder).catch((error: unknown) => {
+          if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+        });
+      }
+    },
+  };
+}
+
+/** Whether the unified hierarchy (v2) has what we need; else the one of v1 must. */
+async function isUnified(): Promise<boolean> {
+  const available = await readFile(path.join(root, 'cgroup.controllers'), 'utf8').catch(() => '');
+  return controllers.every((controller) => available.split(/\s+/).includes(controller));
+}
+
+async function enableControllers(parents: readonly string[]): Promise<void> {
+  const wanted = controllers.map((controller) => `+${controller}`).join(' ');
+  for (const parent of parents) await writeFile(path.join(parent, 'cgroup.subtree_control'), wanted);
+}
+
+async function writable(file: string): Promise<boolean> {
+  return access(file, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+}

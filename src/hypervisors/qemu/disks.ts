@@ -1,0 +1,87 @@
+import { access, chmod, chown, mkdir, open, rename, rm, statfs, truncate } from 'node:fs/promises';
+import path from 'node:path';
+import { HypervisorError } from '../../core/hypervisor.ts';
+import { runTool } from '../process.ts';
+
+/** The machine keeps so much free: a full disk hurts everybody. In bytes. */
+const reserve = 2 * 1024 ** 3;
+
+/**
+ * An empty ext4 of this size, which every disk of the size begins from; made once. It is sparse, and nobody
+ * writes to it.
+ */
+export async function ensureBaseDisk(stateDirectory: string, diskGib: number): Promise<string> {
+  const directory = path.join(stateDirectory, 'disks');
+  const file = path.join(directory, `empty-${diskGib}g.ext4`);
+  if (await exists(file)) return file;
+  await mkdir(directory, { recursive: true, mode: 0o755 });
+  const attempt = `${file}.${process.pid}`;
+  await (await open(attempt, 'w', 0o444)).close();
+  try {
+    await truncate(attempt, diskGib * 1024 ** 3);
+    // The kernel's own initialisation of inode tables is put off for ever (noinit_itable in the initrd): it would
+    // fill every overlay with zeros.
+    await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-E', 'lazy_itable_init=1,nodiscard', attempt]);
+    await chmod(attempt, 0o444);
+    await rename(attempt, file);
+  } finally {
+    await rm(attempt, { force: true });
+  }
+  return file;
+}
+
+/** Makes an empty overlay over `backing`, for this user alone; one that is there is replaced. */
+export async function createOverlay(
+  file: string,
+  backing: { file: string; format: 'raw' | 'qcow2' },
+  diskGib: number,
+  uid: number,
+): Promise<void> {
+  await requireRoom(path.dirname(file));
+  const attempt = `${file}.new`;
+  await rm(attempt, { force: true });
+  await runTool('qemu-img', [
+    'create',
+    '-q',
+    '-u',
+    '-f',
+    'qcow2',
+    '-o',
+    'cluster_size=64k,lazy_refcounts=on',
+    '-b',
+    backing.file,
+    '-F',
+    backing.format,
+    attempt,
+    `${diskGib}G`,
+  ]);
+  await chmod(attempt, 0o600);
+  await chown(attempt, uid, uid);
+  await rename(attempt, file);
+}
+
+/** Gives back every block of a disk before its name goes, so that nothing of it can be read again. */
+export async function wipeDisk(file: string): Promise<void> {
+  try {
+    await truncate(file, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  await rm(file, { force: true });
+}
+
+async function requireRoom(directory: string): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize < reserve) {
+    throw new HypervisorError(
+      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free, and ${reserve / 1024 ** 2} MiB are kept for the machine`,
+    );
+  }
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
+}

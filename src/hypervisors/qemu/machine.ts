@@ -1,0 +1,205 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { access, mkdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
+import type { Logger } from '../../core/logger.ts';
+import { toolEnvironment } from '../process.ts';
+import { deviceStateUri, type DiskChain, type Memory, qemuArguments, qemuProgram } from './arguments.ts';
+import type { Cgroups } from './cgroup.ts';
+import type { GuestImage } from './guest-image.ts';
+import type { QemuOptions } from './options.ts';
+import { type Place, tap } from './place.ts';
+import { type Qmp, withQmp } from './qmp.ts';
+import { receiveInto } from './receive.ts';
+
+/** What a machine is started with, besides where it is. */
+export interface Launch {
+  readonly shape: HostShape;
+  readonly image: GuestImage;
+  readonly memory: Memory;
+  readonly disk: DiskChain;
+  /** Open descriptor of a template's sealed memory. */
+  readonly memoryDescriptor?: number;
+  /** Open descriptor of the template's device state. */
+  readonly stateDescriptor?: number;
+}
+
+/** QEMU's complaints are kept up to here, from their end, in characters. */
+const mostComplaints = 4_000;
+const launchTimeoutMs = 20_000;
+
+/** Starts QEMU processes and speaks with them. */
+export interface Machines {
+  /** Starts QEMU; returns once its monitor can be spoken to. The guest of a cold boot runs from then on. */
+  launch(place: Place, launch: Launch): Promise<void>;
+  /** Loads the device state into a machine that was launched with a template's memory, and lets it run. */
+  resume(place: Place): Promise<void>;
+  /** Stops the guest for ever and writes its device state; its memory is in the file that it was launched with. */
+  freeze(place: Place, deviceState: string): Promise<void>;
+  /** Whether the guest's processors run; false also where there is no QEMU at all. */
+  isRunning(place: Place): Promise<boolean>;
+  /** @throws HypervisorError with QEMU's last words, where it has ended. */
+  requireAlive(place: Place): Promise<void>;
+}
+
+export function createMachines(
+  options: Pick<QemuOptions, 'site' | 'libexecDirectory' | 'accelerator'>,
+  cgroups: Cgroups,
+  logger: Logger,
+): Machines {
+  /** What QEMU has printed, by machine; only of those that this process has started. */
+  const complaints = new Map<string, string>();
+  const lastWords = (place: Place) => complaints.get(place.id)?.trim() ?? '';
+  const failure = (place: Place, what: string, cause?: unknown) => {
+    const said = lastWords(place);
+    return new HypervisorError(`${what}${said === '' ? '' : `: ${said}`}`, { cause });
+  };
+
+  async function spawnQemu(place: Place, launch: Launch): Promise<ChildProcess> {
+    const folders = await cgroups.make(place.id, launch.shape);
+    await mkdir(place.runDirectory, { recursive: true, mode: 0o700 });
+    await Promise.all([place.qmpSocket, place.agentSocket].map((socket) => rm(socket, { force: true })));
+    complaints.set(place.id, '');
+    const child = spawn(
+      'perl',
+      [
+        path.join(options.libexecDirectory, 'berth-launch'),
+        folders.join(','),
+        place.netnsPath,
+        tap,
+        String(place.uid),
+        place.qmpSocket,
+        place.agentSocket,
+        '--',
+        qemuProgram,
+        ...qemuArguments({
+          name: `berth-${options.site}-${place.id}`,
+          accelerator: options.accelerator,
+          shape: launch.shape,
+          image: launch.image,
+          memory: launch.memory,
+          disk: launch.disk,
+        }),
+      ],
+      {
+        cwd: '/',
+        env: toolEnvironment,
+        // It outlives the worker, and Ctrl-C is not for it.
+        detached: true,
+        stdio: [
+          'ignore',
+          'ignore',
+          'pipe',
+          launch.memoryDescriptor ?? 'ignore',
+          launch.stateDescriptor ?? 'ignore',
+        ],
+      },
+    );
+    child.unref();
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      complaints.set(place.id, ((complaints.get(place.id) ?? '') + text).slice(-mostComplaints));
+      logger.warn({ machine: place.id, text: text.slice(0, mostComplaints) }, 'QEMU says');
+    });
+    // A pipe of a child is a socket, whose type here does not say so.
+    (child.stderr as unknown as { unref(): void } | null)?.unref();
+    return child;
+  }
+
+  return {
+    async launch(place, launch) {
+      const child = await spawnQemu(place, launch);
+      let ended: string | undefined;
+      child.once('error', (error) => (ended = error.message));
+      child.once('close', (code, signal) => (ended = signal ?? `exit code ${code}`));
+      const deadline = performance.now() + launchTimeoutMs;
+      while (!(await exists(place.agentSocket))) {
+        if (ended !== undefined) throw failure(place, `QEMU did not start (${ended})`);
+        if (performance.now() > deadline) throw failure(place, 'QEMU did not start in time');
+        await delay(2);
+      }
+      try {
+        await withQmp(place.qmpSocket, (qmp) => qmp.execute('query-status'));
+      } catch (cause) {
+        // Its complaint says more than the broken conversation; it comes a moment later.
+        for (let waited = 0; ended === undefined && waited < 1000; waited += 10) await delay(10);
+        throw failure(place, 'QEMU did not start', cause);
+      }
+    },
+
+    async resume(place) {
+      try {
+        await withQmp(place.qmpSocket, async (qmp) => {
+          await shareMemory(qmp);
+          await migrate(qmp, 'migrate-incoming', deviceStateUri);
+          await qmp.execute('cont');
+        });
+      } catch (cause) {
+        // A load that fails ends QEMU, and its complaint comes a moment later.
+        for (let waited = 0; lastWords(place) === '' && waited < 500; waited += 10) await delay(10);
+        const reason = cause instanceof Error ? cause.message : String(cause);
+        throw failure(place, `The template could not be restored (${reason})`, cause);
+      }
+    },
+
+    async freeze(place, deviceState) {
+      const receiver = await receiveInto(deviceState, place.stateSocket, place.uid);
+      try {
+        await withQmp(place.qmpSocket, async (qmp) => {
+          await qmp.execute('stop');
+          await shareMemory(qmp);
+          await migrate(qmp, 'migrate', `unix:${place.stateSocket}`);
+          await qmp.execute('quit');
+        });
+        await receiver.received;
+      } finally {
+        receiver.close();
+      }
+    },
+
+    async isRunning(place) {
+      if ((await cgroups.processes(place.id)).length === 0) return false;
+      try {
+        const status = await withQmp(place.qmpSocket, (qmp) => qmp.execute('query-status'));
+        return (status as { running?: boolean }).running === true;
+      } catch {
+        return false;
+      }
+    },
+
+    async requireAlive(place) {
+      if ((await cgroups.processes(place.id)).length > 0) return;
+      throw failure(place, 'The virtual machine has ended');
+    },
+  };
+}
+
+/** What is in the shared memory file is not copied into the stream. */
+async function shareMemory(qmp: Qmp): Promise<void> {
+  await qmp.execute('migrate-set-capabilities', {
+    capabilities: [
+      { capability: 'x-ignore-shared', state: true },
+      { capability: 'events', state: true },
+    ],
+  });
+}
+
+async function migrate(qmp: Qmp, command: 'migrate' | 'migrate-incoming', uri: string): Promise<void> {
+  let status = '';
+  const over = qmp.event('MIGRATION', (data) => {
+    status = String(data['status']);
+    return status === 'completed' || status === 'failed';
+  });
+  // Awaited below; it may also fail while the command is under way.
+  over.catch(() => undefined);
+  await qmp.execute(command, { uri });
+  await over;
+  if (status !== 'completed') throw new HypervisorError(`QEMU's ${command} ended as ${status}`);
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,142 @@
+import { access, writeFile } from 'node:fs/promises';
+import { networkInterfaces } from 'node:os';
+import type { Egress, PortBlock } from '../../core/hypervisor.ts';
+import { guestLink } from '../../guest/link.ts';
+import { runTool } from '../process.ts';
+import type { QemuOptions } from './options.ts';
+import { type Place, tap, uplink, vethPrefix } from './place.ts';
+import {
+  closedHostRules,
+  machineRules,
+  openHostRules,
+  publishPorts,
+  removeMachineRules,
+  unpublishPorts,
+} from './rules.ts';
+
+/** The network of this machine and of each host on it. Everything is safe to repeat. */
+export interface HostNetwork {
+  /** Lays down this installation's own table; hosts that run notice nothing. */
+  open(): Promise<void>;
+  /** Takes the table away again, once no host is left. */
+  remove(): Promise<void>;
+  /** Makes a host's namespace, with its two links; nothing passes through it. */
+  make(place: Place): Promise<void>;
+  /** Lets through what the host may send and receive. */
+  connect(place: Place, ports: PortBlock, egress: Egress): Promise<void>;
+  /** Closes it again: the guest is cut off. */
+  disconnect(place: Place, ports: PortBlock): Promise<void>;
+  destroy(place: Place, ports: PortBlock): Promise<void>;
+}
+
+export function createHostNetwork(
+  options: Pick<QemuOptions, 'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers'>,
+): HostNetwork {
+  const { site, hostNetwork, gatewayUid, dnsServers } = options;
+  const inNamespace = (place: Place, rules: string) =>
+    runTool('nsenter', [`--net=${place.netnsPath}`, 'nft', '--file', '-'], { input: rules });
+  const onMachine = (rules: string) =>
+    rules === '' ? Promise.resolve('') : runTool('nft', ['--file', '-'], { input: rules });
+
+  return {
+    async open() {
+      // Guests' packets pass through this machine. It is the one setting of the machine that is changed.
+      await writeFile('/proc/sys/net/ipv4/ip_forward', '1\n');
+      await onMachine(machineRules(site, hostNetwork, gatewayUid));
+    },
+
+    async remove() {
+      await onMachine(removeMachineRules(site));
+    },
+
+    async make(place) {
+      if (await exists(place.netnsPath)) {
+        // Made whole, or by somebody who was killed in the middle: the links tell.
+        if (await isWhole(place)) {
+          await inNamespace(place, closedHostRules());
+          return;
+        }
+        await removeNamespace(place);
+      }
+      await batch(
+        [],
+        [
+          `netns add ${place.netns}`,
+          `link add ${place.veth} type veth peer name ${uplink} netns ${place.netns}`,
+          `address add ${place.machineAddress}/31 dev ${place.veth}`,
+          `link set ${place.veth} up`,
+        ],
+      );
+      await batch(
+        ['-netns', place.netns],
+        [
+          'link set lo up',
+          `address add ${place.hostAddress}/31 dev ${uplink}`,
+          `link set ${uplink} up`,
+          `route add default via ${place.machineAddress}`,
+          `tuntap add dev ${tap} mode tap vnet_hdr`,
+          `link set ${tap} address ${guestLink.gatewayMac}`,
+          `address add ${guestLink.gatewayAddress}/${guestLink.prefixLength} dev ${tap}`,
+          `link set ${tap} up`,
+          // The guest sends no ARP, and is asked none: nothing that it says decides where packets go.
+          `neighbour replace ${guestLink.guestAddress} lladdr ${guestLink.guestMac} dev ${tap} nud permanent`,
+        ],
+      );
+      await inNamespace(place, closedHostRules());
+    },
+
+    async connect(place, ports, egress) {
+      const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
+      await inNamespace(place, openHostRules(place, ports, egress, network));
+      await onMachine(publishPorts(site, place, ports));
+    },
+
+    async disconnect(place, ports) {
+      await onMachine(unpublishPorts(site, place, ports));
+      if (await exists(place.netnsPath)) await inNamespace(place, closedHostRules());
+    },
+
+    async destroy(place, ports) {
+      await onMachine(unpublishPorts(site, place, ports));
+      await removeNamespace(place);
+    },
+  };
+
+  async function removeNamespace(place: Place): Promise<void> {
+    if (await exists(`/sys/class/net/${place.veth}`)) await runTool('ip', ['link', 'delete', place.veth]);
+    if (await exists(place.netnsPath)) await runTool('ip', ['netns', 'delete', place.netns]);
+  }
+}
+
+async function isWhole(place: Place): Promise<boolean> {
+  const links = await runTool('ip', ['-netns', place.netns, '-brief', 'link', 'show']).catch(() => '');
+  return (
+    (await exists(`/sys/class/net/${place.veth}`)) &&
+    links.includes(`${uplink}@`) &&
+    // The last thing to be made.
+    (await runTool('ip', ['-netns', place.netns, 'neighbour', 'show', 'dev', tap]).catch(() => '')).includes(
+      guestLink.guestAddress,
+    )
+  );
+}
+
+function batch(options: readonly string[], commands: readonly string[]): Promise<string> {
+  return runTool('ip', [...options, '-batch', '-'], { input: `${commands.join('\n')}\n` });
+}
+
+/** The networks that this machine is part of, our own links left out. */
+function localNetworks(site: string): string[] {
+  return Object.entries(networkInterfaces())
+    .filter(([name]) => !name.startsWith(vethPrefix(site)))
+    .flatMap(([, addresses]) => addresses ?? [])
+    .filter(({ family, internal }) => family === 'IPv4' && !internal)
+    .map(({ cidr }) => cidr)
+    .filter((cidr) => cidr !== null);
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,171 @@
+import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { totalmem } from 'node:os';
+import path from 'node:path';
+import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
+import type { Logger } from '../../core/logger.ts';
+import { machineArguments } from './arguments.ts';
+import { fileDigest, type GuestImage } from './guest-image.ts';
+import type { QemuOptions } from './options.ts';
+import { openSealedCopy } from './sealed-memory.ts';
+
+/** Raised when a template is made in another way: what is on disk is then made anew. */
+const recipeVersion = 1;
+
+/** `template.json` */
+export interface TemplateRecord {
+  readonly key: string;
+  readonly planName: string;
+  readonly image: string;
+  readonly madeAt: string;
+  /** SHA-256 of each file: the three belong together. */
+  readonly files: Readonly<Record<TemplateFile, string>>;
+}
+
+export type TemplateFile = 'memory' | 'device-state' | 'disk.qcow2';
+export const templateFiles: readonly TemplateFile[] = ['memory', 'device-state', 'disk.qcow2'];
+
+/** A template that hosts can be restored from. */
+export interface LoadedTemplate {
+  readonly key: string;
+  readonly disk: string;
+  readonly deviceState: string;
+  readonly memory: FileHandle;
+}
+
+/** The templates on disk, and those of them that are in memory. */
+export interface TemplateStore {
+  /** Names the template of a plan by everything that it is made from. */
+  key(shape: HostShape): string;
+  directory(key: string): string;
+  /** Whether the template is on disk, and not known to be damaged. */
+  has(key: string): Promise<boolean>;
+  /** The template with its memory loaded and all digests checked; undefined where there is none to use. */
+  load(key: string): Promise<LoadedTemplate | undefined>;
+  /** Makes no further use of a template, until it has been made anew. */
+  distrust(key: string): void;
+  /** Loads ahead what is small beside this machine's memory; a larger template is loaded when it is first used. */
+  preload(): void;
+  /** Removes the other templates of a plan, except those that a host's disk is an overlay of. */
+  removeOthers(planName: string, key: string, inUse: ReadonlySet<string>): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The share of the machine's memory that templates may take up before anybody asks for them. */
+const preloadShare = 0.05;
+
+export function createTemplateStore(
+  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'accelerator'>,
+  image: GuestImage,
+  qemuVersion: string,
+  logger: Logger,
+): TemplateStore {
+  const root = path.join(options.stateDirectory, 'templates');
+  const loaded = new Map<string, Promise<LoadedTemplate | undefined>>();
+  const distrusted = new Set<string>();
+  const directory = (key: string) => path.join(root, key);
+
+  async function readRecord(key: string): Promise<TemplateRecord | undefined> {
+    try {
+      return JSON.parse(await readFile(path.join(directory(key), 'template.json'), 'utf8')) as TemplateRecord;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async function loadChecked(key: string): Promise<LoadedTemplate | undefined> {
+    const record = await readRecord(key);
+    if (record === undefined || distrusted.has(key)) return undefined;
+    const file = (name: TemplateFile) => path.join(directory(key), name);
+    let memory: FileHandle | undefined;
+    try {
+      memory = await openSealedCopy(options.libexecDirectory, file('memory'));
+      // What was sealed is checked, not what it was copied from.
+      await requireDigest(file('memory'), record.files.memory, `/proc/self/fd/${memory.fd}`);
+      await requireDigest(file('device-state'), record.files['device-state']);
+      await requireDigest(file('disk.qcow2'), record.files['disk.qcow2']);
+      return { key, disk: file('disk.qcow2'), deviceState: file('device-state'), memory };
+    } catch (error) {
+      await memory?.close();
+      distrusted.add(key);
+      logger.error(
+        { template: key, err: error },
+        'A template can not be used; hosts of its plan boot cold until it is made anew',
+      );
+      return undefined;
+    }
+  }
+
+  const load = (key: string) => {
+    let loading = loaded.get(key);
+    if (loading === undefined) {
+      loading = loadChecked(key).then((template) => {
+        if (template === undefined) loaded.delete(key);
+        return template;
+      });
+      loaded.set(key, loading);
+    }
+    return loading;
+  };
+
+  return {
+    directory,
+    load,
+    key(shape) {
+      const parts = {
+        recipeVersion,
+        image: image.digest,
+        commandLine: image.commandLine,
+        qemuVersion,
+        shape,
+        machine: machineArguments(options.accelerator, shape),
+      };
+      return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+    },
+    has: async (key) => !distrusted.has(key) && (await readRecord(key)) !== undefined,
+    distrust(key) {
+      distrusted.add(key);
+    },
+    preload() {
+      const small = async () => {
+        for (const key of await readdir(root).catch(() => [])) {
+          const record = await readRecord(key);
+          if (record?.image !== image.digest) continue;
+          const { size } = await stat(path.join(directory(key), 'memory'));
+          if (size <= totalmem() * preloadShare) await load(key);
+        }
+      };
+      small().catch((error: unknown) => {
+        logger.warn({ err: error }, 'Templates could not be loaded ahead');
+      });
+    },
+    async removeOthers(planName, key, inUse) {
+      for (const name of await readdir(root).catch(() => [])) {
+        if (name === key || inUse.has(name)) continue;
+        const record = await readRecord(name);
+        if (record?.planName === planName) await rm(directory(name), { recursive: true, force: true });
+      }
+    },
+    async close() {
+      for (const loading of loaded.values()) await (await loading)?.memory.close();
+      loaded.clear();
+    },
+  };
+}
+
+async function requireDigest(name: string, expected: string, file = name): Promise<void> {
+  const actual = await fileDigest(file);
+  if (actual === expected) return;
+  throw new HypervisorError(
+    `The template is damaged: ${name} has the digest ${actual}, not ${expected}. It is made anew at the next start.`,
+  );
+}
+
+/** An empty folder to make a template in, beside its place; what a killed attempt has left is removed. */
+export async function templateWorkshop(stateDirectory: string): Promise<string> {
+  const directory = path.join(stateDirectory, 'templates', 'making');
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true, mode: 0o755 });
+  return directory;
+}

@@ -1,0 +1,183 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { HostFiles, SimulatedHost } from './host-files.ts';
+
+const version = '20.10.24+simulated';
+const apiVersion = '1.41';
+const notice = 'This host is simulated: no virtual machine runs, and no container can.';
+/** Largest body of a request, in bytes. */
+const bodyLimit = 64 * 1024;
+
+/** Header that says which simulated host answers, so that an address that was given anew is not mistaken. */
+export const hostHeader = 'berth-simulated-host';
+
+/**
+ * Serves a stand-in of one host's Docker engine on 127.0.0.1: enough of the Engine API (v1.41) for `docker
+ * version`, `info`, `ps` and the like; whatever else is asked is answered with 501 and says that it is simulated.
+ * The server ends itself when the host's file says that no machine runs at this port any more.
+ * @param port to listen on; 0 takes a free one.
+ */
+export async function serveEngine(
+  files: HostFiles,
+  hostId: string,
+  port: number,
+): Promise<{ server: Server; port: number }> {
+  const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, (request, response) => {
+    answer(request, response).catch((error: unknown) => {
+      send(response, 500, { message: `${notice} It failed: ${String(error)}` });
+    });
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, '127.0.0.1', resolve);
+  });
+  const servedPort = portOf(server);
+  return { server, port: servedPort };
+
+  async function answer(request: IncomingMessage, response: ServerResponse) {
+    const host = await files.readHost(hostId);
+    if (host?.machine?.port !== servedPort) {
+      server.close();
+      server.closeAllConnections();
+      return;
+    }
+    response.setHeader(hostHeader, hostId);
+    if (!host.machine.connected) {
+      send(response, 503, { message: `${notice} It is not connected yet.` });
+      return;
+    }
+    const path = (request.url ?? '/').replace(/\?.*/s, '').replace(/^\/v\d+\.\d+(?=\/)/, '');
+    const { status, body } = await respond(files, host, request, path);
+    send(response, status, request.method === 'HEAD' ? '' : body);
+  }
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('the server does not listen');
+  return address.port;
+}
+
+async function respond(files: HostFiles, host: SimulatedHost, request: IncomingMessage, path: string) {
+  const { hostId } = host.spec;
+  const ok = (body: unknown) => ({ status: 200, body });
+  switch (`${request.method ?? ''} ${path}`) {
+    case 'GET /_ping':
+    case 'HEAD /_ping':
+      return ok('OK');
+    case 'GET /version':
+      return ok(versionBody);
+    case 'GET /info':
+      return ok(info(host));
+    case 'GET /containers/json':
+    case 'GET /images/json':
+    case 'GET /networks':
+      return ok([]);
+    case 'GET /volumes': {
+      const { volumes } = await files.readDisk(hostId);
+      return ok({ Volumes: volumes.map(volume), Warnings: [notice] });
+    }
+    case 'POST /volumes/create': {
+      const name = volumeName(await readBody(request));
+      if (name === undefined) {
+        return { status: 400, body: { message: `${notice} A volume needs a Name: letters, digits, "_.-"` } };
+      }
+      const disk = await files.readDisk(hostId);
+      if (!disk.volumes.includes(name)) {
+        await files.writeDisk(hostId, { ...disk, volumes: [...disk.volumes, name] });
+      }
+      return { status: 201, body: volume(name) };
+    }
+    default:
+      return {
+        status: 501,
+        body: {
+          message: `this host is simulated: it can't do ${request.method ?? ''} ${path.slice(0, 200)}`,
+        },
+      };
+  }
+}
+
+function send(response: ServerResponse, status: number, body: unknown) {
+  if (response.headersSent || response.destroyed) return;
+  response.setHeader('server', `Docker/${version} (Berth's simulated hypervisor)`);
+  response.setHeader('api-version', apiVersion);
+  response.setHeader('ostype', 'linux');
+  const text = typeof body === 'string';
+  response.writeHead(status, { 'content-type': text ? 'text/plain; charset=utf-8' : 'application/json' });
+  response.end(text ? body : JSON.stringify(body));
+}
+
+const versionBody = {
+  Platform: { Name: "Berth's simulated hypervisor" },
+  Components: [
+    { Name: 'Engine', Version: version, Details: { ApiVersion: apiVersion, MinAPIVersion: '1.24' } },
+  ],
+  Version: version,
+  ApiVersion: apiVersion,
+  MinAPIVersion: '1.24',
+  GitCommit: 'simulated',
+  GoVersion: 'simulated',
+  Os: 'linux',
+  Arch: 'amd64',
+  KernelVersion: 'simulated',
+  BuildTime: 'simulated',
+};
+
+function info({ spec }: SimulatedHost) {
+  return {
+    ID: spec.hostId,
+    Name: `berth-${spec.hostId.slice(0, 8)}`,
+    Containers: 0,
+    ContainersRunning: 0,
+    ContainersPaused: 0,
+    ContainersStopped: 0,
+    Images: 0,
+    Driver: 'simulated',
+    ServerVersion: version,
+    OperatingSystem: 'none: this host is simulated',
+    OSType: 'linux',
+    Architecture: 'x86_64',
+    KernelVersion: 'simulated',
+    NCPU: spec.shape.vcpus,
+    MemTotal: spec.shape.memoryMib * 1024 * 1024,
+    DockerRootDir: '/var/lib/docker',
+    Labels: ['berth.simulated=true'],
+    Plugins: { Volume: ['local'], Network: [], Authorization: null, Log: [] },
+    RegistryConfig: { IndexConfigs: {}, InsecureRegistryCIDRs: [], Mirrors: [] },
+    Runtimes: {},
+    Swarm: { LocalNodeState: 'inactive' },
+    Warnings: [`WARNING: ${notice}`],
+  };
+}
+
+function volume(name: string) {
+  return {
+    Name: name,
+    Driver: 'local',
+    Scope: 'local',
+    Mountpoint: `/var/lib/docker/volumes/${name}/_data`,
+    Labels: { 'berth.simulated': 'true' },
+    Options: {},
+  };
+}
+
+function volumeName(body: string | undefined): string | undefined {
+  try {
+    const { Name: name } = JSON.parse(body ?? '') as { Name?: unknown };
+    return typeof name === 'string' && /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$/.test(name) ? name : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined where it is longer than the limit. */
+async function readBody(request: IncomingMessage): Promise<string | undefined> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > bodyLimit) return undefined;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}

@@ -1,0 +1,131 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import {
+  type HostSpec,
+  HypervisorError,
+  type StartedFrom,
+  type TemplatePlan,
+} from '../../core/hypervisor.ts';
+
+/** A simulated machine: what would be a running QEMU. */
+export interface SimulatedMachine {
+  /** Port on 127.0.0.1 at which the process that runs it serves its engine. */
+  readonly port: number;
+  readonly startedFrom: StartedFrom;
+  /** When its guest can be spoken to, in milliseconds since the epoch. */
+  readonly guestReadyAt: number;
+  readonly identified: boolean;
+  readonly connected: boolean;
+}
+
+/** A host's state file. The file is the host: whoever serves it reads it for every request. */
+export interface SimulatedHost {
+  readonly spec: HostSpec;
+  /** Undefined while no machine runs. */
+  readonly machine: SimulatedMachine | undefined;
+}
+
+/** A host's disk: what outlives its machine. */
+export interface SimulatedDisk {
+  /** Whether a machine has ever run from it. */
+  readonly hasRun: boolean;
+  /** Names of its engine's volumes. */
+  readonly volumes: readonly string[];
+}
+
+/** The files of all simulated hosts and templates under one state directory. */
+export type HostFiles = ReturnType<typeof openHostFiles>;
+
+/**
+ * Keeps, under `<stateDirectory>/simulated`, `hosts/<hostId>/host.json` and `disk.json`, and
+ * `templates/<plan>.json`. Files are replaced whole, so that a kill leaves the old one or the new one.
+ */
+export function openHostFiles(stateDirectory: string) {
+  const hosts = path.join(stateDirectory, 'simulated', 'hosts');
+  const templates = path.join(stateDirectory, 'simulated', 'templates');
+  const hostFile = (hostId: string) => path.join(hosts, hostId, 'host.json');
+  const diskFile = (hostId: string) => path.join(hosts, hostId, 'disk.json');
+  const templateFile = (planName: string) => path.join(templates, `${encodeURIComponent(planName)}.json`);
+
+  return {
+    async create() {
+      await mkdir(hosts, { recursive: true, mode: 0o700 });
+      await mkdir(templates, { recursive: true, mode: 0o700 });
+    },
+
+    /** Undefined where there is no such host, or only a half-made one, as one whose file is damaged is too. */
+    async readHost(hostId: string): Promise<SimulatedHost | undefined> {
+      return parse(await readText(hostFile(hostId))) as SimulatedHost | undefined;
+    },
+
+    async writeHost(host: SimulatedHost) {
+      await writeJson(hostFile(host.spec.hostId), host);
+    },
+
+    async readDisk(hostId: string): Promise<SimulatedDisk> {
+      return (await readJson<SimulatedDisk>(diskFile(hostId))) ?? { hasRun: false, volumes: [] };
+    },
+
+    async writeDisk(hostId: string, disk: SimulatedDisk) {
+      await writeJson(diskFile(hostId), disk);
+    },
+
+    async createHostDirectory(hostId: string) {
+      await mkdir(path.join(hosts, hostId), { recursive: true, mode: 0o700 });
+    },
+
+    async removeHost(hostId: string) {
+      await rm(path.join(hosts, hostId), { recursive: true, force: true });
+    },
+
+    /** Half-made hosts included. */
+    async hostIds(): Promise<string[]> {
+      return (await ifThere(() => readdir(hosts))) ?? [];
+    },
+
+    readTemplate: (planName: string) => readJson<TemplatePlan>(templateFile(planName)),
+
+    async writeTemplate(plan: TemplatePlan) {
+      await writeJson(templateFile(plan.planName), plan);
+    },
+  };
+}
+
+async function readJson<T>(file: string): Promise<T | undefined> {
+  const text = await readText(file);
+  const value = parse(text);
+  if (text !== undefined && value === undefined) throw new HypervisorError(`${file} is damaged: remove it`);
+  return value as T | undefined;
+}
+
+/** Undefined where the text is no JSON. */
+function parse(text: string | undefined): unknown {
+  try {
+    return text === undefined ? undefined : JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+const readText = (file: string) => ifThere(() => readFile(file, 'utf8'));
+
+async function writeJson(file: string, value: SimulatedHost | SimulatedDisk | TemplatePlan) {
+  const written = `${file}.${randomUUID()}.new`;
+  try {
+    await writeFile(written, JSON.stringify(value), { mode: 0o600 });
+    await rename(written, file);
+  } catch (cause) {
+    await rm(written, { force: true });
+    throw new HypervisorError(`${file} can't be written: ${String(cause)}`, { cause });
+  }
+}
+
+async function ifThere<T>(read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,241 @@
+import { get, type Server } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type EngineAddress,
+  type HostSeen,
+  type HostSpec,
+  type Hypervisor,
+  HypervisorError,
+} from '../../core/hypervisor.ts';
+import type { Logger } from '../../core/logger.ts';
+import { hostHeader, serveEngine } from './engine.ts';
+import { openHostFiles, type SimulatedHost, type SimulatedMachine } from './host-files.ts';
+
+export interface SimulatedOptions {
+  /** The driver keeps its files in `simulated/` below it. */
+  readonly stateDirectory: string;
+  readonly logger?: Logger;
+  /** How long things take that cost nothing here, in milliseconds each; 0 where left out. */
+  readonly delays?: {
+    /** From a start out of a template until the guest can be spoken to. */
+    readonly restore?: number;
+    /** From a cold start until the guest can be spoken to. */
+    readonly boot?: number;
+    /** To make a template. */
+    readonly template?: number;
+  };
+  readonly faults?: SimulatedFaults;
+}
+
+/** Failures on purpose, for those who try out what is built on a hypervisor. */
+export interface SimulatedFaults {
+  /** Called before each act on a host. What it throws fails the act; while it waits the act hangs. */
+  before(act: SimulatedAct, hostId: string): void | Promise<void>;
+}
+export type SimulatedAct = 'prepare' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
+
+/**
+ * A hypervisor that makes no virtual machines: each host is a state file and a stand-in of a Docker engine on
+ * 127.0.0.1. It needs neither root nor QEMU, isolates nothing, and says on every surface that it is simulated.
+ *
+ * The stand-ins live in the process that started them. When it has gone, `open` of its successor serves them
+ * again at their addresses; a host whose address was taken meanwhile counts as stopped.
+ */
+export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor {
+  const { stateDirectory, logger, delays = {}, faults } = options;
+  const files = openHostFiles(stateDirectory);
+  /** The engines that this process serves, by host. */
+  const served = new Map<string, { server: Server; port: number }>();
+
+  const before = async (act: SimulatedAct, hostId: string) => {
+    await faults?.before(act, hostId);
+  };
+
+  const serve = async (hostId: string, port: number): Promise<number> => {
+    const engine = await serveEngine(files, hostId, port);
+    engine.server.once('close', () => {
+      if (served.get(hostId) === engine) served.delete(hostId);
+    });
+    served.set(hostId, engine);
+    return engine.port;
+  };
+
+  /** Whether a process, this or another, serves the host's engine where its file says. */
+  const isServed = async (hostId: string, { port }: SimulatedMachine): Promise<boolean> =>
+    served.get(hostId)?.port === port || (await probe(port))?.hostId === hostId;
+
+  const runningMachine = async (hostId: string): Promise<SimulatedMachine | undefined> => {
+    const machine = (await files.readHost(hostId))?.machine;
+    return machine !== undefined && (await isServed(hostId, machine)) ? machine : undefined;
+  };
+
+  const requireMachine = async (hostId: string): Promise<SimulatedMachine> => {
+    const machine = await runningMachine(hostId);
+    if (machine === undefined) throw new HypervisorError(`no machine of simulated host ${hostId} runs`);
+    return machine;
+  };
+
+  const endMachine = async (hostId: string, leave: () => Promise<void>) => {
+    const port = (await files.readHost(hostId))?.machine?.port;
+    await leave();
+    const engine = served.get(hostId);
+    if (engine !== undefined) await closeServer(engine.server);
+    // Another process may serve it: asked, it finds that the machine has ended, and closes.
+    else if (port !== undefined) await probe(port);
+  };
+
+  const adoptOne = async ({ spec, machine }: SimulatedHost) => {
+    if (machine === undefined || (await isServed(spec.hostId, machine))) return;
+    try {
+      await serve(spec.hostId, machine.port);
+    } catch (error) {
+      logger?.warn(
+        { host: spec.hostId, err: error },
+        'The address of a simulated host is taken: it is stopped',
+      );
+      await files.writeHost({ spec, machine: undefined });
+    }
+  };
+
+  return {
+    name: 'simulated',
+
+    async open() {
+      logger?.warn({}, 'Hosts are simulated: no virtual machine is made, and no container can run');
+      await files.create();
+      for (const hostId of await files.hostIds()) {
+        const host = await files.readHost(hostId);
+        if (host !== undefined) await adoptOne(host);
+      }
+    },
+
+    async close() {
+      await Promise.all([...served.values()].map(({ server }) => closeServer(server)));
+    },
+
+    async hasTemplate(planName) {
+      return (await files.readTemplate(planName)) !== undefined;
+    },
+
+    async makeTemplate({ planName, shape }, report, signal) {
+      const existing = await files.readTemplate(planName);
+      if (existing !== undefined && sameShape(existing.shape, shape)) return;
+      report(`Making a simulated template of plan ${planName}`);
+      await delay(delays.template ?? 0, undefined, { signal });
+      await files.writeTemplate({ planName, shape });
+    },
+
+    async prepare(spec) {
+      await before('prepare', spec.hostId);
+      if ((await files.readHost(spec.hostId)) !== undefined) return;
+      await files.createHostDirectory(spec.hostId);
+      await files.writeHost({ spec, machine: undefined });
+    },
+
+    async start(spec) {
+      const { hostId } = spec;
+      await before('start', hostId);
+      if ((await files.readHost(hostId)) === undefined) {
+        throw new HypervisorError(`simulated host ${hostId} can't be started: it was not prepared`);
+      }
+      if ((await runningMachine(hostId)) !== undefined) return;
+      const disk = await files.readDisk(hostId);
+      const template = await files.readTemplate(spec.planName);
+      const startedFrom = template !== undefined && !disk.hasRun ? 'template' : 'boot';
+      const guestReadyAt = Date.now() + ((startedFrom === 'template' ? delays.restore : delays.boot) ?? 0);
+      await files.writeDisk(hostId, { ...disk, hasRun: true });
+      const port = await serve(hostId, 0).catch((cause: unknown) => {
+        throw new HypervisorError(`simulated host ${hostId} got no address: ${String(cause)}`, { cause });
+      });
+      const machine = { port, startedFrom, guestReadyAt, identified: false, connected: false } as const;
+      await files.writeHost({ spec, machine });
+    },
+
+    async identify(spec) {
+      await before('identify', spec.hostId);
+      const machine = await requireMachine(spec.hostId);
+      if (Date.now() < machine.guestReadyAt) return false;
+      await files.writeHost({ spec, machine: { ...machine, identified: true } });
+      return true;
+    },
+
+    async connect(spec): Promise<EngineAddress> {
+      await before('connect', spec.hostId);
+      const machine = await requireMachine(spec.hostId);
+      if (!machine.identified) {
+        throw new HypervisorError(`simulated host ${spec.hostId} has no identity of its own yet`);
+      }
+      await files.writeHost({ spec, machine: { ...machine, connected: true } });
+      return { host: '127.0.0.1', port: machine.port };
+    },
+
+    async answers({ hostId }) {
+      await before('answers', hostId);
+      const { port } = await requireMachine(hostId);
+      return (await probe(port))?.status === 200;
+    },
+
+    async startedFrom(hostId) {
+      return (await requireMachine(hostId)).startedFrom;
+    },
+
+    async stop(hostId) {
+      await before('stop', hostId);
+      const host = await files.readHost(hostId);
+      if (host === undefined) return;
+      await endMachine(hostId, () => files.writeHost({ spec: host.spec, machine: undefined }));
+    },
+
+    async destroy(hostId) {
+      await before('destroy', hostId);
+      await endMachine(hostId, () => files.removeHost(hostId));
+    },
+
+    async list() {
+      const seen: HostSeen[] = [];
+      for (const hostId of await files.hostIds()) {
+        const machine = await runningMachine(hostId);
+        seen.push({ hostId, state: machine === undefined ? 'stopped' : 'running' });
+      }
+      return seen;
+    },
+
+    // There is no machine whose memory could be measured.
+    memory: () => Promise.resolve(undefined),
+  };
+}
+
+function sameShape(one: HostSpec['shape'], other: HostSpec['shape']): boolean {
+  return one.vcpus === other.vcpus && one.memoryMib === other.memoryMib && one.diskGib === other.diskGib;
+}
+
+function closeServer(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) =>
+    server.close(() => {
+      resolve();
+    }),
+  );
+  server.closeAllConnections();
+  return closed;
+}
+
+/** Pings whatever listens at a port. Undefined where nothing does, or it does not answer within two seconds. */
+function probe(port: number): Promise<{ hostId: string | undefined; status: number } | undefined> {
+  return new Promise((resolve) => {
+    const request = get(
+      { host: '127.0.0.1', port, path: '/_ping', agent: false, timeout: 2000 },
+      (response) => {
+        response.resume();
+        const hostId = response.headers[hostHeader];
+        resolve({
+          hostId: typeof hostId === 'string' ? hostId : undefined,
+          status: response.statusCode ?? 0,
+        });
+      },
+    );
+    request.once('timeout', () => request.destroy());
+    request.once('error', () => {
+      resolve(undefined);
+    });
+  });
+}

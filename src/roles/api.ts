@@ -1,0 +1,159 @@
+import type { Knex } from 'knex';
+import { readCatalog } from '../catalog-source.ts';
+import { brokerCredentials, masterKeyText } from '../config/secrets.ts';
+import type { Settings } from '../config/settings.ts';
+import { createBindings } from '../core/broker/bindings.ts';
+import { createInstances } from '../core/broker/instances.ts';
+import { createParameterRules } from '../core/broker/parameters.ts';
+import type { CertificateIssuer, Vault } from '../core/credentials.ts';
+import type { Logger } from '../core/logger.ts';
+import { listen } from '../http/listen.ts';
+import { createMgmtApp } from '../http/mgmt/app.ts';
+import { createOsbApp } from '../http/osb/app.ts';
+import { type Authority, createAuthority } from '../pki/authority.ts';
+import { issueClientCertificate } from '../pki/client-certificate.ts';
+import { createVault } from '../pki/envelope.ts';
+import { createMasterKeyText, masterKeyFromText } from '../pki/master-key.ts';
+import { signServerRequest } from '../pki/server-certificate.ts';
+import { dropPrivileges, userIds } from '../privileges.ts';
+import { type AuthorityName, ensureAuthority } from '../store/authorities.ts';
+import { answerCertificateRequests } from '../store/certificate-requests.ts';
+import { channels } from '../store/channels.ts';
+import { ensurePlatform, openDatabase, seedSlots } from '../store/database.ts';
+import { forgetDeadGateways } from '../store/gateways.ts';
+import { startListener } from '../store/listener.ts';
+import { createOperationWaiter } from '../store/operation-waiter.ts';
+import { createOverview } from '../store/overview.ts';
+import { createRevocations } from '../store/revocations.ts';
+import { createStore } from '../store/store.ts';
+import { portBlocks, requireDatabaseUrl } from './postgres.ts';
+import { repeat } from './repeat.ts';
+import type { RunningRole } from './role.ts';
+
+const authorityValidDays = 10 * 365;
+const dayMs = 24 * 3600 * 1000;
+/** Gateways ask for a new certificate long before this ends. */
+const serverCertificateDays = 90;
+const houseKeepingMs = 60_000;
+
+/** The role that faces the platform. It holds the authorities' keys, and no rights on the machine. */
+export async function startApi(settings: Settings, logger: Logger): Promise<RunningRole> {
+  const catalog = await readCatalog(settings);
+  const credentials = await brokerCredentials(settings);
+  const vault = createVault(masterKeyFromText(await masterKeyText(settings, createMasterKeyText)));
+  const connectionString = await requireDatabaseUrl(settings);
+  const database = openDatabase(connectionString);
+  const simulated = settings.hypervisor === 'simulated';
+  // All secrets have been read; nothing below needs root.
+  dropPrivileges(userIds(settings.uidBase).api);
+
+  const blocks = portBlocks(settings, catalog);
+  await seedSlots(database, blocks);
+  const platformId = await ensurePlatform(database, 'cloudfoundry');
+  const clientAuthority = await authority(database, vault, 'client');
+  const serverAuthority = await authority(database, vault, 'server');
+  const listener = await startListener({
+    connectionString,
+    listenTo: [channels.finished, channels.acknowledgements, channels.certificates],
+    onLost: (error) => {
+      logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
+    },
+  });
+
+  const store = createStore(database, blocks);
+  const rules = createParameterRules(catalog);
+  const issuer: CertificateIssuer = {
+    serverAuthorityPem: serverAuthority.certificatePem,
+    issue: (request) => issueClientCertificate(clientAuthority, request),
+  };
+  const osb = createOsbApp({
+    catalog,
+    simulated,
+    platformId,
+    credentials: credentials.broker,
+    logger,
+    instances: createInstances({
+      catalog,
+      rules,
+      store,
+      waiter: createOperationWaiter(listener, store.records),
+      syncWaitMs: settings.syncWaitMs,
+      notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
+    }),
+    bindings: createBindings({
+      catalog,
+      rules,
+      store,
+      issuer,
+      vault,
+      revocations: createRevocations(database, listener),
+      address: { host: settings.externalHost, gatewayPort: settings.gatewayPort },
+    }),
+  });
+  const mgmt = createMgmtApp({
+    overview: createOverview(database),
+    credentials: credentials.mgmt,
+    hypervisor: settings.hypervisor,
+    logger,
+  });
+
+  const stopAnswering = answerCertificateRequests(
+    database,
+    listener,
+    (request) =>
+      signServerRequest(serverAuthority, request, {
+        hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
+        notAfter: new Date(Date.now() + serverCertificateDays * dayMs),
+      }),
+    (error) => {
+      logger.error({ err: error }, 'A request for a certificate could not be answered');
+    },
+  );
+  const stopKeeping = repeat(
+    houseKeepingMs,
+    () => forgetDeadGateways(database),
+    (error) => {
+      logger.warn({ err: error }, 'Housekeeping failed; it is tried again');
+    },
+  );
+  const osbListener = await listen(osb, {
+    host: settings.listenAddress,
+    port: settings.port,
+    setting: 'BERTH_PORT',
+  });
+  const mgmtListener = await listen(mgmt, {
+    host: settings.mgmtAddress,
+    port: settings.mgmtPort,
+    setting: 'BERTH_MGMT_PORT',
+  });
+
+  return {
+    announcement: `OSB API on ${settings.listenAddress}:${osbListener.port}, management on ${settings.mgmtAddress}:${mgmtListener.port}`,
+    async stop() {
+      await Promise.all([osbListener.stop(), mgmtListener.stop()]);
+      stopAnswering();
+      await stopKeeping();
+      await listener.stop();
+      await database.destroy();
+    },
+  };
+}
+
+/** An authority with its key in the clear: made once, then kept in Postgres under the master key. */
+async function authority(database: Knex, vault: Vault, name: AuthorityName): Promise<Authority> {
+  const row = `authorities/${name}/key`;
+  const stored = await ensureAuthority(database, name, async () => {
+    const made = await createAuthority({
+      commonName: `Berth ${name} authority`,
+      validForDays: authorityValidDays,
+    });
+    return {
+      certificatePem: made.certificatePem,
+      sealedKey: vault.seal(Buffer.from(made.privateKeyPem), row),
+    };
+  });
+  return {
+    certificatePem: stored.certificatePem,
+    privateKeyPem: vault.open(stored.sealedKey, row).toString('utf8'),
+  };
+}

@@ -1,0 +1,121 @@
+import { hostname } from 'node:os';
+import { readCatalog } from '../catalog-source.ts';
+import { siteId } from '../config/secrets.ts';
+import type { Settings } from '../config/settings.ts';
+import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
+import type { Hypervisor } from '../core/hypervisor.ts';
+import type { Logger } from '../core/logger.ts';
+import { openHypervisor } from '../hypervisor.ts';
+import { adopt, reconcile } from '../operations/reconcile.ts';
+import { startWorker as startOperations } from '../operations/worker.ts';
+import { channels } from '../store/channels.ts';
+import { openDatabase } from '../store/database.ts';
+import { startListener } from '../store/listener.ts';
+import { createRevocations } from '../store/revocations.ts';
+import { createStore } from '../store/store.ts';
+import { removeWorker, reportWorker } from '../store/workers.ts';
+import { portBlocks, requireDatabaseUrl } from './postgres.ts';
+import { repeat } from './repeat.ts';
+import type { RunningRole } from './role.ts';
+
+/** Operations that one worker runs at once: restores are short, and a cold boot mostly waits. */
+const concurrency = 8;
+const leaseMs = 6_000;
+const reconcileEveryMs = 5_000;
+const reportEveryMs = 5_000;
+
+/** The role that drives the hypervisor. It is privileged, and listens on nothing. */
+export async function startWorker(settings: Settings, logger: Logger): Promise<RunningRole> {
+  const catalog = await readCatalog(settings);
+  const name = `${hostname()}/${await siteId(settings)}`;
+  const connectionString = await requireDatabaseUrl(settings);
+  const database = openDatabase(connectionString);
+  const hypervisor = await openHypervisor(settings, logger);
+  const listener = await startListener({
+    connectionString,
+    listenTo: [channels.operations, channels.acknowledgements],
+    onLost: (error) => {
+      logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
+    },
+  });
+  const store = createStore(database, portBlocks(settings, catalog));
+  const parts = { store, hypervisor, logger };
+
+  const adopted = await adopt(parts);
+  const operations = startOperations({
+    ...parts,
+    revocations: createRevocations(database, listener),
+    name,
+    concurrency,
+    leaseMs,
+  });
+  const wake = () => {
+    operations.wake();
+  };
+  listener.on(channels.operations, wake);
+  listener.onReconnected(wake);
+  const warn = (what: string) => (error: unknown) => {
+    logger.warn({ err: error }, what);
+  };
+  const stopReconciling = repeat(
+    reconcileEveryMs,
+    () => reconcile(parts),
+    warn('What exists could not be held against what is on record; it is tried again'),
+  );
+  const stopReporting = repeat(
+    reportEveryMs,
+    async () => {
+      const templates = await plansWithTemplate(hypervisor, catalog);
+      await reportWorker(database, { name, hypervisor: hypervisor.name, templates });
+    },
+    warn('The worker could not report itself; it is tried again'),
+  );
+  const leave = new AbortController();
+  const making = makeTemplates(hypervisor, catalog, logger, leave.signal);
+
+  return {
+    announcement: `Worker with the ${hypervisor.name} hypervisor; ${adopted} running hosts adopted`,
+    async stop() {
+      leave.abort();
+      await Promise.all([operations.stop(), stopReconciling(), stopReporting(), making]);
+      await removeWorker(database, name).catch(warn('The worker could not take itself off the books'));
+      await hypervisor.close();
+      await listener.stop();
+      await database.destroy();
+    },
+  };
+}
+
+async function plansWithTemplate(hypervisor: Hypervisor, catalog: Catalog): Promise<string[]> {
+  const names: string[] = [];
+  for (const { name } of allPlans(catalog)) if (await hypervisor.hasTemplate(name)) names.push(name);
+  return names;
+}
+
+/** Makes the templates that are missing, one after the other, behind the tenants' work. */
+async function makeTemplates(
+  hypervisor: Hypervisor,
+  catalog: Catalog,
+  logger: Logger,
+  leave: AbortSignal,
+): Promise<void> {
+  const isAborted = () => leave.aborted;
+  for (const plan of allPlans(catalog)) {
+    if (isAborted()) return;
+    try {
+      await hypervisor.makeTemplate(
+        { planName: plan.name, shape: plan.shape },
+        (progress) => {
+          logger.info({ plan: plan.name }, progress);
+        },
+        leave,
+      );
+    } catch (error) {
+      if (isAborted()) return;
+      logger.error(
+        { plan: plan.name, err: error },
+        'A template could not be made; hosts of this plan boot cold',
+      );
+    }
+  }
+}

@@ -1,0 +1,185 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { brokerCredentials, credentialsPath, databaseUrl, siteId } from './config/secrets.ts';
+import { roleEnvironment, type Settings } from './config/settings.ts';
+import { readCatalog } from './catalog-source.ts';
+import { allPlans } from './core/catalog/catalog.ts';
+import { openHypervisor } from './hypervisor.ts';
+import { takeLock } from './lock.ts';
+import { createLogger } from './log.ts';
+import { createProgress } from './progress.ts';
+import { repeat } from './roles/repeat.ts';
+import type { RunningRole } from './roles/role.ts';
+import { migrate, openDatabase } from './store/database.ts';
+import { startEmbeddedPostgres } from './store/embedded.ts';
+
+const roleNames = ['gateway', 'worker', 'api'] as const;
+type RoleName = (typeof roleNames)[number];
+
+const restartAfterMs = 1_000;
+const postgresWatchMs = 2_000;
+
+/**
+ * Sets up what is missing and runs the three roles, each in a process of its own with rights of its own.
+ * Hosts are not children of it: they go on running when it stops, and are adopted at the next start.
+ */
+export async function startAll(settings: Settings): Promise<RunningRole> {
+  const say = (line: string) => process.stdout.write(`berth: ${line}\n`);
+  await mkdir(settings.stateDirectory, { recursive: true, mode: 0o755 });
+  const lock = await takeLock(path.join(settings.stateDirectory, 'lock'), settings.stateDirectory);
+  const cleanUp = [() => lock.release()];
+  const stop = async () => {
+    for (const act of cleanUp.reverse()) await act();
+  };
+  try {
+    const catalog = await readCatalog(settings);
+    await brokerCredentials(settings);
+    const site = await siteId(settings);
+
+    const url = (await databaseUrl(settings)) ?? (await embedded());
+    async function embedded(): Promise<string> {
+      say('starting the embedded Postgres');
+      const postgres = await startEmbeddedPostgres({
+        directory: path.join(settings.stateDirectory, 'postgres'),
+        socketDirectory: path.join(socketRoot(settings, site), 'postgres'),
+      });
+      const logger = createLogger('postgres', settings.logLevel);
+      const stopWatching = repeat(
+        postgresWatchMs,
+        () => postgres.ensureRunning(),
+        (error) => {
+          logger.error({ err: error }, 'The embedded Postgres has ended and can not be started again');
+        },
+      );
+      cleanUp.push(async () => {
+        await stopWatching();
+        await postgres.stop();
+      });
+      return postgres.connectionString;
+    }
+    const urlFile = path.join(settings.stateDirectory, 'database-url');
+    await writeFile(urlFile, `${url}\n`, { mode: 0o600 });
+    const database = openDatabase(url, { maxConnections: 1 });
+    await migrate(database).finally(() => database.destroy());
+
+    await prepareHypervisor();
+    async function prepareHypervisor(): Promise<void> {
+      const progress = createProgress(process.stdout);
+      const hypervisor = await openHypervisor(settings, createLogger('setup', 'warn'), (line) => {
+        progress.show(line);
+      });
+      try {
+        // The first plan's template is worth waiting for; the worker makes the others behind the tenants' work.
+        const plan = allPlans(catalog)[0];
+        if (plan !== undefined && !(await hypervisor.hasTemplate(plan.name))) {
+          await hypervisor.makeTemplate(
+            { planName: plan.name, shape: plan.shape },
+            (step) => {
+              progress.show(`template ${plan.name}: ${step}`);
+            },
+            new AbortController().signal,
+          );
+        }
+      } finally {
+        progress.end();
+        await hypervisor.close();
+      }
+    }
+
+    const roles = roleNames.map((name) => superviseRole(name, urlFile, say));
+    cleanUp.push(async () => {
+      await Promise.all(roles.map((role) => role.stop()));
+    });
+    await Promise.all(roles.map((role) => role.ready));
+    process.stdout.write(introduction(settings));
+    return { announcement: '', stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Unix sockets need a short path; /run is only root's. */
+function socketRoot(settings: Settings, site: string): string {
+  return process.getuid?.() === 0 ? `/run/berth-${site}` : path.join(settings.stateDirectory, 'run');
+}
+
+/**
+ * Runs a role in a process of its own, and starts it again when it ends unasked. It gets Berth's own settings
+ * and nothing else of our environment.
+ */
+function superviseRole(
+  name: RoleName,
+  urlFile: string,
+  say: (line: string) => void,
+): { ready: Promise<void>; stop: () => Promise<void> } {
+  const main = fileURLToPath(new URL('main.js', import.meta.url));
+  let child: ChildProcess | undefined;
+  let ended: Promise<void> = Promise.resolve();
+  let stopping = false;
+  let again: NodeJS.Timeout | undefined;
+  const ready = new Promise<void>((resolve, reject) => {
+    let wasReady = false;
+    const start = () => {
+      const started = spawn(process.execPath, [main, name], {
+        env: roleEnvironment(urlFile),
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+        // Ctrl-C goes to every process of the terminal's group; a role is told by us, in order.
+        detached: true,
+      });
+      child = started;
+      started.on('message', () => {
+        wasReady = true;
+        resolve();
+      });
+      ended = new Promise((over) => {
+        started.on('exit', (code, signal) => {
+          over();
+          if (stopping) return;
+          if (!wasReady) {
+            reject(new Error(`the ${name} did not start; what it said is above`));
+            return;
+          }
+          say(`the ${name} has ended (${signal ?? `exit code ${code}`}); it is started again`);
+          again = setTimeout(start, restartAfterMs);
+        });
+      });
+    };
+    start();
+  });
+  return {
+    ready,
+    async stop() {
+      stopping = true;
+      clearTimeout(again);
+      child?.kill('SIGTERM');
+      await ended;
+    },
+  };
+}
+
+function introduction(settings: Settings): string {
+  const simulated =
+    settings.hypervisor === 'simulated'
+      ? '\n  THIS IS SIMULATED: no virtual machine is made, and nothing is isolated.\n'
+      : '';
+  return `
+Berth is ready.
+${simulated}
+  OSB API        http://${settings.externalHost}:${settings.port}
+  Gateway        tcp://${settings.externalHost}:${settings.gatewayPort}
+  Management     http://${settings.mgmtAddress}:${settings.mgmtPort}/mgmt/health
+  Credentials    ${credentialsPath(settings)}
+
+In another terminal:
+  npm run demo                 plays a platform and two tenants
+  npm run berth -- hosts       lists the hosts
+Cloud Foundry:
+  cf create-service-broker berth USERNAME PASSWORD http://${settings.externalHost}:${settings.port}
+
+Ctrl-C stops the roles; hosts go on running.
+
+`;
+}

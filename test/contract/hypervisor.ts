@@ -1,0 +1,332 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import {
+  type EngineAddress,
+  type HostSpec,
+  type Hypervisor,
+  HypervisorError,
+  type TemplatePlan,
+} from '../../src/core/hypervisor.ts';
+import { eventually } from '../support/eventually.ts';
+
+/** What the suite must be able to do with a driver's surroundings, beyond the port. */
+export interface HypervisorHarness {
+  /** A new driver object over the same state, not opened: what a restarted worker has. */
+  createDriver(): Hypervisor;
+
+  /** The plan whose template the suite makes, once, and whose hosts it then restores. */
+  readonly plan: TemplatePlan;
+
+  /** Spec of a host that no other test of this run has: hostId, slot and ports are new. The plan is the one above. */
+  newSpec(): HostSpec;
+
+  /**
+   * Sends a request to an engine as the gateway would (same user, same namespace), within a deadline of its
+   * own of a few seconds.
+   * @returns status and body of whatever answered.
+   * @throws where nothing answers there.
+   */
+  askEngine(address: EngineAddress, request: EngineRequest): Promise<{ status: number; body: string }>;
+
+  /** Ends the host's machine as a crash or the OOM killer would, behind the driver's back. */
+  killMachine(hostId: string): Promise<void>;
+
+  /** States in which a worker that is killed in the middle of `prepare` or `destroy` can leave a host. */
+  readonly halfMade: readonly { readonly name: string; leave(spec: HostSpec): Promise<void> }[];
+
+  /** Whatever of a host exists on this machine, in words: processes, namespaces, rules, cgroups, files. Looked up without the driver. */
+  residue(hostId: string): Promise<readonly string[]>;
+
+  /** Removes everything that the harness has made. */
+  close(): Promise<void>;
+}
+
+export interface EngineRequest {
+  readonly method: 'GET' | 'POST';
+  readonly path: string;
+  /** JSON. */
+  readonly body?: string;
+}
+
+/** How long the suite waits for a driver's guests; the deadlines of its tests follow from it. */
+export interface Patience {
+  /** For a cold boot until the engine answers, in milliseconds. */
+  readonly bootMs: number;
+  /** For making the harness and the template, in milliseconds. */
+  readonly templateMs: number;
+}
+
+/** The promises of the port (src/core/hypervisor.ts), which every driver keeps. */
+export function describeHypervisor(
+  name: string,
+  patience: Patience,
+  makeHarness: () => Promise<HypervisorHarness>,
+): void {
+  // Two guests one after the other at most, and as much again for everything else that a test does.
+  const timeout = 2 * patience.bootMs + 60_000;
+
+  describe(`the ${name} hypervisor`, { timeout }, () => {
+    let harness: HypervisorHarness;
+    let driver: Hypervisor;
+    let specs: HostSpec[] = [];
+
+    beforeAll(async () => {
+      harness = await makeHarness();
+      driver = harness.createDriver();
+      await driver.open();
+      await driver.makeTemplate(harness.plan, () => undefined, AbortSignal.timeout(patience.templateMs));
+    }, patience.templateMs);
+
+    beforeEach(() => {
+      specs = [];
+    });
+
+    afterEach(async () => {
+      for (const { hostId } of specs) await driver.destroy(hostId);
+    }, timeout);
+
+    afterAll(async () => {
+      await driver.close();
+      await harness.close();
+    }, timeout);
+
+    const newSpec = (): HostSpec => {
+      const spec = harness.newSpec();
+      specs.push(spec);
+      return spec;
+    };
+
+    const waitFor = (what: string, ask: () => Promise<boolean>) =>
+      eventually(what, ask, { deadlineMs: patience.bootMs, everyMs: 50 });
+
+    /** What an operation does with a host, step by step; the same that brings it back (core/operations). */
+    const bringUp = async (spec: HostSpec): Promise<EngineAddress> => {
+      await driver.prepare(spec);
+      await driver.start(spec);
+      await waitFor('the guest has its identity', () => driver.identify(spec));
+      const address = await driver.connect(spec);
+      await waitFor('the engine answers', () => driver.answers(spec));
+      return address;
+    };
+
+    const stateOf = async ({ hostId }: HostSpec) =>
+      (await driver.list()).find((host) => host.hostId === hostId)?.state;
+
+    const identityOf = async (address: EngineAddress): Promise<{ ID: string; Name: string }> => {
+      const { status, body } = await harness.askEngine(address, { method: 'GET', path: '/info' });
+      expect(status).toBe(200);
+      return JSON.parse(body) as { ID: string; Name: string };
+    };
+
+    const expectUnreachable = (address: EngineAddress) =>
+      expect(harness.askEngine(address, { method: 'GET', path: '/_ping' })).rejects.toThrow();
+
+    it('takes a host from nothing to an answering engine, through a stop and a start, and to nothing again', async () => {
+      const spec = newSpec();
+      expect(await stateOf(spec)).toBeUndefined();
+
+      await driver.prepare(spec);
+      expect(await stateOf(spec)).toBe('stopped');
+      await driver.start(spec);
+      expect(await stateOf(spec)).toBe('running');
+      expect(await driver.startedFrom(spec.hostId)).toBe('template');
+      const address = await bringUp(spec);
+      const before = await identityOf(address);
+      const volume = await harness.askEngine(address, {
+        method: 'POST',
+        path: '/volumes/create',
+        body: JSON.stringify({ Name: 'kept' }),
+      });
+      expect(volume.status).toBe(201);
+
+      await driver.stop(spec.hostId);
+      expect(await stateOf(spec)).toBe('stopped');
+      await expectUnreachable(address);
+
+      await driver.start(spec);
+      // A host that has run has a disk of its own, which no template knows.
+      expect(await driver.startedFrom(spec.hostId)).toBe('boot');
+      const again = await bringUp(spec);
+      expect(await identityOf(again)).toMatchObject({ ID: before.ID, Name: before.Name });
+      const volumes = await harness.askEngine(again, { method: 'GET', path: '/volumes' });
+      expect(volumes.body).toContain('"kept"');
+
+      await driver.destroy(spec.hostId);
+      expect(await stateOf(spec)).toBeUndefined();
+      await expectUnreachable(again);
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+    });
+
+    it('does nothing the second time', async () => {
+      const spec = newSpec();
+      await driver.prepare(spec);
+      await driver.prepare(spec);
+      await driver.start(spec);
+      await driver.start(spec);
+      await waitFor('the guest has its identity', () => driver.identify(spec));
+      expect(await driver.identify(spec)).toBe(true);
+      const address = await driver.connect(spec);
+      expect(await driver.connect(spec)).toEqual(address);
+      await waitFor('the engine answers', () => driver.answers(spec));
+      const identity = await identityOf(address);
+
+      // A resumed operation runs all of its steps again, on a host that is already there.
+      expect(await bringUp(spec)).toEqual(address);
+      expect(await identityOf(address)).toMatchObject({ ID: identity.ID, Name: identity.Name });
+      expect(await driver.startedFrom(spec.hostId)).toBe('template');
+
+      await driver.stop(spec.hostId);
+      await driver.stop(spec.hostId);
+      expect(await stateOf(spec)).toBe('stopped');
+      await driver.prepare(spec);
+      expect(await stateOf(spec)).toBe('stopped');
+      await driver.destroy(spec.hostId);
+      await driver.destroy(spec.hostId);
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+
+      await driver.makeTemplate(harness.plan, () => undefined, AbortSignal.timeout(patience.templateMs));
+      expect(await driver.hasTemplate(harness.plan.planName)).toBe(true);
+    });
+
+    it('takes a host that does not exist for stopped and destroyed', async () => {
+      const { hostId } = newSpec();
+      await driver.stop(hostId);
+      await driver.destroy(hostId);
+      expect(await driver.memory(hostId)).toBeUndefined();
+      expect(await harness.residue(hostId)).toEqual([]);
+    });
+
+    it('refuses to start a host that was not prepared, and leaves nothing of it', async () => {
+      const spec = newSpec();
+      await expect(driver.start(spec)).rejects.toThrow(HypervisorError);
+      expect(await stateOf(spec)).toBeUndefined();
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+    });
+
+    it('says of a host that was not started that no machine runs', async () => {
+      const spec = newSpec();
+      await driver.prepare(spec);
+      await expect(driver.identify(spec)).rejects.toThrow(HypervisorError);
+      await expect(driver.answers(spec)).rejects.toThrow(HypervisorError);
+      expect(await driver.memory(spec.hostId)).toBeUndefined();
+    });
+
+    it('shows, completes and destroys what a killed worker left half made', async () => {
+      expect(harness.halfMade).not.toHaveLength(0);
+      for (const half of harness.halfMade) {
+        const destroyed = newSpec();
+        await half.leave(destroyed);
+        expect(await stateOf(destroyed), half.name).toBe('stopped');
+        await driver.destroy(destroyed.hostId);
+        expect(await stateOf(destroyed), half.name).toBeUndefined();
+        expect(await harness.residue(destroyed.hostId), half.name).toEqual([]);
+
+        const completed = newSpec();
+        await half.leave(completed);
+        await identityOf(await bringUp(completed));
+        await driver.destroy(completed.hostId);
+        expect(await harness.residue(completed.hostId), half.name).toEqual([]);
+      }
+    });
+
+    it('notices that a machine has ended, and boots it again from its own disk', async () => {
+      const spec = newSpec();
+      const address = await bringUp(spec);
+      await harness.killMachine(spec.hostId);
+
+      await eventually('the host is seen as stopped', async () => (await stateOf(spec)) === 'stopped');
+      await expect(driver.answers(spec)).rejects.toThrow(HypervisorError);
+      await expect(driver.identify(spec)).rejects.toThrow(HypervisorError);
+      expect(await driver.memory(spec.hostId)).toBeUndefined();
+      await expectUnreachable(address);
+
+      await driver.prepare(spec);
+      await driver.start(spec);
+      expect(await stateOf(spec)).toBe('running');
+      expect(await driver.startedFrom(spec.hostId)).toBe('boot');
+    });
+
+    it('destroys a host whose machine has ended', async () => {
+      const spec = newSpec();
+      await bringUp(spec);
+      await harness.killMachine(spec.hostId);
+      await driver.destroy(spec.hostId);
+      expect(await stateOf(spec)).toBeUndefined();
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+    });
+
+    it('finds its hosts again after a restart of the worker', async () => {
+      const running = newSpec();
+      const unconnected = newSpec();
+      const stopped = newSpec();
+      const address = await bringUp(running);
+      const identity = await identityOf(address);
+      await driver.prepare(unconnected);
+      await driver.start(unconnected);
+      await driver.prepare(stopped);
+
+      await driver.close();
+      driver = harness.createDriver();
+      await driver.open();
+
+      expect(await stateOf(running)).toBe('running');
+      expect(await stateOf(unconnected)).toBe('running');
+      expect(await stateOf(stopped)).toBe('stopped');
+      expect(await driver.startedFrom(running.hostId)).toBe('template');
+      expect(await driver.connect(running)).toEqual(address);
+      expect(await driver.answers(running)).toBe(true);
+      expect(await identityOf(address)).toMatchObject({ ID: identity.ID, Name: identity.Name });
+      // The operation that was making this one goes on from its step.
+      await identityOf(await bringUp(unconnected));
+
+      for (const { hostId } of [running, unconnected, stopped]) {
+        await driver.destroy(hostId);
+        expect(await harness.residue(hostId)).toEqual([]);
+      }
+    });
+
+    it('gives hosts made at the same time addresses and identities of their own', async () => {
+      const both = [newSpec(), newSpec()];
+      const addresses = await Promise.all(both.map(bringUp));
+      const identities = await Promise.all(addresses.map(identityOf));
+
+      const distinct = (values: readonly string[]) => {
+        expect(new Set(values).size).toBe(values.length);
+      };
+      distinct(addresses.map(({ host, port }) => `${host}:${port}`));
+      distinct(identities.map(({ ID }) => ID));
+      distinct(identities.map(({ Name }) => Name));
+      // The end of one is nothing to the other.
+      const [gone, kept] = both;
+      if (gone === undefined || kept === undefined) throw new Error('two hosts were made');
+      await driver.destroy(gone.hostId);
+      expect(await driver.answers(kept)).toBe(true);
+      expect(await stateOf(kept)).toBe('running');
+    });
+
+    it('boots a host of a plan that has no template', async () => {
+      const spec = { ...newSpec(), planName: 'without-template' };
+      expect(await driver.hasTemplate(spec.planName)).toBe(false);
+      await driver.prepare(spec);
+      await driver.start(spec);
+      expect(await driver.startedFrom(spec.hostId)).toBe('boot');
+    });
+
+    it('leaves no template where making it was called off', async () => {
+      const plan = { ...harness.plan, planName: 'called-off' };
+      const called = driver.makeTemplate(plan, () => undefined, AbortSignal.abort());
+      await expect(called).rejects.toThrow();
+      expect(await driver.hasTemplate(plan.planName)).toBe(false);
+    });
+
+    it('forgets nothing that still exists, and lists nothing that does not', async () => {
+      const spec = newSpec();
+      await driver.prepare(spec);
+      const others = (await driver.list()).filter(({ hostId }) => hostId !== spec.hostId);
+      expect(others).toEqual([]);
+      expect(await harness.residue(spec.hostId)).not.toEqual([]);
+      await driver.destroy(spec.hostId);
+      expect(await driver.list()).toEqual([]);
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+    });
+  });
+}

@@ -1,0 +1,173 @@
+import net from 'node:net';
+import { beforeAll, expect, it, onTestFinished } from 'vitest';
+import { createWorld, type World } from './support/certificates.ts';
+import { startCrowd } from './support/crowd.ts';
+import { createHttpEngine, createStandIn } from './support/engine.ts';
+import { get, startGateway } from './support/harness.ts';
+import { until } from './support/until.ts';
+
+let world: World;
+
+beforeAll(async () => {
+  world = await createWorld();
+});
+
+/** A client that speaks no TLS, from an address of its own in 127.0.0.0/8 where one is named. */
+function plainClient(port: number, localAddress = '127.0.0.1'): net.Socket {
+  const socket = net.connect({ host: '127.0.0.1', port, localAddress, allowHalfOpen: true });
+  socket.on('error', () => undefined);
+  socket.resume();
+  onTestFinished(() => {
+    socket.destroy();
+  });
+  return socket;
+}
+
+it('a client that says nothing is dropped in time', async () => {
+  const harness = await startGateway(world, { limits: { handshakeTimeoutMs: 300 } });
+  const socket = plainClient(harness.port);
+  await until('it is a stranger', () => harness.gateway.state().strangers === 1);
+  await until('it is dropped', () => harness.gateway.state().strangers === 0);
+  await until('it knows', () => socket.readableEnded || socket.destroyed);
+  expect(harness.gateway.state().counters.dropped['too-slow']).toBe(1);
+});
+
+it('a client whose handshake drips is dropped in the same time: it is not silence that counts', async () => {
+  const harness = await startGateway(world, { limits: { handshakeTimeoutMs: 500 } });
+  const socket = plainClient(harness.port);
+  // The header of a TLS record (RFC 8446, 5.1) that announces 4 KiB of handshake.
+  const hello = Buffer.concat([
+    Buffer.from('1603011000', 'hex'),
+    Buffer.from('010009fc0303', 'hex'),
+    Buffer.alloc(4096),
+  ]);
+  let sent = 0;
+  const drip = setInterval(() => socket.write(hello.subarray(sent, (sent += 1))), 20);
+  onTestFinished(() => {
+    clearInterval(drip);
+  });
+  await until('it is a stranger', () => harness.gateway.state().strangers === 1);
+  await until('it is dropped', () => harness.gateway.state().strangers === 0);
+  expect(harness.gateway.state().counters.dropped['too-slow']).toBe(1);
+  expect(sent).toBeGreaterThan(5);
+  expect(sent).toBeLessThan(hello.length);
+});
+
+it('one address can not take all places of strangers, and others still come in', async () => {
+  const harness = await startGateway(world, { limits: { maxStrangersPerAddress: 3 } });
+  for (let count = 0; count < 5; count += 1) plainClient(harness.port, '127.0.0.2');
+  const { dropped } = harness.gateway.state().counters;
+  await until('two were dropped', () => dropped['address-full'] === 2);
+  expect(harness.gateway.state().strangers).toBe(3);
+  const engine = await createHttpEngine();
+  onTestFinished(() => engine.close());
+  const answer = await harness.connect(await harness.bind(engine.address)).ask(get('/_ping'));
+  expect(answer).toContain('200 OK');
+});
+
+it('an address has its places back when its strangers have gone', async () => {
+  const harness = await startGateway(world, { limits: { maxStrangersPerAddress: 2 } });
+  for (let round = 1; round <= 3; round += 1) {
+    const sockets = [plainClient(harness.port), plainClient(harness.port)];
+    await until('two are there', () => harness.gateway.state().strangers === 2);
+    for (const socket of sockets) socket.destroy();
+    await until('they are gone', () => harness.gateway.state().strangers === 0);
+  }
+  expect(harness.gateway.state().counters.dropped['address-full']).toBe(0);
+});
+
+it('where there are too many strangers the oldest makes room', async () => {
+  const harness = await startGateway(world, { limits: { maxStrangers: 3 } });
+  const sockets: net.Socket[] = [];
+  for (let count = 1; count <= 3; count += 1) {
+    sockets.push(plainClient(harness.port));
+    await until(`${count} are there`, () => harness.gateway.state().strangers === count);
+  }
+  const engine = await createHttpEngine();
+  onTestFinished(() => engine.close());
+  const answer = await harness.connect(await harness.bind(engine.address)).ask(get('/_ping'));
+  expect(answer).toContain('200 OK');
+  await until('the oldest has gone', () => sockets[0]?.readableEnded === true);
+  expect(harness.gateway.state().counters.dropped['room-needed']).toBe(1);
+  expect(sockets.slice(1).map(({ readableEnded }) => readableEnded)).toEqual([false, false]);
+});
+
+it('the admitted are no strangers: they take no places of theirs, and do not have to make room', async () => {
+  const engine = await createHttpEngine();
+  onTestFinished(() => engine.close());
+  const limits = { maxStrangers: 2, maxStrangersPerAddress: 2, handshakeTimeoutMs: 1_000 };
+  const harness = await startGateway(world, { limits });
+  const bound = await harness.bind(engine.address);
+  for (let count = 1; count <= 6; count += 1) {
+    harness.connect(bound);
+    await until(`${count} are open`, () => harness.gateway.state().connections === count);
+  }
+  const late = plainClient(harness.port);
+  await until('the stranger was dropped', () => late.readableEnded);
+  expect(harness.gateway.state()).toMatchObject({ connections: 6, strangers: 0 });
+  expect(harness.gateway.state().counters.dropped).toMatchObject({
+    'room-needed': 0,
+    'address-full': 0,
+    'too-slow': 1,
+  });
+});
+
+it('there are never more connections than the most allowed', async () => {
+  const harness = await startGateway(world, { limits: { maxConnections: 4 } });
+  for (let count = 0; count < 7; count += 1) plainClient(harness.port);
+  await until('three were dropped', () => harness.gateway.state().counters.dropped.full === 3);
+  expect(harness.gateway.state().strangers).toBe(4);
+});
+
+it('an engine that never accepts is given up', async () => {
+  // Reserved for documentation (RFC 5737): whether packets vanish or are refused at once, nobody accepts.
+  const harness = await startGateway(world, { limits: { connectTimeoutMs: 200 } });
+  const bound = await harness.bind({ host: '192.0.2.1', port: 2375 });
+  expect(await harness.connect(bound).ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 502/);
+  await until('nothing is left', () => harness.gateway.state().connections === 0);
+});
+
+it('2,000 idle, stalled, silent and nonsensical clients cost bounded memory, and others are served', async () => {
+  const engine = await createStandIn((socket) => {
+    const block = Buffer.alloc(262_144);
+    const pour = () => {
+      while (!socket.destroyed && socket.write(block));
+    };
+    socket.on('data', (request: Buffer) => {
+      if (request.toString().startsWith('GET /_ping')) {
+        socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK');
+        return;
+      }
+      socket.on('drain', pour);
+      pour();
+    });
+    socket.on('end', () => socket.end());
+  });
+  onTestFinished(() => engine.close());
+  const limits = { maxConnectionsPerBinding: 2_000, maxStrangersPerAddress: 400, handshakeTimeoutMs: 60_000 };
+  const harness = await startGateway(world, { limits });
+  const bound = await harness.bind(engine.address);
+  const other = await harness.bind(engine.address);
+  expect(await harness.connect(other).ask(get('/_ping'))).toContain('200 OK');
+  await until('nobody is there', () => harness.gateway.state().connections === 0);
+  const before = process.memoryUsage.rss();
+  const { leave } = await startCrowd({
+    ...{ port: harness.port, ca: world.serverAuthority.certificatePem, certificate: bound },
+    ...{ idle: 500, stalled: 50, silent: 600, garbage: 850 },
+  });
+  const state = () => harness.gateway.state();
+  await until('the crowd is in', () => state().connections === 550 && state().strangers === 400, 30_000);
+  const elsewhere = harness.connect(other, { localAddress: '127.0.0.3' });
+  expect(await elsewhere.ask(get('/_ping'))).toContain('200 OK');
+  const { counters } = state();
+  expect(counters.failedHandshakes).toBe(850);
+  expect(counters.dropped['address-full']).toBe(200);
+  // 50 clients that take nothing of an endless answer, 500 idle ones, 400 silent ones: the engine that
+  // stands in is counted too. An unbounded buffer would have hundreds of MiB in this time.
+  const mib = (process.memoryUsage.rss() - before) / 1024 / 1024;
+  console.log('MEM', mib, state().counters.bytesToClients / 1048576);
+  expect(mib).toBeLessThan(200);
+  leave();
+  await until('all are gone', () => state().connections + state().strangers === 0);
+  await until('the engine is rid of all', () => engine.open() === 0);
+}, 60_000);

@@ -1,0 +1,40 @@
+import type { IssuedCertificate } from '../../../src/core/credentials.ts';
+import { type Authority, createAuthority } from '../../../src/pki/authority.ts';
+import { issueClientCertificate } from '../../../src/pki/client-certificate.ts';
+import { createServerRequest, signServerRequest } from '../../../src/pki/server-certificate.ts';
+import type { GatewayTls } from '../../../src/gateway/gateway.ts';
+
+export const inDays = (days: number) => new Date(Date.now() + days * 86_400_000);
+
+/** Everything that is signed in a small Berth: made once, by the real thing. */
+export interface World {
+  readonly clientAuthority: Authority;
+  readonly serverAuthority: Authority;
+  readonly tls: GatewayTls;
+  issue(commonName?: string): Promise<IssuedCertificate>;
+}
+
+export async function createWorld(): Promise<World> {
+  const clientAuthority = await createAuthority({ commonName: 'clients', validForDays: 10 });
+  const serverAuthority = await createAuthority({ commonName: 'servers', validForDays: 10 });
+  return {
+    clientAuthority,
+    serverAuthority,
+    tls: await gatewayTls(clientAuthority, serverAuthority),
+    issue: (commonName = 'binding') =>
+      issueClientCertificate(clientAuthority, { commonName, notAfter: inDays(1) }),
+  };
+}
+
+export async function gatewayTls(
+  clientAuthority: Authority,
+  serverAuthority: Authority,
+): Promise<GatewayTls> {
+  const { requestPem, privateKeyPem } = await createServerRequest('gateway');
+  const grant = { hosts: ['127.0.0.1', 'localhost'], notAfter: inDays(5) };
+  return {
+    key: privateKeyPem,
+    cert: await signServerRequest(serverAuthority, requestPem, grant),
+    clientAuthorities: [clientAuthority.certificatePem],
+  };
+}

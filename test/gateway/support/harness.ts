@@ -1,0 +1,139 @@
+import { randomUUID } from 'node:crypto';
+import tls from 'node:tls';
+import { onTestFinished } from 'vitest';
+import type { IssuedCertificate } from '../../../src/core/credentials.ts';
+import type { EngineAddress } from '../../../src/core/hypervisor.ts';
+import type { LiveBinding } from '../../../src/core/live-bindings.ts';
+import type { Logger } from '../../../src/core/logger.ts';
+import { createGateway, type Gateway, type GatewayOptions } from '../../../src/gateway/gateway.ts';
+import type { World } from './certificates.ts';
+import { FakeSource } from './fake-source.ts';
+
+/** A logger that keeps what it is told. */
+export function recordingLogger(): { logger: Logger; lines: string[] } {
+  const lines: string[] = [];
+  const record = (level: string) => (details: object, message: string) => {
+    const { err } = details as { err?: unknown };
+    const reason = err instanceof Error ? ` (${err.message})` : '';
+    lines.push(`${level}: ${message}${reason} ${JSON.stringify(details)}`);
+  };
+  const logger: Logger = {
+    debug: record('debug'),
+    info: record('info'),
+    warn: record('warn'),
+    error: record('error'),
+    child: () => logger,
+  };
+  return { logger, lines };
+}
+
+/** A gateway that runs, over a fake source, until the test ends. */
+export interface Harness {
+  readonly gateway: Gateway;
+  readonly source: FakeSource;
+  readonly port: number;
+  readonly world: World;
+  readonly lines: string[];
+  /** Issues a certificate and puts its binding on record. */
+  bind(engine: EngineAddress | undefined, change?: Partial<LiveBinding>): Promise<Bound>;
+  connect(
+    certificate: Pick<IssuedCertificate, 'certificatePem' | 'privateKeyPem'> | undefined,
+    options?: tls.ConnectionOptions,
+  ): Client;
+}
+
+export interface Bound extends IssuedCertificate {
+  readonly binding: LiveBinding;
+}
+
+export async function startGateway(
+  world: World,
+  options: Partial<GatewayOptions> & { source?: FakeSource } = {},
+): Promise<Harness> {
+  const source = options.source ?? new FakeSource();
+  const { logger, lines } = recordingLogger();
+  const gateway = createGateway({ tls: world.tls, port: 0, host: '127.0.0.1', logger, ...options, source });
+  const { port } = await gateway.start();
+  onTestFinished(() => gateway.stop());
+  return {
+    ...{ gateway, source, port, world, lines },
+    async bind(engine, change = {}) {
+      const issued = await world.issue();
+      const binding: LiveBinding = {
+        bindingId: randomUUID(),
+        serial: issued.serial,
+        expiresAt: issued.expiresAt,
+        hostId: randomUUID(),
+        engine,
+        ...change,
+      };
+      source.put(binding);
+      return { ...issued, binding };
+    },
+    connect: (certificate, more) => connect(port, world, certificate, more),
+  };
+}
+
+/** A client's connection, with what it has received. */
+export interface Client {
+  readonly socket: tls.TLSSocket;
+  /** Whether the handshake resumed a session; undefined before it has ended. */
+  resumed(): boolean | undefined;
+  /** Everything received so far. */
+  received(): string;
+  /** True once the other side has ended, or the connection is gone. */
+  over(): boolean;
+  /** Resolves with everything received, once the connection has ended in whatever way. */
+  readonly ended: Promise<string>;
+  /** Sends a request and resolves with all that came back until the other side ended; then it is closed. */
+  ask(request: string): Promise<string>;
+}
+
+export function connect(
+  port: number,
+  world: World,
+  certificate: Pick<IssuedCertificate, 'certificatePem' | 'privateKeyPem'> | undefined,
+  more: tls.ConnectionOptions = {},
+): Client {
+  const socket = tls.connect({
+    ...{ host: '127.0.0.1', port, ca: world.serverAuthority.certificatePem, allowHalfOpen: true },
+    ...(certificate && { cert: certificate.certificatePem, key: certificate.privateKeyPem }),
+    ...more,
+  });
+  const chunks: Buffer[] = [];
+  let over = false;
+  let resumed: boolean | undefined;
+  socket.once('secureConnect', () => (resumed = socket.isSessionReused()));
+  const ended = new Promise<string>((resolve) => {
+    const finish = () => {
+      over = true;
+      resolve(Buffer.concat(chunks).toString());
+    };
+    socket.once('end', finish).once('close', finish);
+  });
+  socket.on('error', () => undefined);
+  socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+  onTestFinished(() => {
+    socket.destroy();
+  });
+  return {
+    socket,
+    resumed: () => resumed,
+    received: () => Buffer.concat(chunks).toString(),
+    over: () => over,
+    ended,
+    async ask(request) {
+      socket.write(request);
+      const answer = await ended;
+      socket.destroy();
+      return answer;
+    },
+  };
+}
+
+/** A request of one line, as docker begins. */
+export const get = (path: string, method = 'GET') =>
+  `${method} ${path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n`;
+
+/** A request that takes the connection over. */
+export const attach = 'POST /attach HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n';

@@ -1,0 +1,207 @@
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type HostSpec, type Hypervisor, HypervisorError } from '../../../src/core/hypervisor.ts';
+import {
+  createSimulatedHypervisor,
+  type SimulatedFaults,
+} from '../../../src/hypervisors/simulated/simulated.ts';
+
+const shape = { vcpus: 2, memoryMib: 768, diskGib: 4 };
+
+const newSpec = (): HostSpec => ({
+  hostId: randomUUID(),
+  slot: 1,
+  planName: 'small',
+  shape,
+  publishedPorts: { first: 20_000, count: 2 },
+  egress: { kind: 'none' },
+});
+
+describe('the simulated hypervisor', () => {
+  let stateDirectory: string;
+  let opened: Hypervisor[];
+  let blockers: Server[];
+
+  beforeEach(async () => {
+    stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-simulated-'));
+    opened = [];
+    blockers = [];
+  });
+  afterEach(async () => {
+    for (const driver of opened) await driver.close();
+    for (const blocker of blockers) blocker.close();
+    await rm(stateDirectory, { recursive: true });
+  });
+
+  const open = async (faults?: SimulatedFaults): Promise<Hypervisor> => {
+    const driver = createSimulatedHypervisor({ stateDirectory, ...(faults === undefined ? {} : { faults }) });
+    opened.push(driver);
+    await driver.open();
+    return driver;
+  };
+
+  const bringUp = async (driver: Hypervisor, spec: HostSpec) => {
+    await driver.prepare(spec);
+    await driver.start(spec);
+    expect(await driver.identify(spec)).toBe(true);
+    const { host, port } = await driver.connect(spec);
+    expect(await driver.answers(spec)).toBe(true);
+    return { port, url: `http://${host}:${port}` };
+  };
+
+  const stateOf = async (driver: Hypervisor, { hostId }: HostSpec) =>
+    (await driver.list()).find((host) => host.hostId === hostId)?.state;
+
+  const docker = (url: string, ...args: string[]) =>
+    promisify(execFile)('docker', args, {
+      env: { PATH: process.env['PATH'], DOCKER_HOST: url.replace('http:', 'tcp:'), HOME: stateDirectory },
+      timeout: 20_000,
+    });
+
+  it('serves the real docker CLI its questions, and says that it is simulated', async () => {
+    const spec = newSpec();
+    const { url } = await bringUp(await open(), spec);
+    expect((await docker(url, 'version')).stdout).toContain('20.10.24+simulated');
+    const info = await docker(url, 'info');
+    expect(info.stdout).toContain(`ID: ${spec.hostId}`);
+    expect(info.stderr).toContain('WARNING: This host is simulated');
+    expect((await docker(url, 'ps', '-a')).stdout).toMatch(/^CONTAINER ID/);
+    expect((await docker(url, 'images')).stdout).toMatch(/REPOSITORY|IMAGE/);
+    await docker(url, 'volume', 'create', 'data');
+    expect((await docker(url, 'volume', 'ls')).stdout).toContain('data');
+  });
+
+  it('answers whatever else the CLI asks with 501, and says that it is simulated', async () => {
+    const { url } = await bringUp(await open(), newSpec());
+    await expect(docker(url, 'run', '--rm', 'busybox')).rejects.toMatchObject({
+      stderr: expect.stringContaining(
+        "this host is simulated: it can't do POST /containers/create",
+      ) as string,
+    });
+    const archive = path.join(stateDirectory, 'image.tar');
+    await writeFile(archive, Buffer.alloc(20 * 1024 * 1024));
+    await expect(docker(url, 'load', '-i', archive)).rejects.toMatchObject({
+      stderr: expect.stringContaining('this host is simulated') as string,
+    });
+    const other = await fetch(`${url}/swarm`);
+    expect(other.status).toBe(501);
+    expect(other.headers.get('server')).toContain('simulated');
+  });
+
+  it('refuses volumes without a usable name, however long the body', async () => {
+    const { url } = await bringUp(await open(), newSpec());
+    const long = JSON.stringify({ Name: 'data', Driver: 'x'.repeat(200_000) });
+    for (const body of ['', '{', '{}', '{"Name":"../x"}', '{"Name":7}', 'null', long]) {
+      const response = await fetch(`${url}/volumes/create`, { method: 'POST', body });
+      expect(response.status, body.slice(0, 20)).toBe(400);
+    }
+  });
+
+  it('does not serve a guest before it is connected', async () => {
+    const driver = await open();
+    const spec = newSpec();
+    await driver.prepare(spec);
+    await driver.start(spec);
+    await expect(driver.connect(spec)).rejects.toThrow(/no identity of its own/);
+    await driver.identify(spec);
+    expect(await driver.answers(spec)).toBe(false);
+  });
+
+  it('makes 200 hosts at once', async () => {
+    const driver = await open();
+    const specs = Array.from({ length: 200 }, newSpec);
+    const made = await Promise.all(specs.map((spec) => bringUp(driver, spec)));
+    expect(new Set(made.map(({ port }) => port)).size).toBe(200);
+    expect((await driver.list()).filter(({ state }) => state === 'running')).toHaveLength(200);
+    await Promise.all(specs.map(({ hostId }) => driver.destroy(hostId)));
+    expect(await readdir(path.join(stateDirectory, 'simulated', 'hosts'))).toEqual([]);
+  });
+
+  it('takes a host for stopped whose address was taken while no worker ran', async () => {
+    const spec = newSpec();
+    const first = await open();
+    const { port } = await bringUp(first, spec);
+    await first.close();
+    const blocker = createServer((_request, response) => response.end('not a host'));
+    blockers.push(blocker);
+    await new Promise<void>((resolve) => blocker.listen(port, '127.0.0.1', resolve));
+
+    const second = await open();
+    expect(await stateOf(second, spec)).toBe('stopped');
+    expect((await bringUp(second, spec)).port).not.toBe(port);
+  });
+
+  it('lets two workers share the hosts', async () => {
+    const [one, other] = [await open(), await open()];
+    const [stopped, destroyed, left] = [newSpec(), newSpec(), newSpec()];
+    const served = await bringUp(one, stopped);
+    const alsoServed = await bringUp(one, destroyed);
+    await bringUp(one, left);
+
+    expect(await stateOf(other, stopped)).toBe('running');
+    expect(await bringUp(other, stopped)).toEqual(served);
+    await other.stop(stopped.hostId);
+    await other.destroy(destroyed.hostId);
+    for (const { url } of [served, alsoServed]) {
+      await expect(fetch(`${url}/_ping`)).rejects.toMatchObject({ cause: { code: 'ECONNREFUSED' } });
+    }
+    expect(await stateOf(one, stopped)).toBe('stopped');
+
+    await one.close();
+    expect(await stateOf(other, left)).toBe('stopped');
+    await bringUp(other, left);
+  });
+
+  it('fails an act where a fault says so, with nothing half done', async () => {
+    const spec = newSpec();
+    let starts = 0;
+    const driver = await open({
+      before(act, hostId) {
+        if (act === 'start' && hostId === spec.hostId && ++starts === 1) {
+          throw new HypervisorError('the machine is on fire');
+        }
+      },
+    });
+    await driver.prepare(spec);
+    await expect(driver.start(spec)).rejects.toThrow('the machine is on fire');
+    expect(await stateOf(driver, spec)).toBe('stopped');
+    await bringUp(driver, spec);
+  });
+
+  it('destroys a host whose file is damaged, and names a damaged disk', async () => {
+    const driver = await open();
+    const [damagedFile, damagedDisk] = [newSpec(), newSpec()];
+    for (const spec of [damagedFile, damagedDisk]) await driver.prepare(spec);
+    const fileOf = ({ hostId }: HostSpec, file: string) =>
+      path.join(stateDirectory, 'simulated', 'hosts', hostId, file);
+    await writeFile(fileOf(damagedFile, 'host.json'), '{');
+    await writeFile(fileOf(damagedDisk, 'disk.json'), '{');
+
+    expect(await stateOf(driver, damagedFile)).toBe('stopped');
+    await expect(driver.start(damagedDisk)).rejects.toThrow(/disk\.json is damaged/);
+    for (const { hostId } of [damagedFile, damagedDisk]) await driver.destroy(hostId);
+    expect(await driver.list()).toEqual([]);
+  });
+
+  it('makes the template anew when the plan has changed, and says so', async () => {
+    const driver = await open();
+    const said: string[] = [];
+    const make = (memoryMib: number) =>
+      driver.makeTemplate(
+        { planName: 'small', shape: { ...shape, memoryMib } },
+        (progress) => said.push(progress),
+        AbortSignal.timeout(5000),
+      );
+    await make(768);
+    await make(768);
+    expect(said).toHaveLength(1);
+    await make(1024);
+    expect(said).toEqual(Array(2).fill('Making a simulated template of plan small'));
+  });
+});
