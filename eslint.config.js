@@ -18,8 +18,8 @@ const mayImport = {
   hypervisors: ['core', 'guest'],
   gateway: ['core', 'pki'],
   http: ['core'],
-  setup: ['core', 'config', 'hypervisors', 'store', 'pki'],
-  cli: ['core', 'config', 'hypervisors', 'setup', 'store', 'pki'],
+  setup: ['core', 'config', 'hypervisors'],
+  cli: ['core', 'config', 'hypervisors', 'setup'],
 };
 const rooms = Object.keys(mayImport);
 

@@ -12,8 +12,3 @@ export function dropPrivileges(uid: number): void {
     throw new Error(`root's rights could not be given up for user id ${uid}`);
   }
 }
-
-/** The user ids of an installation, in the order of BERTH_UID_BASE. */
-export function userIds(uidBase: number) {
-  return { api: uidBase, gateway: uidBase + 1, hosts: uidBase + 16 };
-}

@@ -6,10 +6,10 @@ import { brokerCredentials, credentialsPath, databaseUrl, siteId } from './confi
 import { roleEnvironment, type Settings } from './config/settings.ts';
 import { readCatalog } from './catalog-source.ts';
 import { allPlans } from './core/catalog/catalog.ts';
-import { openHypervisor } from './hypervisor.ts';
+import { openHypervisor } from './setup/hypervisor.ts';
 import { takeLock } from './lock.ts';
 import { createLogger } from './log.ts';
-import { createProgress } from './progress.ts';
+import { createProgress } from './setup/progress.ts';
 import { repeat } from './roles/repeat.ts';
 import type { RunningRole } from './roles/role.ts';
 import { migrate, openDatabase } from './store/database.ts';

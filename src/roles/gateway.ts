@@ -1,10 +1,11 @@
 import { X509Certificate } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { Settings } from '../config/settings.ts';
+import { userIds } from '../config/users.ts';
 import type { Logger } from '../core/logger.ts';
 import { createGateway, type Gateway, type GatewayTls } from '../gateway/gateway.ts';
 import { createServerRequest } from '../pki/server-certificate.ts';
-import { dropPrivileges, userIds } from '../privileges.ts';
+import { dropPrivileges } from '../privileges.ts';
 import { authorityCertificate } from '../store/authorities.ts';
 import { requestCertificate } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';

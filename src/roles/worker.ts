@@ -5,7 +5,7 @@ import type { Settings } from '../config/settings.ts';
 import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
-import { openHypervisor } from '../hypervisor.ts';
+import { openHypervisor } from '../setup/hypervisor.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
 import { startWorker as startOperations } from '../operations/worker.ts';
 import { channels } from '../store/channels.ts';

@@ -1,14 +1,14 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { siteId } from './config/secrets.ts';
-import { type Settings, SettingsError } from './config/settings.ts';
-import type { Hypervisor } from './core/hypervisor.ts';
-import type { Logger } from './core/logger.ts';
-import { ensureGuestImage, type ImageOptions } from './hypervisors/qemu/build-image.ts';
-import { probeKvm } from './hypervisors/qemu/kvm.ts';
-import { createQemuHypervisor } from './hypervisors/qemu/qemu.ts';
-import { createSimulatedHypervisor } from './hypervisors/simulated/simulated.ts';
-import { userIds } from './privileges.ts';
+import { siteId } from '../config/secrets.ts';
+import { type Settings, SettingsError } from '../config/settings.ts';
+import type { Hypervisor } from '../core/hypervisor.ts';
+import type { Logger } from '../core/logger.ts';
+import { ensureGuestImage, type ImageOptions } from '../hypervisors/qemu/build-image.ts';
+import { probeKvm } from '../hypervisors/qemu/kvm.ts';
+import { createQemuHypervisor } from '../hypervisors/qemu/qemu.ts';
+import { createSimulatedHypervisor } from '../hypervisors/simulated/simulated.ts';
+import { userIds } from '../config/users.ts';
 import { projectDirectory } from './project.ts';
 
 /**

@@ -1,0 +1,33 @@
+import { dockerEnvironment } from '../config/docker.ts';
+import {
+  ContextError,
+  expiryWarning,
+  importDockerContext,
+  parseCredentials,
+  readInput,
+  writeDirectory,
+} from './context.ts';
+
+/** `berth context`: a binding's credentials from standard input, made ready for the docker CLI. */
+export async function runContext(options: {
+  directory: string;
+  import?: string;
+  force?: boolean;
+}): Promise<void> {
+  if (process.stdin.isTTY) {
+    throw new ContextError(
+      'no credentials on standard input: berth context < service-key.json, or cf service-key HOST KEY | berth context',
+    );
+  }
+  const credentials = parseCredentials(await readInput(process.stdin));
+  const warnings = [expiryWarning(credentials, new Date())];
+  const force = options.force === true;
+  if (options.import === undefined) {
+    warnings.push(...(await writeDirectory(credentials, options.directory, { force })));
+    process.stdout.write(`Written. Now:\n  . ${options.directory}/env\n  docker version\n`);
+  } else {
+    await importDockerContext(credentials, options.import, { force, environment: dockerEnvironment() });
+    process.stdout.write(`Imported. Now:\n  docker --context ${options.import} version\n`);
+  }
+  for (const warning of warnings) if (warning !== undefined) process.stderr.write(`berth: ${warning}\n`);
+}

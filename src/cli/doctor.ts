@@ -1,0 +1,77 @@
+import { access, mkdir } from 'node:fs/promises';
+import { availableParallelism, freemem, totalmem } from 'node:os';
+import type { Settings } from '../config/settings.ts';
+import { imageOptions, kvmMemory } from '../setup/hypervisor.ts';
+import { findGuestImage } from '../hypervisors/qemu/build-image.ts';
+import { probeKvm } from '../hypervisors/qemu/kvm.ts';
+import { askMgmt } from './mgmt-client.ts';
+
+/** One thing that was looked at: whether it is well, and what was found. */
+type Finding = readonly [ok: boolean, what: string];
+
+const tools = [
+  '/usr/bin/qemu-system-x86_64',
+  '/usr/bin/qemu-img',
+  '/usr/sbin/nft',
+  '/usr/sbin/mkfs.ext4',
+  '/bin/busybox',
+];
+
+/** `berth doctor`: what this machine has and lacks to run hosts, and how the broker on it is. */
+export async function runDoctor(settings: Settings): Promise<void> {
+  const findings: Finding[] = [
+    [
+      true,
+      `${availableParallelism()} processors, ${gib(totalmem())} GiB memory, ${gib(freemem())} GiB of it free`,
+    ],
+    ...(settings.hypervisor === 'qemu' ? await machine(settings) : [simulated]),
+    ...(await broker(settings)),
+  ];
+  for (const [ok, what] of findings) process.stdout.write(`${ok ? 'ok  ' : 'NOT '} ${what}\n`);
+  if (findings.some(([ok]) => !ok)) process.exitCode = 1;
+}
+
+const simulated: Finding = [true, 'the hypervisor is SIMULATED: there are no virtual machines'];
+
+async function machine(settings: Settings): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const isRoot = process.getuid?.() === 0;
+  findings.push([isRoot, isRoot ? 'root' : 'not root: no virtual machine can be made']);
+  for (const tool of tools) {
+    const found = await access(tool).then(
+      () => true,
+      () => false,
+    );
+    findings.push([found, found ? tool : `${tool} is missing: npm start installs it`]);
+  }
+  if (findings.every(([ok]) => ok)) {
+    await mkdir(settings.stateDirectory, { recursive: true });
+    const { accelerator, reason } = await probeKvm(kvmMemory(settings));
+    findings.push([true, `accelerator ${accelerator}: ${reason}`]);
+  }
+  try {
+    const image = await findGuestImage(imageOptions(settings));
+    findings.push(
+      image === undefined
+        ? [false, 'there is no guest image yet: npm start builds it']
+        : [true, `guest image ${image.digest.slice(0, 12)}, whole`],
+    );
+  } catch (error) {
+    findings.push([false, error instanceof Error ? error.message : String(error)]);
+  }
+  return findings;
+}
+
+async function broker(settings: Settings): Promise<Finding[]> {
+  try {
+    const { problems } = await askMgmt<{ problems: string[] }>(settings, '/mgmt/health');
+    if (problems.length === 0) return [[true, 'the broker is well']];
+    return problems.map((problem): Finding => [false, problem]);
+  } catch (error) {
+    return [[false, error instanceof Error ? error.message : String(error)]];
+  }
+}
+
+function gib(bytes: number): string {
+  return (bytes / 1024 ** 3).toFixed(1);
+}

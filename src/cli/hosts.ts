@@ -1,0 +1,44 @@
+import type { Settings } from '../config/settings.ts';
+import type { HostOverview } from '../core/overview.ts';
+import { askMgmt } from './mgmt-client.ts';
+
+/** As JSON carries it. */
+type HostLine = Omit<HostOverview, 'createdAt'> & { readonly createdAt: string };
+
+const columns: readonly [string, (host: HostLine) => string][] = [
+  ['HOST', (host) => host.host.slice(0, 8)],
+  ['STATE', (host) => host.state],
+  ['PLAN', (host) => host.plan],
+  ['INSTANCE', (host) => host.instance],
+  ['TENANT', (host) => host.tenant],
+  ['FROM', (host) => host.startedFrom ?? '-'],
+  ['PORTS', (host) => host.publishedPorts],
+  ['BINDINGS', (host) => String(host.liveBindings)],
+  ['CREATED', (host) => host.createdAt.slice(0, 19)],
+];
+
+/** `berth hosts`: every host that has not been destroyed, a line each. */
+export async function runHosts(settings: Settings, options: { json?: boolean }): Promise<void> {
+  const { hypervisor, hosts } = await askMgmt<{ hypervisor: string; hosts: HostLine[] }>(
+    settings,
+    '/mgmt/hosts',
+  );
+  if (options.json === true) {
+    process.stdout.write(`${JSON.stringify(hosts, undefined, 2)}\n`);
+    return;
+  }
+  if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no virtual machines.\n');
+  const rows = [
+    columns.map(([title]) => title),
+    ...hosts.map((host) => columns.map(([, cell]) => cell(host))),
+  ];
+  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
+  for (const row of rows) {
+    process.stdout.write(
+      `${row
+        .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+        .join('  ')
+        .trimEnd()}\n`,
+    );
+  }
+}

@@ -1,0 +1,63 @@
+import { Command, CommanderError } from 'commander';
+import { readSettings, SettingsError } from '../config/settings.ts';
+import { HypervisorError } from '../core/hypervisor.ts';
+import { CatalogError } from '../core/catalog/load.ts';
+import { ContextError } from './context.ts';
+import { runContext } from './context-command.ts';
+import { runDoctor } from './doctor.ts';
+import { runHosts } from './hosts.ts';
+import { runImageBuild } from './image.ts';
+import { MgmtError } from './mgmt-client.ts';
+
+/** What people can mend is said in a line; everything else is a defect, and comes with its stack. */
+const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError];
+
+const program = new Command('berth')
+  .description('Looks after a Berth: hosts, guest image, credentials. Settings are those of the broker.')
+  .exitOverride();
+
+program
+  .command('hosts')
+  .description('list the hosts of the broker that runs on this machine')
+  .option('--json', 'as JSON')
+  .action((options: { json?: boolean }) => runHosts(readSettings(), options));
+
+program
+  .command('doctor')
+  .description('check what this machine has and lacks, and how the broker is')
+  .action(() => runDoctor(readSettings()));
+
+const image = program.command('image').description('the guest image that every host boots');
+image
+  .command('build')
+  .description('build it with the packages as Debian has them now; says size and digest')
+  .action(() => runImageBuild(readSettings()));
+
+program
+  .command('context')
+  .description(
+    "write a binding's credentials (standard input) for the docker CLI: ca.pem, cert.pem, key.pem, env",
+  )
+  .option('--directory <directory>', 'where to write them', 'berth-context')
+  .option('--import <name>', 'make a docker context of this name instead')
+  .option('--force', 'replace what is there')
+  .addHelpText(
+    'after',
+    '\nExample:\n  cf service-key my-host my-key | berth context && . berth-context/env && docker version',
+  )
+  .action(runContext);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    // Commander has said it already.
+    process.exitCode = error.exitCode;
+  } else {
+    const isExpected = expected.some((kind) => error instanceof kind);
+    const text =
+      error instanceof Error ? (isExpected ? error.message : (error.stack ?? error.message)) : String(error);
+    process.stderr.write(`berth: ${text}\n`);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,9 @@
+/** What the docker CLI needs of our environment, and nothing else of it. */
+export function dockerEnvironment(): Record<string, string> {
+  const names = ['PATH', 'HOME', 'DOCKER_CONFIG'];
+  return Object.fromEntries(
+    Object.entries(process.env).filter(
+      (entry): entry is [string, string] => names.includes(entry[0]) && entry[1] !== undefined,
+    ),
+  );
+}
