@@ -101,6 +101,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     ensureRunning,
     async stop() {
       await run('pg_ctl', ['stop', '--wait', '--silent', '--mode=fast', `--pgdata=${data}`]);
+      await rm(options.socketDirectory, { recursive: true, force: true });
     },
   };
 }

@@ -11,7 +11,7 @@ import { eventually } from '../support/eventually.ts';
 /** What the suite must be able to do with a driver's surroundings, beyond the port. */
 export interface HypervisorHarness {
   /** A new driver object over the same state, not opened: what a restarted worker has. */
-  createDriver(): Hypervisor;
+  createDriver(): Hypervisor | Promise<Hypervisor>;
 
   /** The plan whose template the suite makes, once, and whose hosts it then restores. */
   readonly plan: TemplatePlan;
@@ -71,7 +71,7 @@ export function describeHypervisor(
 
     beforeAll(async () => {
       harness = await makeHarness();
-      driver = harness.createDriver();
+      driver = await harness.createDriver();
       await driver.open();
       await driver.makeTemplate(harness.plan, () => undefined, AbortSignal.timeout(patience.templateMs));
     }, patience.templateMs);
@@ -265,7 +265,7 @@ export function describeHypervisor(
       await driver.prepare(stopped);
 
       await driver.close();
-      driver = harness.createDriver();
+      driver = await harness.createDriver();
       await driver.open();
 
       expect(await stateOf(running)).toBe('running');

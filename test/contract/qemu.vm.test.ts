@@ -1,0 +1,158 @@
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { request } from 'node:http';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import type { HostSpec } from '../../src/core/hypervisor.ts';
+import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-record.ts';
+import { createHostNetwork } from '../../src/hypervisors/qemu/network.ts';
+import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
+import { placeOf } from '../../src/hypervisors/qemu/place.ts';
+import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
+import { silentLogger } from '../support/logger.ts';
+import { forgetSite, residueOf } from '../support/residue.ts';
+import { makeStateDirectory, testImage } from '../support/vm-cache.ts';
+import { describeHypervisor } from './hypervisor.ts';
+
+const execute = promisify(execFile);
+const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
+
+describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () => {
+  const site = randomBytes(2).toString('hex');
+  const state = await makeStateDirectory();
+  const options: QemuOptions = {
+    site,
+    stateDirectory: state.directory,
+    runDirectory: `/run/berth-${site}`,
+    libexecDirectory: path.join(import.meta.dirname, '..', '..', 'libexec'),
+    image: await testImage(),
+    accelerator: 'tcg',
+    hostNetwork: '10.211.0.0/24',
+    firstUid: 610_016,
+    gatewayUid: 610_001,
+    dnsServers: [],
+    logger: silentLogger,
+  };
+  const network = createHostNetwork(options);
+  const slots = new Map<string, number>();
+  let slot = 0;
+
+  const recordFile = ({ hostId, slot: at }: HostSpec) => placeOf(options, hostId, at).record;
+
+  return {
+    plan: { planName: 'small', shape },
+
+    createDriver: () => createQemuHypervisor(options),
+
+    newSpec() {
+      slot += 1;
+      const hostId = randomUUID();
+      slots.set(hostId, slot);
+      return {
+        hostId,
+        slot,
+        planName: 'small',
+        shape,
+        publishedPorts: { first: 24_000 + 4 * slot, count: 4 },
+        egress: { kind: 'internet' },
+      };
+    },
+
+    askEngine: ({ host, port }, { method, path: target, body }) =>
+      new Promise((resolve, reject) => {
+        const sent = request(
+          {
+            host,
+            port,
+            method,
+            path: target,
+            agent: false,
+            timeout: 10_000,
+            headers: body === undefined ? {} : { 'content-type': 'application/json' },
+          },
+          (response) => {
+            let text = '';
+            response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+            response.on('end', () => {
+              resolve({ status: response.statusCode ?? 0, body: text });
+            });
+          },
+        );
+        sent.on('timeout', () => sent.destroy(new Error('no answer')));
+        sent.on('error', reject);
+        sent.end(body);
+      }),
+
+    async killMachine(hostId) {
+      await execute('pkill', ['-KILL', '-f', `berth-${site}-${hostId}`]);
+    },
+
+    halfMade: [
+      {
+        name: 'a folder without a record',
+        leave: async (spec) => {
+          await mkdir(path.dirname(recordFile(spec)), { recursive: true });
+        },
+      },
+      {
+        name: 'a record that was not yet put in its place',
+        leave: async (spec) => {
+          await mkdir(path.dirname(recordFile(spec)), { recursive: true });
+          await writeFile(`${recordFile(spec)}.new`, '{"hostId":');
+        },
+      },
+      {
+        name: 'a record and a namespace with one link',
+        leave: async (spec) => {
+          const place = placeOf(options, spec.hostId, spec.slot);
+          await writeHostRecord(place.record, newHostRecord(spec, options.image.digest));
+          await execute('ip', ['netns', 'add', place.netns]);
+          await execute('ip', [
+            'link',
+            'add',
+            place.veth,
+            'type',
+            'veth',
+            'peer',
+            'uplink',
+            'netns',
+            place.netns,
+          ]);
+        },
+      },
+      {
+        name: 'a whole namespace, and no disk',
+        leave: async (spec) => {
+          const place = placeOf(options, spec.hostId, spec.slot);
+          await writeHostRecord(place.record, newHostRecord(spec, options.image.digest));
+          await network.make(place);
+        },
+      },
+    ],
+
+    async residue(hostId) {
+      const own = slots.get(hostId) ?? 0;
+      const place = placeOf(options, hostId, own);
+      const published = await execute('nft', ['list', 'map', 'inet', `berth_${site}`, 'ports']);
+      return [
+        ...[place.directory, place.runDirectory, place.netnsPath, `/sys/class/net/${place.veth}`].filter(
+          (file) => existsSync(file),
+        ),
+        ...(await residueOf(site)).filter((line) => line.includes(hostId)),
+        ...(published.stdout.includes(`: ${place.hostAddress}\n`) ||
+        published.stdout.includes(`: ${place.hostAddress} `)
+          ? [`published ports of ${place.hostAddress}`]
+          : []),
+      ];
+    },
+
+    async close() {
+      const left = await residueOf(site);
+      await forgetSite(site);
+      await state.remove();
+      if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
+    },
+  };
+});

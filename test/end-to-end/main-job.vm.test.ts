@@ -1,0 +1,231 @@
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { networkInterfaces, tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Credentials } from '../../src/core/credentials.ts';
+import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
+import { busyboxTree, type Docker, dockerFor } from '../support/docker.ts';
+import { eventually } from '../support/eventually.ts';
+import { makeOutside, type Outside } from '../support/outside.ts';
+import { residueOf } from '../support/residue.ts';
+
+const execute = promisify(execFile);
+const ownAddress = Object.values(networkInterfaces())
+  .flatMap((list) => list ?? [])
+  .find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+
+/** The whole path that a tenant walks, on real virtual machines and with the real docker CLI. */
+describe('the main job', { timeout: 300_000 }, () => {
+  let broker: BrokerProcess;
+  let outside: Outside;
+  let a: Credentials;
+  let b: Credentials;
+  let dockerA: Docker;
+  let dockerB: Docker;
+  const cleanUp: (() => Promise<void>)[] = [];
+  const firstPort = (credentials: Credentials) => Number(credentials.published_ports.split('-')[0]);
+
+  beforeAll(async () => {
+    broker = await makeBroker(0);
+    cleanUp.push(() => broker.dispose());
+    outside = await makeOutside();
+    cleanUp.push(() => outside.remove());
+    await broker.start();
+  }, 1_200_000);
+
+  afterAll(async () => {
+    for (const act of cleanUp.reverse()) await act();
+  }, 120_000);
+
+  it('shows its catalog', async () => {
+    const { status, body } = await broker.ask<{ services: { name: string }[] }>('GET', '/v2/catalog');
+    expect(status).toBe(200);
+    expect(body.services.map(({ name }) => name)).toEqual(['container-host']);
+  });
+
+  it('creates a host for each of two tenants within the request, from the template', async () => {
+    const answers = await Promise.all([
+      broker.create('instance-a', 'org-a'),
+      broker.create('instance-b', 'org-b'),
+    ]);
+    expect(answers).toEqual([
+      { status: 201, body: {} },
+      { status: 201, body: {} },
+    ]);
+  });
+
+  it('binds both, with credentials that docker uses', async () => {
+    const bound = await Promise.all([
+      broker.bind('instance-a', 'binding-a'),
+      broker.bind('instance-b', 'binding-b'),
+    ]);
+    expect(bound.map(({ status }) => status)).toEqual([201, 201]);
+    [a, b] = bound.map(({ body }) => body.credentials) as [Credentials, Credentials];
+    [dockerA, dockerB] = await Promise.all([dockerFor(a), dockerFor(b)]);
+    cleanUp.push(
+      () => dockerA.dispose(),
+      () => dockerB.dispose(),
+    );
+    const [infoA, infoB] = await Promise.all(
+      [dockerA, dockerB].map((docker) => docker.run(['info', '--format', '{{.ID}} {{.Name}}'])),
+    );
+    expect(infoA?.code, infoA?.stderr).toBe(0);
+    expect(infoB?.code, infoB?.stderr).toBe(0);
+    // Re-keyed: two copies of one template have nothing in common that tells a host.
+    expect(infoA?.stdout.split(' ')[0]).not.toBe(infoB?.stdout.split(' ')[0]);
+    expect(infoA?.stdout.split(' ')[1]).not.toBe(infoB?.stdout.split(' ')[1]);
+  });
+
+  it('imports, runs and publishes; the page is fetched from outside', async () => {
+    const imported = await dockerA.run(['import', '-', 'busybox:test'], await busyboxTree());
+    expect(imported.code, imported.stderr).toBe(0);
+    const port = firstPort(a);
+    const run = await dockerA.run([
+      ...['run', '-d', '--name', 'web', '-p', `${port}:80`, 'busybox:test'],
+      ...['/bin/httpd', '-f', '-p', '80', '-h', '/www'],
+    ]);
+    expect(run.code, run.stderr).toBe(0);
+    const url = `http://${ownAddress ?? ''}:${port}/`;
+    await eventually('the page is served', async () =>
+      (await outside.run('curl', '-s', '-m', '5', url)).includes('hello from a container'),
+    );
+    // And from the machine itself, by its own address.
+    expect((await execute('curl', ['-s', '-m', '10', url])).stdout).toBe('hello from a container\n');
+  });
+
+  it('carries exec with a terminal, with half-closed input, and its exit code', async () => {
+    const terminal = await dockerA.onTerminal('exec -it web /bin/sh', 'tty; echo sum=$((40+2)); exit 7\n');
+    expect(terminal.stdout).toContain('/dev/pts/');
+    expect(terminal.stdout).toContain('sum=42');
+    expect(terminal.code).toBe(7);
+    // The end of the input must reach the container, and all of the output must come back after it.
+    const data = randomBytes(3 * 1024 * 1024).toString('base64');
+    const piped = await dockerA.run(['exec', '-i', 'web', '/bin/cat'], data);
+    expect(piped.code, piped.stderr).toBe(0);
+    expect(piped.stdout === data).toBe(true);
+  });
+
+  it('carries attach', async () => {
+    // Created so, the end of the input of who attaches is the end of the container's.
+    const created = await dockerA.run(['create', '-i', '--name', 'echo', 'busybox:test', '/bin/cat']);
+    expect(created.code, created.stderr).toBe(0);
+    expect((await dockerA.run(['start', 'echo'])).code).toBe(0);
+    const attached = await dockerA.run(['attach', 'echo'], 'one\ntwo\n');
+    expect(attached.stdout).toBe('one\ntwo\n');
+  });
+
+  it('carries cp in both directions', async () => {
+    const directory = await mkdtemp(path.join(tmpdir(), 'berth-cp-'));
+    try {
+      const content = randomBytes(1_000_000);
+      await writeFile(path.join(directory, 'in'), content);
+      const into = await dockerA.run(['cp', path.join(directory, 'in'), 'web:/tmp/file']);
+      expect(into.code, into.stderr).toBe(0);
+      const back = await dockerA.run(['cp', 'web:/tmp/file', path.join(directory, 'out')]);
+      expect(back.code, back.stderr).toBe(0);
+      const { stdout } = await execute('cmp', [path.join(directory, 'in'), path.join(directory, 'out')]);
+      expect(stdout).toBe('');
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
+  it('builds with the classic builder', async () => {
+    const directory = await mkdtemp(path.join(tmpdir(), 'berth-build-'));
+    try {
+      await writeFile(
+        path.join(directory, 'Dockerfile'),
+        'FROM busybox:test\nRUN echo built > /built\nCMD ["/bin/cat", "/built"]\n',
+      );
+      const built = await dockerA.run(['build', '-t', 'built:test', directory]);
+      expect(built.code, built.stderr).toBe(0);
+      const run = await dockerA.run(['run', '--rm', 'built:test']);
+      expect(run.stdout, run.stderr).toBe('built\n');
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
+  it('carries save and load', async () => {
+    const saved = await dockerA.run(['save', 'built:test']);
+    expect(saved.code, saved.stderr).toBe(0);
+    const loaded = await dockerB.run(['load'], Buffer.from(saved.stdout, 'latin1'));
+    expect(loaded.stdout, loaded.stderr).toContain('Loaded image: built:test');
+  });
+
+  it("leads A's certificate to A's host and to no other", async () => {
+    const names = async (docker: Docker) => (await docker.run(['ps', '-a', '--format', '{{.Names}}'])).stdout;
+    expect(await names(dockerA)).toContain('web');
+    expect(await names(dockerB)).not.toContain('web');
+  });
+
+  it("can't be left from inside: neither B's host nor the machine answers", async () => {
+    const { stdout } = await execute('nft', ['list', 'map', 'inet', `berth_${await broker.site()}`, 'ports']);
+    const hostB = new RegExp(`${firstPort(b)}-\\d+ : ([0-9.]+)`).exec(stdout)?.[1] ?? 'not found';
+    expect(hostB).toMatch(/^10\./);
+    const gatewayPort = a.docker_host.split(':').at(-1) ?? '';
+    const inside = (host: string, port: string | number) =>
+      dockerA.run([
+        ...['run', '--rm', '--network', 'host', 'busybox:test'],
+        ...['/bin/sh', '-c', `echo | nc -w 3 ${host} ${port}`],
+      ]);
+    // The probe itself works: it reaches the container that does listen.
+    const address = await dockerA.run(['inspect', '--format', '{{.NetworkSettings.IPAddress}}', 'web']);
+    const control = await inside(address.stdout.trim(), 80);
+    expect(control.code, control.stderr).toBe(0);
+    for (const [host, port] of [
+      [hostB, 2375],
+      [hostB, firstPort(b)],
+      [ownAddress ?? '', firstPort(b)],
+      [ownAddress ?? '', gatewayPort],
+      ['169.254.169.254', 80],
+      // Nor does a container reach its own engine without credentials.
+      ['100.127.255.2', 2375],
+    ] as const) {
+      const attempt = await inside(host, port);
+      expect(attempt.code, `${host}:${port} answered`).not.toBe(0);
+    }
+  });
+
+  it('cuts a running stream before the unbind answers, and refuses from then on', async () => {
+    await dockerA.run([
+      'run',
+      '-d',
+      '--name',
+      'talk',
+      'busybox:test',
+      '/bin/sh',
+      '-c',
+      'echo talking; exec sleep 1000',
+    ]);
+    const logs = dockerA.follow(['logs', '-f', 'talk']);
+    let printed = '';
+    logs.stdout.setEncoding('utf8').on('data', (text: string) => (printed += text));
+    const ended = new Promise<void>((resolve) =>
+      logs.once('close', () => {
+        resolve();
+      }),
+    );
+    await eventually('the log is followed', () => printed.includes('talking'), { deadlineMs: 60_000 });
+    expect((await broker.unbind('instance-a', 'binding-a')).status).toBe(200);
+    const refused = await dockerA.run(['ps']);
+    expect(refused.code).not.toBe(0);
+    expect(refused.stderr).toContain('no live binding');
+    await ended;
+    // B is not concerned.
+    expect((await dockerB.run(['ps'])).code).toBe(0);
+  });
+
+  it('leaves nothing after the deletes', async () => {
+    expect((await broker.remove('instance-a')).status).toBe(200);
+    expect((await broker.remove('instance-b')).status).toBe(200);
+    expect(await residueOf(await broker.site())).toEqual([]);
+    expect((await dockerB.run(['ps'])).code).not.toBe(0);
+    await expect(
+      execute('curl', ['-s', '-m', '3', `http://${ownAddress ?? ''}:${firstPort(a)}/`]),
+    ).rejects.toThrow();
+  });
+});

@@ -1,0 +1,223 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import type { Credentials } from '../../src/core/credentials.ts';
+import { eventually } from './eventually.ts';
+import { forgetSite, processesWith, residueOf } from './residue.ts';
+import { makeStateDirectory } from './vm-cache.ts';
+
+const project = path.join(import.meta.dirname, '..', '..');
+export const serviceId = 'e2e-container-host';
+export const planId = 'e2e-small';
+
+export interface Answer<T = Record<string, unknown>> {
+  readonly status: number;
+  readonly body: T;
+}
+
+/** A broker as an operator runs it: `dist/src/main.js` in a process of its own, with real hosts. */
+export interface BrokerProcess {
+  readonly stateDirectory: string;
+  readonly site: () => Promise<string>;
+  /** Everything that it and its roles have printed so far. */
+  readonly output: () => string;
+  readonly pid: () => number;
+  start(): Promise<void>;
+  /** Ctrl-C. */
+  interrupt(): Promise<void>;
+  /** Ends it and its roles as a power cut would; hosts go on. */
+  kill(): Promise<void>;
+  ask<T = Record<string, unknown>>(method: string, route: string, body?: object): Promise<Answer<T>>;
+  create(instanceId: string, org: string): Promise<Answer>;
+  bind(instanceId: string, bindingId: string): Promise<Answer<{ credentials: Credentials }>>;
+  unbind(instanceId: string, bindingId: string): Promise<Answer>;
+  remove(instanceId: string): Promise<Answer>;
+  /** Ends the broker, destroys what is left of its hosts, and removes its state. */
+  dispose(): Promise<void>;
+}
+
+/** @param offset keeps the ports and networks of test files apart. */
+export async function makeBroker(offset: number): Promise<BrokerProcess> {
+  const state = await makeStateDirectory();
+  const catalog = path.join(state.directory, 'catalog.yaml');
+  const port = 33_000 + offset * 10;
+  const environment = {
+    PATH: process.env['PATH'],
+    BERTH_STATE_DIR: state.directory,
+    BERTH_PORT: String(port),
+    BERTH_GATEWAY_PORT: String(port + 1),
+    BERTH_MGMT_PORT: String(port + 2),
+    BERTH_HOST_NETWORK: `10.${220 + offset}.0.0/24`,
+    BERTH_UID_BASE: String(620_000 + offset * 1000),
+    BERTH_PUBLISHED_PORTS: `${25_000 + offset * 200}-${25_199 + offset * 200}`,
+    BERTH_SYNC_WAIT_MS: '20000',
+    BERTH_CATALOG: catalog,
+  };
+  await writeFile(
+    catalog,
+    JSON.stringify({
+      offerings: [
+        {
+          id: serviceId,
+          name: 'container-host',
+          description: 'A container host',
+          plans: [
+            {
+              id: planId,
+              name: 'small',
+              description: 'The smallest',
+              free: true,
+              host: { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 },
+            },
+          ],
+        },
+      ],
+    }),
+  );
+  let child: ChildProcess | undefined;
+  let output = '';
+  const site = async () => (await readFile(path.join(state.directory, 'site'), 'utf8')).trim();
+
+  async function start(): Promise<void> {
+    const from = output.length;
+    const started = spawn(process.execPath, [path.join(project, 'dist', 'src', 'main.js')], {
+      env: environment,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child = started;
+    for (const stream of [started.stdout, started.stderr]) {
+      stream.setEncoding('utf8').on('data', (text: string) => (output += text));
+    }
+    await eventually(
+      'the broker is ready',
+      () => {
+        if (started.exitCode !== null) throw new Error(`the broker ended: ${output.slice(from)}`);
+        return output.slice(from).includes('Berth is ready.');
+      },
+      { deadlineMs: 900_000, everyMs: 100 },
+    );
+  }
+
+  async function ended(): Promise<void> {
+    const last = child;
+    await eventually('the broker has ended', () => last?.exitCode !== null || last.signalCode !== null, {
+      deadlineMs: 60_000,
+    });
+  }
+
+  /** The roles are the only processes that are started with this main.js and are not children of ours. */
+  const roleProcesses = async () => {
+    const all = await processesWith(path.join(project, 'dist', 'src', 'main.js'));
+    const mine: number[] = [];
+    for (const { pid } of all) {
+      const variables = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
+      if (variables.includes(`BERTH_STATE_DIR=${state.directory}\0`)) mine.push(pid);
+    }
+    return mine;
+  };
+
+  async function ask<T = Record<string, unknown>>(
+    method: string,
+    route: string,
+    body?: object,
+  ): Promise<Answer<T>> {
+    const { broker } = JSON.parse(await readFile(path.join(state.directory, 'credentials.json'), 'utf8')) as {
+      broker: { username: string; password: string };
+    };
+    const response = await fetch(`http://127.0.0.1:${port}${route}`, {
+      method,
+      headers: {
+        Authorization: `Basic ${Buffer.from(`${broker.username}:${broker.password}`).toString('base64')}`,
+        'X-Broker-API-Version': '2.17',
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(60_000),
+    });
+    return { status: response.status, body: (await response.json()) as T };
+  }
+
+  const hints = `service_id=${serviceId}&plan_id=${planId}`;
+  const instance = (id: string) => `/v2/service_instances/${id}`;
+  const binding = (id: string, bindingId: string) => `${instance(id)}/service_bindings/${bindingId}`;
+
+  /** Work that outlasts the request is polled, as a platform does. */
+  async function settled(answer: Answer, route: string): Promise<Answer> {
+    if (answer.status !== 202) return answer;
+    const operation = String(answer.body['operation']);
+    return eventually(
+      'the operation has ended',
+      async () => {
+        const polled = await ask('GET', `${route}/last_operation?operation=${operation}`);
+        return polled.body['state'] === 'in progress' ? undefined : polled;
+      },
+      { deadlineMs: 300_000, everyMs: 250 },
+    );
+  }
+
+  return {
+    stateDirectory: state.directory,
+    site,
+    output: () => output,
+    pid: () => child?.pid ?? 0,
+    start,
+    async interrupt() {
+      child?.kill('SIGINT');
+      await ended();
+    },
+    async kill() {
+      child?.kill('SIGKILL');
+      for (const pid of await roleProcesses()) process.kill(pid, 'SIGKILL');
+      await ended();
+      await eventually('all roles have ended', async () => (await roleProcesses()).length === 0);
+    },
+    ask,
+    create: async (id, org) =>
+      settled(
+        await ask('PUT', `${instance(id)}?accepts_incomplete=true`, {
+          service_id: serviceId,
+          plan_id: planId,
+          organization_guid: org,
+          space_guid: `${org}-space`,
+        }),
+        instance(id),
+      ),
+    bind: (id, bindingId) => ask('PUT', binding(id, bindingId), { service_id: serviceId, plan_id: planId }),
+    unbind: (id, bindingId) => ask('DELETE', `${binding(id, bindingId)}?${hints}`),
+    remove: async (id) =>
+      settled(await ask('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`), instance(id)),
+    async dispose() {
+      if (child !== undefined && child.exitCode === null && child.signalCode === null) {
+        child.kill('SIGINT');
+        await ended();
+      }
+      const name = await site().catch(() => undefined);
+      if (name !== undefined) await destroyHosts(name);
+      await state.remove();
+    },
+  };
+}
+
+/** Also after a test that failed in the middle, nothing stays on the machine. */
+async function destroyHosts(site: string): Promise<void> {
+  const run = (program: string, ...args: string[]) =>
+    promisify(execFile)(program, args).catch(() => undefined);
+  for (const { pid } of await processesWith(`berth-${site}-`)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It has just ended.
+    }
+  }
+  await eventually('every QEMU has ended', async () => (await processesWith(`berth-${site}-`)).length === 0);
+  for (const line of await residueOf(site)) {
+    const link = /^ip: (bh\w+)[@ ]/.exec(line)?.[1];
+    const namespace = /^ip: (berth-\w+-\d+)/.exec(line)?.[1];
+    const group = /^cgroup (\S+)/.exec(line)?.[1];
+    if (link !== undefined) await run('ip', 'link', 'delete', link);
+    if (namespace !== undefined) await run('ip', 'netns', 'delete', namespace);
+    if (group !== undefined) await run('rmdir', group);
+  }
+  await forgetSite(site);
+}

@@ -1,0 +1,72 @@
+import { execFile } from 'node:child_process';
+import { readdir, readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+
+const execute = promisify(execFile);
+const run = async (program: string, ...args: string[]) => (await execute(program, args)).stdout;
+
+/** Lines of a tool's output that hold this text; none where the tool has nothing to tell. */
+async function lines(text: string, program: string, ...args: string[]): Promise<string[]> {
+  const output = await run(program, ...args).catch(() => '');
+  return output
+    .split('\n')
+    .filter((line) => line.includes(text))
+    .map((line) => `${program}: ${line.trim()}`);
+}
+
+/** Processes whose command line holds this text. */
+export async function processesWith(text: string): Promise<{ pid: number; command: string }[]> {
+  const found: { pid: number; command: string }[] = [];
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
+    const command = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    if (command.includes(text)) found.push({ pid: Number(name), command: command.replaceAll('\0', ' ') });
+  }
+  return found;
+}
+
+/**
+ * Whatever of an installation's hosts is on this machine, in words, looked for without its driver: QEMU
+ * processes, namespaces, links, control groups, published ports. Empty where nothing is left.
+ */
+export async function residueOf(site: string): Promise<string[]> {
+  const [processes, namespaces, links, groups, elements] = await Promise.all([
+    processesWith(`berth-${site}-`),
+    lines(`berth-${site}-`, 'ip', 'netns', 'list'),
+    lines(`bh${site}s`, 'ip', '-brief', 'link', 'show'),
+    groupsOf(site),
+    lines('elements', 'nft', 'list', 'map', 'inet', `berth_${site}`, 'ports'),
+  ]);
+  return [
+    ...processes.map(({ pid, command }) => `process ${pid}: ${command.slice(0, 120)}`),
+    ...namespaces,
+    ...links,
+    ...groups,
+    ...elements,
+  ];
+}
+
+async function groupsOf(site: string): Promise<string[]> {
+  const roots = ['/sys/fs/cgroup', ...['memory', 'cpu', 'pids'].map((name) => `/sys/fs/cgroup/${name}`)];
+  const found = await Promise.all(
+    roots.map(async (root) => {
+      const entries = await readdir(`${root}/berth-${site}`, { withFileTypes: true }).catch(() => []);
+      return entries
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => `cgroup ${root}/berth-${site}/${entry.name}`);
+    }),
+  );
+  return found.flat();
+}
+
+/** Takes away what an installation leaves on purpose: its empty table, control groups and /run folder. */
+export async function forgetSite(site: string): Promise<void> {
+  await run('nft', 'delete', 'table', 'inet', `berth_${site}`).catch(() => '');
+  for (const root of [
+    '/sys/fs/cgroup',
+    ...['memory', 'cpu', 'pids'].map((name) => `/sys/fs/cgroup/${name}`),
+  ]) {
+    await run('rmdir', `${root}/berth-${site}`).catch(() => '');
+  }
+  await run('rm', '-rf', `/run/berth-${site}`);
+}
