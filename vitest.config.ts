@@ -1,12 +1,42 @@
 import { defineConfig } from 'vitest/config';
 
+/** Without virtual machines (no root, or not Debian) the rest of the tests still says a lot. */
+const simulated = process.env['BERTH_HYPERVISOR'] === 'simulated';
+
+const common = {
+  // A run that found no test, or an .only left behind, is a failure, never a pass.
+  passWithNoTests: false,
+  allowOnly: false,
+  testTimeout: 30_000,
+  hookTimeout: 120_000,
+};
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    // A run that found no test, or an .only left behind, is a failure, never a pass.
-    passWithNoTests: false,
-    allowOnly: false,
-    testTimeout: 30_000,
-    hookTimeout: 120_000,
+    ...common,
+    projects: [
+      {
+        test: {
+          ...common,
+          name: 'fast',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/**/*.vm.test.ts'],
+        },
+      },
+      ...(simulated
+        ? []
+        : [
+            {
+              test: {
+                ...common,
+                name: 'virtual machines',
+                include: ['test/**/*.vm.test.ts'],
+                // One after the other: two cores emulate one guest at a tolerable speed.
+                fileParallelism: false,
+                sequence: { groupOrder: 1 },
+              },
+            },
+          ]),
+    ],
   },
 });

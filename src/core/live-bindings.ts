@@ -17,7 +17,7 @@ export interface LiveBinding {
 export interface BindingEvents {
   /** The binding may have changed in any way: read it again. */
   changed(bindingId: string): void;
-  /** The connection was lost, and events with it: nothing known is certain until {@link LiveBindings.readAll} returns. */
+  /** The connection was lost, and events with it: nothing known is certain until {@link LiveBindingsSource.readAll} returns. */
   lost(reason: Error): void;
 }
 
@@ -27,10 +27,12 @@ export interface BindingEvents {
  */
 export interface LiveBindingsSource {
   /**
-   * Connects, registers the gateway, and begins to listen.
-   * @throws where Postgres can't be reached; may be called again.
+   * Connects, registers the gateway, and begins to listen. Ends within 15 s, one way or the other.
+   * @throws where Postgres can't be reached; may be called again, after {@link close}.
    */
   open(events: BindingEvents): Promise<void>;
+
+  /** Lets go of the connection, also of one that hangs: whatever was asked over it may stay without an answer. */
   close(): Promise<void>;
 
   /** Every binding that is live now. */
@@ -48,7 +50,10 @@ export interface LiveBindingsSource {
    */
   renewLease(leaseMs: number): Promise<void>;
 
-  /** Tells that everything of this binding's has been refused and cut here since its revocation was heard. */
+  /**
+   * Tells that everything of this binding's has been refused and cut here since its revocation was heard. It
+   * is called for bindings that are not live any more, and may be called again for the same.
+   */
   acknowledge(bindingId: string): Promise<void>;
 
   /** Gives the lease back on an orderly stop, once everything is cut, so that no unbind waits for it. */

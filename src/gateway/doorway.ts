@@ -34,7 +34,7 @@ export function createDoorway(parts: {
   onError: (error: Error) => void;
 }): Doorway {
   const { limits, onDropped } = parts;
-  /** By the client's address and port, in the order in which they came. */
+  /** By name, in the order in which they came. */
   const strangers = new Map<string, Stranger>();
   const byAddress = new Map<string, number>();
   const server = net.createServer(
@@ -116,5 +116,6 @@ export function createDoorway(parts: {
   };
 }
 
-/** Two sockets of one connection, the TLS one and the one below it, have the same name. */
-const nameOf = (socket: net.Socket) => `${socket.remoteAddress ?? ''} ${socket.remotePort ?? ''}`;
+/** Both ends of a connection: the TLS socket and the one below it have the same. */
+const nameOf = (socket: net.Socket) =>
+  [socket.remoteAddress, socket.remotePort, socket.localAddress, socket.localPort].join(' ');

@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 
 /**
  * Passes bytes both ways, as fast as the slower side takes them. An end is passed on as an end, and the
@@ -8,8 +8,8 @@ import type { Socket } from 'node:net';
  * @param onPassed is told the number of bytes that went from the client to the engine, and back.
  */
 export function relay(
-  client: Socket,
-  engine: Socket,
+  client: Duplex,
+  engine: Duplex,
   mayPass: () => boolean,
   onPassed: (up: number, down: number) => void,
 ): void {
@@ -20,7 +20,7 @@ export function relay(
     onPassed(0, bytes);
   });
 
-  function copy(from: Socket, to: Socket, passed: (bytes: number) => void): void {
+  function copy(from: Duplex, to: Duplex, passed: (bytes: number) => void): void {
     from.on('data', (chunk: Buffer) => {
       if (!mayPass()) return;
       passed(chunk.length);

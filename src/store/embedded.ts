@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { chmod, chown, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { connect } from 'node:net';
 import path from 'node:path';
 import { postgresUser, type SystemUser } from './postgres-user.ts';
 
@@ -41,8 +42,6 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const data = path.join(directory, 'data');
   const passwordFile = path.join(directory, 'password');
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  await mkdir(options.socketDirectory, { recursive: true, mode: 0o755 });
-  if (user !== undefined) await chown(options.socketDirectory, user.uid, user.gid);
   const binaries = await readableBinaries(directory);
 
   const run = (program: string, args: readonly string[]) =>
@@ -73,11 +72,10 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 
   async function ensureRunning(): Promise<void> {
-    const running = await run('pg_ctl', ['status', '-D', data]).then(
-      () => true,
-      () => false,
-    );
-    if (running) return;
+    if (await answers(path.join(options.socketDirectory, '.s.PGSQL.5432'))) return;
+    await removeStaleLock(data);
+    await mkdir(options.socketDirectory, { recursive: true, mode: 0o755 });
+    if (user !== undefined) await chown(options.socketDirectory, user.uid, user.gid);
     const settings = [
       `-c listen_addresses=`,
       `-c unix_socket_directories=${options.socketDirectory}`,
@@ -104,6 +102,33 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       await rm(options.socketDirectory, { recursive: true, force: true });
     },
   };
+}
+
+/** Whether something listens on a Unix socket. */
+function answers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(socketPath);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => {
+      resolve(false);
+    });
+  });
+}
+
+/**
+ * Postgres takes any living process with the number in its lock file for a server of its own, which after a
+ * reboot may be anybody. Whether it is one is seen from its command line; that no server is left in shared
+ * memory, Postgres checks itself.
+ */
+async function removeStaleLock(data: string): Promise<void> {
+  const lock = path.join(data, 'postmaster.pid');
+  const pid = (await readFile(lock, 'utf8').catch(() => '')).split('\n')[0] ?? '';
+  if (!/^\d+$/.test(pid)) return;
+  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  if (!command.includes(data)) await rm(lock, { force: true });
 }
 
 /**

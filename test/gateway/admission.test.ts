@@ -170,6 +170,19 @@ describe('a refused client', () => {
     });
   });
 
+  it('that had ended before it was refused does not stay', async () => {
+    const harness = await startGateway(world);
+    const release = harness.source.hold('readBySerial');
+    const client = harness.connect(await world.issue());
+    await until('it is being looked up', () => harness.source.countOf('readBySerial') === 1);
+    client.socket.end();
+    await turns();
+    release();
+    // Well before the time limit of strangers, which is 10 s.
+    await until('it is gone', () => harness.gateway.state().strangers === 0, 5_000);
+    expect(harness.gateway.state().counters.refused.unknown).toBe(1);
+  });
+
   it('that never takes its answer, and sends without end, does not stay for ever either', async () => {
     const harness = await startGateway(world, { limits: { handshakeTimeoutMs: 300 } });
     for (const bound of [await harness.bind(undefined), await harness.bind(await deadAddress())]) {

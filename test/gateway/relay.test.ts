@@ -1,5 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { Duplex } from 'node:stream';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { relay } from '../../src/gateway/relay.ts';
 import { createWorld, type World } from './support/certificates.ts';
 import { createHttpEngine, createStandIn, type StandIn } from './support/engine.ts';
 import { attach, get, startGateway } from './support/harness.ts';
@@ -133,6 +135,40 @@ describe('ends', () => {
     expect(passed()).toBeLessThan(content.length);
     client.socket.resume();
     expect(await client.ended).toBe(content.toString());
+  });
+
+  it('leave the other side its time to take what is left, also when one has closed already', async () => {
+    const taken: string[] = [];
+    let takeOne: () => void = () => undefined;
+    const client = new Duplex({
+      read: () => undefined,
+      write: (chunk: Buffer, _, done) => {
+        takeOne = () => {
+          taken.push(chunk.toString());
+          done();
+        };
+      },
+    });
+    const engine = new Duplex({
+      read: () => undefined,
+      write: (_chunk, _, done) => {
+        done();
+      },
+    });
+    relay(
+      client,
+      engine,
+      () => true,
+      () => undefined,
+    );
+    client.push(null);
+    engine.push('the last word');
+    engine.push(null);
+    await until('the engine has closed', () => engine.closed);
+    expect(client.destroyed).toBe(false);
+    takeOne();
+    await until('the client has closed', () => client.closed);
+    expect(taken).toEqual(['the last word']);
   });
 
   it('in the middle take the other side along: the client', async () => {

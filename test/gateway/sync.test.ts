@@ -56,7 +56,12 @@ describe('at the start', () => {
     source.revoke('revoked');
     await turns();
     expect(source.acknowledged).toEqual([]);
+    const releaseRead = source.hold('read');
     release();
+    await until('it is read again', () => source.countOf('read revoked') === 1);
+    await turns();
+    expect(gateway.state().inSync).toBe(false);
+    releaseRead();
     const { port } = await starting;
     expect(source.acknowledged).toEqual(['revoked']);
     expect(await connect(port, world, revoked).ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 403/);
@@ -263,6 +268,17 @@ describe('a process that was suspended', () => {
     for (const socket of engine.sockets()) socket.write('secret');
     await client.ended;
     expect(client.received()).not.toContain('secret');
+  });
+
+  it('does not mend a lease that has ended by renewing it: what is open is cut, silent as it is', async () => {
+    let ahead = 0;
+    const clock = { monotonic: () => performance.now() + ahead, wall: () => Date.now() + ahead };
+    const harness = await startGateway(world, { clock, leaseMs: day, renewEveryMs: 50 });
+    const bound = await harness.bind(engine.address, { expiresAt: new Date(Date.now() + 10 * day) });
+    const client = await openStream(harness, bound);
+    ahead = 2 * day;
+    await client.ended;
+    expect(harness.gateway.state().counters.cut['lease-lost']).toBe(1);
   });
 
   it('admits nobody', async () => {

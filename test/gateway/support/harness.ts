@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { TcpSocketConnectOpts } from 'node:net';
 import tls from 'node:tls';
 import { onTestFinished } from 'vitest';
 import type { IssuedCertificate } from '../../../src/core/credentials.ts';
@@ -38,7 +39,7 @@ export interface Harness {
   bind(engine: EngineAddress | undefined, change?: Partial<LiveBinding>): Promise<Bound>;
   connect(
     certificate: Pick<IssuedCertificate, 'certificatePem' | 'privateKeyPem'> | undefined,
-    options?: tls.ConnectionOptions,
+    options?: ClientOptions,
   ): Client;
 }
 
@@ -74,6 +75,8 @@ export async function startGateway(
   };
 }
 
+export type ClientOptions = tls.ConnectionOptions & Pick<TcpSocketConnectOpts, 'localAddress'>;
+
 /** A client's connection, with what it has received. */
 export interface Client {
   readonly socket: tls.TLSSocket;
@@ -93,7 +96,7 @@ export function connect(
   port: number,
   world: World,
   certificate: Pick<IssuedCertificate, 'certificatePem' | 'privateKeyPem'> | undefined,
-  more: tls.ConnectionOptions = {},
+  more: ClientOptions = {},
 ): Client {
   const socket = tls.connect({
     ...{ host: '127.0.0.1', port, ca: world.serverAuthority.certificatePem, allowHalfOpen: true },
