@@ -20,6 +20,7 @@ const mayImport = {
   http: ['core'],
   setup: ['core', 'config', 'hypervisors'],
   cli: ['core', 'config', 'hypervisors', 'setup'],
+  demo: ['core', 'config', 'cli'],
 };
 const rooms = Object.keys(mayImport);
 

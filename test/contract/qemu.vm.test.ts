@@ -12,7 +12,7 @@ import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
 import { placeOf } from '../../src/hypervisors/qemu/place.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { silentLogger } from '../support/logger.ts';
-import { forgetSite, residueOf } from '../support/residue.ts';
+import { forgetSite, residueOf } from '../../src/demo/residue.ts';
 import { makeStateDirectory, testImage } from '../support/vm-cache.ts';
 import { describeHypervisor } from './hypervisor.ts';
 

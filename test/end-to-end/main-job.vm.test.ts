@@ -7,10 +7,10 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
-import { busyboxTree, type Docker, dockerFor } from '../support/docker.ts';
+import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
 import { eventually } from '../support/eventually.ts';
-import { makeOutside, type Outside } from '../support/outside.ts';
-import { residueOf } from '../support/residue.ts';
+import { makeOutside, type Outside } from '../../src/demo/outside.ts';
+import { residueOf } from '../../src/demo/residue.ts';
 
 const execute = promisify(execFile);
 const ownAddress = Object.values(networkInterfaces())
@@ -162,32 +162,54 @@ describe('the main job', { timeout: 300_000 }, () => {
     expect(await names(dockerB)).not.toContain('web');
   });
 
-  it("can't be left from inside: neither B's host nor the machine answers", async () => {
-    const { stdout } = await execute('nft', ['list', 'map', 'inet', `berth_${await broker.site()}`, 'ports']);
-    const hostB = new RegExp(`${firstPort(b)}-\\d+ : ([0-9.]+)`).exec(stdout)?.[1] ?? 'not found';
-    expect(hostB).toMatch(/^10\./);
-    const gatewayPort = a.docker_host.split(':').at(-1) ?? '';
-    const inside = (host: string, port: string | number) =>
-      dockerA.run([
+  describe('from inside a host', () => {
+    /** Whether a container on the host's own network can open a connection; nothing is sent. */
+    const reaches = async (docker: Docker, host: string, port: string | number): Promise<boolean> => {
+      const attempt = await docker.run([
         ...['run', '--rm', '--network', 'host', 'busybox:test'],
-        ...['/bin/sh', '-c', `echo | nc -w 3 ${host} ${port}`],
+        ...['/bin/sh', '-c', `echo | nc -w 3 ${host} ${port} >/tmp/answer && echo reached || echo refused`],
       ]);
-    // The probe itself works: it reaches the container that does listen.
-    const address = await dockerA.run(['inspect', '--format', '{{.NetworkSettings.IPAddress}}', 'web']);
-    const control = await inside(address.stdout.trim(), 80);
-    expect(control.code, control.stderr).toBe(0);
-    for (const [host, port] of [
-      [hostB, 2375],
-      [hostB, firstPort(b)],
-      [ownAddress ?? '', firstPort(b)],
-      [ownAddress ?? '', gatewayPort],
-      ['169.254.169.254', 80],
-      // Nor does a container reach its own engine without credentials.
-      ['100.127.255.2', 2375],
-    ] as const) {
-      const attempt = await inside(host, port);
-      expect(attempt.code, `${host}:${port} answered`).not.toBe(0);
-    }
+      expect(attempt.stdout, attempt.stderr).toMatch(/^(reached|refused)\n$/);
+      return attempt.stdout === 'reached\n';
+    };
+
+    it('the internet is reached, and the network of the machine is not', async () => {
+      outside.start('/bin/busybox', 'httpd', '-f', '-p', '8000', '-h', '/usr/share/common-licenses');
+      const { internetAddress, localAddress } = outside;
+      await eventually('the internet is there', async () =>
+        (await outside.run('curl', '-s', '-m', '2', `http://${internetAddress}:8000/BSD`)).includes(
+          'Regents',
+        ),
+      );
+      expect(await reaches(dockerA, internetAddress, 8000)).toBe(true);
+      expect(await reaches(dockerA, localAddress, 8000)).toBe(false);
+    });
+
+    it("neither another tenant's host nor the machine answers", async () => {
+      const { stdout } = await execute('nft', [
+        'list',
+        'map',
+        'inet',
+        `berth_${await broker.site()}`,
+        'ports',
+      ]);
+      const hostB = new RegExp(`${firstPort(b)}-\\d+ : ([0-9.]+)`).exec(stdout)?.[1] ?? 'not found';
+      expect(hostB).toMatch(/^10\./);
+      // The probe itself works: it reaches the container that does listen.
+      const own = await dockerA.run(['inspect', '--format', '{{.NetworkSettings.IPAddress}}', 'web']);
+      expect(await reaches(dockerA, own.stdout.trim(), 80)).toBe(true);
+      for (const [host, port] of [
+        [hostB, 2375],
+        [hostB, firstPort(b)],
+        [ownAddress ?? '', firstPort(b)],
+        [ownAddress ?? '', a.docker_host.split(':').at(-1) ?? ''],
+        ['169.254.169.254', 80],
+        // Nor does a container reach its own engine without credentials.
+        ['100.127.255.2', 2375],
+      ] as const) {
+        expect(await reaches(dockerA, host, port), `${host}:${port}`).toBe(false);
+      }
+    });
   });
 
   it('cuts a running stream before the unbind answers, and refuses from then on', async () => {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { eventually } from './eventually.ts';
-import { forgetSite, processesWith, residueOf } from './residue.ts';
+import { forgetSite, processesWith, residueOf } from '../../src/demo/residue.ts';
 import { makeStateDirectory } from './vm-cache.ts';
 
 const project = path.join(import.meta.dirname, '..', '..');

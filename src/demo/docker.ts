@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { pack } from 'tar-stream';
-import { parseCredentials, writeDirectory } from '../../src/cli/context.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import { parseCredentials, writeDirectory } from '../cli/context.ts';
+import { dockerEnvironment } from '../config/docker.ts';
+import type { Credentials } from '../core/credentials.ts';
 
 export interface Outcome {
   readonly code: number;
@@ -30,8 +31,10 @@ export async function dockerFor(credentials: Credentials): Promise<Docker> {
   const certificates = path.join(directory, 'certificates');
   await writeDirectory(parseCredentials(JSON.stringify(credentials)), certificates, { force: false });
   const env = {
-    PATH: process.env['PATH'],
+    ...dockerEnvironment(),
+    // Nothing of the user's own docker configuration.
     HOME: directory,
+    DOCKER_CONFIG: directory,
     DOCKER_HOST: credentials.docker_host,
     DOCKER_TLS_VERIFY: '1',
     DOCKER_CERT_PATH: certificates,
