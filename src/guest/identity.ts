@@ -1,4 +1,4 @@
-import { createHash, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 
 /** What makes a guest itself and no copy of its template. None of it is kept on the machine. */
 export interface GuestIdentity {
@@ -26,19 +26,23 @@ export function createGuestIdentity(hostId: string): GuestIdentity {
   };
 }
 
-/**
- * A key for the engine in the form that dockerd 20.10 keeps (a JSON Web Key of the libtrust library), and the
- * engine id that it derives from it: the first 240 bits of the SHA-256 of the public key in DER, in base32,
- * in groups of four.
- */
+/** A key for the engine in the form that dockerd 20.10 keeps, a JSON Web Key of the libtrust library; and its id. */
 function createEngineKey(): Pick<GuestIdentity, 'engineId' | 'engineKey'> {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const engineId = engineIdOf(publicKey);
+  const { crv, d, kty, x, y } = privateKey.export({ format: 'jwk' });
+  return { engineId, engineKey: JSON.stringify({ crv, d, kid: engineId, kty, x, y }) };
+}
+
+/**
+ * The id that dockerd 20.10 gives itself from its key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of
+ * the SHA-256 of the public key in DER, in base32, in groups of four.
+ */
+export function engineIdOf(publicKey: KeyObject): string {
   const digest = createHash('sha256')
     .update(publicKey.export({ type: 'spki', format: 'der' }))
     .digest();
-  const engineId = (base32(digest.subarray(0, 30)).match(/.{4}/g) ?? []).join(':');
-  const { crv, d, kty, x, y } = privateKey.export({ format: 'jwk' });
-  return { engineId, engineKey: JSON.stringify({ crv, d, kid: engineId, kty, x, y }) };
+  return (base32(digest.subarray(0, 30)).match(/.{4}/g) ?? []).join(':');
 }
 
 const base32Alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';

@@ -3,7 +3,14 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, statfs } from 'node:fs/p
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
 import { runTool } from '../process.ts';
-import { fileDigest, type GuestImage, type ImageRecord, readImage, writeImageRecord } from './guest-image.ts';
+import {
+  fileDigest,
+  type GuestImage,
+  type ImageRecord,
+  readImage,
+  readImageRecord,
+  writeImageRecord,
+} from './guest-image.ts';
 
 /** How far the build is. */
 export interface BuildProgress {
@@ -20,8 +27,10 @@ export interface ImageOptions {
   readonly recipeDirectory: string;
 }
 
-/** The unpacked tree, its copy in the making and the result. In bytes. */
-const roomNeeded = 4 * 1024 ** 3;
+/** Measured: 1.3 GiB for the unpacked tree, what apt downloads and the result; the rest is for larger packages. */
+const roomNeeded = 2 * 1024 ** 3;
+const remedyForRoom = `make ${inGib(roomNeeded)} of room, or set BERTH_STATE_DIR to another disk.`;
+const resolveTimeoutMs = 10 * 60 * 1000;
 const buildTimeoutMs = 60 * 60 * 1000;
 
 /**
@@ -29,19 +38,26 @@ const buildTimeoutMs = 60 * 60 * 1000;
  * @throws HypervisorError where it is damaged: the message names the file and the remedy.
  */
 export async function findGuestImage(options: ImageOptions): Promise<GuestImage | undefined> {
-  const recipe = await recipeDigest(options.recipeDirectory);
-  const folders = await readdir(options.imagesDirectory).catch(() => []);
+  const { imagesDirectory, recipeDirectory } = options;
+  const recipe = await recipeDigest(recipeDirectory);
+  const names = await readdir(imagesDirectory).catch(() => []);
+  const folders = names
+    .filter((name) => /^[0-9a-f]{64}$/.test(name))
+    .map((name) => path.join(imagesDirectory, name));
   const images = await Promise.all(
-    folders
-      .filter((name) => /^[0-9a-f]{64}$/.test(name))
-      .map((name) => readImage(path.join(options.imagesDirectory, name))),
+    folders.map(async (folder) => ({ folder, record: await readImageRecord(folder) })),
   );
-  return images
-    .filter((image) => image.record.recipe === recipe)
-    .sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt))[0]?.image;
+  const newest = images
+    .filter(({ record }) => record.recipe === recipe)
+    .sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt))[0];
+  return newest && (await readImage(newest.folder));
 }
 
-/** The image of this recipe: the one that is there, or else a new one. Needs root and Debian's packages to build. */
+/**
+ * The image of this recipe: the one that is there, which needs neither network nor root, or else a new one.
+ * A newer version of a Debian package gets into it by {@link buildGuestImage} only, since a new image makes
+ * every template anew.
+ */
 export async function ensureGuestImage(
   options: ImageOptions,
   report: (progress: BuildProgress) => void,
@@ -51,8 +67,8 @@ export async function ensureGuestImage(
 }
 
 /**
- * Builds the image anew, with the packages as Debian has them now. The result is named by the digest of the
- * recipe and all package versions: where nothing has changed, it is the image that was there before.
+ * The image of this recipe with the packages as Debian has them now: built, or the one that is there where
+ * neither has changed. Needs root and Debian's tools (setup/debian-packages.txt).
  * @throws HypervisorError with what the build printed; nothing is left behind then.
  */
 export async function buildGuestImage(
@@ -61,12 +77,24 @@ export async function buildGuestImage(
   signal: AbortSignal,
 ): Promise<GuestImage> {
   const { imagesDirectory, recipeDirectory } = options;
+  if (process.getuid?.() !== 0) throw new HypervisorError('Only root can build the guest image.');
   await mkdir(imagesDirectory, { recursive: true, mode: 0o755 });
-  await requireRoom(imagesDirectory);
   await removeAbandonedBuilds(imagesDirectory);
+  await requireRoom(imagesDirectory);
   const work = await mkdtemp(path.join(imagesDirectory, `build-${process.pid}-`));
   try {
-    await runTool(path.join(recipeDirectory, 'build'), [work], {
+    const recipe = await recipeDigest(recipeDirectory);
+    report({ step: 'Asking for the newest Debian packages', percent: 0 });
+    const versions = path.join(work, 'versions');
+    await mkdir(versions);
+    const packages = await runRecipe(options, 'packages', versions, { timeoutMs: resolveTimeoutMs, signal });
+    const digest = createHash('sha256').update(`${recipe}\n${packages}`).digest('hex');
+    const target = path.join(imagesDirectory, digest);
+    if ((await readdir(imagesDirectory)).includes(digest)) return await readImage(target);
+
+    const scrap = path.join(work, 'image');
+    await mkdir(scrap);
+    await runRecipe(options, 'image', scrap, {
       timeoutMs: buildTimeoutMs,
       signal,
       onLine: (line) => {
@@ -74,40 +102,76 @@ export async function buildGuestImage(
         if (step !== '') report({ step, percent: Number(percent) });
       },
     });
-    return await publish(path.join(work, 'out'), options);
+    const out = path.join(scrap, 'out');
+    requireOnly(packages, await readFile(path.join(out, 'packages'), 'utf8'));
+    await writeRecord(out, digest, recipe);
+    await moveIntoPlace(out, target);
+    return await readImage(target);
+  } catch (cause) {
+    if (!(cause instanceof Error && /no space left on device/i.test(cause.message))) throw cause;
+    throw new HypervisorError(
+      `The disk of ${imagesDirectory} became full while the guest image was built: ${remedyForRoom}`,
+      { cause },
+    );
   } finally {
     await rm(work, { recursive: true, force: true });
   }
 }
 
-async function publish(out: string, options: ImageOptions): Promise<GuestImage> {
-  const packages = await readFile(path.join(out, 'packages'), 'utf8');
-  const recipe = await recipeDigest(options.recipeDirectory);
-  const digest = createHash('sha256').update(`${recipe}\n${packages}`).digest('hex');
-  const verity = (await readFile(path.join(out, 'verity'), 'utf8')).trim();
-  await rm(path.join(out, 'verity'));
+/**
+ * Runs the recipe in a mount and process namespace of its own: whatever it has mounted or started in the
+ * guest's tree ends with it, also where it is killed.
+ */
+function runRecipe(
+  options: ImageOptions,
+  command: 'packages' | 'image',
+  work: string,
+  limits: Parameters<typeof runTool>[2],
+): Promise<string> {
+  const namespace = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
+  const recipe = path.join(options.recipeDirectory, 'build');
+  return runTool('unshare', [...namespace, 'bash', recipe, command, work], limits);
+}
+
+/** The image is named by what was to go into it, so nothing else may be in it. */
+function requireOnly(expected: string, actual: string): void {
+  const allowed = new Set(expected.split('\n'));
+  const others = actual.split('\n').filter((line) => !allowed.has(line));
+  if (others.length > 0) {
+    throw new HypervisorError(
+      `Debian's archive changed while the guest image was built (now ${others.slice(0, 5).join(', ')}): start again.`,
+    );
+  }
+}
+
+async function writeRecord(out: string, digest: string, recipe: string): Promise<void> {
+  const verityFile = path.join(out, 'verity');
   const record: ImageRecord = {
     digest,
     recipe,
     builtAt: new Date().toISOString(),
-    verity,
+    verity: (await readFile(verityFile, 'utf8')).trim(),
     files: {
       vmlinuz: await fileDigest(path.join(out, 'vmlinuz')),
       initrd: await fileDigest(path.join(out, 'initrd')),
       rootfs: await fileDigest(path.join(out, 'rootfs')),
     },
   };
+  await rm(verityFile);
   await writeImageRecord(out, record);
-  const target = path.join(options.imagesDirectory, digest);
-  // The packages are as they were: the image in use stays as it is, and its templates with it.
-  await rename(out, target).catch((error: unknown) => {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
-  });
-  return (await readImage(target)).image;
 }
 
-/** SHA-256 over the recipe's files: their paths, modes and contents. */
+/** Where another builder was faster its image stays: it is the same, and may be in use. */
+async function moveIntoPlace(out: string, target: string): Promise<void> {
+  try {
+    await rename(out, target);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+  }
+}
+
+/** SHA-256 over the recipe's files: their paths and contents. */
 async function recipeDigest(directory: string): Promise<string> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });
   const files = entries
@@ -125,9 +189,13 @@ async function requireRoom(directory: string): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
   if (bavail * bsize < roomNeeded) {
     throw new HypervisorError(
-      `The guest image needs ${roomNeeded / 1024 ** 3} GiB to be built, and ${directory} has ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB: make room, or set BERTH_STATE_DIR to another disk.`,
+      `The disk of ${directory} has ${inGib(bavail * bsize)} left, too little to build the guest image: ${remedyForRoom}`,
     );
   }
+}
+
+function inGib(bytes: number): string {
+  return `${(bytes / 1024 ** 3).toFixed(1)} GiB`;
 }
 
 /** What a killed builder has left; the folder's name holds the builder's process id. */
@@ -143,7 +211,7 @@ function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }

@@ -40,40 +40,50 @@ export async function writeImageRecord(directory: string, record: ImageRecord): 
 }
 
 /**
- * Reads an image and holds its files against their digests (about half a second).
+ * What an image was made of.
+ * @throws HypervisorError which names the folder and the remedy where that is not on record.
+ */
+export async function readImageRecord(directory: string): Promise<ImageRecord> {
+  try {
+    return JSON.parse(await readFile(path.join(directory, recordName), 'utf8')) as ImageRecord;
+  } catch (cause) {
+    throw new HypervisorError(
+      `The guest image has no readable ${path.join(directory, recordName)}. ${remedyFor(directory)}`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * Reads an image and holds its files against their digests (a quarter of a second).
  * @throws HypervisorError which names the file that is missing or altered, and the remedy.
  */
-export async function readImage(directory: string): Promise<{ image: GuestImage; record: ImageRecord }> {
-  const remedy = `Remove ${directory} and start again: the image is then built anew.`;
-  let record: ImageRecord;
-  try {
-    record = JSON.parse(await readFile(path.join(directory, recordName), 'utf8')) as ImageRecord;
-  } catch (cause) {
-    throw new HypervisorError(`The guest image has no readable ${recordName}. ${remedy}`, { cause });
-  }
+export async function readImage(directory: string): Promise<GuestImage> {
+  const record = await readImageRecord(directory);
   let bytes = 0;
   for (const [name, digest] of Object.entries<string>(record.files)) {
     const file = path.join(directory, name);
     const actual = await fileDigest(file).catch((cause: unknown) => {
-      throw new HypervisorError(`The guest image lacks ${file}. ${remedy}`, { cause });
+      throw new HypervisorError(`The guest image lacks ${file}. ${remedyFor(directory)}`, { cause });
     });
     if (actual !== digest) {
       throw new HypervisorError(
-        `The guest image is damaged: ${file} has the digest ${actual}, not ${digest}. ${remedy}`,
+        `The guest image is damaged: ${file} has the digest ${actual}, not ${digest}. ${remedyFor(directory)}`,
       );
     }
     bytes += (await stat(file)).size;
   }
-  const image = {
+  return {
     digest: record.digest,
     directory,
     kernel: path.join(directory, 'vmlinuz'),
     initrd: path.join(directory, 'initrd'),
     rootfs: path.join(directory, 'rootfs'),
-    // No console: a flood of kernel messages reaches nobody's disk. panic=1 with -no-reboot ends QEMU.
     commandLine: [
       'quiet',
+      // No console: a flood of messages reaches nobody's disk. See image/README.md for how to watch a boot.
       'console=null',
+      // With QEMU's -no-reboot a panic, of which an altered image is one cause, ends the machine.
       'panic=1',
       'net.ifnames=0',
       'systemd.unified_cgroup_hierarchy=1',
@@ -81,7 +91,10 @@ export async function readImage(directory: string): Promise<{ image: GuestImage;
     ].join(' '),
     bytes,
   };
-  return { image, record };
+}
+
+function remedyFor(directory: string): string {
+  return `Remove ${directory} and start again: the image is then built anew.`;
 }
 
 /** SHA-256 of a file, lower-case hexadecimal. */

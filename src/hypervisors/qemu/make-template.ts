@@ -5,7 +5,7 @@ import { HypervisorError, type TemplatePlan } from '../../core/hypervisor.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import type { Cgroups } from './cgroup.ts';
 import { createOverlay, ensureBaseDisk } from './disks.ts';
-import { askEngine, engineAnswers } from './engine.ts';
+import { engineAnswers } from './engine.ts';
 import { fileDigest } from './guest-image.ts';
 import type { Machines } from './machine.ts';
 import type { HostNetwork } from './network.ts';
@@ -50,6 +50,7 @@ export async function makeTemplate(
   signal: AbortSignal,
 ): Promise<void> {
   const { options, network, machines, cgroups } = parts;
+  signal.throwIfAborted();
   const { shape } = plan;
   const place = templatePlace(options);
   await removeTemplateMachine(parts);
@@ -81,7 +82,7 @@ export async function makeTemplate(
         await delay(pollMs);
       }
     };
-    await until("the guest's agent", async () => (await agent.uptime(1_000)) !== undefined);
+    await until("the guest's agent", async () => (await agent.status(1_000)) !== undefined);
     await network.connect(place, noPorts, { kind: 'none' });
     report('starting the Docker engine');
     await until('the Docker engine', () => engineAnswers(engine, 5_000));
@@ -89,13 +90,11 @@ export async function makeTemplate(
       signal.throwIfAborted();
       report(`warming up the engine: ${step}`);
     });
-    const info = await askEngine(engine, 'GET', '/info', { timeoutMs: 60_000 });
-    const { ID: engineId } = JSON.parse(info.body.toString('utf8')) as { ID: string };
     signal.throwIfAborted();
 
     report('freezing');
     await network.disconnect(place, noPorts);
-    if (!(await agent.freeze(engineId, 120_000))) throw new HypervisorError("the guest's agent went silent");
+    if (!(await agent.freeze(120_000))) throw new HypervisorError("the guest's agent went silent");
     await machines.freeze(place, file('device-state'));
     while ((await cgroups.processes(place.id)).length > 0) await delay(pollMs);
 

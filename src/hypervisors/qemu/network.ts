@@ -5,21 +5,12 @@ import { guestLink } from '../../guest/link.ts';
 import { runTool } from '../process.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap, uplink, vethPrefix } from './place.ts';
-import {
-  closedHostRules,
-  machineRules,
-  openHostRules,
-  publishPorts,
-  removeMachineRules,
-  unpublishPorts,
-} from './rules.ts';
+import { closedHostRules, machineRules, openHostRules, publishPorts, unpublishPorts } from './rules.ts';
 
 /** The network of this machine and of each host on it. Everything is safe to repeat. */
 export interface HostNetwork {
   /** Lays down this installation's own table; hosts that run notice nothing. */
   open(): Promise<void>;
-  /** Takes the table away again, once no host is left. */
-  remove(): Promise<void>;
   /** Makes a host's namespace, with its two links; nothing passes through it. */
   make(place: Place): Promise<void>;
   /** Lets through what the host may send and receive. */
@@ -43,10 +34,6 @@ export function createHostNetwork(
       // Guests' packets pass through this machine. It is the one setting of the machine that is changed.
       await writeFile('/proc/sys/net/ipv4/ip_forward', '1\n');
       await onMachine(machineRules(site, hostNetwork, gatewayUid));
-    },
-
-    async remove() {
-      await onMachine(removeMachineRules(site));
     },
 
     async make(place) {

@@ -72,7 +72,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
 
   /** Gives the host an untouched disk: over the template's where there is one, else over an empty one. */
   async function newDisk(at: Place, record: HostRecord): Promise<HostRecord> {
-    const template = await templates.load(templates.key(record.shape));
+    const template = await templates.load(templates.key(record.planName, record.shape));
     const base = await ensureBaseDisk(stateDirectory, record.shape.diskGib);
     const fresh = { ...record, image: image.digest, template: template?.key, diskIsUsed: false };
     // On record before the disk is: a template that is in use is not removed.
@@ -174,7 +174,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
     },
 
     async makeTemplate(plan, report, signal) {
-      const key = templates.key(plan.shape);
+      const key = templates.key(plan.planName, plan.shape);
       keys.set(plan.planName, key);
       if (await templates.has(key)) return;
       await makeTemplate(templateParts, plan, { key, directory: templates.directory(key) }, report, signal);

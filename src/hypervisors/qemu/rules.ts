@@ -39,6 +39,9 @@ export const machineTable = (site: string) => `berth_${site}`;
 export function machineRules(site: string, hostNetwork: string, gatewayUid: number): string {
   const table = `inet ${machineTable(site)}`;
   const hosts = `"${vethPrefix(site)}*"`;
+  // The address of a host that has gone leads nowhere: without this, by the machine's default route, to somebody
+  // else who has that address.
+  const elsewhere = `ip daddr ${hostNetwork} oifname != "lo" oifname != ${hosts} counter reject`;
   const chains = ['prerouting', 'output_nat', 'postrouting', 'input', 'forward', 'output'];
   return `
 add table ${table}
@@ -71,17 +74,14 @@ table ${table} {
     oifname ${hosts} ct state established,related accept
     oifname ${hosts} ct status dnat accept
     oifname ${hosts} counter drop
+    ${elsewhere}
   }
   chain output {
+    ${elsewhere}
     oifname ${hosts} tcp dport ${enginePort} meta skuid != { 0, ${gatewayUid} } counter reject with tcp reset
   }
 }
 `;
-}
-
-export function removeMachineRules(site: string): string {
-  const table = `inet ${machineTable(site)}`;
-  return `add table ${table}\ndelete table ${table}\n`;
 }
 
 /** Leads a block of published ports to a host. Safe to repeat. */

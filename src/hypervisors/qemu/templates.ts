@@ -37,7 +37,7 @@ export interface LoadedTemplate {
 /** The templates on disk, and those of them that are in memory. */
 export interface TemplateStore {
   /** Names the template of a plan by everything that it is made from. */
-  key(shape: HostShape): string;
+  key(planName: string, shape: HostShape): string;
   directory(key: string): string;
   /** Whether the template is on disk, and not known to be damaged. */
   has(key: string): Promise<boolean>;
@@ -112,9 +112,10 @@ export function createTemplateStore(
   return {
     directory,
     load,
-    key(shape) {
+    key(planName, shape) {
       const parts = {
         recipeVersion,
+        planName,
         image: image.digest,
         commandLine: image.commandLine,
         qemuVersion,

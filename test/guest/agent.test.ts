@@ -1,0 +1,216 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { HypervisorError } from '../../src/core/hypervisor.ts';
+import { createGuestAgent } from '../../src/guest/agent.ts';
+import { createGuestIdentity } from '../../src/guest/identity.ts';
+
+/** Long enough that only a test that hangs reaches it. */
+const patience = 20_000;
+/** For calls that are to end by their own deadline. */
+const shortly = 150;
+
+const bootId = '6f1c2c34-0c6f-4d0e-9f0a-1d2f3a4b5c6d';
+const hex = (text: string) => Buffer.from(text).toString('hex');
+const pairs = (fields: Record<string, string>) =>
+  Object.entries(fields).map(([name, value]) => `${name}=${hex(value)}`);
+const statusFields = { boot_id: bootId, identified: '1', uptime: '12.34' };
+
+let folder: string;
+let socketPath: string;
+let server: Server | undefined;
+/** Lines that the peer was sent, without the empty ones. */
+let heard: string[];
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'berth-agent-'));
+  socketPath = path.join(folder, 'agent');
+  heard = [];
+});
+
+afterEach(async () => {
+  await new Promise<void>((resolve) =>
+    server === undefined
+      ? resolve()
+      : server.close(() => {
+          resolve();
+        }),
+  );
+  server = undefined;
+  await rm(folder, { recursive: true });
+});
+
+/** A peer in the agent's place: told each line that comes, and the caller's id in it. */
+async function peer(onLine: (socket: Socket, id: string, verb: string, line: string) => void): Promise<void> {
+  server = createServer((socket) => {
+    let received = '';
+    socket.on('error', () => undefined);
+    socket.on('data', (chunk) => {
+      const lines = (received + chunk.toString()).split('\n');
+      received = lines.pop() ?? '';
+      for (const line of lines.filter((candidate) => candidate !== '')) {
+        heard.push(line);
+        const [id = '', verb = ''] = line.split(' ');
+        onLine(socket, id, verb, line);
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server?.listen(socketPath, resolve));
+}
+
+const answering = (fields: Record<string, string>) =>
+  peer((socket, id) => socket.write(`\n${[id, 'ok', ...pairs(fields)].join(' ')}\n`));
+
+describe('a guest agent that answers', () => {
+  it('says what the guest says of itself', async () => {
+    await answering(statusFields);
+    expect(await createGuestAgent(socketPath).status(patience)).toEqual({
+      uptimeSeconds: 12.34,
+      bootId,
+      identified: true,
+    });
+  });
+
+  it('is sent all of an identity, and the time of this moment', async () => {
+    await answering({});
+    const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
+    const before = Date.now();
+    expect(await createGuestAgent(socketPath).identify(identity, patience)).toBe(true);
+    const after = Date.now();
+    const [, verb, ...words] = heard[0]?.split(' ') ?? [];
+    expect(verb).toBe('identify');
+    const sent = new Map(
+      words.map((word) => {
+        const [name = '', value = ''] = word.split('=');
+        return [name, Buffer.from(value, 'hex')];
+      }),
+    );
+    expect(sent.get('entropy')).toEqual(identity.entropy);
+    expect(sent.get('hostname')?.toString()).toBe(identity.hostname);
+    expect(sent.get('machine_id')?.toString()).toBe(identity.machineId);
+    expect(sent.get('boot_id')?.toString()).toBe(identity.bootId);
+    expect(sent.get('engine_id')?.toString()).toBe(identity.engineId);
+    expect(sent.get('engine_key')?.toString()).toBe(identity.engineKey);
+    const clock = sent.get('clock')?.toString() ?? '';
+    expect(clock).toMatch(/^\d+\.\d{9}$/);
+    expect(Number(clock) * 1000).toBeGreaterThanOrEqual(before - 1);
+    expect(Number(clock) * 1000).toBeLessThanOrEqual(after + 1);
+  });
+
+  it('is asked to freeze, grow and power off by these words', async () => {
+    await answering({});
+    const agent = createGuestAgent(socketPath);
+    expect(await agent.freeze(patience)).toBe(true);
+    expect(await agent.grow(patience)).toBe(true);
+    expect(await agent.powerOff(patience)).toBe(true);
+    expect(heard.map((line) => line.split(' ').slice(1).join(' '))).toEqual(['freeze', 'grow', 'poweroff']);
+  });
+
+  it('is heard when its answer comes in pieces', async () => {
+    await peer((socket, id) => {
+      const answer = `\n${[id, 'ok', ...pairs(statusFields)].join(' ')}\n`;
+      socket.write(answer.slice(0, 20), () => setImmediate(() => socket.write(answer.slice(20))));
+    });
+    expect(await createGuestAgent(socketPath).status(patience)).toMatchObject({ uptimeSeconds: 12.34 });
+  });
+
+  it('is understood after half an answer, and a whole one, to somebody else', async () => {
+    await peer((socket, id) => {
+      const others = `0123 ok ${pairs({ ...statusFields, uptime: '99' }).join(' ')}`;
+      const own = [id, 'ok', ...pairs(statusFields)].join(' ');
+      socket.write(`${others.slice(9)}\n${others}\n4567 ok upti\n${own}\n`);
+    });
+    expect(await createGuestAgent(socketPath).status(patience)).toMatchObject({ uptimeSeconds: 12.34 });
+  });
+
+  it('hears a whole request although an earlier caller was cut off in the middle of one', async () => {
+    await answering(statusFields);
+    let received = '';
+    server?.on('connection', (socket: Socket) =>
+      socket.on('data', (chunk) => {
+        received += chunk.toString();
+      }),
+    );
+    await createGuestAgent(socketPath).status(patience);
+    expect(received).toMatch(/^\n[0-9a-f]{24} status\n$/);
+  });
+
+  it('is never asked twice under one id', async () => {
+    await answering(statusFields);
+    const agent = createGuestAgent(socketPath);
+    await Promise.all(Array.from({ length: 20 }, () => agent.status(patience)));
+    expect(new Set(heard.map((line) => line.split(' ')[0])).size).toBe(20);
+  });
+});
+
+describe('a guest agent that refuses', () => {
+  it('is quoted', async () => {
+    await peer((socket, id) =>
+      socket.write(`${id} error ${pairs({ message: 'FITRIM: no\u0007 disk' }).join(' ')}\n`),
+    );
+    const refusal = createGuestAgent(socketPath).freeze(patience);
+    await expect(refusal).rejects.toThrow(HypervisorError);
+    await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no? disk");
+  });
+
+  it('is quoted in at most 500 characters', async () => {
+    await peer((socket, id) => socket.write(`${id} error message=${hex('x'.repeat(5000))}\n`));
+    const message = await createGuestAgent(socketPath).grow(patience).catch(String);
+    expect(message).toMatch(/x{400}/);
+    expect(String(message).length).toBeLessThan(600);
+  });
+});
+
+describe('nobody there', () => {
+  it.each([
+    ['there is no socket', async () => Promise.resolve()],
+    ['the guest is silent', () => peer(() => undefined)],
+    ['the machine ends', () => peer((socket) => socket.destroy())],
+    ['only others are answered', () => peer((socket) => socket.write('abc ok\n'))],
+  ])('%s: undefined, and no error', async (_, begin) => {
+    await begin();
+    const agent = createGuestAgent(socketPath);
+    expect(await agent.status(shortly)).toBeUndefined();
+    expect(await agent.freeze(shortly)).toBe(false);
+  });
+});
+
+describe('a tenant in the agent’s place', () => {
+  it('can’t fill the memory with an answer that has no end', async () => {
+    let sent = 0;
+    await peer((socket) => {
+      const pour = () => {
+        while (socket.writable && sent < 64 * 1024 * 1024) {
+          sent += 65536;
+          if (!socket.write('a'.repeat(65536))) {
+            socket.once('drain', pour);
+            return;
+          }
+        }
+      };
+      pour();
+    });
+    await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(
+      /answer of more than 16384 bytes/,
+    );
+    expect(sent).toBeLessThan(64 * 1024 * 1024);
+  });
+
+  it('can’t give a whole answer that is too long', async () => {
+    await peer((socket, id) => socket.write(`${id} ok boot_id=${'61'.repeat(10_000)}\n`));
+    await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(
+      /answer of more than 16384 bytes/,
+    );
+  });
+
+  it.each([
+    ['no fields', {}],
+    ['an uptime that is no number', { ...statusFields, uptime: 'soon' }],
+    ['a boot id that is none', { ...statusFields, boot_id: '../../etc/passwd' }],
+  ])('can’t pass off nonsense as a status: %s', async (_, fields) => {
+    await answering(fields);
+    await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(HypervisorError);
+  });
+});

@@ -1,0 +1,59 @@
+import { createPrivateKey, createPublicKey, type JsonWebKey } from 'node:crypto';
+import { describe, expect, it } from 'vitest';
+import { createGuestIdentity, engineIdOf } from '../../src/guest/identity.ts';
+
+const hostId = '0f8fad5b-d9cb-469f-a165-70867728950e';
+
+describe('a guest identity', () => {
+  it('keeps hostname and machine-id for a host, and makes all else anew', () => {
+    const one = createGuestIdentity(hostId);
+    const other = createGuestIdentity(hostId);
+    expect(one.hostname).toBe('berth-0f8fad5b');
+    expect(other.hostname).toBe(one.hostname);
+    expect(other.machineId).toBe(one.machineId);
+    for (const name of ['bootId', 'engineId', 'engineKey'] as const) expect(other[name]).not.toBe(one[name]);
+    expect(other.entropy.equals(one.entropy)).toBe(false);
+  });
+
+  it('shares nothing with another host', () => {
+    const one = createGuestIdentity(hostId);
+    const other = createGuestIdentity('7c9e6679-7425-40de-944b-e07fc1f90ae7');
+    for (const name of ['hostname', 'machineId', 'bootId', 'engineId', 'engineKey'] as const) {
+      expect(other[name]).not.toBe(one[name]);
+    }
+  });
+
+  it('has the forms that the kernel, systemd and dockerd read', () => {
+    const { machineId, bootId, entropy, engineId } = createGuestIdentity(hostId);
+    // machine-id(5)
+    expect(machineId).toMatch(/^[0-9a-f]{32}$/);
+    expect(machineId).not.toBe(hostId.replaceAll('-', ''));
+    expect(bootId).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+    // At least what the kernel's generator holds.
+    expect(entropy.length).toBeGreaterThanOrEqual(64);
+    expect(engineId).toMatch(/^([A-Z2-7]{4}:){11}[A-Z2-7]{4}$/);
+  });
+
+  it('has an engine key that goes with the engine id', () => {
+    const { engineId, engineKey } = createGuestIdentity(hostId);
+    const key = JSON.parse(engineKey) as JsonWebKey & { d: string };
+    expect(key).toMatchObject({ crv: 'P-256', kty: 'EC', kid: engineId });
+    const privateKey = createPrivateKey({ key, format: 'jwk' });
+    expect(engineIdOf(createPublicKey(privateKey))).toBe(engineId);
+  });
+});
+
+describe('an engine id', () => {
+  it('is the one that dockerd 20.10 made of its own key', () => {
+    // From a guest that is no more; only the public half.
+    const key = {
+      crv: 'P-256',
+      kty: 'EC',
+      x: 'WGqyo_e4BzCIHYKYirYbHp-0gyO-6x5KZBU6ySjWHx4',
+      y: 'M0UIXNjb9Nt0CQX2iU4Kq3hSCHS2IIEFoZoOdyrL0KA',
+    };
+    expect(engineIdOf(createPublicKey({ key, format: 'jwk' }))).toBe(
+      'TVUN:5TZN:BQAP:PFSH:Y2IA:KH35:ICT6:P5MY:GYSR:SB72:VWHA:SVQU',
+    );
+  });
+});
