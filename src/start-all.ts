@@ -72,7 +72,7 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
       });
       try {
         // The first plan's template is worth waiting for; the worker makes the others behind the tenants' work.
-        const plan = allPlans(catalog)[0];
+        const plan = allPlans(catalog).find(({ fromTemplate }) => fromTemplate);
         if (plan !== undefined && !(await hypervisor.hasTemplate(plan.name))) {
           await hypervisor.makeTemplate(
             { planName: plan.name, shape: plan.shape },

@@ -23,8 +23,11 @@ export interface Platform {
   readonly offering: { readonly serviceId: string; readonly planId: string; readonly planName: string };
   /** How the broker says that it is. */
   readonly simulated: boolean;
-  create(instanceId: string, org: string): Promise<void>;
-  bind(instanceId: string, bindingId: string): Promise<Credentials>;
+  /** @param planId the first plan of the catalog where it is left out. */
+  create(instanceId: string, org: string, planId?: string): Promise<void>;
+  bind(instanceId: string, bindingId: string, planId?: string): Promise<Credentials>;
+  /** What last_operation says just now. */
+  progress(instanceId: string): Promise<string>;
   unbind(instanceId: string, bindingId: string): Promise<void>;
   remove(instanceId: string): Promise<void>;
   hosts(): Promise<readonly { instance: string; host: string; engine?: string; publishedPorts: string }[]>;
@@ -106,14 +109,19 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
   return {
     offering: { serviceId: service.id, planId: plan.id, planName: plan.name },
     simulated: health.body['simulated'] === true,
-    async create(id, org) {
-      const body = { ...ids, organization_guid: org, space_guid: `${org}-space` };
+    async create(id, org, planId = plan.id) {
+      const body = { ...ids, plan_id: planId, organization_guid: org, space_guid: `${org}-space` };
       const answer = await osb('PUT', `${instance(id)}?accepts_incomplete=true`, body);
       await settle(expectStatus(answer, 201, 202), instance(id));
     },
-    async bind(id, bindingId) {
-      const answer = expectStatus(await osb('PUT', binding(id, bindingId), ids), 201);
+    async bind(id, bindingId, planId = plan.id) {
+      const body = { ...ids, plan_id: planId };
+      const answer = expectStatus(await osb('PUT', binding(id, bindingId), body), 201);
       return answer.body['credentials'] as Credentials;
+    },
+    async progress(id) {
+      const answer = expectStatus(await osb('GET', `${instance(id)}/last_operation`), 200);
+      return String(answer.body['description']);
     },
     async unbind(id, bindingId) {
       expectStatus(await osb('DELETE', `${binding(id, bindingId)}?${hints}`), 200);

@@ -100,7 +100,7 @@ async function makeTemplates(
   leave: AbortSignal,
 ): Promise<void> {
   const isAborted = () => leave.aborted;
-  for (const plan of allPlans(catalog)) {
+  for (const plan of allPlans(catalog).filter(({ fromTemplate }) => fromTemplate)) {
     if (isAborted()) return;
     try {
       await hypervisor.makeTemplate(

@@ -31,13 +31,14 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  await new Promise<void>((resolve) =>
-    server === undefined
-      ? resolve()
-      : server.close(() => {
-          resolve();
-        }),
-  );
+  await new Promise<void>((resolve) => {
+    if (server === undefined) resolve();
+    else {
+      server.close(() => {
+        resolve();
+      });
+    }
+  });
   server = undefined;
   await rm(folder, { recursive: true });
 });

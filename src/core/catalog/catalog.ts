@@ -13,6 +13,8 @@ export interface Plan {
   readonly publishedPorts: number;
   /** The most that a host of this plan may reach; a parameter can only narrow it. */
   readonly egress: Egress;
+  /** Whether hosts are restored from a template; else each one boots cold. */
+  readonly fromTemplate: boolean;
   /** How long a binding's certificate is valid, in days. */
   readonly bindingValidDays: number;
 }

@@ -26,6 +26,7 @@ interface PlanEntry {
   free: boolean;
   metadata?: JsonObject;
   host: { vcpus: number; memory_mib: number; disk_gib: number; published_ports: number };
+  template?: 'restore' | 'never';
   egress?: 'internet' | 'none' | string[];
   bindings?: { valid_days: number };
 }
@@ -80,6 +81,7 @@ const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile
                     published_ports: { type: 'integer', minimum: 0, maximum: 1000 },
                   },
                 },
+                template: { enum: ['restore', 'never'] },
                 egress: {
                   anyOf: [
                     { enum: ['internet', 'none'] },
@@ -157,6 +159,7 @@ function toCatalog(file: CatalogFile): Catalog {
         },
         publishedPorts: plan.host.published_ports,
         egress: toEgress(plan.egress),
+        fromTemplate: plan.template !== 'never',
         bindingValidDays: plan.bindings?.valid_days ?? 365,
       })),
     })),

@@ -1,0 +1,98 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { readSettings, type Settings } from '../config/settings.ts';
+
+/** A broker of the bench's own, so that nothing else is measured and nothing of the operator's is touched. */
+export interface BenchBroker {
+  readonly settings: Settings;
+  stop(): Promise<void>;
+}
+
+/** Kept from run to run: the guest image and templates take minutes to make. */
+const kept = ['images', 'templates', 'disks'];
+const startTimeoutMs = 20 * 60 * 1000;
+
+/**
+ * Starts a broker with this catalog, beside whatever else runs.
+ * @param cacheDirectory where guest image and templates are kept.
+ * @param progress is told what it says while it starts.
+ */
+export async function startBroker(
+  catalog: object,
+  cacheDirectory: string,
+  progress: (line: string) => void,
+): Promise<BenchBroker> {
+  const stateDirectory = await mkdtemp('/var/tmp/berth-bench-');
+  await chmod(stateDirectory, 0o755);
+  for (const name of kept) {
+    await mkdir(path.join(cacheDirectory, name), { recursive: true, mode: 0o755 });
+    await symlink(path.join(cacheDirectory, name), path.join(stateDirectory, name));
+  }
+  const catalogFile = path.join(stateDirectory, 'catalog.yaml');
+  await writeFile(catalogFile, JSON.stringify(catalog));
+  const environment = {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    BERTH_STATE_DIR: stateDirectory,
+    BERTH_PORT: '34080',
+    BERTH_GATEWAY_PORT: '34081',
+    BERTH_MGMT_PORT: '34082',
+    BERTH_HOST_NETWORK: '10.214.0.0/16',
+    BERTH_UID_BASE: '640000',
+    BERTH_PUBLISHED_PORTS: '31000-31999',
+    BERTH_SYNC_WAIT_MS: '25000',
+    BERTH_LOG_LEVEL: 'warn',
+    BERTH_CATALOG: catalogFile,
+  };
+  const main = fileURLToPath(new URL('../main.js', import.meta.url));
+  const child = spawn(process.execPath, [main], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
+  const stop = async () => {
+    await ended(child);
+    await rm(stateDirectory, { recursive: true, force: true });
+  };
+  try {
+    await ready(child, progress);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { settings: readSettings(environment), stop };
+}
+
+function ready(child: ChildProcess, progress: (line: string) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let said = '';
+    const timer = setTimeout(() => {
+      reject(new Error(`the broker did not start in time: ${said}`));
+    }, startTimeoutMs);
+    const settle = (act: () => void) => {
+      clearTimeout(timer);
+      act();
+    };
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        said = (said + text).slice(-4000);
+        const last = /berth: ([^\n]+)\n[^\n]*$/.exec(text)?.[1];
+        if (last !== undefined) progress(last);
+        if (said.includes('Berth is ready.')) settle(resolve);
+      });
+    }
+    child.once('exit', () => {
+      settle(() => {
+        reject(new Error(`the broker ended: ${said}`));
+      });
+    });
+  });
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const over = new Promise<void>((resolve) => {
+    child.once('exit', () => {
+      resolve();
+    });
+  });
+  child.kill('SIGINT');
+  await over;
+}

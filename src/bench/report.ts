@@ -1,0 +1,43 @@
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { availableParallelism, cpus, release, totalmem } from 'node:os';
+import { promisify } from 'node:util';
+
+export interface Figure {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+}
+
+/** What every suite writes. */
+export interface Report {
+  readonly suite: string;
+  readonly machine: string;
+  /** ISO 8601. */
+  readonly date: string;
+  readonly figures: readonly Figure[];
+}
+
+export const figure = (name: string, value: number, unit: string): Figure => ({
+  name,
+  value: Number(value.toPrecision(4)),
+  unit,
+});
+
+/** What figures depend on, in one line. */
+export async function describeMachine(accelerator: string): Promise<string> {
+  const { stdout } = await promisify(execFile)('qemu-system-x86_64', ['--version']);
+  const qemu = /version (\S+)/.exec(stdout)?.[1] ?? '?';
+  const memory = (totalmem() / 1024 ** 3).toFixed(0);
+  return `${availableParallelism()} × ${cpus()[0]?.model ?? '?'}, ${memory} GiB, Linux ${release()}, QEMU ${qemu} (${accelerator}), Node ${process.version}`;
+}
+
+/** Prints the figures, and writes them where a file is named. */
+export async function publish(report: Report, file: string | undefined): Promise<void> {
+  const widest = Math.max(...report.figures.map(({ name }) => name.length));
+  process.stdout.write(`\n${report.suite}: ${report.machine}\n\n`);
+  for (const { name, value, unit } of report.figures) {
+    process.stdout.write(`  ${name.padEnd(widest)}  ${String(value).padStart(9)} ${unit}\n`);
+  }
+  if (file !== undefined) await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
+}
