@@ -14,6 +14,7 @@ const common = {
 export default defineConfig({
   test: {
     ...common,
+    globalSetup: ['test/support/postgres.ts'],
     projects: [
       {
         test: {

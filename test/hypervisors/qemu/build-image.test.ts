@@ -189,11 +189,11 @@ describe('a build that fails', () => {
   it('is over at once when it is stopped: processes, mounts and files', async () => {
     const marker = path.join(folder, 'running');
     await during(
-      `mount -t tmpfs tmpfs "$work/out"; (setsid sleep 3600 &) ; : >"$work/out/file"; echo $work >${marker}; sleep 3600`,
+      `mount -t tmpfs tmpfs "$work/out"; (setsid bash -c "sleep 3600; :" $work &); : >"$work/out/file"; echo $work >${marker}.new; mv ${marker}.new ${marker}; sleep 3600`,
     );
     const stop = new AbortController();
     const building = build(stop.signal).catch((error: unknown) => error);
-    const work = await eventually('the build runs', () => readFile(marker, 'utf8').catch(() => ''), {
+    const work = await eventually('the build runs', () => readFile(marker, 'utf8').catch(() => undefined), {
       deadlineMs: 20_000,
     }).then((text) => text.trim());
     stop.abort();

@@ -1,0 +1,177 @@
+import { randomUUID } from 'node:crypto';
+import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
+import { hints, instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
+import { eventually } from '../support/eventually.ts';
+
+let broker: TestBroker;
+let before: SimulatedFaults['before'] = () => undefined;
+
+beforeEach(async () => {
+  before = () => undefined;
+  broker = await makeTestBroker(inject('postgres'), {
+    slots: 220,
+    faults: { before: (act, hostId) => before(act, hostId) },
+  });
+});
+afterEach(() => broker.stop());
+
+const begin = async (id: string) => {
+  const answer = await broker
+    .askAsynchronous('put', `${instance(id)}?accepts_incomplete=true`)
+    .send(provisionBody);
+  expect(answer.status).toBe(202);
+};
+const last = async (id: string) =>
+  (await broker.ask('get', `${instance(id)}/last_operation`)).body as { state: string; description: string };
+const ended = (id: string) =>
+  eventually('the operation has ended', async () => {
+    const report = await last(id);
+    return report.state === 'in progress' ? undefined : report;
+  });
+const livingHosts = async () => (await broker.store.records.livingHosts()).length;
+
+describe('an operation', () => {
+  it('goes on where a worker that was stopped has put it down', async () => {
+    let letGo: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (letGo = resolve));
+    before = (act) => (act === 'identify' ? held : undefined);
+    const first = broker.startWorker('first');
+    const id = randomUUID();
+    await begin(id);
+    await eventually('the first worker waits', async () => (await last(id)).description.includes('identity'));
+    const stopping = first.stop();
+    letGo();
+    await stopping;
+    expect((await last(id)).state).toBe('in progress');
+    const acts: string[] = [];
+    before = (act) => void acts.push(act);
+    broker.startWorker('second');
+    expect((await ended(id)).state).toBe('succeeded');
+    // From its step, not from the beginning.
+    expect(acts).not.toContain('prepare');
+    expect(await livingHosts()).toBe(1);
+  });
+
+  it('is taken over from a worker that has fallen silent, whose later writes are refused', async () => {
+    const { records } = broker.store;
+    const id = randomUUID();
+    await begin(id);
+    const silent = await records.leaseOperation('silent', 50);
+    if (silent === undefined) throw new Error('there is nothing to lease');
+    expect(await records.leaseOperation('other', 1000)).toBeUndefined();
+    const taken = await eventually('the lease has run out', () => records.leaseOperation('other', 1000));
+    expect(taken.id).toBe(silent.id);
+    expect(taken.fence).toBeGreaterThan(silent.fence);
+    const progress = { step: 'start', description: 'late', failure: undefined, attempts: 0 };
+    expect(await records.renewLease(silent, 1000)).toBe(false);
+    expect(await records.recordProgress(silent, progress)).toBe(false);
+    expect(await records.pauseOperation(silent, { ...progress, afterMs: 0 })).toBe(false);
+    const outcome = { state: 'succeeded', description: 'late', instance: 'ready' } as const;
+    expect(await records.finishOperation(silent, outcome)).toBe(false);
+    expect(await records.recordProgress(taken, progress)).toBe(true);
+    expect((await broker.ask('get', instance(id))).status).toBe(404);
+  });
+
+  it('tries again what fails, and then succeeds', async () => {
+    let failures = 2;
+    before = (act) => {
+      if (act !== 'start' || failures === 0) return;
+      failures -= 1;
+      throw new Error('out of order');
+    };
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    expect((await ended(id)).state).toBe('succeeded');
+  });
+
+  it('that can not succeed is undone, says why, and leaves nothing', async () => {
+    before = (act) => {
+      if (act === 'start') throw new Error('QEMU said no');
+    };
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    const report = await ended(id);
+    expect(report.state).toBe('failed');
+    expect(report.description).toContain('QEMU said no');
+    expect(await livingHosts()).toBe(0);
+    expect(await broker.hypervisor.list()).toEqual([]);
+    // Its id is not used again before it was deleted, and it can be deleted.
+    const again = await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
+    expect(again.status).toBe(409);
+    const removed = await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`);
+    expect(removed.status).toBe(200);
+  });
+
+  it('of 200 at once ends rightly each time, with two workers', async () => {
+    broker.startWorker('one');
+    broker.startWorker('two');
+    const all = Array.from({ length: 200 }, () => randomUUID());
+    await Promise.all(all.map(begin));
+    await eventually(
+      'all are created',
+      async () =>
+        (await livingHosts()) === 200 &&
+        (await Promise.all(all.map(last))).every(({ state }) => state === 'succeeded'),
+      {
+        deadlineMs: 25_000,
+        everyMs: 500,
+      },
+    );
+    expect(await broker.hypervisor.list()).toHaveLength(200);
+    const slots = (await broker.store.records.livingHosts()).map(({ slot }) => slot);
+    expect(new Set(slots).size).toBe(200);
+  });
+
+  it('is refused, with nothing recorded, where no slot is free', async () => {
+    await broker.database('slots').where('slot', '>', 1).delete();
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    await ended(id);
+    const refused = await broker
+      .ask('put', `${instance(randomUUID())}?accepts_incomplete=true`)
+      .send(provisionBody);
+    expect(refused.status).toBe(503);
+    expect((refused.body as { description: string }).description).toContain('full');
+    expect(await broker.database('instances')).toHaveLength(1);
+    await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`);
+    const next = await broker
+      .ask('put', `${instance(randomUUID())}?accepts_incomplete=true`)
+      .send(provisionBody);
+    expect(next.status).toBe(201);
+  });
+});
+
+describe('reconciliation', () => {
+  it('brings back a host whose machine has gone, and destroys one that nobody knows', async () => {
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    await ended(id);
+    const [host] = await broker.store.records.livingHosts();
+    if (host === undefined) throw new Error('there is no host');
+    await broker.hypervisor.stop(host.id);
+    const orphan = {
+      hostId: randomUUID(),
+      slot: 200,
+      planName: 'small',
+      shape: host.shape,
+      publishedPorts: { first: 29_000, count: 0 },
+      egress: { kind: 'none' },
+    } as const;
+    await broker.hypervisor.prepare(orphan);
+
+    await broker.reconcile();
+    await eventually('the machine runs again', async () => {
+      const seen = await broker.hypervisor.list();
+      const [now] = await broker.store.records.livingHosts();
+      return seen.length === 1 && seen[0]?.state === 'running' && now?.engine !== undefined;
+    });
+    // The platform is told of its own operations only.
+    expect(await last(id)).toEqual({ state: 'succeeded', description: 'Done' });
+    expect((await broker.ask('get', instance(id))).status).toBe(200);
+  });
+});

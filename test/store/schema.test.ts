@@ -1,0 +1,92 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { migrationSource } from '../../migrations/index.ts';
+import { openDatabase } from '../../src/store/database.ts';
+import { instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
+import { createTestDatabase } from '../support/postgres.ts';
+
+let broker: TestBroker;
+const first = randomUUID();
+const second = randomUUID();
+
+beforeAll(async () => {
+  broker = await makeTestBroker(inject('postgres'));
+  broker.startWorker();
+  for (const [id, org] of [
+    [first, 'org-1'],
+    [second, 'org-2'],
+  ] as const) {
+    const answer = await broker
+      .ask('put', `${instance(id)}?accepts_incomplete=true`)
+      .send({ ...provisionBody, organization_guid: org });
+    expect(answer.status).toBe(201);
+  }
+});
+afterAll(() => broker.stop());
+
+const sql = (text: string, ...values: string[]) => broker.database.raw(text, values);
+const ofInstance = (id: string) => `(SELECT id FROM instances WHERE osb_id = '${id}')`;
+const tenantOf = (id: string) => `(SELECT tenant_id FROM instances WHERE osb_id = '${id}')`;
+
+it('keeps a host with its tenant, whatever is tried in plain SQL', async () => {
+  const where = `WHERE instance_id = ${ofInstance(first)}`;
+  await expect(sql(`UPDATE hosts SET tenant_id = ${tenantOf(second)} ${where}`)).rejects.toThrow();
+  await expect(
+    sql(`UPDATE hosts SET tenant_id = ${tenantOf(second)}, instance_id = ${ofInstance(second)} ${where}`),
+  ).rejects.toThrow('never given to another');
+  await expect(
+    sql(`UPDATE instances SET tenant_id = ${tenantOf(second)} WHERE osb_id = '${first}'`),
+  ).rejects.toThrow();
+});
+
+it('lets no destroyed host be used again', async () => {
+  const id = randomUUID();
+  await sql(
+    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
+     SELECT ?, id, tenant_id, 'small', 40, 1, 768, 4, 29000, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
+    id,
+    first,
+  );
+  await expect(sql(`UPDATE hosts SET state = 'running' WHERE id = ?`, id)).rejects.toThrow(
+    'never used again',
+  );
+});
+
+it('has one living host for an instance and for a slot', async () => {
+  const insert = (slot: number, owner: string) =>
+    sql(
+      `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
+       SELECT gen_random_uuid(), id, tenant_id, 'small', ${slot}, 1, 768, 4, 29000, 0, '{}', 'planned' FROM instances WHERE osb_id = ?`,
+      owner,
+    );
+  await expect(insert(45, first)).rejects.toThrow('hosts_one_living_per_instance');
+  await sql(`UPDATE hosts SET state = 'destroyed' WHERE instance_id = ${ofInstance(second)}`);
+  await expect(insert(1, second)).rejects.toThrow('hosts_one_living_per_slot');
+});
+
+it('has one operation in progress on an instance', async () => {
+  const insert = () =>
+    sql(
+      `INSERT INTO operations (id, kind, instance_id, state, step, description, deadline, run_after)
+       SELECT gen_random_uuid(), 'restart', id, 'in progress', 'prepare', '', now(), now() + interval '1 hour' FROM instances WHERE osb_id = ?`,
+      first,
+    );
+  await insert();
+  await expect(insert()).rejects.toThrow('operations_one_in_progress');
+  await sql(`DELETE FROM operations WHERE state = 'in progress'`);
+});
+
+it('can be taken down and put up again', async () => {
+  const { connectionString, drop } = await createTestDatabase(inject('postgres'));
+  const database = openDatabase(connectionString);
+  try {
+    await database.migrate.rollback({ migrationSource }, true);
+    const tables = `SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'knex%'`;
+    expect((await database.raw<{ rows: unknown[] }>(tables)).rows).toEqual([]);
+    await database.migrate.latest({ migrationSource });
+    expect((await database.raw<{ rows: unknown[] }>(tables)).rows.length).toBeGreaterThan(8);
+  } finally {
+    await database.destroy();
+    await drop();
+  }
+});

@@ -1,0 +1,170 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { Express } from 'express';
+import supertest from 'supertest';
+import { createBindings } from '../../src/core/broker/bindings.ts';
+import { createInstances } from '../../src/core/broker/instances.ts';
+import { createParameterRules } from '../../src/core/broker/parameters.ts';
+import { loadCatalog } from '../../src/core/catalog/load.ts';
+import type { Logger } from '../../src/core/logger.ts';
+import {
+  createSimulatedHypervisor,
+  type SimulatedFaults,
+} from '../../src/hypervisors/simulated/simulated.ts';
+import { createMgmtApp } from '../../src/http/mgmt/app.ts';
+import { createOsbApp } from '../../src/http/osb/app.ts';
+import { reconcile } from '../../src/operations/reconcile.ts';
+import { startWorker, type Worker } from '../../src/operations/worker.ts';
+import { createAuthority } from '../../src/pki/authority.ts';
+import { issueClientCertificate } from '../../src/pki/client-certificate.ts';
+import { createVault } from '../../src/pki/envelope.ts';
+import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
+import { channels } from '../../src/store/channels.ts';
+import { ensurePlatform, openDatabase, seedSlots } from '../../src/store/database.ts';
+import { startListener } from '../../src/store/listener.ts';
+import { createOperationWaiter } from '../../src/store/operation-waiter.ts';
+import { createOverview } from '../../src/store/overview.ts';
+import { createRevocations } from '../../src/store/revocations.ts';
+import { createStore } from '../../src/store/store.ts';
+import { silentLogger } from './logger.ts';
+import { createTestDatabase } from './postgres.ts';
+
+export const ids = { service: 'service-1', plan: 'plan-small', otherPlan: 'plan-large' };
+export const credentials = { username: 'platform', password: 'open:sesame' };
+export const operator = { username: 'operator', password: 'look' };
+
+const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 };
+const catalogFile = {
+  offerings: [
+    {
+      id: ids.service,
+      name: 'container-host',
+      description: 'A container host',
+      plans: [
+        { id: ids.plan, name: 'small', description: 'Small', free: true, host },
+        { id: ids.otherPlan, name: 'large', description: 'Large', free: false, host: { ...host, vcpus: 4 } },
+      ],
+    },
+  ],
+};
+
+/** The broker over real Postgres, with simulated hosts, in this process. */
+export async function makeTestBroker(
+  server: string,
+  options: { syncWaitMs?: number; faults?: SimulatedFaults; slots?: number; logger?: Logger } = {},
+) {
+  const { syncWaitMs = 10_000, faults, slots = 50, logger = silentLogger } = options;
+  const testDatabase = await createTestDatabase(server);
+  const { connectionString } = testDatabase;
+  const stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-test-'));
+  const database = openDatabase(connectionString);
+  const blocks = { first: 20_000, size: 20, count: slots };
+  await seedSlots(database, blocks);
+  const platformId = await ensurePlatform(database, 'test');
+  const listener = await startListener({
+    connectionString,
+    listenTo: Object.values(channels),
+    onLost: () => undefined,
+  });
+  const store = createStore(database, blocks);
+  const hypervisor = createSimulatedHypervisor({ stateDirectory, ...(faults && { faults }) });
+  await hypervisor.open();
+  const revocations = createRevocations(database, listener);
+  const catalog = loadCatalog(catalogFile, 'test');
+  const rules = createParameterRules(catalog);
+  const authority = await createAuthority({ commonName: 'test', validForDays: 3650 });
+  const parts = { store, hypervisor, logger };
+  const vault = createVault(masterKeyFromText(createMasterKeyText()));
+
+  const makeApp = (waitMs: number): Express =>
+    createOsbApp({
+      catalog,
+      simulated: false,
+      platformId,
+      credentials,
+      logger,
+      instances: createInstances({
+        catalog,
+        rules,
+        store,
+        waiter: createOperationWaiter(listener, store.records),
+        syncWaitMs: waitMs,
+        notice: '',
+      }),
+      bindings: createBindings({
+        catalog,
+        rules,
+        store,
+        issuer: {
+          serverAuthorityPem: authority.certificatePem,
+          issue: (request) => issueClientCertificate(authority, request),
+        },
+        vault,
+        revocations,
+        address: { host: 'docker.example.org', gatewayPort: 2376 },
+      }),
+    });
+  const app = makeApp(syncWaitMs);
+  const asynchronous = makeApp(0);
+  const mgmt = createMgmtApp({
+    overview: createOverview(database),
+    credentials: operator,
+    hypervisor: 'simulated',
+    logger,
+  });
+
+  const workers: Worker[] = [];
+  const ask = (on: Express, method: 'get' | 'put' | 'patch' | 'delete', route: string) => {
+    const agent = supertest(on);
+    return agent[method](route)
+      .auth(credentials.username, credentials.password)
+      .set('X-Broker-API-Version', '2.17');
+  };
+
+  return {
+    app,
+    mgmt,
+    database,
+    connectionString,
+    store,
+    hypervisor,
+    revocations,
+    platformId,
+    /** A worker that begins at once; more than one may run. */
+    startWorker(name = 'worker', leaseMs = 6_000): Worker {
+      const worker = startWorker({ ...parts, revocations, name, concurrency: 8, leaseMs });
+      listener.on(channels.operations, () => {
+        worker.wake();
+      });
+      workers.push(worker);
+      return worker;
+    },
+    reconcile: () => reconcile(parts),
+    ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
+    /** The same broker with BERTH_SYNC_WAIT_MS=0. */
+    askAsynchronous: (method: 'get' | 'put' | 'patch' | 'delete', route: string) =>
+      ask(asynchronous, method, route),
+    async stop() {
+      await Promise.all(workers.map((worker) => worker.stop()));
+      await hypervisor.close();
+      await listener.stop();
+      await database.destroy();
+      await testDatabase.drop();
+      await rm(stateDirectory, { recursive: true, force: true });
+    },
+  };
+}
+
+export type TestBroker = Awaited<ReturnType<typeof makeTestBroker>>;
+
+export const instance = (id: string) => `/v2/service_instances/${id}`;
+export const binding = (id: string, bindingId: string) => `${instance(id)}/service_bindings/${bindingId}`;
+export const hints = `service_id=${ids.service}&plan_id=${ids.plan}`;
+export const provisionBody = {
+  service_id: ids.service,
+  plan_id: ids.plan,
+  organization_guid: 'org-1',
+  space_guid: 'space-1',
+};
+export const bindBody = { service_id: ids.service, plan_id: ids.plan };

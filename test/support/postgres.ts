@@ -1,0 +1,68 @@
+import { randomBytes } from 'node:crypto';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import path from 'node:path';
+import pg from 'pg';
+import type { TestProject } from 'vitest/node';
+import { migrate, openDatabase } from '../../src/store/database.ts';
+import { startEmbeddedPostgres } from '../../src/store/embedded.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    postgres: string;
+  }
+}
+
+const templateName = 'berth_template';
+
+/** One Postgres for the whole run, gone at its end; each test file takes a database of its own from it. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  // A short name: the server's Unix socket is in it.
+  const directory = await mkdtemp('/tmp/berth-pg-');
+  await chmod(directory, 0o755);
+  const postgres = await startEmbeddedPostgres({
+    directory: path.join(directory, 'server'),
+    socketDirectory: path.join(directory, 'socket'),
+  });
+  const teardown = async () => {
+    await postgres.stop();
+    await rm(directory, { recursive: true, force: true });
+  };
+  try {
+    await query(postgres.connectionString, `CREATE DATABASE ${templateName}`);
+    const database = openDatabase(inDatabase(postgres.connectionString, templateName));
+    await migrate(database).finally(() => database.destroy());
+    project.provide('postgres', postgres.connectionString);
+    return teardown;
+  } catch (error) {
+    await teardown();
+    throw error;
+  }
+}
+
+/** A migrated database for one test file. */
+export async function createTestDatabase(
+  server: string,
+): Promise<{ connectionString: string; drop: () => Promise<void> }> {
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  await query(server, `CREATE DATABASE ${name} TEMPLATE ${templateName}`);
+  return {
+    connectionString: inDatabase(server, name),
+    drop: () => query(server, `DROP DATABASE ${name} WITH (FORCE)`),
+  };
+}
+
+function inDatabase(connectionString: string, name: string): string {
+  const url = new URL(connectionString.replace('@/', '@localhost/'));
+  url.pathname = `/${name}`;
+  return url.href.replace('@localhost/', '@/');
+}
+
+async function query(connectionString: string, text: string): Promise<void> {
+  const client = new pg.Client({ connectionString });
+  await client.connect();
+  try {
+    await client.query(text);
+  } finally {
+    await client.end();
+  }
+}
