@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import path from 'node:path';
+import { enginePort } from '../core/hypervisor.ts';
 
 /** Everything that an operator can set, checked and frozen. Secrets are in files, and not in here. */
 export interface Settings {
@@ -175,17 +176,21 @@ function clashes(settings: Settings): string[] {
     ['BERTH_MGMT_PORT', settings.mgmtPort],
   ] as const;
   const { first, last } = settings.publishedPorts;
-  return ports.flatMap(([name, value], index) => [
-    ...ports
-      .slice(index + 1)
-      .filter(([, other]) => other === value)
-      .map(([other]) => `${name} and ${other} are both ${value}: they need ports of their own`),
-    ...(value >= first && value <= last
-      ? [
-          `${name} is ${value}, which BERTH_PUBLISHED_PORTS (${first}-${last}) gives to hosts: move one of them`,
-        ]
-      : []),
-  ]);
+  const taken = [...ports, ['the port of every engine', enginePort]] as const;
+  return [
+    ...ports.flatMap(([name, value], index) =>
+      ports
+        .slice(index + 1)
+        .filter(([, other]) => other === value)
+        .map(([other]) => `${name} and ${other} are both ${value}: they need ports of their own`),
+    ),
+    ...taken
+      .filter(([, value]) => first <= value && value <= last)
+      .map(
+        ([name, value]) =>
+          `BERTH_PUBLISHED_PORTS (${first}-${last}) gives ${value} to hosts, but it is ${name}: move one of them`,
+      ),
+  ];
 }
 
 function integer(value: string, least: number, most: number): number | undefined {

@@ -52,6 +52,9 @@ export interface EngineAddress {
   readonly port: number;
 }
 
+/** Behind this port of a host's own address its engine listens; it is never among the published ones. */
+export const enginePort = 2375;
+
 /** How a machine came to run: restored from a template, or booted cold. */
 export type StartedFrom = 'template' | 'boot';
 

@@ -45,8 +45,6 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const connectionString = await requireDatabaseUrl(settings);
   const database = openDatabase(connectionString);
   const simulated = settings.hypervisor === 'simulated';
-  // All secrets have been read; nothing below needs root.
-  dropPrivileges(userIds(settings.uidBase).api);
 
   const blocks = portBlocks(settings, catalog);
   await seedSlots(database, blocks);
@@ -117,6 +115,9 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       logger.warn({ err: error }, 'Housekeeping failed; it is tried again');
     },
   );
+  // Before the first request, and not earlier: libraries load parts of themselves when they are first used, out of
+  // a folder that may be root's.
+  dropPrivileges(userIds(settings.uidBase).api);
   const osbListener = await listen(osb, {
     host: settings.listenAddress,
     port: settings.port,

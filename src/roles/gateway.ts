@@ -25,7 +25,6 @@ const renewBeforeMs = 30 * 24 * 3600 * 1000;
 /** The role that faces apps: TLS in front of every host's engine. It holds no authority's key, and no rights. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningRole> {
   const connectionString = await requireDatabaseUrl(settings);
-  dropPrivileges(userIds(settings.uidBase).gateway);
   const database = openDatabase(connectionString, { maxConnections: 2 });
   const listener = await startListener({
     connectionString,
@@ -46,6 +45,8 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
     host: settings.listenAddress,
     logger,
   });
+  // Not earlier: libraries load parts of themselves when they are first used, out of a folder that may be root's.
+  dropPrivileges(userIds(settings.uidBase).gateway);
   const { port } = await gateway.start().catch((cause: unknown) => {
     throw new Error(
       `Port ${settings.gatewayPort} on ${settings.listenAddress} can't be used: end what uses it, or set BERTH_GATEWAY_PORT to another one.`,

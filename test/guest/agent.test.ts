@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -167,6 +167,17 @@ describe('a guest agent that refuses', () => {
 describe('nobody there', () => {
   it.each([
     ['there is no socket', async () => Promise.resolve()],
+    [
+      'the socket is that of a machine that has ended',
+      async () => {
+        await peer(() => undefined);
+        // Closing a server removes its socket, but not under another name.
+        await rename(socketPath, `${socketPath}.kept`);
+        await new Promise((resolve) => server?.close(resolve));
+        server = undefined;
+        await rename(`${socketPath}.kept`, socketPath);
+      },
+    ],
     ['the guest is silent', () => peer(() => undefined)],
     ['the machine ends', () => peer((socket) => socket.destroy())],
     ['only others are answered', () => peer((socket) => socket.write('abc ok\n'))],

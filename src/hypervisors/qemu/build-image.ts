@@ -128,7 +128,7 @@ function runRecipe(
   work: string,
   limits: Parameters<typeof runTool>[2],
 ): Promise<string> {
-  const namespace = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
+  const namespace = ['--pid', '--fork', '--mount-proc'];
   const recipe = path.join(options.recipeDirectory, 'build');
   return runTool('unshare', [...namespace, 'bash', recipe, command, work], limits);
 }

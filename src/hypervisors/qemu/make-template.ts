@@ -1,7 +1,7 @@
 import { chmod, chown, open, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { HypervisorError, type TemplatePlan } from '../../core/hypervisor.ts';
+import { enginePort, HypervisorError, type TemplatePlan } from '../../core/hypervisor.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import type { Cgroups } from './cgroup.ts';
 import { createOverlay, ensureBaseDisk } from './disks.ts';
@@ -10,7 +10,7 @@ import { fileDigest } from './guest-image.ts';
 import type { Machines } from './machine.ts';
 import type { HostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
-import { enginePort, type Place, placeOf, templateSlot } from './place.ts';
+import { type Place, placeOf, templateSlot } from './place.ts';
 import { type TemplateFile, type TemplateRecord, templateFiles, templateWorkshop } from './templates.ts';
 import { warmUp } from './warm-up.ts';
 

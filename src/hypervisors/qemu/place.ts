@@ -32,9 +32,6 @@ export const templateSlot = 0;
 export const uplink = 'uplink';
 export const tap = 'tap0';
 
-/** Port of the host's own address behind which the engine listens. Never among the published ports. */
-export const enginePort = 2375;
-
 type Naming = Pick<QemuOptions, 'site' | 'stateDirectory' | 'runDirectory' | 'hostNetwork' | 'firstUid'>;
 
 /** Names of the machine's ends of all hosts' links begin with this (at most 15 characters; IFNAMSIZ). */

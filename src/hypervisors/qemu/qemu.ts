@@ -2,6 +2,7 @@ import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import {
   type EngineAddress,
+  enginePort,
   type HostSeen,
   type HostSpec,
   type Hypervisor,
@@ -22,7 +23,7 @@ import { createMachines } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
-import { enginePort, type Place, placeOf, slotsIn } from './place.ts';
+import { type Place, placeOf, slotsIn } from './place.ts';
 import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 
 /** A restored guest answers within tenths of a second; one that boots is asked again. Milliseconds. */

@@ -1,6 +1,6 @@
 import { guestLink } from '../../guest/link.ts';
-import type { Egress, PortBlock } from '../../core/hypervisor.ts';
-import { enginePort, type Place, tap, uplink, vethPrefix } from './place.ts';
+import { type Egress, enginePort, type PortBlock } from '../../core/hypervisor.ts';
+import { type Place, tap, uplink, vethPrefix } from './place.ts';
 
 /**
  * The firewall rules as nft(8) reads them. Each text is one transaction: all of it takes effect, or nothing.

@@ -1,4 +1,4 @@
-import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
@@ -51,6 +51,7 @@ beforeEach(async () => {
   await mkdir(options.recipeDirectory);
   await mkdir(state);
   await writeFile(path.join(options.recipeDirectory, 'build'), fakeRecipe);
+  await writeFile(path.join(options.recipeDirectory, 'units.txt'), 'docker.service\n');
   await writeFile(path.join(state, 'packages'), 'docker.io 20.10\nsystemd 252\n');
   await writeFile(path.join(state, 'during'), '');
   await writeFile(path.join(state, 'calls'), '');
@@ -113,7 +114,10 @@ describe('making a guest image', () => {
   it.each([
     ['a file is changed', (recipe: string) => appendFile(path.join(recipe, 'build'), '# more\n')],
     ['a file is added', (recipe: string) => writeFile(path.join(recipe, 'more'), '')],
-    ['a file is renamed', (recipe: string) => cp(path.join(recipe, 'build'), path.join(recipe, 'build2'))],
+    [
+      'a file is renamed',
+      (recipe: string) => rename(path.join(recipe, 'units.txt'), path.join(recipe, 'units')),
+    ],
   ])('makes another where the recipe is another one: %s', async (_, change) => {
     const first = await ensure();
     await change(options.recipeDirectory);

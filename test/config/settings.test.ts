@@ -1,0 +1,106 @@
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { brokerCredentials, databaseUrl, masterKeyText, siteId } from '../../src/config/secrets.ts';
+import { readSettings, SettingsError } from '../../src/config/settings.ts';
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(path.join(tmpdir(), 'berth-settings-'));
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+describe('settings', () => {
+  it('have defaults', () => {
+    expect(readSettings({})).toMatchObject({
+      stateDirectory: '/var/lib/berth',
+      hypervisor: 'qemu',
+      port: 8080,
+      gatewayPort: 2376,
+      mgmtPort: 8081,
+      mgmtAddress: '127.0.0.1',
+      syncWaitMs: 2500,
+    });
+    expect(readSettings({ BERTH_PORT: ' ' }).port).toBe(8080);
+  });
+
+  it.each([
+    ['BERTH_STATE_DIR', 'relative/path'],
+    ['BERTH_HYPERVISOR', 'xen'],
+    ['BERTH_PORT', '80a'],
+    ['BERTH_GATEWAY_PORT', '0'],
+    ['BERTH_MGMT_PORT', '65536'],
+    ['BERTH_SYNC_WAIT_MS', '-1'],
+    ['BERTH_SYNC_WAIT_MS', '26000'],
+    ['BERTH_EXTERNAL_HOST', 'a b'],
+    ['BERTH_CATALOG', '/does/not/exist'],
+    ['BERTH_MASTER_KEY_FILE', '/does/not/exist'],
+    ['DATABASE_URL', 'mysql://x'],
+    ['BERTH_PUBLISHED_PORTS', '2000-1000'],
+    ['BERTH_HOST_NETWORK', '10.0.0.0/30'],
+    ['BERTH_DNS_SERVERS', '1.1.1.1,x'],
+    ['BERTH_LOG_LEVEL', 'loud'],
+    ['BERTH_BROKER_PASSWORD', 'secret-in-the-environment'],
+  ])('name %s where it is %s', (name, value) => {
+    const read = () => readSettings({ [name]: value });
+    expect(read).toThrow(SettingsError);
+    expect(read).toThrow(name);
+  });
+
+  it('name all that is wrong at once, and show no password', () => {
+    const read = () =>
+      readSettings({ BERTH_PORT: 'x', BERTH_MGMT_PORT: 'y', BERTH_BROKER_PASSWORD: 'pass-word' });
+    expect(read).toThrow(/BERTH_PORT[^]*BERTH_MGMT_PORT/);
+    expect(read).not.toThrow('pass-word');
+  });
+
+  it('refuse ports that are given twice', () => {
+    expect(() => readSettings({ BERTH_PORT: '9000', BERTH_MGMT_PORT: '9000' })).toThrow('both 9000');
+    expect(() => readSettings({ BERTH_PORT: '20001' })).toThrow('BERTH_PUBLISHED_PORTS');
+    // A published port of this number would lead to the engine itself.
+    expect(() => readSettings({ BERTH_PUBLISHED_PORTS: '2000-3000' })).toThrow('2375');
+  });
+});
+
+describe('secrets', () => {
+  const settings = () => readSettings({ BERTH_STATE_DIR: directory });
+
+  it('are generated once, for their owner only', async () => {
+    const [first, second] = await Promise.all([brokerCredentials(settings()), brokerCredentials(settings())]);
+    expect(first).toEqual(second);
+    expect(first.broker.password).not.toBe(first.mgmt.password);
+    const key = await masterKeyText(settings(), () => 'made once');
+    expect(await masterKeyText(settings(), () => 'made again')).toBe(key);
+    expect(await siteId(settings())).toMatch(/^[0-9a-f]{4}$/);
+    for (const file of ['credentials.json', 'master.key']) {
+      expect((await stat(path.join(directory, file))).mode & 0o777).toBe(0o600);
+    }
+  });
+
+  it("take the platform's password from the file that is named", async () => {
+    const file = path.join(directory, 'password');
+    await writeFile(file, 'from-a-file\n');
+    const environment = {
+      BERTH_STATE_DIR: directory,
+      BERTH_BROKER_USERNAME: 'cf',
+      BERTH_BROKER_PASSWORD_FILE: file,
+    };
+    expect((await brokerCredentials(readSettings(environment))).broker).toEqual({
+      username: 'cf',
+      password: 'from-a-file',
+    });
+  });
+
+  it('that are damaged are named, and not replaced', async () => {
+    const file = path.join(directory, 'credentials.json');
+    await writeFile(file, '{"broker":{}}');
+    await expect(brokerCredentials(settings())).rejects.toThrow(file);
+    expect(await readFile(file, 'utf8')).toBe('{"broker":{}}');
+    const url = path.join(directory, 'url');
+    await writeFile(url, 'not a url with pass-word');
+    const wrong = databaseUrl(readSettings({ BERTH_STATE_DIR: directory, DATABASE_URL_FILE: url }));
+    await expect(wrong).rejects.toThrow('DATABASE_URL_FILE');
+    await expect(wrong).rejects.not.toThrow('pass-word');
+  });
+});

@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
+import { allPlans, findPlan, toOsbCatalog } from '../../src/core/catalog/catalog.ts';
+import { CatalogError, loadCatalog } from '../../src/core/catalog/load.ts';
+
+type Changed = Record<string, unknown>;
+interface File {
+  offerings: Changed[];
+}
+
+/** The built-in catalog with one thing changed. */
+function changed(change: (file: File) => void): unknown {
+  const file: File = structuredClone(builtInCatalog);
+  change(file);
+  return file;
+}
+const plans = (file: File) => file.offerings[0]?.['plans'] as Changed[];
+
+describe('the catalog', () => {
+  it('that is built in keeps the rules', () => {
+    const catalog = loadCatalog(builtInCatalog, 'built in');
+    expect(allPlans(catalog).map(({ name }) => name)).toEqual(['small', 'medium', 'large']);
+    const [offering] = catalog.offerings;
+    expect(findPlan(catalog, offering?.id ?? '', 'unknown')).toBeUndefined();
+  });
+
+  it.each<[string, unknown, string]>([
+    ['no offering', { offerings: [] }, '/offerings'],
+    [
+      'an unknown field',
+      changed((file) => (file.offerings[0] = { ...file.offerings[0], colour: 1 })),
+      'colour',
+    ],
+    [
+      'a repeated id',
+      changed((file) => (plans(file)[1] = { ...plans(file)[1], id: plans(file)[0]?.['id'] })),
+      'more than once',
+    ],
+    [
+      'a repeated plan name',
+      changed((file) => (plans(file)[1] = { ...plans(file)[1], name: 'small' })),
+      'two plans',
+    ],
+    [
+      'a name with spaces',
+      changed((file) => (plans(file)[0] = { ...plans(file)[0], name: 'very small' })),
+      '/name',
+    ],
+    [
+      'an empty description',
+      changed((file) => (plans(file)[0] = { ...plans(file)[0], description: '' })),
+      '/description',
+    ],
+    ['a plan without free', changed((file) => delete plans(file)[0]?.['free']), 'free'],
+    [
+      'too many tag characters',
+      changed((file) => (file.offerings[0] = { ...file.offerings[0], tags: ['x'.repeat(3000)] })),
+      'tags',
+    ],
+    [
+      'a network that is none',
+      changed((file) => (plans(file)[0] = { ...plans(file)[0], egress: ['10.0.0.0/99'] })),
+      '/egress',
+    ],
+    ['something else than an object', 'text', 'object'],
+  ])('with %s is refused, and the message names it', (_, file, words) => {
+    const load = () => loadCatalog(file, 'catalog.yaml');
+    expect(load).toThrow(CatalogError);
+    expect(load).toThrow('catalog.yaml');
+    expect(load).toThrow(words);
+  });
+
+  it('says in every description where hosts are simulated', () => {
+    const shown = JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), true));
+    expect(shown.match(/SIMULATED/g)).toHaveLength(4);
+    expect(JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), false))).not.toContain(
+      'SIMULATED',
+    );
+  });
+});

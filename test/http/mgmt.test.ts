@@ -1,0 +1,55 @@
+import { randomUUID } from 'node:crypto';
+import supertest from 'supertest';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { reportWorker } from '../../src/store/workers.ts';
+import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
+
+let broker: TestBroker;
+beforeAll(async () => {
+  broker = await makeTestBroker(inject('postgres'));
+  broker.startWorker();
+});
+afterAll(() => broker.stop());
+
+const ask = (route: string) => supertest(broker.mgmt).get(route).auth(operator.username, operator.password);
+
+it('lets nobody in without the operator password', async () => {
+  for (const route of ['/mgmt/health', '/mgmt/metrics', '/mgmt/hosts', '/']) {
+    expect((await supertest(broker.mgmt).get(route)).status).toBe(401);
+    expect((await supertest(broker.mgmt).get(route).auth('platform', 'open:sesame')).status).toBe(401);
+  }
+});
+
+it('tells by 503 and in words which role is missing, and by 200 that all are at work', async () => {
+  const without = await ask('/mgmt/health');
+  expect(without.status).toBe(503);
+  const { problems } = without.body as { problems: string[] };
+  expect(problems.join(' ')).toMatch(/No gateway[^]*No worker/);
+  await broker.database('gateways').insert({
+    id: randomUUID(),
+    lease_until: broker.database.raw(`clock_timestamp() + interval '1 hour'`),
+  });
+  await reportWorker(broker.database, { name: 'w', hypervisor: 'simulated', templates: [] });
+  const whole = await ask('/mgmt/health');
+  expect([whole.status, whole.body]).toEqual([
+    200,
+    { status: 'ok', hypervisor: 'simulated', simulated: true, problems: [] },
+  ]);
+});
+
+it('lists hosts and counts them', async () => {
+  const id = randomUUID();
+  await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
+  const hosts = (await ask('/mgmt/hosts')).body as { hosts: Record<string, unknown>[] };
+  expect(hosts.hosts).toHaveLength(1);
+  expect(hosts.hosts[0]).toMatchObject({
+    instance: id,
+    state: 'running',
+    plan: 'small',
+    publishedPorts: '20000-20009',
+  });
+  const { text } = await ask('/mgmt/metrics');
+  expect(text).toContain('berth_hosts{state="running",plan="small"} 1');
+  expect(text).toContain('berth_operations{kind="provision",state="succeeded"} 1');
+  expect(text).toContain('berth_free_slots 49');
+});
