@@ -67,13 +67,16 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
     await prepareHypervisor();
     async function prepareHypervisor(): Promise<void> {
       const progress = createProgress(process.stdout);
-      const hypervisor = await openHypervisor(settings, createLogger('setup', 'warn'), (line) => {
-        progress.show(line);
+      const hypervisor = await openHypervisor(settings, createLogger('setup', 'warn'), {
+        report: (line) => {
+          progress.show(line);
+        },
+        loadAhead: false,
       });
       try {
         // The first plan's template is worth waiting for; the worker makes the others behind the tenants' work.
         const plan = allPlans(catalog).find(({ fromTemplate }) => fromTemplate);
-        if (plan !== undefined && !(await hypervisor.hasTemplate(plan.name))) {
+        if (plan !== undefined) {
           await hypervisor.makeTemplate(
             { planName: plan.name, shape: plan.shape },
             (step) => {

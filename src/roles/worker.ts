@@ -30,7 +30,7 @@ export async function startWorker(settings: Settings, logger: Logger): Promise<R
   const name = `${hostname()}/${await siteId(settings)}`;
   const connectionString = await requireDatabaseUrl(settings);
   const database = openDatabase(connectionString);
-  const hypervisor = await openHypervisor(settings, logger);
+  const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   const listener = await startListener({
     connectionString,
     listenTo: [channels.operations, channels.acknowledgements],

@@ -13,21 +13,25 @@ import { projectDirectory } from './project.ts';
 
 /**
  * Opens the hypervisor that the settings name. The guest image is built where it is missing.
- * @param report is told what takes long, in words for people.
+ * @param options.report is told what takes long, in words for people; the log, where it is left out.
+ * @param options.loadAhead whether hosts will be made at once: templates are then loaded at the start.
  */
 export async function openHypervisor(
   settings: Settings,
   logger: Logger,
-  report: (line: string) => void = (line) => {
-    logger.info({}, line);
-  },
+  options: { report?: (line: string) => void; loadAhead: boolean },
 ): Promise<Hypervisor> {
   const { stateDirectory } = settings;
+  const report =
+    options.report ??
+    ((line: string) => {
+      logger.info({}, line);
+    });
   await mkdir(stateDirectory, { recursive: true, mode: 0o755 });
   const hypervisor =
     settings.hypervisor === 'simulated'
       ? createSimulatedHypervisor({ stateDirectory, logger })
-      : await qemu(settings, logger, report);
+      : await qemu(settings, logger, report, options.loadAhead);
   await hypervisor.open();
   return hypervisor;
 }
@@ -43,7 +47,12 @@ export function imageOptions(settings: Settings): ImageOptions {
 /** Where the answer on KVM is remembered. */
 export const kvmMemory = (settings: Settings) => path.join(settings.stateDirectory, 'kvm.json');
 
-async function qemu(settings: Settings, logger: Logger, report: (line: string) => void): Promise<Hypervisor> {
+async function qemu(
+  settings: Settings,
+  logger: Logger,
+  report: (line: string) => void,
+  loadAhead: boolean,
+): Promise<Hypervisor> {
   if (process.getuid?.() !== 0) {
     throw new SettingsError(
       'The qemu hypervisor needs root: namespaces, firewall rules and users of their own are made for hosts. For a first look without it: BERTH_HYPERVISOR=simulated npm start',
@@ -71,6 +80,7 @@ async function qemu(settings: Settings, logger: Logger, report: (line: string) =
     firstUid: ids.hosts,
     gatewayUid: ids.gateway,
     dnsServers: settings.dnsServers,
+    loadAhead,
     logger,
   });
 }

@@ -33,6 +33,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     firstUid: 610_016,
     gatewayUid: 610_001,
     dnsServers: [],
+    loadAhead: false,
     logger: silentLogger,
   };
   const network = createHostNetwork(options);

@@ -23,5 +23,7 @@ export interface QemuOptions {
   readonly gatewayUid: number;
   /** IPv4 addresses that a guest's name queries are sent to; none: guests can't resolve names. */
   readonly dnsServers: readonly string[];
+  /** Load small templates when the driver is opened; else each when it is first used. */
+  readonly loadAhead: boolean;
   readonly logger: Logger;
 }

@@ -162,7 +162,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
       await mkdir(runDirectory, { recursive: true, mode: 0o755 });
       await network.open();
       await removeTemplateMachine(templateParts);
-      templates.preload();
+      if (options.loadAhead) templates.preload();
     },
 
     async close() {

@@ -64,6 +64,7 @@ export function createTemplateStore(
   const root = path.join(options.stateDirectory, 'templates');
   const loaded = new Map<string, Promise<LoadedTemplate | undefined>>();
   const distrusted = new Set<string>();
+  let closed = false;
   const directory = (key: string) => path.join(root, key);
 
   async function readRecord(key: string): Promise<TemplateRecord | undefined> {
@@ -98,6 +99,7 @@ export function createTemplateStore(
   }
 
   const load = (key: string) => {
+    if (closed) return Promise.resolve(undefined);
     let loading = loaded.get(key);
     if (loading === undefined) {
       loading = loadChecked(key).then((template) => {
@@ -149,6 +151,7 @@ export function createTemplateStore(
       }
     },
     async close() {
+      closed = true;
       for (const loading of loaded.values()) await (await loading)?.memory.close();
       loaded.clear();
     },
