@@ -35,9 +35,9 @@ export async function startBroker(
   const environment = {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     BERTH_STATE_DIR: stateDirectory,
-    BERTH_PORT: '34080',
-    BERTH_GATEWAY_PORT: '34081',
-    BERTH_MGMT_PORT: '34082',
+    BERTH_PORT: '17080',
+    BERTH_GATEWAY_PORT: '17081',
+    BERTH_MGMT_PORT: '17082',
     BERTH_HOST_NETWORK: '10.214.0.0/16',
     BERTH_UID_BASE: '640000',
     BERTH_PUBLISHED_PORTS: '31000-31999',

@@ -41,7 +41,8 @@ export interface BrokerProcess {
 export async function makeBroker(offset: number): Promise<BrokerProcess> {
   const state = await makeStateDirectory();
   const catalog = path.join(state.directory, 'catalog.yaml');
-  const port = 33_000 + offset * 10;
+  // Below the range of ephemeral ports, one of which another test may hold.
+  const port = 17_100 + offset * 10;
   const environment = {
     PATH: process.env['PATH'],
     BERTH_STATE_DIR: state.directory,

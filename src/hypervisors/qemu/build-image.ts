@@ -27,7 +27,7 @@ export interface ImageOptions {
   readonly recipeDirectory: string;
 }
 
-/** Measured: 1.3 GiB for the unpacked tree, what apt downloads and the result; the rest is for larger packages. */
+/** Measured: 1.1 GiB at most for the unpacked tree, what apt downloads and the result; the rest is for larger packages. */
 const roomNeeded = 2 * 1024 ** 3;
 const remedyForRoom = `make ${inGib(roomNeeded)} of room, or set BERTH_STATE_DIR to another disk.`;
 const resolveTimeoutMs = 10 * 60 * 1000;

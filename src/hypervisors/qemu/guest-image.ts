@@ -81,7 +81,8 @@ export async function readImage(directory: string): Promise<GuestImage> {
     rootfs: path.join(directory, 'rootfs'),
     commandLine: [
       'quiet',
-      // No console: a flood of messages reaches nobody's disk. See image/README.md for how to watch a boot.
+      // No console: a flood of messages reaches nobody's disk. To watch a boot by hand: -serial stdio, and
+      // console=ttyS0 loglevel=6 systemd.log_target=console appended.
       'console=null',
       // With QEMU's -no-reboot a panic, of which an altered image is one cause, ends the machine.
       'panic=1',
