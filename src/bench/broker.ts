@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readSettings, type Settings } from '../config/settings.ts';
+import { forgetSite } from '../demo/residue.ts';
 
 /** A broker of the bench's own, so that nothing else is measured and nothing of the operator's is touched. */
 export interface BenchBroker {
@@ -49,6 +50,8 @@ export async function startBroker(
   const child = spawn(process.execPath, [main], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
   const stop = async () => {
     await ended(child);
+    const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
+    if (site !== undefined) await forgetSite(site.trim());
     await rm(stateDirectory, { recursive: true, force: true });
   };
   try {
