@@ -11,6 +11,7 @@ import type { Logger } from '../core/logger.ts';
 import { listen } from '../http/listen.ts';
 import { createMgmtApp } from '../http/mgmt/app.ts';
 import { createOsbApp } from '../http/osb/app.ts';
+import { rehearse } from '../http/rehearse.ts';
 import { type Authority, createAuthority } from '../pki/authority.ts';
 import { issueClientCertificate } from '../pki/client-certificate.ts';
 import { createVault } from '../pki/envelope.ts';
@@ -115,8 +116,9 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       logger.warn({ err: error }, 'Housekeeping failed; it is tried again');
     },
   );
-  // Before the first request, and not earlier: libraries load parts of themselves when they are first used, out of
-  // a folder that may be root's.
+  // Not earlier: libraries load parts of themselves when they are first used, out of a folder that may be root's.
+  await rehearse(osb, credentials.broker);
+  await rehearse(mgmt, credentials.mgmt);
   dropPrivileges(userIds(settings.uidBase).api);
   const osbListener = await listen(osb, {
     host: settings.listenAddress,
