@@ -4,6 +4,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { eventually } from './eventually.ts';
+import { seat } from './seat.ts';
 import { forgetSite, processesWith, residueOf } from '../../src/demo/residue.ts';
 import { makeStateDirectory } from './vm-cache.ts';
 
@@ -37,21 +38,23 @@ export interface BrokerProcess {
   dispose(): Promise<void>;
 }
 
-/** @param offset keeps the ports and networks of test files apart. */
+const portRange = (first: number, count: number) => `${first}-${first + count - 1}`;
+
+/** @param offset 0 to 4: keeps the ports and networks of test files apart. */
 export async function makeBroker(offset: number): Promise<BrokerProcess> {
   const state = await makeStateDirectory();
   const catalog = path.join(state.directory, 'catalog.yaml');
   // Below the range of ephemeral ports, one of which another test may hold.
-  const port = 17_100 + offset * 10;
+  const port = 17_100 + seat * 100 + offset * 10;
   const environment = {
     PATH: process.env['PATH'],
     BERTH_STATE_DIR: state.directory,
     BERTH_PORT: String(port),
     BERTH_GATEWAY_PORT: String(port + 1),
     BERTH_MGMT_PORT: String(port + 2),
-    BERTH_HOST_NETWORK: `10.${220 + offset}.0.0/24`,
-    BERTH_UID_BASE: String(620_000 + offset * 1000),
-    BERTH_PUBLISHED_PORTS: `${25_000 + offset * 200}-${25_199 + offset * 200}`,
+    BERTH_HOST_NETWORK: `10.${150 + seat * 10 + offset}.0.0/24`,
+    BERTH_UID_BASE: String(620_000 + seat * 10_000 + offset * 1000),
+    BERTH_PUBLISHED_PORTS: portRange(25_000 + seat * 1000 + offset * 200, 200),
     BERTH_SYNC_WAIT_MS: '20000',
     BERTH_CATALOG: catalog,
   };
