@@ -1,9 +1,11 @@
 import type { Knex } from 'knex';
 import * as first from './001-first.ts';
+import * as platforms from './010-platforms.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '001-first', migration: first },
+  { name: '010-platforms', migration: platforms },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

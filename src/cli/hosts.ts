@@ -1,11 +1,12 @@
 import type { Settings } from '../config/settings.ts';
 import type { HostOverview } from '../core/overview.ts';
 import { askMgmt } from './mgmt-client.ts';
+import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
 type HostLine = Omit<HostOverview, 'createdAt'> & { readonly createdAt: string };
 
-const columns: readonly [string, (host: HostLine) => string][] = [
+const columns: readonly Column<HostLine>[] = [
   ['HOST', (host) => host.host.slice(0, 8)],
   ['STATE', (host) => host.state],
   ['PLAN', (host) => host.plan],
@@ -28,17 +29,5 @@ export async function runHosts(settings: Settings, options: { json?: boolean }):
     return;
   }
   if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no virtual machines.\n');
-  const rows = [
-    columns.map(([title]) => title),
-    ...hosts.map((host) => columns.map(([, cell]) => cell(host))),
-  ];
-  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
-  for (const row of rows) {
-    process.stdout.write(
-      `${row
-        .map((cell, index) => cell.padEnd(widths[index] ?? 0))
-        .join('  ')
-        .trimEnd()}\n`,
-    );
-  }
+  printTable(columns, hosts);
 }

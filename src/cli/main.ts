@@ -8,6 +8,7 @@ import { runDoctor } from './doctor.ts';
 import { runHosts } from './hosts.ts';
 import { runImageBuild } from './image.ts';
 import { MgmtError } from './mgmt-client.ts';
+import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
 /** What people can mend is said in a line; everything else is a defect, and comes with its stack. */
 const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError];
@@ -26,6 +27,26 @@ program
   .command('doctor')
   .description('check what this machine has and lacks, and how the broker is')
   .action(() => runDoctor(readSettings()));
+
+const platform = program
+  .command('platform')
+  .description('the platforms that may call the broker: each is a world of its own');
+platform
+  .command('list')
+  .description('list them')
+  .action(() => runPlatformList(readSettings()));
+platform
+  .command('create <name>')
+  .description('record one, and print its username and password, once')
+  .action((name: string) => runPlatformCreate(readSettings(), name));
+platform
+  .command('rotate <name>')
+  .description('make a second password; the first stays valid until it is retired')
+  .action((name: string) => runPlatformRotate(readSettings(), name));
+platform
+  .command('retire <name>')
+  .description('refuse the older of two passwords from now on')
+  .action((name: string) => runPlatformRetire(readSettings(), name));
 
 const image = program.command('image').description('the guest image that every host boots');
 image

@@ -12,8 +12,13 @@ const timeoutMs = 10_000;
 /**
  * Asks the management API of the broker on this machine.
  * @returns the answer's JSON, also of a 503: health tells its problems so.
+ * @throws MgmtError with the broker's own words where it refuses.
  */
-export async function askMgmt<T>(settings: Settings, path: string): Promise<T> {
+export async function askMgmt<T>(
+  settings: Settings,
+  path: string,
+  method: 'GET' | 'PUT' | 'POST' | 'DELETE' = 'GET',
+): Promise<T> {
   const file = credentialsPath(settings);
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {
     throw new MgmtError(
@@ -25,6 +30,7 @@ export async function askMgmt<T>(settings: Settings, path: string): Promise<T> {
   const host = settings.mgmtAddress === '0.0.0.0' ? '127.0.0.1' : settings.mgmtAddress;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${settings.mgmtPort}${path}`;
   const answer = await fetch(url, {
+    method,
     headers: {
       Authorization: `Basic ${Buffer.from(`${mgmt.username}:${mgmt.password}`).toString('base64')}`,
     },
@@ -33,7 +39,12 @@ export async function askMgmt<T>(settings: Settings, path: string): Promise<T> {
     throw new MgmtError(`no broker answers on ${url}: start it with npm start`, { cause });
   });
   if (!answer.ok && answer.status !== 503) {
-    throw new MgmtError(`${url} answered ${answer.status}: do the settings here and the broker's differ?`);
+    const refusal = (await answer.json().catch(() => ({}))) as { description?: string };
+    throw new MgmtError(
+      answer.status === 401 || refusal.description === undefined
+        ? `${url} answered ${answer.status}: do the settings here and the broker's differ?`
+        : refusal.description,
+    );
   }
   return (await answer.json()) as T;
 }

@@ -6,6 +6,8 @@ import { type Settings, SettingsError } from './settings.ts';
 /** What the OSB API and the management API are opened with. */
 export interface BrokerCredentials {
   readonly broker: { readonly username: string; readonly password: string };
+  /** The second line of `BERTH_BROKER_PASSWORD_FILE`: valid as well, while a rotation is under way. */
+  readonly formerPassword?: string;
   readonly mgmt: { readonly username: string; readonly password: string };
 }
 
@@ -35,11 +37,21 @@ export async function brokerCredentials(settings: Settings): Promise<BrokerCrede
   );
   const generated = parse(await readFile(file, 'utf8'), file);
   if (settings.brokerUsername === undefined || settings.brokerPasswordFile === undefined) return generated;
-  const password = (await readFile(settings.brokerPasswordFile, 'utf8')).trim();
-  if (password === '') {
+  const lines = (await readFile(settings.brokerPasswordFile, 'utf8')).split('\n').map((line) => line.trim());
+  const [password, formerPassword, ...more] = lines.filter((line) => line !== '');
+  if (password === undefined) {
     throw new SettingsError(`BERTH_BROKER_PASSWORD_FILE: ${settings.brokerPasswordFile} is empty.`);
   }
-  return { broker: { username: settings.brokerUsername, password }, mgmt: generated.mgmt };
+  if (more.length > 0) {
+    throw new SettingsError(
+      `BERTH_BROKER_PASSWORD_FILE: ${settings.brokerPasswordFile} has more than two lines: it holds the password, and while it is being rotated the former one.`,
+    );
+  }
+  return {
+    broker: { username: settings.brokerUsername, password },
+    ...(formerPassword !== undefined && { formerPassword }),
+    mgmt: generated.mgmt,
+  };
 }
 
 function parse(text: string, file: string): BrokerCredentials {

@@ -1,28 +1,34 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import type { RequestHandler } from 'express';
+import { timingSafeEqual } from 'node:crypto';
+import type { RequestHandler, Response } from 'express';
 import { refused } from '../core/errors.ts';
+import { credentialDigest, type KnownCredential, type Platform } from '../core/platform.ts';
 
 export interface BasicCredentials {
   readonly username: string;
   readonly password: string;
 }
 
-/** Hashed first, so that neither length nor content shows in the time that the comparison takes. */
-const digest = (text: string) => createHash('sha256').update(text).digest();
-
 /**
- * HTTP basic authentication (RFC 7617) in constant time, before anything else of a request is looked at.
+ * HTTP basic authentication (RFC 7617), before anything else of a request is looked at. Every credential is
+ * compared, each in constant time: an unknown name takes as long as a wrong password.
  * @throws RefusedError (401)
  */
-export function basicAuth(expected: BasicCredentials): RequestHandler {
-  const username = digest(expected.username);
-  const password = digest(expected.password);
-  return (request, _response, next) => {
+export function basicAuth(known: () => readonly KnownCredential[]): RequestHandler {
+  return (request, response, next) => {
     const encoded = /^Basic +([A-Za-z0-9+/=]+)$/i.exec(request.get('Authorization') ?? '')?.[1];
-    const [, sentUsername = '', sentPassword = ''] =
+    const [, username = '', password = ''] =
       /^([^:]*):(.*)$/s.exec(Buffer.from(encoded ?? '', 'base64').toString('utf8')) ?? [];
-    const usernameIsRight = timingSafeEqual(digest(sentUsername), username);
-    const passwordIsRight = timingSafeEqual(digest(sentPassword), password);
-    next(usernameIsRight && passwordIsRight ? undefined : refused.unauthorized());
+    const sent = credentialDigest(username, password);
+    let platform: Platform | undefined;
+    for (const credential of known()) {
+      if (timingSafeEqual(credential.digest, sent)) platform = credential.platform;
+    }
+    if (platform !== undefined) response.locals['platform'] = platform;
+    next(platform === undefined ? refused.unauthorized() : undefined);
   };
+}
+
+/** Whose credential a request that has passed {@link basicAuth} came with. */
+export function platformOf(response: Response): Platform {
+  return response.locals['platform'] as Platform;
 }

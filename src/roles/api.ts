@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { readCatalog } from '../catalog-source.ts';
-import { brokerCredentials, masterKeyText } from '../config/secrets.ts';
+import { type BrokerCredentials, brokerCredentials, masterKeyText } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
 import { userIds } from '../config/users.ts';
 import { createBindings } from '../core/broker/bindings.ts';
@@ -8,6 +8,7 @@ import { createInstances } from '../core/broker/instances.ts';
 import { createParameterRules } from '../core/broker/parameters.ts';
 import type { CertificateIssuer, Vault } from '../core/credentials.ts';
 import type { Logger } from '../core/logger.ts';
+import { credentialDigest } from '../core/platform.ts';
 import { listen } from '../http/listen.ts';
 import { createMgmtApp } from '../http/mgmt/app.ts';
 import { createOsbApp } from '../http/osb/app.ts';
@@ -21,11 +22,12 @@ import { dropPrivileges } from '../privileges.ts';
 import { type AuthorityName, ensureAuthority } from '../store/authorities.ts';
 import { answerCertificateRequests } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
-import { ensurePlatform, openDatabase, seedSlots } from '../store/database.ts';
+import { openDatabase, seedSlots } from '../store/database.ts';
 import { forgetDeadGateways } from '../store/gateways.ts';
 import { startListener } from '../store/listener.ts';
 import { createOperationWaiter } from '../store/operation-waiter.ts';
 import { createOverview } from '../store/overview.ts';
+import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../store/platforms.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
 import { portBlocks, requireDatabaseUrl } from './postgres.ts';
@@ -49,17 +51,28 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
 
   const blocks = portBlocks(settings, catalog);
   await seedSlots(database, blocks);
-  const platformId = await ensurePlatform(database, 'cloudfoundry');
+  const firstPlatform = await ensurePlatform(database, 'cloudfoundry');
   const clientAuthority = await authority(database, vault, 'client');
   const serverAuthority = await authority(database, vault, 'server');
   const listener = await startListener({
     connectionString,
-    listenTo: [channels.finished, channels.acknowledgements, channels.certificates],
+    listenTo: [channels.finished, channels.acknowledgements, channels.certificates, channels.platforms],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
     },
   });
 
+  const directory = await createCredentialDirectory({
+    database,
+    listener,
+    fixed: passwordsOf(credentials).map((password) => ({
+      digest: credentialDigest(credentials.broker.username, password),
+      platform: firstPlatform,
+    })),
+    onError: (error) => {
+      logger.error({ err: error }, 'The credentials of the platforms could not be read again');
+    },
+  });
   const store = createStore(database, blocks);
   const rules = createParameterRules(catalog);
   const issuer: CertificateIssuer = {
@@ -69,8 +82,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const osb = createOsbApp({
     catalog,
     simulated,
-    platformId,
-    credentials: credentials.broker,
+    credentials: () => directory.known(),
     logger,
     instances: createInstances({
       catalog,
@@ -92,6 +104,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   });
   const mgmt = createMgmtApp({
     overview: createOverview(database),
+    platforms: createPlatforms(database),
     credentials: credentials.mgmt,
     hypervisor: settings.hypervisor,
     logger,
@@ -141,6 +154,11 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       await database.destroy();
     },
   };
+}
+
+/** The password of the first platform, and while it is being rotated its former one. */
+function passwordsOf({ broker, formerPassword }: BrokerCredentials): readonly string[] {
+  return formerPassword === undefined ? [broker.password] : [broker.password, formerPassword];
 }
 
 /** An authority with its key in the clear: made once, then kept in Postgres under the master key. */

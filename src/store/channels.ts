@@ -10,6 +10,8 @@ export const channels = {
   acknowledgements: 'berth_acknowledgements',
   /** A gateway asks for a certificate, or has been given one. Payload: the request's id. */
   certificates: 'berth_certificates',
+  /** The passwords of a platform have changed. Payload: the platform's id. */
+  platforms: 'berth_platforms',
 } as const;
 
 export type Channel = (typeof channels)[keyof typeof channels];

@@ -33,14 +33,3 @@ export async function seedSlots(database: Knex, blocks: PortBlocks): Promise<voi
     [blocks.count],
   );
 }
-
-/** Records a platform under a name, once; returns its id. */
-export async function ensurePlatform(database: Knex, name: string): Promise<string> {
-  await database.raw(
-    'INSERT INTO platforms (id, name) VALUES (gen_random_uuid(), ?) ON CONFLICT DO NOTHING',
-    [name],
-  );
-  const row = await database<{ id: string; name: string }>('platforms').where({ name }).first('id');
-  if (row === undefined) throw new Error(`platform ${name} could not be recorded`);
-  return row.id;
-}

@@ -90,6 +90,13 @@ describe('secrets', () => {
       username: 'cf',
       password: 'from-a-file',
     });
+    await writeFile(file, 'new\nformer\n');
+    expect(await brokerCredentials(readSettings(environment))).toMatchObject({
+      broker: { username: 'cf', password: 'new' },
+      formerPassword: 'former',
+    });
+    await writeFile(file, 'new\nformer\nolder\n');
+    await expect(brokerCredentials(readSettings(environment))).rejects.toThrow('more than two lines');
   });
 
   it('that are damaged are named, and not replaced', async () => {

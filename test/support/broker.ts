@@ -8,6 +8,7 @@ import { createInstances } from '../../src/core/broker/instances.ts';
 import { createParameterRules } from '../../src/core/broker/parameters.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import type { Logger } from '../../src/core/logger.ts';
+import { credentialDigest } from '../../src/core/platform.ts';
 import {
   createSimulatedHypervisor,
   type SimulatedFaults,
@@ -21,10 +22,11 @@ import { issueClientCertificate } from '../../src/pki/client-certificate.ts';
 import { createVault } from '../../src/pki/envelope.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
 import { channels } from '../../src/store/channels.ts';
-import { ensurePlatform, openDatabase, seedSlots } from '../../src/store/database.ts';
+import { openDatabase, seedSlots } from '../../src/store/database.ts';
 import { startListener } from '../../src/store/listener.ts';
 import { createOperationWaiter } from '../../src/store/operation-waiter.ts';
 import { createOverview } from '../../src/store/overview.ts';
+import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../../src/store/platforms.ts';
 import { createRevocations } from '../../src/store/revocations.ts';
 import { createStore } from '../../src/store/store.ts';
 import { silentLogger } from './logger.ts';
@@ -61,7 +63,8 @@ export async function makeTestBroker(
   const database = openDatabase(connectionString);
   const blocks = { first: 20_000, size: 20, count: slots };
   await seedSlots(database, blocks);
-  const platformId = await ensurePlatform(database, 'test');
+  const platform = await ensurePlatform(database, 'test');
+  const platformId = platform.id;
   const listener = await startListener({
     connectionString,
     listenTo: Object.values(channels),
@@ -77,12 +80,20 @@ export async function makeTestBroker(
   const parts = { store, hypervisor, logger };
   const vault = createVault(masterKeyFromText(createMasterKeyText()));
 
+  const directory = await createCredentialDirectory({
+    database,
+    listener,
+    fixed: [{ digest: credentialDigest(credentials.username, credentials.password), platform }],
+    onError: (error) => {
+      throw error;
+    },
+  });
+
   const makeApp = (waitMs: number): Express =>
     createOsbApp({
       catalog,
       simulated: false,
-      platformId,
-      credentials,
+      credentials: () => directory.known(),
       logger,
       instances: createInstances({
         catalog,
@@ -109,17 +120,21 @@ export async function makeTestBroker(
   const asynchronous = makeApp(0);
   const mgmt = createMgmtApp({
     overview: createOverview(database),
+    platforms: createPlatforms(database),
     credentials: operator,
     hypervisor: 'simulated',
     logger,
   });
 
   const workers: Worker[] = [];
-  const ask = (on: Express, method: 'get' | 'put' | 'patch' | 'delete', route: string) => {
+  const ask = (
+    on: Express,
+    method: 'get' | 'put' | 'patch' | 'delete',
+    route: string,
+    as: { username: string; password: string } = credentials,
+  ) => {
     const agent = supertest(on);
-    return agent[method](route)
-      .auth(credentials.username, credentials.password)
-      .set('X-Broker-API-Version', '2.17');
+    return agent[method](route).auth(as.username, as.password).set('X-Broker-API-Version', '2.17');
   };
 
   return {
@@ -142,6 +157,12 @@ export async function makeTestBroker(
     },
     reconcile: () => reconcile(parts),
     ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
+    /** As another platform. */
+    askAs: (
+      as: { username: string; password: string },
+      method: 'get' | 'put' | 'patch' | 'delete',
+      route: string,
+    ) => ask(app, method, route, as),
     /** The same broker with BERTH_SYNC_WAIT_MS=0. */
     askAsynchronous: (method: 'get' | 'put' | 'patch' | 'delete', route: string) =>
       ask(asynchronous, method, route),

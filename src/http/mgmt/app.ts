@@ -1,6 +1,7 @@
 import express, { type Express } from 'express';
 import type { Logger } from '../../core/logger.ts';
 import type { Overview } from '../../core/overview.ts';
+import { credentialDigest, type Platforms } from '../../core/platform.ts';
 import { basicAuth, type BasicCredentials } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { requestLog } from '../request-log.ts';
@@ -10,14 +11,24 @@ import { metricsText } from './metrics.ts';
 /** The management API, for operators: another listener, with credentials of its own. */
 export function createMgmtApp(parts: {
   overview: Overview;
+  platforms: Platforms;
   credentials: BasicCredentials;
   hypervisor: string;
   logger: Logger;
 }): Express {
-  const { overview, credentials, hypervisor, logger } = parts;
+  const { overview, platforms, credentials, hypervisor, logger } = parts;
+  const known = [
+    {
+      digest: credentialDigest(credentials.username, credentials.password),
+      platform: { id: 'operator', name: 'operator' },
+    },
+  ];
   const app = express();
   app.disable('x-powered-by');
-  app.use(requestLog(logger), basicAuth(credentials));
+  app.use(
+    requestLog(logger),
+    basicAuth(() => known),
+  );
 
   app.get('/mgmt/health', health(overview, hypervisor));
   app.get('/mgmt/metrics', async (_request, response) => {
@@ -26,6 +37,20 @@ export function createMgmtApp(parts: {
   });
   app.get('/mgmt/hosts', async (_request, response) => {
     response.json({ hypervisor, hosts: await overview.hosts() });
+  });
+
+  app.get('/mgmt/platforms', async (_request, response) => {
+    response.json({ platforms: await platforms.list() });
+  });
+  app.put('/mgmt/platforms/:name', async (request, response) => {
+    response.status(201).json(await platforms.create(request.params.name));
+  });
+  app.post('/mgmt/platforms/:name/passwords', async (request, response) => {
+    response.status(201).json(await platforms.addPassword(request.params.name));
+  });
+  app.delete('/mgmt/platforms/:name/passwords/oldest', async (request, response) => {
+    await platforms.retirePassword(request.params.name);
+    response.json({});
   });
 
   app.use(notFound);

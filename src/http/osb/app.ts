@@ -4,7 +4,8 @@ import type { Instances } from '../../core/broker/instances.ts';
 import type { Catalog } from '../../core/catalog/catalog.ts';
 import { refused } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
-import { basicAuth, type BasicCredentials } from '../auth.ts';
+import type { KnownCredential } from '../../core/platform.ts';
+import { basicAuth } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { requestLog } from '../request-log.ts';
 import { bind } from './bind.ts';
@@ -25,11 +26,11 @@ export function createOsbApp(parts: {
   simulated: boolean;
   instances: Instances;
   bindings: Bindings;
-  platformId: string;
-  credentials: BasicCredentials;
+  /** The credentials that are valid now. */
+  credentials: () => readonly KnownCredential[];
   logger: Logger;
 }): Express {
-  const { catalog, simulated, instances, bindings, platformId, credentials, logger } = parts;
+  const { catalog, simulated, instances, bindings, credentials, logger } = parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
@@ -40,14 +41,14 @@ export function createOsbApp(parts: {
   const instance = '/v2/service_instances/:instance_id';
   const binding = `${instance}/service_bindings/:binding_id`;
   app.get('/v2/catalog', getCatalog(catalog, simulated));
-  app.put(instance, jsonBody, provision(instances, platformId));
-  app.get(instance, fetchInstance(instances, platformId));
+  app.put(instance, jsonBody, provision(instances));
+  app.get(instance, fetchInstance(instances));
   app.patch(instance, jsonBody, updatesAreRefused);
-  app.delete(instance, deprovision(instances, platformId));
-  app.get(`${instance}/last_operation`, lastOperation(instances, platformId));
-  app.put(binding, jsonBody, bind(bindings, platformId));
-  app.get(binding, fetchBinding(bindings, platformId));
-  app.delete(binding, unbind(bindings, platformId));
+  app.delete(instance, deprovision(instances));
+  app.get(`${instance}/last_operation`, lastOperation(instances));
+  app.put(binding, jsonBody, bind(bindings));
+  app.get(binding, fetchBinding(bindings));
+  app.delete(binding, unbind(bindings));
 
   app.use(notFound);
   app.use(errorHandler(logger));

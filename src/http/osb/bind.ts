@@ -1,18 +1,19 @@
 import type { RequestHandler } from 'express';
+import { platformOf } from '../auth.ts';
 import type { Bindings, BindingView } from '../../core/broker/bindings.ts';
 import type { JsonObject } from '../../core/model.ts';
 import { minorVersion } from './headers.ts';
 import { pathId, readBindBody } from './input.ts';
 
 /** PUT /v2/service_instances/:instance_id/service_bindings/:binding_id; synchronous in any case. */
-export function bind(bindings: Bindings, platformId: string): RequestHandler {
+export function bind(bindings: Bindings): RequestHandler {
   return async (request, response) => {
     const body = readBindBody(request);
     const appGuid = [body.bind_resource?.app_guid, body.app_guid].find(
       (guid) => typeof guid === 'string' && guid !== '',
     );
     const view = await bindings.bind({
-      platformId,
+      platformId: platformOf(response).id,
       instanceId: pathId(request, 'instance_id'),
       bindingId: pathId(request, 'binding_id'),
       serviceId: body.service_id,

@@ -3,9 +3,9 @@ import type { Instances } from '../../core/broker/instances.ts';
 import { acceptsIncomplete, instanceReference, requireHints } from './input.ts';
 
 /** DELETE /v2/service_instances/:instance_id */
-export function deprovision(instances: Instances, platformId: string): RequestHandler {
+export function deprovision(instances: Instances): RequestHandler {
   return async (request, response) => {
-    const reference = instanceReference(request, platformId);
+    const reference = instanceReference(request, response);
     requireHints(reference);
     const outcome = await instances.deprovision({
       ...reference,

@@ -5,10 +5,10 @@ import { minorVersion } from './headers.ts';
 import { instanceReference, pathId } from './input.ts';
 
 /** GET /v2/service_instances/:instance_id/service_bindings/:binding_id: credentials included (osb-notes 36). */
-export function fetchBinding(bindings: Bindings, platformId: string): RequestHandler {
+export function fetchBinding(bindings: Bindings): RequestHandler {
   return async (request, response) => {
     const view = await bindings.fetch({
-      ...instanceReference(request, platformId),
+      ...instanceReference(request, response),
       bindingId: pathId(request, 'binding_id'),
     });
     response.json(toBody(view, minorVersion(request)));

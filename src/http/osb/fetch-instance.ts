@@ -3,9 +3,9 @@ import type { Instances } from '../../core/broker/instances.ts';
 import { instanceReference } from './input.ts';
 
 /** GET /v2/service_instances/:instance_id */
-export function fetchInstance(instances: Instances, platformId: string): RequestHandler {
+export function fetchInstance(instances: Instances): RequestHandler {
   return async (request, response) => {
-    const instance = await instances.fetch(instanceReference(request, platformId));
+    const instance = await instances.fetch(instanceReference(request, response));
     response.json({
       service_id: instance.serviceId,
       plan_id: instance.planId,

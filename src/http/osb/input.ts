@@ -1,8 +1,9 @@
 import { Ajv, type ValidateFunction } from 'ajv';
-import type { Request, RequestHandler } from 'express';
+import type { Request, RequestHandler, Response } from 'express';
 import type { InstanceReference } from '../../core/broker/instances.ts';
 import { refused } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/model.ts';
+import { platformOf } from '../auth.ts';
 
 /** Bodies are JSON objects, and say so (osb-notes 5). */
 export const jsonBody: RequestHandler = (request, _response, next) => {
@@ -60,9 +61,9 @@ export function acceptsIncomplete(request: Request): boolean {
 }
 
 /** The instance that a request is about, with the hints that platforms send beside it. */
-export function instanceReference(request: Request, platformId: string): InstanceReference {
+export function instanceReference(request: Request, response: Response): InstanceReference {
   return {
-    platformId,
+    platformId: platformOf(response).id,
     instanceId: pathId(request, 'instance_id'),
     serviceId: queryText(request, 'service_id'),
     planId: queryText(request, 'plan_id'),

@@ -6,10 +6,10 @@ import { instanceReference, queryText } from './input.ts';
 const retryAfterSeconds = 5;
 
 /** GET /v2/service_instances/:instance_id/last_operation */
-export function lastOperation(instances: Instances, platformId: string): RequestHandler {
+export function lastOperation(instances: Instances): RequestHandler {
   return async (request, response) => {
     const report = await instances.lastOperation({
-      ...instanceReference(request, platformId),
+      ...instanceReference(request, response),
       operationId: queryText(request, 'operation'),
     });
     if (report.state === 'in progress') response.set('Retry-After', String(retryAfterSeconds));

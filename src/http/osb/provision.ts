@@ -1,13 +1,14 @@
 import type { RequestHandler } from 'express';
+import { platformOf } from '../auth.ts';
 import type { Instances } from '../../core/broker/instances.ts';
 import { acceptsIncomplete, pathId, readProvisionBody } from './input.ts';
 
 /** PUT /v2/service_instances/:instance_id */
-export function provision(instances: Instances, platformId: string): RequestHandler {
+export function provision(instances: Instances): RequestHandler {
   return async (request, response) => {
     const body = readProvisionBody(request);
     const outcome = await instances.provision({
-      platformId,
+      platformId: platformOf(response).id,
       instanceId: pathId(request, 'instance_id'),
       serviceId: body.service_id,
       planId: body.plan_id,

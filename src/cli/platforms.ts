@@ -1,0 +1,46 @@
+import type { Settings } from '../config/settings.ts';
+import type { PlatformCredential, PlatformOverview } from '../core/platform.ts';
+import { askMgmt } from './mgmt-client.ts';
+import { type Column, printTable } from './table.ts';
+
+/** As JSON carries it. */
+type PlatformLine = Omit<PlatformOverview, 'createdAt'> & { readonly createdAt: string };
+
+const columns: readonly Column<PlatformLine>[] = [
+  ['PLATFORM', ({ name }) => name],
+  ['PASSWORDS', ({ passwords }) => String(passwords)],
+  ['INSTANCES', ({ instances }) => String(instances)],
+  ['CREATED', ({ createdAt }) => createdAt.slice(0, 19)],
+];
+
+const route = (name: string) => `/mgmt/platforms/${encodeURIComponent(name)}`;
+
+/** `berth platform list`: every platform, a line each. */
+export async function runPlatformList(settings: Settings): Promise<void> {
+  const { platforms } = await askMgmt<{ platforms: PlatformLine[] }>(settings, '/mgmt/platforms');
+  printTable(columns, platforms);
+}
+
+/** `berth platform create NAME`: its credential goes to standard output, this once. */
+export async function runPlatformCreate(settings: Settings, name: string): Promise<void> {
+  tell(await askMgmt<PlatformCredential>(settings, route(name), 'PUT'));
+}
+
+/** `berth platform rotate NAME`: a second password; the first one stays valid until `retire`. */
+export async function runPlatformRotate(settings: Settings, name: string): Promise<void> {
+  tell(await askMgmt<PlatformCredential>(settings, `${route(name)}/passwords`, 'POST'));
+  process.stderr.write(
+    `Both passwords are valid now. Give the new one to the platform (cf update-service-broker), then: berth platform retire ${name}\n`,
+  );
+}
+
+/** `berth platform retire NAME`: the older of two passwords is refused from now on. */
+export async function runPlatformRetire(settings: Settings, name: string): Promise<void> {
+  await askMgmt(settings, `${route(name)}/passwords/oldest`, 'DELETE');
+  process.stderr.write(`The older password of ${name} is refused from now on.\n`);
+}
+
+function tell(credential: PlatformCredential): void {
+  process.stdout.write(`${JSON.stringify(credential, undefined, 2)}\n`);
+  process.stderr.write('The password is not kept and can not be shown again.\n');
+}
