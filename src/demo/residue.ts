@@ -46,6 +46,11 @@ export async function residueOf(site: string): Promise<string[]> {
   ];
 }
 
+/** Whether a line of {@link residueOf} is about a template that is being made, which no host has to do with. */
+export function isOfTemplate(line: string): boolean {
+  return /berth-[0-9a-f]{4}-template\b|\bberth-[0-9a-f]{4}-0\b|\bbh[0-9a-f]{4}s0\b|\/template$/.test(line);
+}
+
 async function groupsOf(site: string): Promise<string[]> {
   const roots = ['/sys/fs/cgroup', ...['memory', 'cpu', 'pids'].map((name) => `/sys/fs/cgroup/${name}`)];
   const found = await Promise.all(
