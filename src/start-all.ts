@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brokerCredentials, credentialsPath, databaseUrl, siteId } from './config/secrets.ts';
+import { listenerTls } from './config/tls.ts';
 import { roleEnvironment, type Settings } from './config/settings.ts';
 import { readCatalog } from './catalog-source.ts';
 import { allPlans } from './core/catalog/catalog.ts';
@@ -36,6 +37,7 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
   try {
     const catalog = await readCatalog(settings);
     await brokerCredentials(settings);
+    await listenerTls(settings);
     const site = await siteId(settings);
 
     const url = (await databaseUrl(settings)) ?? (await embedded());
@@ -164,6 +166,8 @@ function superviseRole(
 }
 
 function introduction(settings: Settings): string {
+  const scheme = settings.tlsCertificateFile === undefined ? 'http' : 'https';
+  const osbUrl = `${scheme}://${settings.externalHost}:${settings.port}`;
   const simulated =
     settings.hypervisor === 'simulated'
       ? '\n  THIS IS SIMULATED: no virtual machine is made, and nothing is isolated.\n'
@@ -171,7 +175,7 @@ function introduction(settings: Settings): string {
   return `
 Berth is ready.
 ${simulated}
-  OSB API        http://${settings.externalHost}:${settings.port}
+  OSB API        ${osbUrl}
   Gateway        tcp://${settings.externalHost}:${settings.gatewayPort}
   Management     http://${settings.mgmtAddress}:${settings.mgmtPort}/mgmt/health
   Credentials    ${credentialsPath(settings)}
@@ -180,7 +184,7 @@ In another terminal:
   npm run demo                 plays a platform and two tenants
   npm run berth -- hosts       lists the hosts
 Cloud Foundry:
-  cf create-service-broker berth USERNAME PASSWORD http://${settings.externalHost}:${settings.port}
+  cf create-service-broker berth USERNAME PASSWORD ${osbUrl}
 
 Ctrl-C stops the roles; hosts go on running.
 

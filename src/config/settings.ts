@@ -17,6 +17,13 @@ export interface Settings {
   readonly mgmtPort: number;
   /** How long a request waits for its operation, in milliseconds; 0 answers 202 at once. */
   readonly syncWaitMs: number;
+  /** Requests a second that each platform may make of one api process. */
+  readonly ratePerSecond: number;
+  /** Files with the OSB listener's certificate (its chain after it) and key, PEM; undefined: plain HTTP. */
+  readonly tlsCertificateFile: string | undefined;
+  readonly tlsKeyFile: string | undefined;
+  /** File with the authorities, PEM, of which clients of the OSB listener must have a certificate. */
+  readonly tlsClientAuthoritiesFile: string | undefined;
   readonly catalogFile: string | undefined;
   readonly brokerUsername: string | undefined;
   readonly brokerPasswordFile: string | undefined;
@@ -101,6 +108,15 @@ export function readSettings(environment: Environment = process.env): Settings {
       (value) => integer(value, 0, 25_000),
       'a number of milliseconds from 0 to 25000',
     ),
+    ratePerSecond: parse(
+      'BERTH_RATE_PER_SECOND',
+      5_000,
+      (value) => integer(value, 1, 1_000_000),
+      'a number of requests a second from 1 to 1000000',
+    ),
+    tlsCertificateFile: file('BERTH_TLS_CERT_FILE'),
+    tlsKeyFile: file('BERTH_TLS_KEY_FILE'),
+    tlsClientAuthoritiesFile: file('BERTH_TLS_CLIENT_CA_FILE'),
     catalogFile: file('BERTH_CATALOG'),
     brokerUsername: parse(
       'BERTH_BROKER_USERNAME',
@@ -153,6 +169,14 @@ export function readSettings(environment: Environment = process.env): Settings {
   }
   if ((settings.brokerUsername === undefined) !== (settings.brokerPasswordFile === undefined)) {
     problems.push('BERTH_BROKER_USERNAME and BERTH_BROKER_PASSWORD_FILE go together: set both, or none');
+  }
+  if ((settings.tlsCertificateFile === undefined) !== (settings.tlsKeyFile === undefined)) {
+    problems.push('BERTH_TLS_CERT_FILE and BERTH_TLS_KEY_FILE go together: set both, or none');
+  }
+  if (settings.tlsClientAuthoritiesFile !== undefined && settings.tlsCertificateFile === undefined) {
+    problems.push(
+      'BERTH_TLS_CLIENT_CA_FILE is set, but clients show certificates over TLS only: set BERTH_TLS_CERT_FILE and BERTH_TLS_KEY_FILE as well, or unset it',
+    );
   }
   problems.push(...clashes(settings));
   if (problems.length > 0)

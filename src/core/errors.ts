@@ -9,6 +9,8 @@ export interface Refusal {
   readonly code?: string;
   /** Answer with `{}` and no description: what the specification wants of 410. */
   readonly emptyBody?: boolean;
+  /** Whole seconds after which it is worth asking again. */
+  readonly retryAfterSeconds?: number;
   readonly description: string;
 }
 
@@ -56,5 +58,12 @@ export const refused = {
       code: 'ConcurrencyError',
       description: 'The Service Broker does not support concurrent requests that mutate the same resource.',
     }),
+  tooManyRequests: (perSecond: number) =>
+    refuse({
+      status: 429,
+      retryAfterSeconds: 1,
+      description: `This broker answers ${perSecond} requests a second of one platform, and this one has sent more. Try again in a second; the operator can raise the limit with BERTH_RATE_PER_SECOND.`,
+    }),
+  headersTooLarge: (description: string) => refuse({ status: 431, description }),
   unavailable: (description: string) => refuse({ status: 503, description }),
 };

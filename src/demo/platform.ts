@@ -38,6 +38,11 @@ export interface Platform {
  * @throws PlatformError where none runs.
  */
 export async function connectPlatform(settings: Settings): Promise<Platform> {
+  if (settings.tlsCertificateFile !== undefined) {
+    throw new PlatformError(
+      'the demo and the bench speak plain HTTP to the OSB API: start the broker without BERTH_TLS_CERT_FILE for them',
+    );
+  }
   const file = credentialsPath(settings);
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {
     throw new PlatformError(

@@ -1,6 +1,7 @@
 import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
 import { RefusedError, refused } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
+import { maxBodyBytes } from './limits.ts';
 
 /** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (osb-notes 6). */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
@@ -19,6 +20,9 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       return;
     }
     if (refusal.status === 401) response.set('WWW-Authenticate', 'Basic realm="berth", charset="UTF-8"');
+    if (refusal.retryAfterSeconds !== undefined) {
+      response.set('Retry-After', String(refusal.retryAfterSeconds));
+    }
     response
       .status(refusal.status)
       .json(
@@ -49,7 +53,9 @@ function asRefused(error: unknown): RefusedError | undefined {
   if (error instanceof RefusedError) return error;
   if (!(error instanceof Error)) return undefined;
   const { type, status } = error as HttpError;
-  if (type === 'entity.too.large') return refused.tooLarge('The request body is larger than 256 KiB.');
+  if (type === 'entity.too.large') {
+    return refused.tooLarge(`The request body is larger than ${maxBodyBytes / 1024} KiB.`);
+  }
   if (type === 'entity.parse.failed') {
     return refused.badRequest('The request body is not valid JSON, or not a JSON object.');
   }

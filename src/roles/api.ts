@@ -2,6 +2,7 @@ import type { Knex } from 'knex';
 import { readCatalog } from '../catalog-source.ts';
 import { type BrokerCredentials, brokerCredentials, masterKeyText } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
+import { listenerTls } from '../config/tls.ts';
 import { userIds } from '../config/users.ts';
 import { createBindings } from '../core/broker/bindings.ts';
 import { createInstances } from '../core/broker/instances.ts';
@@ -44,6 +45,7 @@ const houseKeepingMs = 60_000;
 export async function startApi(settings: Settings, logger: Logger): Promise<RunningRole> {
   const catalog = await readCatalog(settings);
   const credentials = await brokerCredentials(settings);
+  const tls = await listenerTls(settings);
   const vault = createVault(masterKeyFromText(await masterKeyText(settings, createMasterKeyText)));
   const connectionString = await requireDatabaseUrl(settings);
   const database = openDatabase(connectionString);
@@ -83,6 +85,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     catalog,
     simulated,
     credentials: () => directory.known(),
+    ratePerSecond: settings.ratePerSecond,
     logger,
     instances: createInstances({
       catalog,
@@ -107,6 +110,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     platforms: createPlatforms(database),
     credentials: credentials.mgmt,
     hypervisor: settings.hypervisor,
+    ratePerSecond: settings.ratePerSecond,
     logger,
   });
 
@@ -137,6 +141,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     host: settings.listenAddress,
     port: settings.port,
     setting: 'BERTH_PORT',
+    tls,
   });
   const mgmtListener = await listen(mgmt, {
     host: settings.mgmtAddress,
@@ -145,7 +150,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   });
 
   return {
-    announcement: `OSB API on ${settings.listenAddress}:${osbListener.port}, management on ${settings.mgmtAddress}:${mgmtListener.port}`,
+    announcement: `OSB API on ${tls === undefined ? 'http' : 'https'}://${settings.listenAddress}:${osbListener.port}, management on ${settings.mgmtAddress}:${mgmtListener.port}`,
     async stop() {
       await Promise.all([osbListener.stop(), mgmtListener.stop()]);
       stopAnswering();

@@ -54,9 +54,15 @@ const catalogFile = {
 /** The broker over real Postgres, with simulated hosts, in this process. */
 export async function makeTestBroker(
   server: string,
-  options: { syncWaitMs?: number; faults?: SimulatedFaults; slots?: number; logger?: Logger } = {},
+  options: {
+    syncWaitMs?: number;
+    faults?: SimulatedFaults;
+    slots?: number;
+    ratePerSecond?: number;
+    logger?: Logger;
+  } = {},
 ) {
-  const { syncWaitMs = 10_000, faults, slots = 50, logger = silentLogger } = options;
+  const { syncWaitMs = 10_000, faults, slots = 50, ratePerSecond = 5_000, logger = silentLogger } = options;
   const testDatabase = await createTestDatabase(server);
   const { connectionString } = testDatabase;
   const stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-test-'));
@@ -94,6 +100,7 @@ export async function makeTestBroker(
       catalog,
       simulated: false,
       credentials: () => directory.known(),
+      ratePerSecond,
       logger,
       instances: createInstances({
         catalog,
@@ -123,6 +130,7 @@ export async function makeTestBroker(
     platforms: createPlatforms(database),
     credentials: operator,
     hypervisor: 'simulated',
+    ratePerSecond,
     logger,
   });
 

@@ -4,7 +4,10 @@ import type { Overview } from '../../core/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/platform.ts';
 import { basicAuth, type BasicCredentials } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
+import { headerLimit } from '../header-limit.ts';
+import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
+import { securityHeaders } from '../security-headers.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
 
@@ -14,9 +17,11 @@ export function createMgmtApp(parts: {
   platforms: Platforms;
   credentials: BasicCredentials;
   hypervisor: string;
+  /** Requests that the operators may make in a second. */
+  ratePerSecond: number;
   logger: Logger;
 }): Express {
-  const { overview, platforms, credentials, hypervisor, logger } = parts;
+  const { overview, platforms, credentials, hypervisor, ratePerSecond, logger } = parts;
   const known = [
     {
       digest: credentialDigest(credentials.username, credentials.password),
@@ -27,7 +32,10 @@ export function createMgmtApp(parts: {
   app.disable('x-powered-by');
   app.use(
     requestLog(logger),
+    securityHeaders,
+    headerLimit,
     basicAuth(() => known),
+    rateLimit(ratePerSecond),
   );
 
   app.get('/mgmt/health', health(overview, hypervisor));

@@ -7,7 +7,11 @@ import type { Logger } from '../../core/logger.ts';
 import type { KnownCredential } from '../../core/platform.ts';
 import { basicAuth } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
+import { headerLimit } from '../header-limit.ts';
+import { maxBodyBytes } from '../limits.ts';
+import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
+import { securityHeaders } from '../security-headers.ts';
 import { bind } from './bind.ts';
 import { getCatalog } from './catalog.ts';
 import { deprovision } from './deprovision.ts';
@@ -28,15 +32,17 @@ export function createOsbApp(parts: {
   bindings: Bindings;
   /** The credentials that are valid now. */
   credentials: () => readonly KnownCredential[];
+  /** Requests that each platform may make in a second. */
+  ratePerSecond: number;
   logger: Logger;
 }): Express {
-  const { catalog, simulated, instances, bindings, credentials, logger } = parts;
+  const { catalog, simulated, instances, bindings, credentials, ratePerSecond, logger } = parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
   // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
-  app.use(requestLog(logger), basicAuth(credentials), apiVersion, originatingIdentity);
-  app.use(express.json({ limit: '256kb' }));
+  app.use(requestLog(logger), securityHeaders, headerLimit, basicAuth(credentials), rateLimit(ratePerSecond));
+  app.use(apiVersion, originatingIdentity, express.json({ limit: maxBodyBytes }));
 
   const instance = '/v2/service_instances/:instance_id';
   const binding = `${instance}/service_bindings/:binding_id`;

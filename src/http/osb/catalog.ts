@@ -7,7 +7,8 @@ export function getCatalog(catalog: Catalog, simulated: boolean): RequestHandler
   const body = JSON.stringify(toOsbCatalog(catalog, simulated));
   const etag = `"${createHash('sha256').update(body).digest('hex').slice(0, 32)}"`;
   return (request, response) => {
-    response.set('ETag', etag);
+    // It holds no secret, and may be kept as long as it is asked after each time.
+    response.set({ ETag: etag, 'Cache-Control': 'no-cache' });
     if (request.fresh) {
       response.status(304).end();
       return;

@@ -4,6 +4,7 @@ import type { InstanceReference } from '../../core/broker/instances.ts';
 import { refused } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/model.ts';
 import { platformOf } from '../auth.ts';
+import { maxBodyDepth } from '../limits.ts';
 
 /** Bodies are JSON objects, and say so (osb-notes 5). */
 export const jsonBody: RequestHandler = (request, _response, next) => {
@@ -16,17 +17,26 @@ export const jsonBody: RequestHandler = (request, _response, next) => {
     next(refused.badRequest('The request body must be a JSON object.'));
     return;
   }
-  next(
-    holdsNul(body)
-      ? refused.badRequest('The request body holds a NUL character, which no id or name may have.')
-      : undefined,
-  );
+  const flaw = flawOf(body, 1);
+  next(flaw === undefined ? undefined : refused.badRequest(`The request body ${flaw}.`));
 };
 
-function holdsNul(value: unknown): boolean {
-  if (typeof value === 'string') return value.includes('\0');
-  if (typeof value !== 'object' || value === null) return false;
-  return Object.entries(value).some(([key, inner]) => key.includes('\0') || holdsNul(inner));
+/** What neither Postgres nor whatever walks through a body can take, in any corner of it. */
+function flawOf(value: unknown, depth: number): string | undefined {
+  if (typeof value === 'string') return flawOfText(value);
+  if (typeof value !== 'object' || value === null) return undefined;
+  if (depth > maxBodyDepth) return `is nested deeper than ${maxBodyDepth} levels`;
+  for (const [key, inner] of Object.entries(value)) {
+    const flaw = flawOfText(key) ?? flawOf(inner, depth + 1);
+    if (flaw !== undefined) return flaw;
+  }
+  return undefined;
+}
+
+function flawOfText(text: string): string | undefined {
+  if (text.includes('\0')) return 'holds a NUL character, which no id or name may have';
+  // A surrogate without its other half is no character: neither UTF-8 nor jsonb can hold it.
+  return /\p{Surrogate}/u.test(text) ? 'holds half a character: an unpaired surrogate' : undefined;
 }
 
 /** An id out of the path, already percent-decoded. */
