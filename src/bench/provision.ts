@@ -7,6 +7,7 @@ import { siteId } from '../config/secrets.ts';
 import type { Credentials } from '../core/credentials.ts';
 import { connectPlatform, type Platform } from '../demo/platform.ts';
 import { processesWith } from '../demo/residue.ts';
+import { qemuProgram } from '../hypervisors/qemu/arguments.ts';
 import { startBroker } from './broker.ts';
 import { type Figure, figure } from './report.ts';
 import { median, p95 } from './statistics.ts';
@@ -210,7 +211,9 @@ async function runningMemory(platform: Platform, site: string, count: number): P
   }
   await delay(settleMs);
   const after = await availableMib();
-  const machines = (await processesWith(`berth-${site}-`)).filter(({ command }) => command.includes('qemu'));
+  const machines = (await processesWith(`berth-${site}-`)).filter(({ command }) =>
+    command.startsWith(qemuProgram),
+  );
   const sizes = await Promise.all(machines.map(({ pid }) => pssMib(pid)));
   for (const instanceId of instances) await platform.remove(instanceId);
   return [

@@ -12,6 +12,7 @@ type Finding = readonly [ok: boolean, what: string];
 const tools = [
   '/usr/bin/qemu-system-x86_64',
   '/usr/bin/qemu-img',
+  '/usr/bin/bwrap',
   '/usr/sbin/nft',
   '/usr/sbin/mkfs.ext4',
   '/bin/busybox',

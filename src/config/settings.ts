@@ -40,6 +40,8 @@ export interface Settings {
   readonly uidBase: number;
   /** What guests ask for names; reached through their own namespace. */
   readonly dnsServers: readonly string[];
+  /** What one host may use of what all share. */
+  readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
@@ -157,6 +159,20 @@ export function readSettings(environment: Environment = process.env): Settings {
       addressList,
       'IPv4 addresses, separated by commas',
     ),
+    hostLimits: {
+      connections: parse(
+        'BERTH_HOST_CONNECTIONS',
+        4096,
+        (value) => integer(value, 16, 1_000_000),
+        'a number of connections from 16 to 1000000',
+      ),
+      bandwidthMbit: parse(
+        'BERTH_HOST_BANDWIDTH_MBIT',
+        1000,
+        (value) => integer(value, 1, 100_000),
+        'a number of Mbit/s from 1 to 100000',
+      ),
+    },
     logLevel: oneOf('BERTH_LOG_LEVEL', ['info', 'debug', 'warn', 'error']),
   };
   if (environment['BERTH_BROKER_PASSWORD'] !== undefined) {

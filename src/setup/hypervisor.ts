@@ -80,6 +80,7 @@ async function qemu(
     firstUid: ids.hosts,
     gatewayUid: ids.gateway,
     dnsServers: settings.dnsServers,
+    hostLimits: settings.hostLimits,
     loadAhead,
     logger,
   });

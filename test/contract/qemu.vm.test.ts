@@ -34,6 +34,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     firstUid: 610_016 + seat * 1000,
     gatewayUid: 610_001 + seat * 1000,
     dnsServers: [],
+    hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     loadAhead: false,
     logger: silentLogger,
   };

@@ -7,7 +7,7 @@ import type { Accelerator } from './options.ts';
 export type Memory =
   /** Ordinary memory: a cold boot. */
   | { readonly kind: 'own' }
-  /** A file that holds it afterwards: a template in the making. */
+  /** A file, as descriptor 3, that holds it afterwards: a template in the making. */
   | { readonly kind: 'file'; readonly path: string }
   /** A template's, sealed, as descriptor 3; what the guest writes is its own copy. */
   | { readonly kind: 'template' };
@@ -25,8 +25,8 @@ export interface DiskChain {
 export const qemuProgram = '/usr/bin/qemu-system-x86_64';
 
 /** Descriptors that libexec/berth-launch hands over. */
-const descriptors = { templateMemory: 3, deviceState: 4, tap: 5, qmp: 6, agent: 7 };
-export const templateMemoryPath = `/proc/self/fd/${descriptors.templateMemory}`;
+const descriptors = { memory: 3, deviceState: 4, tap: 5, qmp: 6, agent: 7, firstFile: 8 };
+const memoryPath = `/proc/self/fd/${descriptors.memory}`;
 /** Where device state is read from: `exec:` is forbidden by the sandbox. */
 export const deviceStateUri = `fd:${descriptors.deviceState}`;
 
@@ -75,24 +75,42 @@ export function machineArguments(accelerator: Accelerator, shape: HostShape): re
   ];
 }
 
-/** The whole command line of a machine. It begins stopped where `incoming` is set, to be loaded and continued. */
-export function qemuArguments(machine: {
+/** A file that a machine is handed open: it has no name in its jail. */
+export interface HandedFile {
+  readonly path: string;
+  readonly access: 'read' | 'write';
+}
+
+export interface QemuCommand {
+  readonly command: readonly string[];
+  /** In the order of their descriptors, from 8. */
+  readonly files: readonly HandedFile[];
+}
+
+/** The whole command line of a machine. It begins stopped where it is to be loaded and continued. */
+export function qemuCommand(machine: {
   readonly name: string;
   readonly accelerator: Accelerator;
   readonly shape: HostShape;
   readonly image: GuestImage;
   readonly memory: Memory;
   readonly disk: DiskChain;
-}): readonly string[] {
+}): QemuCommand {
   const { name, accelerator, shape, image, memory, disk } = machine;
   const restored = memory.kind === 'template';
-  return [
+  const files: HandedFile[] = [];
+  const hand = (path: string, access: HandedFile['access'] = 'read'): number =>
+    descriptors.firstFile + files.push({ path, access }) - 1;
+  // By name QEMU would open them anew, as its own user: /proc needs no right on the folders above.
+  const byName = (path: string) => `/proc/self/fd/${hand(path)}`;
+  const command = [
+    qemuProgram,
     '-name',
     name,
     ...machineArguments(accelerator, shape),
     '-object',
     memoryObject(memory, shape),
-    ...blockDevices(image, disk),
+    ...blockDevices(image, disk, hand),
     '-chardev',
     `socket,id=monitor,fd=${descriptors.qmp},server=on,wait=off`,
     '-mon',
@@ -103,8 +121,9 @@ export function qemuArguments(machine: {
     'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
     ...(restored
       ? ['-S', '-incoming', 'defer']
-      : ['-kernel', image.kernel, '-initrd', image.initrd, '-append', image.commandLine]),
+      : ['-kernel', byName(image.kernel), '-initrd', byName(image.initrd), '-append', image.commandLine]),
   ];
+  return { command, files };
 }
 
 function memoryObject(memory: Memory, shape: HostShape): string {
@@ -113,28 +132,34 @@ function memoryObject(memory: Memory, shape: HostShape): string {
     case 'own':
       return `memory-backend-ram,${size}`;
     case 'file':
-      return `memory-backend-file,${size},share=on,mem-path=${escaped(memory.path)}`;
+      return `memory-backend-file,${size},share=on,mem-path=${memoryPath}`;
     case 'template':
-      return `memory-backend-file,${size},share=off,mem-path=${templateMemoryPath}`;
+      return `memory-backend-file,${size},share=off,mem-path=${memoryPath}`;
   }
 }
 
-function blockDevices(image: GuestImage, disk: DiskChain): string[] {
+function blockDevices(
+  image: GuestImage,
+  disk: DiskChain,
+  hand: (path: string, access?: HandedFile['access']) => number,
+): string[] {
   const readOnly = 'read-only=on,auto-read-only=off';
-  const file = (node: string, name: string, mode: string) => [
+  const file = (node: string, descriptor: number, mode: string) => [
+    '-add-fd',
+    `fd=${descriptor},set=${descriptor}`,
     '-blockdev',
-    `driver=file,node-name=${node},filename=${escaped(name)},${mode}`,
+    `driver=file,node-name=${node},filename=/dev/fdset/${descriptor},${mode}`,
   ];
   const chain = [
-    ...file('root', image.rootfs, readOnly),
-    ...file('base-file', disk.base, readOnly),
+    ...file('root', hand(image.rootfs), readOnly),
+    ...file('base-file', hand(disk.base), readOnly),
     '-blockdev',
     `driver=raw,node-name=base,file=base-file,${readOnly}`,
   ];
   let backing = 'base';
   if (disk.template !== undefined) {
     chain.push(
-      ...file('template-file', disk.template, readOnly),
+      ...file('template-file', hand(disk.template), readOnly),
       '-blockdev',
       `driver=qcow2,node-name=template,file=template-file,backing=base,${readOnly}`,
     );
@@ -142,13 +167,8 @@ function blockDevices(image: GuestImage, disk: DiskChain): string[] {
   }
   return [
     ...chain,
-    ...file('data-file', disk.own, 'discard=unmap'),
+    ...file('data-file', hand(disk.own, 'write'), 'discard=unmap'),
     '-blockdev',
     `driver=qcow2,node-name=data,file=data-file,backing=${backing},discard=unmap,detect-zeroes=unmap`,
   ];
-}
-
-/** QEMU separates options by commas; a doubled one is a comma. */
-function escaped(name: string): string {
-  return name.replaceAll(',', ',,');
 }

@@ -67,6 +67,9 @@ export async function openCgroups(site: string): Promise<Cgroups> {
           ]
         : [
             ['memory.limit_in_bytes', String(bytes)],
+            // Where swap is accounted for: memory and swap together.
+            ['memory.memsw.limit_in_bytes', String(bytes)],
+            ['memory.swappiness', '0'],
             ['cpu.cfs_period_us', '100000'],
             ['cpu.cfs_quota_us', String(quota)],
             ['pids.max', String(mostProcesses)],

@@ -1,13 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { access, mkdir, rm } from 'node:fs/promises';
+import { access, chmod, chown, mkdir, open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
 import { toolEnvironment } from '../process.ts';
-import { deviceStateUri, type DiskChain, type Memory, qemuArguments, qemuProgram } from './arguments.ts';
+import { deviceStateUri, type DiskChain, type Memory, qemuCommand } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
 import type { GuestImage } from './guest-image.ts';
+import type { Jail } from './jail.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap } from './place.ts';
 import { type Qmp, withQmp } from './qmp.ts';
@@ -46,6 +47,7 @@ export interface Machines {
 export function createMachines(
   options: Pick<QemuOptions, 'site' | 'libexecDirectory' | 'accelerator'>,
   cgroups: Cgroups,
+  jail: Jail,
   logger: Logger,
 ): Machines {
   /** What QEMU has printed, by machine; only of those that this process has started. */
@@ -59,8 +61,18 @@ export function createMachines(
   async function spawnQemu(place: Place, launch: Launch): Promise<ChildProcess> {
     const folders = await cgroups.make(place.id, launch.shape);
     await mkdir(place.runDirectory, { recursive: true, mode: 0o700 });
+    await makeExchange(place);
     await Promise.all([place.qmpSocket, place.agentSocket].map((socket) => rm(socket, { force: true })));
     complaints.set(place.id, '');
+    const { command, files } = qemuCommand({
+      name: `berth-${options.site}-${place.id}`,
+      accelerator: options.accelerator,
+      shape: launch.shape,
+      image: launch.image,
+      memory: launch.memory,
+      disk: launch.disk,
+    });
+    const made = launch.memory.kind === 'file' ? await open(launch.memory.path, 'r+') : undefined;
     const child = spawn(
       'perl',
       [
@@ -69,18 +81,12 @@ export function createMachines(
         place.netnsPath,
         tap,
         String(place.uid),
+        String(largestFile(launch.shape)),
         place.qmpSocket,
         place.agentSocket,
+        ...files.map((file) => `${file.access}:${file.path}`),
         '--',
-        qemuProgram,
-        ...qemuArguments({
-          name: `berth-${options.site}-${place.id}`,
-          accelerator: options.accelerator,
-          shape: launch.shape,
-          image: launch.image,
-          memory: launch.memory,
-          disk: launch.disk,
-        }),
+        ...jail.command(command, place.exchangeDirectory),
       ],
       {
         cwd: '/',
@@ -91,11 +97,12 @@ export function createMachines(
           'ignore',
           'ignore',
           'pipe',
-          launch.memoryDescriptor ?? 'ignore',
+          made?.fd ?? launch.memoryDescriptor ?? 'ignore',
           launch.stateDescriptor ?? 'ignore',
         ],
       },
     );
+    await made?.close();
     child.unref();
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       complaints.set(place.id, ((complaints.get(place.id) ?? '') + text).slice(-mostComplaints));
@@ -172,6 +179,21 @@ export function createMachines(
       throw failure(place, 'The virtual machine has ended');
     },
   };
+}
+
+async function makeExchange(place: Place): Promise<void> {
+  await mkdir(path.dirname(place.exchangeDirectory), { recursive: true, mode: 0o755 });
+  await mkdir(place.exchangeDirectory, { recursive: true, mode: 0o700 });
+  await chmod(place.exchangeDirectory, 0o700);
+  await chown(place.exchangeDirectory, place.uid, place.uid);
+}
+
+/**
+ * What no file of a machine outgrows, in bytes: a full disk with its tables (qcow2 needs 10 bytes a cluster of
+ * 64 KiB), or the memory of a template.
+ */
+function largestFile({ diskGib, memoryMib }: HostShape): number {
+  return Math.max(Math.ceil(diskGib * 1024 ** 3 * 1.01) + 64 * 1024 ** 2, memoryMib * 1024 ** 2);
 }
 
 /** What is in the shared memory file is not copied into the stream. */

@@ -10,7 +10,7 @@ import { fileDigest } from './guest-image.ts';
 import type { Machines } from './machine.ts';
 import type { HostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
-import { type Place, placeOf, templateSlot } from './place.ts';
+import { type Place, placeOf, removeRunFiles, templateSlot } from './place.ts';
 import { type TemplateFile, type TemplateRecord, templateFiles, templateWorkshop } from './templates.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -35,7 +35,7 @@ export async function removeTemplateMachine({ options, cgroups, network }: Parts
   await cgroups.kill(place.id);
   await network.destroy(place, noPorts);
   await cgroups.remove(place.id);
-  await rm(place.runDirectory, { recursive: true, force: true });
+  await removeRunFiles(place);
 }
 
 /**

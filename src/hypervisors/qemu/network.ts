@@ -21,7 +21,7 @@ export interface HostNetwork {
 }
 
 export function createHostNetwork(
-  options: Pick<QemuOptions, 'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers'>,
+  options: Pick<QemuOptions, 'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'hostLimits'>,
 ): HostNetwork {
   const { site, hostNetwork, gatewayUid, dnsServers } = options;
   const inNamespace = (place: Place, rules: string) =>
@@ -40,7 +40,7 @@ export function createHostNetwork(
       if (await exists(place.netnsPath)) {
         // Made whole, or by somebody who was killed in the middle: the links tell.
         if (await isWhole(place)) {
-          await inNamespace(place, closedHostRules());
+          await inNamespace(place, closedHostRules(options.hostLimits));
           return;
         }
         await removeNamespace(place);
@@ -54,6 +54,9 @@ export function createHostNetwork(
           `link set ${place.veth} up`,
         ],
       );
+      // Nothing but its own address comes from a host (RFC 3704), whatever the rules behind this link are.
+      await writeFile(`/proc/sys/net/ipv4/conf/${place.veth}/rp_filter`, '1\n');
+      await writeFile(`/proc/sys/net/ipv6/conf/${place.veth}/disable_ipv6`, '1\n').catch(unlessMissing);
       await batch(
         ['-netns', place.netns],
         [
@@ -69,18 +72,18 @@ export function createHostNetwork(
           `neighbour replace ${guestLink.guestAddress} lladdr ${guestLink.guestMac} dev ${tap} nud permanent`,
         ],
       );
-      await inNamespace(place, closedHostRules());
+      await inNamespace(place, closedHostRules(options.hostLimits));
     },
 
     async connect(place, ports, egress) {
       const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
-      await inNamespace(place, openHostRules(place, ports, egress, network));
+      await inNamespace(place, openHostRules(place, ports, egress, network, options.hostLimits));
       await onMachine(publishPorts(site, place, ports));
     },
 
     async disconnect(place, ports) {
       await onMachine(unpublishPorts(site, place, ports));
-      if (await exists(place.netnsPath)) await inNamespace(place, closedHostRules());
+      if (await exists(place.netnsPath)) await inNamespace(place, closedHostRules(options.hostLimits));
     },
 
     async destroy(place, ports) {
@@ -119,6 +122,11 @@ function localNetworks(site: string): string[] {
     .filter(({ family, internal }) => family === 'IPv4' && !internal)
     .map(({ cidr }) => cidr)
     .filter((cidr) => cidr !== null);
+}
+
+/** A kernel without IPv6 has no such setting, and no need of it. */
+function unlessMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error;
 }
 
 async function exists(file: string): Promise<boolean> {

@@ -1,5 +1,6 @@
 import type { Logger } from '../../core/logger.ts';
 import type { GuestImage } from './guest-image.ts';
+import type { HostLimits } from './rules.ts';
 
 export type Accelerator = 'kvm' | 'tcg';
 
@@ -23,6 +24,7 @@ export interface QemuOptions {
   readonly gatewayUid: number;
   /** IPv4 addresses that a guest's name queries are sent to; none: guests can't resolve names. */
   readonly dnsServers: readonly string[];
+  readonly hostLimits: HostLimits;
   /** Load small templates when the driver is opened; else each when it is first used. */
   readonly loadAhead: boolean;
   readonly logger: Logger;

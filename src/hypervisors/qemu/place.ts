@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { QemuOptions } from './options.ts';
 
@@ -12,6 +13,8 @@ export interface Place {
   readonly runDirectory: string;
   readonly qmpSocket: string;
   readonly agentSocket: string;
+  /** The only folder that QEMU can see in its jail; no other host's user can enter it. */
+  readonly exchangeDirectory: string;
   /** Where QEMU sends its device state while a template is made: it has to reach it by name. */
   readonly stateSocket: string;
   readonly uid: number;
@@ -41,6 +44,7 @@ export function placeOf(options: Naming, id: string, slot: number): Place {
   const { site, stateDirectory, hostNetwork, firstUid } = options;
   const directory = path.join(stateDirectory, 'hosts', id);
   const runDirectory = path.join(options.runDirectory, 'hosts', id);
+  const exchangeDirectory = path.join(options.runDirectory, 'exchange', id);
   const netns = `berth-${site}-${slot}`;
   // A pair of addresses a slot (RFC 3021).
   const pair = firstAddress(hostNetwork) + 2 * slot;
@@ -53,7 +57,8 @@ export function placeOf(options: Naming, id: string, slot: number): Place {
     runDirectory,
     qmpSocket: path.join(runDirectory, 'qmp.sock'),
     agentSocket: path.join(runDirectory, 'agent.sock'),
-    stateSocket: path.join(options.runDirectory, `${id}-state.sock`),
+    exchangeDirectory,
+    stateSocket: path.join(exchangeDirectory, 'state.sock'),
     uid: firstUid + slot,
     netns,
     netnsPath: `/run/netns/${netns}`,
@@ -77,4 +82,11 @@ function firstAddress(network: string): number {
 
 function toAddress(number: number): string {
   return [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256).join('.');
+}
+
+/** Removes what a machine has below /run. */
+export async function removeRunFiles(place: Place): Promise<void> {
+  for (const directory of [place.runDirectory, place.exchangeDirectory]) {
+    await rm(directory, { recursive: true, force: true });
+  }
 }

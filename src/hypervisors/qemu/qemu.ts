@@ -18,12 +18,13 @@ import { createOverlay, ensureBaseDisk, wipeDisk } from './disks.ts';
 import { engineAnswers } from './engine.ts';
 import { readImage } from './guest-image.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
+import { type Jail, openJail } from './jail.ts';
 import { createLocks } from './locks.ts';
 import { createMachines } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
-import { type Place, placeOf, slotsIn } from './place.ts';
+import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
 import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 
 /** A restored guest answers within tenths of a second; one that boots is asked again. Milliseconds. */
@@ -37,13 +38,18 @@ const hostName = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$
  * Hosts as QEMU machines on this machine, each with a user, a control group and a network namespace of its own.
  * What exists is read from the machine itself; this object can be thrown away at any time, and another one
  * finds every host again.
+ * @param parts.jail takes the place of the real one; for those who measure what that one costs.
  */
-export async function createQemuHypervisor(options: QemuOptions): Promise<Hypervisor> {
+export async function createQemuHypervisor(
+  options: QemuOptions,
+  parts: { readonly jail?: Jail } = {},
+): Promise<Hypervisor> {
   const { stateDirectory, runDirectory, image, logger } = options;
   const hostsDirectory = path.join(stateDirectory, 'hosts');
   const cgroups = await openCgroups(options.site);
   const network = createHostNetwork(options);
-  const machines = createMachines(options, cgroups, logger);
+  const jail = parts.jail ?? (await openJail(stateDirectory));
+  const machines = createMachines(options, cgroups, jail, logger);
   const version = await runTool(qemuProgram, ['--version']);
   const templates = createTemplateStore(options, image, version, logger);
   const templateParts = { options, cgroups, network, machines };
@@ -261,7 +267,7 @@ export async function createQemuHypervisor(options: QemuOptions): Promise<Hyperv
           const at = place(hostId, record.slot);
           await network.destroy(at, record.publishedPorts);
           await wipeDisk(at.disk);
-          await rm(at.runDirectory, { recursive: true, force: true });
+          await removeRunFiles(at);
         }
         // Last of all: while its folder stands, the host can be found.
         await rm(path.join(hostsDirectory, hostId), { recursive: true, force: true });

@@ -29,6 +29,17 @@ export interface MachineNetwork {
   readonly dnsServers: readonly string[];
 }
 
+/** What one host may use of what all share; beyond it, packets are dropped and counted. */
+export interface HostLimits {
+  /** Connections at once that its guest has opened, and as many that others have opened to its published ports. */
+  readonly connections: number;
+  /** In each direction, in Mbit/s. */
+  readonly bandwidthMbit: number;
+}
+
+/** New connections a second, in each direction: a flood of them costs everybody's processors. */
+const newConnections = { perSecond: 500, burst: 1_000 };
+
 /** The name of this installation's table among the machine's own rules. */
 export const machineTable = (site: string) => `berth_${site}`;
 
@@ -98,8 +109,8 @@ export function unpublishPorts(site: string, place: Place, ports: PortBlock): st
 }
 
 /** A host's namespace before its guest has an identity of its own: nothing passes, in either direction. */
-export function closedHostRules(): string {
-  return hostRules({ translate: [], forward: [] });
+export function closedHostRules(limits: HostLimits): string {
+  return hostRules({ translate: [], forward: [] }, limits);
 }
 
 /**
@@ -111,6 +122,7 @@ export function openHostRules(
   ports: PortBlock,
   egress: Egress,
   network: MachineNetwork,
+  limits: HostLimits,
 ): string {
   const { guestAddress, gatewayAddress } = guestLink;
   const translate = [
@@ -131,32 +143,56 @@ export function openHostRules(
   }
   const own = [network.hostNetwork, ...network.localNetworks];
   if (egress.kind === 'internet') {
-    forward.push(`ip daddr ${set([...neverInternet, ...own])} counter drop`, 'accept');
+    forward.push(`ip daddr ${set([...neverInternet, ...own])} counter name dropped_refused drop`, 'accept');
   }
   if (egress.kind === 'networks') {
     forward.push(
-      `ip daddr ${set([...neverAtAll, network.hostNetwork])} counter drop`,
+      `ip daddr ${set([...neverAtAll, network.hostNetwork])} counter name dropped_refused drop`,
       `ip daddr ${set(egress.cidrs)} accept`,
     );
   }
-  return hostRules({ translate, forward });
+  return hostRules({ translate, forward }, limits);
 }
 
-function hostRules(rules: { translate: readonly string[]; forward: readonly string[] }): string {
+/** Counters of what is dropped on the guest's own link, and of what is dropped behind it. */
+const linkCounters = ['foreign_mac', 'foreign_address', 'arp', 'ipv6', 'not_ip', 'dhcp', 'bandwidth'];
+const forwardCounters = ['refused', 'invalid', 'connections', 'bandwidth'];
+
+function hostRules(
+  rules: { translate: readonly string[]; forward: readonly string[] },
+  limits: HostLimits,
+): string {
   const { guestAddress, guestMac } = guestLink;
+  const drop = (counter: string) => `counter name dropped_${counter} drop`;
+  const counters = (names: readonly string[]) =>
+    names.map((name) => `counter dropped_${name} { }`).join('\n  ');
+  const kbytes = limits.bandwidthMbit * 125;
+  const bandwidth = `limit rate over ${kbytes} kbytes/second burst ${Math.ceil(kbytes / 4)} kbytes ${drop('bandwidth')}`;
+  const { perSecond, burst } = newConnections;
+  // Each in a rule of its own: an expression counts what it has seen.
+  const connections = `ct count over ${limits.connections} ${drop('connections')}
+    limit rate over ${perSecond}/second burst ${burst} packets ${drop('connections')}`;
   return `
 add table inet berth
 delete table inet berth
 add table netdev berth
 delete table netdev berth
 table netdev berth {
+  ${counters(linkCounters)}
   chain guest {
     type filter hook ingress device "${tap}" priority filter; policy drop;
-    ether saddr ${guestMac} ip saddr ${guestAddress} accept
-    counter
+    ether saddr != ${guestMac} ${drop('foreign_mac')}
+    ether type arp ${drop('arp')}
+    ether type ip6 ${drop('ipv6')}
+    ether type != ip ${drop('not_ip')}
+    udp sport 67 ${drop('dhcp')}
+    ip saddr != ${guestAddress} ${drop('foreign_address')}
+    ${bandwidth}
+    accept
   }
 }
 table inet berth {
+  ${counters(forwardCounters)}
   chain prerouting {
     type nat hook prerouting priority dstnat;
     ${rules.translate.join('\n    ')}
@@ -167,6 +203,7 @@ table inet berth {
   }
   chain input {
     type filter hook input priority filter; policy drop;
+    ${drop('refused')}
   }
   chain output {
     type filter hook output priority filter; policy drop;
@@ -174,12 +211,21 @@ table inet berth {
   }
   chain forward {
     type filter hook forward priority filter; policy drop;
+    iifname ${uplink} ${bandwidth}
     tcp flags syn tcp option maxseg size set rt mtu
     ct state established,related accept
-    iifname ${uplink} oifname ${tap} ct status dnat accept
+    ct state invalid ${drop('invalid')}
+    iifname ${uplink} oifname ${tap} ct status dnat jump ingress
     iifname ${tap} oifname ${uplink} ip saddr ${guestAddress} jump egress
+    ${drop('refused')}
+  }
+  chain ingress {
+    tcp dport ${guestLink.enginePort} accept
+    ${connections}
+    accept
   }
   chain egress {
+    ${connections}
     ${rules.forward.join('\n    ')}
   }
 }

@@ -17,6 +17,7 @@ const network = {
   dnsServers: ['10.0.0.53'],
 };
 const ports = { first: 20_010, count: 10 };
+const limits = { connections: 4096, bandwidthMbit: 1000 };
 
 describe('the place of a host', () => {
   it('is its own in every respect', () => {
@@ -57,16 +58,19 @@ describe.skipIf(process.getuid?.() !== 0 || process.env['BERTH_HYPERVISOR'] === 
       { kind: 'none' as const },
       { kind: 'networks' as const, cidrs: ['10.0.0.0/8', '10.1.0.0/16', '203.0.113.0/24', '203.0.113.0/24'] },
     ])('of a host with egress $kind are understood', async (egress) => {
-      const rules = openHostRules(place(3), ports, egress, network).replace('device "tap0"', 'device "lo"');
+      const rules = openHostRules(place(3), ports, egress, network, limits).replace(
+        'device "tap0"',
+        'device "lo"',
+      );
       expect(await check(rules)).toBe('understood');
-      expect(await check(closedHostRules().replace('device "tap0"', 'device "lo"'))).toBe('understood');
+      expect(await check(closedHostRules(limits).replace('device "tap0"', 'device "lo"'))).toBe('understood');
     });
   },
 );
 
 describe('egress', () => {
   const forward = (egress: Parameters<typeof openHostRules>[2]) =>
-    openHostRules(place(3), ports, egress, network).split('chain egress')[1] ?? '';
+    openHostRules(place(3), ports, egress, network, limits).split('chain egress')[1] ?? '';
 
   it('to the internet leaves out private networks and those of the machine', () => {
     const rules = forward({ kind: 'internet' });
