@@ -6,6 +6,7 @@ import { startGateway } from './roles/gateway.ts';
 import type { RunningRole } from './roles/role.ts';
 import { startWorker } from './roles/worker.ts';
 import { startAll } from './start-all.ts';
+import { DatabaseRoleError } from './store/database-roles.ts';
 
 const roles = { api: startApi, gateway: startGateway, worker: startWorker };
 
@@ -16,9 +17,11 @@ With ROLE (api, gateway or worker): runs that role alone; DATABASE_URL_FILE says
 The settings are environment variables: docs/settings.md lists them.
 `;
 
+const saidInALine = [SettingsError, CatalogError, DatabaseRoleError];
+
 /** What goes wrong because of what the operator has set is said in a line, without a stack. */
 function explain(error: unknown): string {
-  if (error instanceof SettingsError || error instanceof CatalogError) return error.message;
+  if (saidInALine.some((kind) => error instanceof kind)) return (error as Error).message;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 

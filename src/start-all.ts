@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brokerCredentials, credentialsPath, databaseUrl, siteId } from './config/secrets.ts';
@@ -11,6 +11,7 @@ import { openHypervisor } from './setup/hypervisor.ts';
 import { takeLock } from './lock.ts';
 import { createLogger } from './log.ts';
 import { createProgress } from './setup/progress.ts';
+import { provideRoles } from './roles/provide-roles.ts';
 import { repeat } from './roles/repeat.ts';
 import type { RunningRole } from './roles/role.ts';
 import { migrate, openDatabase } from './store/database.ts';
@@ -61,10 +62,16 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
       });
       return postgres.connectionString;
     }
-    const urlFile = path.join(settings.stateDirectory, 'database-url');
-    await writeFile(urlFile, `${url}\n`, { mode: 0o600 });
-    const database = openDatabase(url, { maxConnections: 1 });
-    await migrate(database).finally(() => database.destroy());
+    const urlFiles = await prepareDatabase();
+    async function prepareDatabase() {
+      const database = openDatabase(url, { maxConnections: 1 });
+      try {
+        await migrate(database);
+        return await provideRoles(settings, url, database);
+      } finally {
+        await database.destroy();
+      }
+    }
 
     await prepareHypervisor();
     async function prepareHypervisor(): Promise<void> {
@@ -93,7 +100,7 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
       }
     }
 
-    const roles = roleNames.map((name) => superviseRole(name, urlFile, say));
+    const roles = roleNames.map((name) => superviseRole(name, urlFiles[name], say));
     cleanUp.push(async () => {
       await Promise.all(roles.map((role) => role.stop()));
     });

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, link, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Settings, SettingsError } from './settings.ts';
 
@@ -82,13 +82,31 @@ export async function masterKeyText(settings: Settings, make: () => string): Pro
 /** The connection string of Postgres that the operator has set; undefined: the embedded one is used. */
 export async function databaseUrl(settings: Settings): Promise<string | undefined> {
   if (settings.databaseUrlFile === undefined) return settings.databaseUrl;
-  const url = (await readFile(settings.databaseUrlFile, 'utf8')).trim();
+  return readUrl('DATABASE_URL_FILE', settings.databaseUrlFile);
+}
+
+/** The connection string of one role that the operator has set; undefined: it is made at the start. */
+export async function roleDatabaseUrl(
+  settings: Settings,
+  role: keyof Settings['roleDatabaseUrlFiles'],
+): Promise<string | undefined> {
+  const file = settings.roleDatabaseUrlFiles[role];
+  return file === undefined ? undefined : readUrl(`BERTH_${role.toUpperCase()}_DATABASE_URL_FILE`, file);
+}
+
+async function readUrl(name: string, file: string): Promise<string> {
+  const url = (await readFile(file, 'utf8')).trim();
   if (!/^postgres(ql)?:\/\//.test(url)) {
-    throw new SettingsError(
-      `DATABASE_URL_FILE: ${settings.databaseUrlFile} does not hold a URL that begins with postgresql://.`,
-    );
+    throw new SettingsError(`${name}: ${file} does not hold a URL that begins with postgresql://.`);
   }
   return url;
+}
+
+/** Writes a secret that only its owner can read: whole, or not at all. */
+export async function writeSecret(file: string, text: string): Promise<void> {
+  const attempt = `${file}.${process.pid}`;
+  await writeFile(attempt, text, { mode: 0o600 });
+  await rename(attempt, file);
 }
 
 /**

@@ -32,6 +32,8 @@ export interface Settings {
   readonly databaseUrlFile: string | undefined;
   /** The same as text: readable by whoever can see this process' environment. */
   readonly databaseUrl: string | undefined;
+  /** Files that hold the connection strings of the roles, where the operator has made these. */
+  readonly roleDatabaseUrlFiles: Readonly<Record<'api' | 'gateway' | 'worker', string | undefined>>;
   /** First and last port that hosts may publish. */
   readonly publishedPorts: { readonly first: number; readonly last: number };
   /** IPv4 network out of which hosts get their addresses on this machine. */
@@ -135,6 +137,11 @@ export function readSettings(environment: Environment = process.env): Settings {
       (value) => (/^postgres(ql)?:\/\//.test(value) ? value : undefined),
       'a URL that begins with postgresql://',
     ),
+    roleDatabaseUrlFiles: {
+      api: file('BERTH_API_DATABASE_URL_FILE'),
+      gateway: file('BERTH_GATEWAY_DATABASE_URL_FILE'),
+      worker: file('BERTH_WORKER_DATABASE_URL_FILE'),
+    },
     publishedPorts: parse(
       'BERTH_PUBLISHED_PORTS',
       { first: 20_000, last: 29_999 },
@@ -202,10 +209,13 @@ export function readSettings(environment: Environment = process.env): Settings {
 
 /**
  * What a role's process is started with: Berth's own settings, and nothing else that may be in our environment.
- * @param databaseUrlFile takes the place of however the database was named to us.
+ * @param databaseUrlFile names the database as this role may use it, and takes the place of however it was
+ * named to us, who own the tables.
  */
 export function roleEnvironment(databaseUrlFile: string): Record<string, string | undefined> {
-  const own = Object.entries(process.env).filter(([name]) => name.startsWith('BERTH_'));
+  const own = Object.entries(process.env).filter(
+    ([name]) => name.startsWith('BERTH_') && !name.endsWith('_DATABASE_URL_FILE'),
+  );
   return { PATH: process.env['PATH'], ...Object.fromEntries(own), DATABASE_URL_FILE: databaseUrlFile };
 }
 

@@ -24,6 +24,7 @@ import { type AuthorityName, ensureAuthority } from '../store/authorities.ts';
 import { answerCertificateRequests } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase, seedSlots } from '../store/database.ts';
+import { refuseOwner } from '../store/database-roles.ts';
 import { forgetDeadGateways } from '../store/gateways.ts';
 import { startListener } from '../store/listener.ts';
 import { createOperationWaiter } from '../store/operation-waiter.ts';
@@ -47,8 +48,9 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const credentials = await brokerCredentials(settings);
   const tls = await listenerTls(settings);
   const vault = createVault(masterKeyFromText(await masterKeyText(settings, createMasterKeyText)));
-  const connectionString = await requireDatabaseUrl(settings);
+  const connectionString = await requireDatabaseUrl(settings, 'api');
   const database = openDatabase(connectionString);
+  await refuseOwner(database, 'api');
   const simulated = settings.hypervisor === 'simulated';
 
   const blocks = portBlocks(settings, catalog);

@@ -10,6 +10,7 @@ import { authorityCertificate } from '../store/authorities.ts';
 import { requestCertificate } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase } from '../store/database.ts';
+import { refuseOwner } from '../store/database-roles.ts';
 import { type Listener, startListener } from '../store/listener.ts';
 import { createLiveBindingsSource } from '../store/live-bindings.ts';
 import { requireDatabaseUrl } from './postgres.ts';
@@ -24,8 +25,9 @@ const renewBeforeMs = 30 * 24 * 3600 * 1000;
 
 /** The role that faces apps: TLS in front of every host's engine. It holds no authority's key, and no rights. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningRole> {
-  const connectionString = await requireDatabaseUrl(settings);
+  const connectionString = await requireDatabaseUrl(settings, 'gateway');
   const database = openDatabase(connectionString, { maxConnections: 2 });
+  await refuseOwner(database, 'gateway');
   const listener = await startListener({
     connectionString,
     listenTo: [channels.certificates],

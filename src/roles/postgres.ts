@@ -1,17 +1,19 @@
-import { databaseUrl } from '../config/secrets.ts';
+import { databaseUrl, roleDatabaseUrl } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
 import type { PortBlocks } from '../store/database.ts';
+import type { DatabaseRole } from '../store/grants.ts';
 
 /**
- * The connection string of a role.
+ * The connection string of a role: its own where the operator has set one, else DATABASE_URL_FILE, where
+ * `npm start` names the one that it has made.
  * @throws SettingsError where a role is run alone and none is set: only `start` brings a Postgres of its own.
  */
-export async function requireDatabaseUrl(settings: Settings): Promise<string> {
-  const url = await databaseUrl(settings);
+export async function requireDatabaseUrl(settings: Settings, role: DatabaseRole): Promise<string> {
+  const url = (await roleDatabaseUrl(settings, role)) ?? (await databaseUrl(settings));
   if (url === undefined) {
     throw new SettingsError(
-      'DATABASE_URL_FILE is not set: a role that runs alone needs to know where Postgres is.',
+      `BERTH_${role.toUpperCase()}_DATABASE_URL_FILE is not set: a role that runs alone needs to know where Postgres is.`,
     );
   }
   return url;

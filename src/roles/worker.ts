@@ -10,6 +10,7 @@ import { adopt, reconcile } from '../operations/reconcile.ts';
 import { startWorker as startOperations } from '../operations/worker.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase } from '../store/database.ts';
+import { refuseOwner } from '../store/database-roles.ts';
 import { startListener } from '../store/listener.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
@@ -28,8 +29,9 @@ const reportEveryMs = 5_000;
 export async function startWorker(settings: Settings, logger: Logger): Promise<RunningRole> {
   const catalog = await readCatalog(settings);
   const name = `${hostname()}/${await siteId(settings)}`;
-  const connectionString = await requireDatabaseUrl(settings);
+  const connectionString = await requireDatabaseUrl(settings, 'worker');
   const database = openDatabase(connectionString);
+  await refuseOwner(database, 'worker');
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   const listener = await startListener({
     connectionString,

@@ -51,7 +51,10 @@ const catalogFile = {
   ],
 };
 
-/** The broker over real Postgres, with simulated hosts, in this process. */
+/**
+ * The broker over real Postgres, with simulated hosts, in this process: api and worker under their own database
+ * roles. `database` and `store` are the owner's, for what tests look at and put there.
+ */
 export async function makeTestBroker(
   server: string,
   options: {
@@ -65,11 +68,14 @@ export async function makeTestBroker(
   const { syncWaitMs = 10_000, faults, slots = 50, ratePerSecond = 5_000, logger = silentLogger } = options;
   const testDatabase = await createTestDatabase(server);
   const { connectionString } = testDatabase;
+  const urls = await testDatabase.roleUrls();
   const stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-test-'));
   const database = openDatabase(connectionString);
+  const apiDatabase = openDatabase(urls.api);
+  const workerDatabase = openDatabase(urls.worker);
   const blocks = { first: 20_000, size: 20, count: slots };
-  await seedSlots(database, blocks);
-  const platform = await ensurePlatform(database, 'test');
+  await seedSlots(apiDatabase, blocks);
+  const platform = await ensurePlatform(apiDatabase, 'test');
   const platformId = platform.id;
   const listener = await startListener({
     connectionString,
@@ -77,17 +83,18 @@ export async function makeTestBroker(
     onLost: () => undefined,
   });
   const store = createStore(database, blocks);
+  const apiStore = createStore(apiDatabase, blocks);
   const hypervisor = createSimulatedHypervisor({ stateDirectory, ...(faults && { faults }) });
   await hypervisor.open();
-  const revocations = createRevocations(database, listener);
+  const revocations = createRevocations(apiDatabase, listener);
   const catalog = loadCatalog(catalogFile, 'test');
   const rules = createParameterRules(catalog);
   const authority = await createAuthority({ commonName: 'test', validForDays: 3650 });
-  const parts = { store, hypervisor, logger };
+  const parts = { store: createStore(workerDatabase, blocks), hypervisor, logger };
   const vault = createVault(masterKeyFromText(createMasterKeyText()));
 
   const directory = await createCredentialDirectory({
-    database,
+    database: apiDatabase,
     listener,
     fixed: [{ digest: credentialDigest(credentials.username, credentials.password), platform }],
     onError: (error) => {
@@ -105,15 +112,15 @@ export async function makeTestBroker(
       instances: createInstances({
         catalog,
         rules,
-        store,
-        waiter: createOperationWaiter(listener, store.records),
+        store: apiStore,
+        waiter: createOperationWaiter(listener, apiStore.records),
         syncWaitMs: waitMs,
         notice: '',
       }),
       bindings: createBindings({
         catalog,
         rules,
-        store,
+        store: apiStore,
         issuer: {
           serverAuthorityPem: authority.certificatePem,
           issue: (request) => issueClientCertificate(authority, request),
@@ -126,8 +133,8 @@ export async function makeTestBroker(
   const app = makeApp(syncWaitMs);
   const asynchronous = makeApp(0);
   const mgmt = createMgmtApp({
-    overview: createOverview(database),
-    platforms: createPlatforms(database),
+    overview: createOverview(apiDatabase),
+    platforms: createPlatforms(apiDatabase),
     credentials: operator,
     hypervisor: 'simulated',
     ratePerSecond,
@@ -150,13 +157,21 @@ export async function makeTestBroker(
     mgmt,
     database,
     connectionString,
+    /** Connection strings of the database roles. */
+    urls,
     store,
     hypervisor,
     revocations,
     platformId,
     /** A worker that begins at once; more than one may run. */
     startWorker(name = 'worker', leaseMs = 6_000): Worker {
-      const worker = startWorker({ ...parts, revocations, name, concurrency: 8, leaseMs });
+      const worker = startWorker({
+        ...parts,
+        revocations: createRevocations(workerDatabase, listener),
+        name,
+        concurrency: 8,
+        leaseMs,
+      });
       listener.on(channels.operations, () => {
         worker.wake();
       });
@@ -178,7 +193,7 @@ export async function makeTestBroker(
       await Promise.all(workers.map((worker) => worker.stop()));
       await hypervisor.close();
       await listener.stop();
-      await database.destroy();
+      await Promise.all([database, apiDatabase, workerDatabase].map((one) => one.destroy()));
       await testDatabase.drop();
       await rm(stateDirectory, { recursive: true, force: true });
     },

@@ -4,6 +4,15 @@ import path from 'node:path';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { migrate, openDatabase } from '../../src/store/database.ts';
+import {
+  applyGrants,
+  forEachRole,
+  type RoleNames,
+  roleNames,
+  setRolePassword,
+  urlFor,
+} from '../../src/store/database-roles.ts';
+import { type DatabaseRole, databaseRoles } from '../../src/store/grants.ts';
 import { startEmbeddedPostgres } from '../../src/store/embedded.ts';
 
 declare module 'vitest' {
@@ -40,24 +49,51 @@ export default async function setup(project: TestProject): Promise<() => Promise
 }
 
 /** A migrated database for one test file. */
-export async function createTestDatabase(
-  server: string,
-): Promise<{ connectionString: string; drop: () => Promise<void> }> {
+export interface TestDatabase {
+  /** As the owner of the tables. */
+  readonly connectionString: string;
+  /** As each of Berth's roles, made and granted their rights when they are first asked for. */
+  readonly roleUrls: () => Promise<Readonly<Record<DatabaseRole, string>>>;
+  readonly drop: () => Promise<void>;
+}
+
+export async function createTestDatabase(server: string): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   await query(server, `CREATE DATABASE ${name} TEMPLATE ${templateName}`);
+  const connectionString = inDatabase(server, name);
+  let made: RoleNames | undefined;
   return {
-    connectionString: inDatabase(server, name),
-    drop: () => query(server, `DROP DATABASE ${name} WITH (FORCE)`),
+    connectionString,
+    async roleUrls() {
+      const owner = openDatabase(connectionString, { maxConnections: 1 });
+      try {
+        const names = await roleNames(owner);
+        for (const role of databaseRoles) await setRolePassword(owner, names[role], rolePassword);
+        made = names;
+        await applyGrants(owner, names);
+        return forEachRole((role) => urlFor(connectionString, names[role], rolePassword));
+      } finally {
+        await owner.destroy();
+      }
+    },
+    async drop() {
+      await query(server, `DROP DATABASE ${name} WITH (FORCE)`);
+      for (const role of Object.values(made ?? {})) await query(server, `DROP ROLE ${role}`);
+    },
   };
 }
 
-function inDatabase(connectionString: string, name: string): string {
+const rolePassword = 'role-password';
+
+/** The same server, another database. */
+export function inDatabase(connectionString: string, name: string): string {
   const url = new URL(connectionString.replace('@/', '@localhost/'));
   url.pathname = `/${name}`;
   return url.href.replace('@localhost/', '@/');
 }
 
-async function query(connectionString: string, text: string): Promise<void> {
+/** Runs one statement over a connection of its own. */
+export async function query(connectionString: string, text: string): Promise<void> {
   const client = new pg.Client({ connectionString });
   await client.connect();
   try {

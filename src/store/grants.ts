@@ -1,0 +1,63 @@
+/** The database roles that the processes of Berth run under; the owner of the tables is none of them. */
+export const databaseRoles = ['api', 'gateway', 'worker'] as const;
+export type DatabaseRole = (typeof databaseRoles)[number];
+
+/** A right on a table, as GRANT writes it, such as `SELECT` or `UPDATE (state, revoked_at)`. */
+type Right = string;
+
+/** Who may do what with a table; a role that is left out may do nothing with it. */
+export type TableGrants = Readonly<Partial<Record<DatabaseRole, readonly Right[]>>>;
+
+/**
+ * What each role may do with each table, and nothing else: this is the whole of it, granted anew by every
+ * start. Whoever adds a table or makes a role write another column adds it here; a table without a line here
+ * fails a test. Row locks (`FOR UPDATE`, `FOR SHARE`) need UPDATE on some column.
+ *
+ * - Only the api reads what is sealed. The worker may forget a binding's credentials, and never reads them.
+ * - Bindings, instances, hosts and authorities are never deleted, so no serial and no id is used twice.
+ * - An instance's tenant, a host's tenant and a binding's certificate can be changed by nobody.
+ */
+export const grants: Readonly<Record<string, TableGrants>> = {
+  platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'] },
+  platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
+  tenants: { api: ['SELECT', 'INSERT'] },
+  instances: {
+    api: ['SELECT', 'INSERT', 'UPDATE (plan_id, parameters, context, state, updated_at)'],
+    worker: ['SELECT', 'UPDATE (state, updated_at)'],
+  },
+  unseen_deletes: { api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
+  slots: { api: ['SELECT', 'INSERT', 'UPDATE (host_id)'], worker: ['SELECT', 'UPDATE (host_id)'] },
+  hosts: {
+    api: ['SELECT', 'INSERT'],
+    gateway: ['SELECT (id, instance_id, state, engine_host, engine_port)'],
+    worker: ['SELECT', 'UPDATE (state, started_from, engine_host, engine_port, updated_at)'],
+  },
+  bindings: {
+    api: ['SELECT', 'INSERT', 'UPDATE (state, sealed_credentials, revoked_at, settled_at)'],
+    gateway: ['SELECT (id, instance_id, serial, state, expires_at)'],
+    worker: [
+      'SELECT (id, osb_id, instance_id, tenant_id, serial, state, created_at, expires_at, revoked_at, settled_at)',
+      'UPDATE (state, sealed_credentials, revoked_at, settled_at)',
+    ],
+  },
+  operations: {
+    api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
+    worker: ['SELECT', 'INSERT', 'UPDATE'],
+  },
+  authorities: { api: ['SELECT', 'INSERT'], gateway: ['SELECT (name, certificate)'] },
+  gateways: {
+    api: ['SELECT', 'DELETE'],
+    gateway: ['SELECT', 'INSERT', 'UPDATE (lease_until, connections)', 'DELETE'],
+    worker: ['SELECT'],
+  },
+  workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
+  certificate_requests: {
+    api: ['SELECT', 'UPDATE (certificate)'],
+    gateway: ['SELECT', 'INSERT (id, request)', 'DELETE'],
+  },
+  revocation_acknowledgements: {
+    api: ['SELECT', 'DELETE'],
+    gateway: ['INSERT'],
+    worker: ['SELECT', 'DELETE'],
+  },
+};
