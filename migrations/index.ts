@@ -1,11 +1,17 @@
 import type { Knex } from 'knex';
 import * as first from './001-first.ts';
 import * as platforms from './010-platforms.ts';
+import * as quotas from './011-quotas.ts';
+import * as expiry from './012-expiry.ts';
+import * as bindingRotation from './013-binding-rotation.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '001-first', migration: first },
   { name: '010-platforms', migration: platforms },
+  { name: '011-quotas', migration: quotas },
+  { name: '012-expiry', migration: expiry },
+  { name: '013-binding-rotation', migration: bindingRotation },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

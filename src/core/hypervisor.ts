@@ -17,7 +17,12 @@ export interface HostShape {
 export type Egress =
   | { readonly kind: 'internet' }
   | { readonly kind: 'none' }
-  | { readonly kind: 'networks'; readonly cidrs: readonly string[] };
+  | {
+      readonly kind: 'networks';
+      readonly cidrs: readonly string[];
+      /** A tenant's own choice out of the internet: it opens nothing that the internet would not. */
+      readonly publicOnly?: true;
+    };
 
 /** A block of ports, mapped one to one from the machine to the guest, TCP and UDP. */
 export interface PortBlock {

@@ -5,7 +5,8 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 
 /**
  * An OSB service instance: what a tenant asked for.
- * `creating` → `ready` | `failed`; any of them → `deleting` → `deleted`, or back to `failed`.
+ * `creating` → `ready` | `failed`; `ready` → `expired` at the end of its term; any of them → `deleting` →
+ * `deleted`, or back to `failed`.
  */
 export interface Instance {
   /** UUID of the row; never leaves the broker. */
@@ -18,9 +19,11 @@ export interface Instance {
   readonly planId: string;
   readonly parameters: JsonObject;
   readonly state: InstanceState;
+  /** When its host is destroyed; undefined where it has no term. */
+  readonly expiresAt: Date | undefined;
 }
 
-export type InstanceState = 'creating' | 'ready' | 'failed' | 'deleting' | 'deleted';
+export type InstanceState = 'creating' | 'ready' | 'failed' | 'expired' | 'deleting' | 'deleted';
 
 /** Whom a host belongs to. */
 export interface Tenant {
@@ -68,10 +71,15 @@ export interface Binding {
 export interface BindingRequest {
   readonly appGuid: string | undefined;
   readonly parameters: JsonObject;
+  /** The platform's id of the binding whose place this one takes. */
+  readonly predecessor: string | undefined;
 }
 
-/** The kinds of operation. `restart` is Berth's own: a host whose machine has gone is brought back. */
-export type OperationKind = 'provision' | 'deprovision' | 'restart';
+/**
+ * The kinds of operation. Berth's own are `restart`, which brings back a host whose machine has gone, and
+ * `expire`, which destroys a host whose instance's term is over.
+ */
+export type OperationKind = 'provision' | 'deprovision' | 'restart' | 'expire';
 
 /** One durable piece of work on an instance. */
 export interface Operation {

@@ -1,3 +1,4 @@
+import type { Usage } from './quotas.ts';
 import type { HostState, InstanceState } from './model.ts';
 
 /** What operators see: read from Postgres alone, so that any api process can tell it. */
@@ -21,6 +22,8 @@ export interface HostOverview {
   readonly publishedPorts: string;
   readonly liveBindings: number;
   readonly createdAt: Date;
+  /** When the host is destroyed, its instance's term being over. */
+  readonly expiresAt: Date | undefined;
 }
 
 /** Counts, for metrics and health. */
@@ -29,6 +32,10 @@ export interface Counts {
   readonly hosts: readonly { state: string; plan: string; count: number }[];
   readonly operations: readonly { kind: string; state: string; count: number; seconds: number }[];
   readonly bindings: readonly { state: string; count: number }[];
+  /** Instances whose term ends within so long; none of them has ended. */
+  readonly expiring: readonly { within: string; count: number }[];
+  /** What is in use of what quotas limit, over all tenants. */
+  readonly usage: Usage;
   readonly freeSlots: number;
   readonly gateways: { readonly live: number; readonly connections: number };
   readonly workers: readonly { name: string; hypervisor: string; templates: string[]; alive: boolean }[];

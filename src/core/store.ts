@@ -11,6 +11,7 @@ import type {
   OperationKind,
   Tenant,
 } from './model.ts';
+import type { Usage } from './quotas.ts';
 
 /** The port to Postgres. One object, so that what belongs together is written in one transaction. */
 export interface Store {
@@ -32,6 +33,7 @@ export interface NewInstance {
   readonly planId: string;
   readonly parameters: JsonObject;
   readonly context: JsonObject;
+  readonly expiresAt: Date | undefined;
 }
 
 export interface NewHost {
@@ -77,9 +79,13 @@ export interface Records {
 
   /** The instance with the platform's id, deleted ones included. */
   instance(platformId: string, osbId: string, lock?: RowLock): Promise<Instance | undefined>;
+  /** The instance with this id of its row. */
+  instanceOfId(id: string, lock?: RowLock): Promise<Instance | undefined>;
   /** False where the platform has used the id already; nothing is written then. */
   insertInstance(instance: NewInstance): Promise<boolean>;
   setInstanceState(id: string, state: InstanceState): Promise<void>;
+  /** Ids of instances that are ready and whose term is over; at most 100 at a time. */
+  instancesDueToExpire(): Promise<readonly string[]>;
 
   /** Remembers for an hour that this id was deleted before it was ever seen (osb-notes 40). */
   rememberUnseenDelete(platformId: string, osbId: string): Promise<void>;
@@ -96,6 +102,9 @@ export interface Records {
   setHostUnreachable(hostId: string): Promise<void>;
   /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
   setHostDestroyed(hostId: string): Promise<void>;
+
+  /** What is in use in each of these scopes of `core/quotas.ts`. */
+  usage(scopes: readonly string[]): Promise<ReadonlyMap<string, Usage>>;
 
   binding(instanceId: string, osbId: string): Promise<Binding | undefined>;
   /** False where the instance has a binding of this id already; nothing is written then. */

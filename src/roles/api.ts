@@ -96,6 +96,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       waiter: createOperationWaiter(listener, store.records),
       syncWaitMs: settings.syncWaitMs,
       notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
+      logger,
     }),
     bindings: createBindings({
       catalog,
@@ -105,6 +106,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       vault,
       revocations: createRevocations(database, listener),
       address: { host: settings.externalHost, gatewayPort: settings.gatewayPort },
+      logger,
     }),
   });
   const mgmt = createMgmtApp({

@@ -6,6 +6,7 @@ import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
 import { openHypervisor } from '../setup/hypervisor.ts';
+import { expireDue } from '../operations/expire.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
 import { startWorker as startOperations } from '../operations/worker.ts';
 import { channels } from '../store/channels.ts';
@@ -24,6 +25,7 @@ const concurrency = 8;
 const leaseMs = 6_000;
 const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
+const expireEveryMs = 5_000;
 
 /** The role that drives the hypervisor. It is privileged, and listens on nothing. */
 export async function startWorker(settings: Settings, logger: Logger): Promise<RunningRole> {
@@ -72,6 +74,11 @@ export async function startWorker(settings: Settings, logger: Logger): Promise<R
     },
     warn('The worker could not report itself; it is tried again'),
   );
+  const stopExpiring = repeat(
+    expireEveryMs,
+    () => expireDue(parts),
+    warn('Instances whose term is over could not be looked for; it is tried again'),
+  );
   const leave = new AbortController();
   const making = makeTemplates(hypervisor, catalog, logger, leave.signal);
 
@@ -79,7 +86,7 @@ export async function startWorker(settings: Settings, logger: Logger): Promise<R
     announcement: `Worker with the ${hypervisor.name} hypervisor; ${adopted} running hosts adopted`,
     async stop() {
       leave.abort();
-      await Promise.all([operations.stop(), stopReconciling(), stopReporting(), making]);
+      await Promise.all([operations.stop(), stopReconciling(), stopReporting(), stopExpiring(), making]);
       await removeWorker(database, name).catch(warn('The worker could not take itself off the books'));
       await hypervisor.close();
       await listener.stop();

@@ -29,6 +29,7 @@ export function createBindingRecords(connection: Knex): BindingRecords {
           sealed_credentials: binding.sealedCredentials,
           app_guid: binding.request.appGuid ?? null,
           parameters: JSON.stringify(binding.request.parameters),
+          predecessor: binding.request.predecessor ?? null,
           state: 'live',
           created_at: binding.createdAt,
           expires_at: binding.expiresAt,

@@ -22,13 +22,17 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
   tenants: { api: ['SELECT', 'INSERT'] },
   instances: {
-    api: ['SELECT', 'INSERT', 'UPDATE (plan_id, parameters, context, state, updated_at)'],
+    api: ['SELECT', 'INSERT', 'UPDATE (plan_id, parameters, context, state, expires_at, updated_at)'],
     worker: ['SELECT', 'UPDATE (state, updated_at)'],
   },
   unseen_deletes: { api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   slots: { api: ['SELECT', 'INSERT', 'UPDATE (host_id)'], worker: ['SELECT', 'UPDATE (host_id)'] },
   hosts: {
-    api: ['SELECT', 'INSERT'],
+    api: [
+      'SELECT',
+      'INSERT',
+      'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports)',
+    ],
     gateway: ['SELECT (id, instance_id, state, engine_host, engine_port)'],
     worker: ['SELECT', 'UPDATE (state, started_from, engine_host, engine_port, updated_at)'],
   },
@@ -40,6 +44,9 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'UPDATE (state, sealed_credentials, revoked_at, settled_at)',
     ],
   },
+  /** Kept by a trigger that runs as the owner. */
+  quota_usage: { api: ['SELECT'] },
+  operation_kinds: {},
   operations: {
     api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
     worker: ['SELECT', 'INSERT', 'UPDATE'],

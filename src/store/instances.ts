@@ -1,14 +1,30 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
-import type { Records } from '../core/store.ts';
+import type { Instance } from '../core/model.ts';
+import type { Records, RowLock } from '../core/store.ts';
 import { type InstanceRow, toInstance } from './rows.ts';
 
 type InstanceRecords = Pick<
   Records,
-  'tenant' | 'instance' | 'insertInstance' | 'setInstanceState' | 'rememberUnseenDelete' | 'wasDeletedUnseen'
+  | 'tenant'
+  | 'instance'
+  | 'instanceOfId'
+  | 'insertInstance'
+  | 'setInstanceState'
+  | 'instancesDueToExpire'
+  | 'rememberUnseenDelete'
+  | 'wasDeletedUnseen'
 >;
 
 export function createInstanceRecords(connection: Knex): InstanceRecords {
+  async function find(where: Partial<InstanceRow>, lock: RowLock | undefined): Promise<Instance | undefined> {
+    const query = connection<InstanceRow>('instances').where(where).first();
+    if (lock === 'lock') void query.forNoKeyUpdate();
+    if (lock === 'share') void query.forShare();
+    const row = await query;
+    return row === undefined ? undefined : toInstance(row);
+  }
+
   return {
     async tenant(platformId, key) {
       const find = () =>
@@ -27,15 +43,8 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
       return { id: row.id, platformId, key };
     },
 
-    async instance(platformId, osbId, lock) {
-      const query = connection<InstanceRow>('instances')
-        .where({ platform_id: platformId, osb_id: osbId })
-        .first();
-      if (lock === 'lock') void query.forNoKeyUpdate();
-      if (lock === 'share') void query.forShare();
-      const row = await query;
-      return row === undefined ? undefined : toInstance(row);
-    },
+    instance: (platformId, osbId, lock) => find({ platform_id: platformId, osb_id: osbId }, lock),
+    instanceOfId: (id, lock) => find({ id }, lock),
 
     async insertInstance(instance) {
       const inserted = await connection('instances')
@@ -49,6 +58,7 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
           parameters: JSON.stringify(instance.parameters),
           context: JSON.stringify(instance.context),
           state: 'creating',
+          expires_at: instance.expiresAt ?? null,
         })
         .onConflict(['platform_id', 'osb_id'])
         .ignore()
@@ -58,6 +68,16 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
 
     async setInstanceState(id, state) {
       await connection<InstanceRow>('instances').where({ id }).update({ state, updated_at: new Date() });
+    },
+
+    async instancesDueToExpire() {
+      const rows: { id: string }[] = await connection<InstanceRow>('instances')
+        .where({ state: 'ready' })
+        .where('expires_at', '<=', connection.raw('clock_timestamp()'))
+        .orderBy('expires_at')
+        .limit(100)
+        .select('id');
+      return rows.map(({ id }) => id);
     },
 
     async rememberUnseenDelete(platformId, osbId) {

@@ -1,4 +1,4 @@
-import type { OperationWaiter } from '../core/broker/instances.ts';
+import type { OperationWaiter } from '../core/broker/work.ts';
 import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';

@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { portRange } from '../core/credentials.ts';
 import type { Counts, Overview } from '../core/overview.ts';
+import { createUsageRecords, noUsage } from './usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './rows.ts';
 import type { WorkerRow } from './workers.ts';
 
@@ -15,6 +16,7 @@ interface HostOverviewRow extends HostRow {
   tenant_key: string;
   live_bindings: number;
   created_at: Date;
+  expires_at: Date | null;
 }
 
 /** No answer lists more hosts than this. */
@@ -32,6 +34,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
       'instances.osb_id',
       'instances.state as instance_state',
       'tenants.key as tenant_key',
+      'instances.expires_at',
       database.raw(
         `(SELECT count(*)::integer FROM bindings WHERE bindings.instance_id = hosts.instance_id AND bindings.state = 'live') AS live_bindings`,
       ),
@@ -48,6 +51,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     publishedPorts: portRange({ first: row.first_port, count: row.ports }),
     liveBindings: row.live_bindings,
     createdAt: row.created_at,
+    expiresAt: row.expires_at ?? undefined,
   }));
 }
 
@@ -56,34 +60,44 @@ const workerSilenceSeconds = 15;
 
 async function counts(database: Knex): Promise<Counts> {
   const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
-  const [instances, byPlan, operations, bindings, slots, gateways, workers] = await Promise.all([
-    rows<Counts['instances'][number]>(
-      'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
-    ),
-    rows<Counts['hosts'][number]>(
-      `SELECT state, plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
-    ),
-    rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
-      `SELECT kind, state, count(*)::integer AS count,
+  const [instances, byPlan, operations, bindings, expiring, slots, gateways, workers, usage] =
+    await Promise.all([
+      rows<Counts['instances'][number]>(
+        'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
+      ),
+      rows<Counts['hosts'][number]>(
+        `SELECT state, plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
+      ),
+      rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
+        `SELECT kind, state, count(*)::integer AS count,
          coalesce(extract(epoch FROM sum(finished_at - created_at)), 0)::float8 AS seconds
        FROM operations GROUP BY kind, state`,
-    ),
-    rows<Counts['bindings'][number]>('SELECT state, count(*)::integer AS count FROM bindings GROUP BY state'),
-    rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
-    rows<Counts['gateways']>(
-      `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
+      ),
+      rows<Counts['bindings'][number]>(
+        'SELECT state, count(*)::integer AS count FROM bindings GROUP BY state',
+      ),
+      rows<Counts['expiring'][number]>(
+        `SELECT within, count(instances.id)::integer AS count FROM unnest(ARRAY['1 hour', '1 day', '7 days']) AS within
+       LEFT JOIN instances ON state = 'ready' AND expires_at < clock_timestamp() + within::interval GROUP BY within`,
+      ),
+      rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
+      rows<Counts['gateways']>(
+        `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
        FROM gateways WHERE lease_until > clock_timestamp()`,
-    ),
-    rows<Omit<WorkerRow, 'seen_at'> & { alive: boolean }>(
-      `SELECT name, hypervisor, templates,
+      ),
+      rows<Omit<WorkerRow, 'seen_at'> & { alive: boolean }>(
+        `SELECT name, hypervisor, templates,
          seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
-    ),
-  ]);
+      ),
+      createUsageRecords(database).usage(['total']),
+    ]);
   return {
     instances,
     hosts: byPlan,
     operations,
     bindings,
+    expiring,
+    usage: usage.get('total') ?? noUsage,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },
     workers,

@@ -23,6 +23,7 @@ export interface InstanceRow {
   parameters: JsonObject;
   context: JsonObject;
   state: InstanceState;
+  expires_at: Date | null;
   updated_at: Date;
 }
 
@@ -36,6 +37,7 @@ export function toInstance(row: InstanceRow): Instance {
     planId: row.plan_id,
     parameters: row.parameters,
     state: row.state,
+    expiresAt: row.expires_at ?? undefined,
   };
 }
 
@@ -89,6 +91,7 @@ export interface BindingRow {
   sealed_credentials: Buffer | null;
   app_guid: string | null;
   parameters: JsonObject;
+  predecessor: string | null;
   state: Binding['state'];
   created_at: Date;
   expires_at: Date;
@@ -105,7 +108,11 @@ export function toBinding(row: BindingRow): Binding {
     createdAt: row.created_at,
     expiresAt: row.expires_at,
     state: row.state,
-    request: { appGuid: row.app_guid ?? undefined, parameters: row.parameters },
+    request: {
+      appGuid: row.app_guid ?? undefined,
+      parameters: row.parameters,
+      predecessor: row.predecessor ?? undefined,
+    },
     sealedCredentials: row.sealed_credentials ?? undefined,
   };
 }

@@ -5,6 +5,7 @@ import type { PortBlocks } from './database.ts';
 import { createHostRecords } from './hosts.ts';
 import { createInstanceRecords } from './instances.ts';
 import { createOperationRecords } from './operations.ts';
+import { createUsageRecords } from './usage.ts';
 
 /** The store over Postgres: one repository a table, all of them on one connection within a transaction. */
 export function createStore(database: Knex, portBlocks: PortBlocks): Store {
@@ -13,6 +14,7 @@ export function createStore(database: Knex, portBlocks: PortBlocks): Store {
     ...createHostRecords(connection, portBlocks),
     ...createBindingRecords(connection),
     ...createOperationRecords(connection),
+    ...createUsageRecords(connection),
   });
   return {
     records: recordsOn(database),

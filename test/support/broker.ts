@@ -15,6 +15,7 @@ import {
 } from '../../src/hypervisors/simulated/simulated.ts';
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
+import { expireDue } from '../../src/operations/expire.ts';
 import { reconcile } from '../../src/operations/reconcile.ts';
 import { startWorker, type Worker } from '../../src/operations/worker.ts';
 import { createAuthority } from '../../src/pki/authority.ts';
@@ -37,7 +38,7 @@ export const credentials = { username: 'platform', password: 'open:sesame' };
 export const operator = { username: 'operator', password: 'look' };
 
 const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 };
-const catalogFile = {
+export const catalogFile = {
   offerings: [
     {
       id: ids.service,
@@ -63,9 +64,18 @@ export async function makeTestBroker(
     slots?: number;
     ratePerSecond?: number;
     logger?: Logger;
+    /** In the form of `BERTH_CATALOG`. */
+    catalog?: object;
   } = {},
 ) {
-  const { syncWaitMs = 10_000, faults, slots = 50, ratePerSecond = 5_000, logger = silentLogger } = options;
+  const {
+    syncWaitMs = 10_000,
+    faults,
+    slots = 50,
+    ratePerSecond = 5_000,
+    logger = silentLogger,
+    catalog: file = catalogFile,
+  } = options;
   const testDatabase = await createTestDatabase(server);
   const { connectionString } = testDatabase;
   const urls = await testDatabase.roleUrls();
@@ -87,7 +97,7 @@ export async function makeTestBroker(
   const hypervisor = createSimulatedHypervisor({ stateDirectory, ...(faults && { faults }) });
   await hypervisor.open();
   const revocations = createRevocations(apiDatabase, listener);
-  const catalog = loadCatalog(catalogFile, 'test');
+  const catalog = loadCatalog(file, 'test');
   const rules = createParameterRules(catalog);
   const authority = await createAuthority({ commonName: 'test', validForDays: 3650 });
   const parts = { store: createStore(workerDatabase, blocks), hypervisor, logger };
@@ -116,6 +126,7 @@ export async function makeTestBroker(
         waiter: createOperationWaiter(listener, apiStore.records),
         syncWaitMs: waitMs,
         notice: '',
+        logger,
       }),
       bindings: createBindings({
         catalog,
@@ -128,6 +139,7 @@ export async function makeTestBroker(
         vault,
         revocations,
         address: { host: 'docker.example.org', gatewayPort: 2376 },
+        logger,
       }),
     });
   const app = makeApp(syncWaitMs);
@@ -179,6 +191,7 @@ export async function makeTestBroker(
       return worker;
     },
     reconcile: () => reconcile(parts),
+    expireDue: () => expireDue(parts),
     ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
     /** As another platform. */
     askAs: (

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import type { Catalog } from '../catalog/catalog.ts';
+import { type Catalog, findPlan, type Plan } from '../catalog/catalog.ts';
 import {
   type CertificateIssuer,
   type Credentials,
@@ -11,21 +11,25 @@ import {
   type Vault,
 } from '../credentials.ts';
 import { refused } from '../errors.ts';
+import { durationMs } from '../duration.ts';
+import type { Logger } from '../logger.ts';
 import type { Binding, BindingRequest, Host, Instance, JsonObject } from '../model.ts';
 import type { Revocations } from '../operations/step.ts';
 import type { Records, Store } from '../store.ts';
 import type { InstanceReference } from './instances.ts';
 import type { ParameterRules } from './parameters.ts';
-import { checkHints, requirePlan } from './plan-lookup.ts';
+import { checkHints } from './plan-lookup.ts';
 
 export interface BindRequest {
   readonly platformId: string;
   readonly instanceId: string;
   readonly bindingId: string;
-  readonly serviceId: string;
-  readonly planId: string;
+  /** With a predecessor, what is left out is taken from it (OSB 2.17, "Binding Rotation"). */
+  readonly serviceId: string | undefined;
+  readonly planId: string | undefined;
   readonly appGuid: string | undefined;
-  readonly parameters: JsonObject;
+  readonly parameters: JsonObject | undefined;
+  readonly predecessor: string | undefined;
 }
 
 export type BindingReference = InstanceReference & { readonly bindingId: string };
@@ -61,8 +65,9 @@ export function createBindings(parts: {
   vault: Vault;
   revocations: Revocations;
   address: PublicAddress;
+  logger: Logger;
 }): Bindings {
-  const { catalog, rules, store, issuer, vault, revocations, address } = parts;
+  const { catalog, rules, store, issuer, vault, revocations, address, logger } = parts;
 
   function view(binding: Binding, host: Host, isNew: boolean): BindingView {
     if (binding.sealedCredentials === undefined) throw refused.notFound('There is no binding with this id.');
@@ -82,11 +87,18 @@ export function createBindings(parts: {
   }
 
   /** The answer to a bind whose id is taken: a retry gets the same credentials, all else is refused. */
-  function answerRetry(existing: Binding, wanted: BindingRequest, host: Host): BindingView {
+  function answerRetry(existing: Binding, request: BindRequest, host: Host): BindingView {
     if (existing.state === 'revoked') {
       throw refused.conflict('This binding id has been used and unbound. Use a new binding id.');
     }
-    if (!isDeepStrictEqual(existing.request, wanted)) {
+    const { predecessor, appGuid, parameters } = existing.request;
+    const inherits = request.predecessor !== undefined;
+    const isSame =
+      predecessor === request.predecessor &&
+      ((inherits && request.appGuid === undefined) || appGuid === request.appGuid) &&
+      ((inherits && request.parameters === undefined) ||
+        isDeepStrictEqual(parameters, request.parameters ?? {}));
+    if (!isSame) {
       throw refused.conflict('A binding with this id exists already, for another app or other parameters.');
     }
     return view(existing, host, false);
@@ -94,21 +106,19 @@ export function createBindings(parts: {
 
   return {
     async bind(request) {
-      const plan = requirePlan(catalog, request.serviceId, request.planId);
-      rules.checkBind(request.parameters);
-      const wanted: BindingRequest = { appGuid: request.appGuid, parameters: request.parameters };
-
       const instance = await store.records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request);
-      const host = await requireBindable(store.records, instance);
+      checkHints(catalog, instance, request, logger);
+      if (instance !== undefined) rules.checkBind(planOf(catalog, instance), request.parameters ?? {});
+      const { instance: bindable, host } = await requireBindable(store.records, instance);
       const early = await store.records.binding(host.instanceId, request.bindingId);
-      if (early !== undefined) return answerRetry(early, wanted, host);
+      if (early !== undefined) return answerRetry(early, request, host);
 
+      const wanted = await inherit(store.records, host.instanceId, request);
       const id = randomUUID();
       const createdAt = new Date();
       const issued = await issuer.issue({
         commonName: id,
-        notAfter: new Date(createdAt.getTime() + plan.bindingValidDays * dayMs),
+        notAfter: new Date(createdAt.getTime() + validMs(planOf(catalog, bindable), wanted.parameters)),
       });
       const credentials = makeCredentials(issued, issuer.serverAuthorityPem, address, host.publishedPorts);
       const sealed = vault.seal(Buffer.from(JSON.stringify(credentials)), credentialsRow(id));
@@ -130,14 +140,14 @@ export function createBindings(parts: {
         });
         return isNew ? undefined : records.binding(host.instanceId, request.bindingId);
       });
-      if (retried !== undefined) return answerRetry(retried, wanted, host);
+      if (retried !== undefined) return answerRetry(retried, request, host);
       return { isNew: true, credentials, ...describe(createdAt, issued.expiresAt, host) };
     },
 
     async fetch(request) {
       const { records } = store;
       const instance = await records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request);
+      checkHints(catalog, instance, request, logger);
       const host = instance === undefined ? undefined : await records.hostOfInstance(instance.id);
       const binding =
         instance === undefined ? undefined : await records.binding(instance.id, request.bindingId);
@@ -149,7 +159,7 @@ export function createBindings(parts: {
 
     async unbind(request) {
       const instance = await store.records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request);
+      checkHints(catalog, instance, request, logger);
       const binding =
         instance === undefined ? undefined : await store.records.binding(instance.id, request.bindingId);
       if (binding === undefined) throw refused.gone();
@@ -165,17 +175,69 @@ function credentialsRow(bindingId: string): string {
   return `bindings/${bindingId}/credentials`;
 }
 
+/** @throws RefusedError (400) where the request is neither whole nor has a predecessor to take the rest from. */
+async function inherit(records: Records, instanceId: string, request: BindRequest): Promise<BindingRequest> {
+  const { predecessor } = request;
+  if (predecessor === undefined) {
+    return { appGuid: request.appGuid, parameters: request.parameters ?? {}, predecessor: undefined };
+  }
+  const former = await records.binding(instanceId, predecessor);
+  if (former?.state !== 'live' || former.expiresAt.getTime() <= Date.now()) {
+    throw refused.badRequest(
+      `predecessor_binding_id: this instance has no binding ${JSON.stringify(predecessor.slice(0, 100))} that is still valid. Bind without a predecessor.`,
+    );
+  }
+  return {
+    appGuid: request.appGuid ?? former.request.appGuid,
+    parameters: request.parameters ?? former.request.parameters,
+    predecessor,
+  };
+}
+
+/** The plan of an instance that exists. Only a catalog that has dropped it could lack it, and then nothing starts. */
+function planOf(catalog: Catalog, instance: Instance): Plan {
+  const plan = findPlan(catalog, instance.serviceId, instance.planId);
+  if (plan === undefined) throw new Error(`the plan of instance ${instance.id} is not in the catalog`);
+  return plan;
+}
+
+/**
+ * How long a certificate is valid, in milliseconds.
+ * @throws RefusedError (400) where more is asked for than the plan allows.
+ */
+function validMs(plan: Plan, parameters: JsonObject): number {
+  const longestMs = plan.bindingValidDays * dayMs;
+  const wanted = parameters['valid_for'] as string | undefined;
+  if (wanted === undefined) return longestMs;
+  if (durationMs(wanted) > longestMs) {
+    throw refused.badRequest(
+      `parameters/valid_for is ${wanted}: credentials of this plan are valid for ${plan.bindingValidDays} days at the most.`,
+    );
+  }
+  return durationMs(wanted);
+}
+
 /** @throws RefusedError where the instance can't be bound, or not now (osb-notes 35). */
-async function requireBindable(records: Records, instance: Instance | undefined): Promise<Host> {
+async function requireBindable(
+  records: Records,
+  instance: Instance | undefined,
+): Promise<{ instance: Instance; host: Host }> {
   if (instance === undefined || instance.state === 'deleted') {
     throw refused.notFound('There is no instance with this id.');
   }
   if (instance.state === 'creating' || instance.state === 'deleting') throw refused.concurrency();
+  if (instance.state === 'expired') {
+    throw refused.unprocessable(
+      'The instance has expired: its host is gone. Delete it and create a new one.',
+    );
+  }
+  const running = await records.unfinishedOperation(instance.id);
+  if (running?.kind === 'expire') throw refused.concurrency();
   const host = await records.hostOfInstance(instance.id);
   if (instance.state === 'failed' || host === undefined) {
     throw refused.unprocessable(
       'The instance can not be used: its creation or its deletion failed. Delete it.',
     );
   }
-  return host;
+  return { instance, host };
 }

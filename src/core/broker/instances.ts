@@ -1,19 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { type Catalog, maximumPollingSeconds } from '../catalog/catalog.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
-import type { Instance, JsonObject, Operation, OperationKind } from '../model.ts';
-import { operationPlans } from '../operations/plans.ts';
+import type { Logger } from '../logger.ts';
+import type { Host, Instance, JsonObject, Operation, OperationKind } from '../model.ts';
+import { requireQuota, usageOf } from '../quotas.ts';
 import type { Records, Store } from '../store.ts';
 import { tenantKey } from '../tenant.ts';
-import { egressOf, type ParameterRules } from './parameters.ts';
-import { checkHints, requirePlan } from './plan-lookup.ts';
-
-/** Waits for operations of other processes. */
-export interface OperationWaiter {
-  /** The operation once it is finished, or as it stands after `forMs` milliseconds. */
-  finished(operationId: string, forMs: number): Promise<Operation | undefined>;
-}
+import { demandOf, type ParameterRules } from './parameters.ts';
+import { checkHints, requireOffering, requirePlan } from './plan-lookup.ts';
+import { beginOperation, type OperationWaiter, settle, type WorkOutcome } from './work.ts';
 
 export interface ProvisionRequest {
   readonly platformId: string;
@@ -34,11 +30,12 @@ export interface InstanceReference {
   readonly planId: string | undefined;
 }
 
-/** How a request for work ended: it was done already, it was done just now, or it is under way. */
-export type WorkOutcome =
-  | { readonly kind: 'unchanged' }
-  | { readonly kind: 'done' }
-  | { readonly kind: 'accepted'; readonly operationId: string };
+/** What a platform sees of an instance. */
+export interface InstanceView {
+  readonly instance: Instance;
+  /** Undefined once it has expired. */
+  readonly host: Host | undefined;
+}
 
 export interface OperationReport {
   readonly state: Operation['state'];
@@ -50,14 +47,11 @@ export interface OperationReport {
 /** The kinds that a platform asked for; what Berth does on its own account is not its business. */
 const platformKinds: readonly OperationKind[] = ['provision', 'deprovision'];
 
-/** An operation gives up this long before the platform does, so as to clean up first. In milliseconds. */
-const deadlineMs = (maximumPollingSeconds - 120) * 1000;
-
 /** What platforms do with instances (OSB 2.17: provisioning, fetching, polling, deprovisioning). */
 export interface Instances {
-  provision(request: ProvisionRequest): Promise<WorkOutcome>;
+  provision(request: ProvisionRequest): Promise<WorkOutcome & InstanceView>;
   deprovision(request: InstanceReference & { readonly acceptsIncomplete: boolean }): Promise<WorkOutcome>;
-  fetch(request: InstanceReference): Promise<Instance>;
+  fetch(request: InstanceReference): Promise<InstanceView>;
   lastOperation(
     request: InstanceReference & { readonly operationId: string | undefined },
   ): Promise<OperationReport>;
@@ -74,36 +68,23 @@ export function createInstances(parts: {
   waiter: OperationWaiter;
   syncWaitMs: number;
   notice: string;
+  logger: Logger;
 }): Instances {
-  const { catalog, rules, store, waiter, syncWaitMs, notice } = parts;
+  const { catalog, rules, store, waiter, syncWaitMs, notice, logger } = parts;
 
-  async function begin(records: Records, kind: OperationKind, instanceId: string): Promise<string> {
-    const first = operationPlans[kind].steps[0];
-    if (first === undefined) throw new Error(`the plan of ${kind} has no step`);
-    const id = randomUUID();
-    await records.insertOperation({
-      id,
-      kind,
-      instanceId,
-      step: first.name,
-      description: 'Waiting for a worker',
-      deadline: new Date(Date.now() + deadlineMs),
-    });
-    return id;
-  }
-
-  /** Waits a moment for what usually takes a moment, so that the platform need not poll. */
-  async function settle(operationId: string): Promise<WorkOutcome> {
-    const operation = syncWaitMs > 0 ? await waiter.finished(operationId, syncWaitMs) : undefined;
-    // A failure is told by last_operation, with its reason; a 5xx here would hide it behind orphan mitigation.
-    return operation?.state === 'succeeded' ? { kind: 'done' } : { kind: 'accepted', operationId };
+  /** An instance that has just been recorded or found. */
+  async function viewOf({ platformId, instanceId }: ProvisionRequest): Promise<InstanceView> {
+    const instance = await store.records.instance(platformId, instanceId);
+    if (instance === undefined) throw new Error('an instance that was recorded is gone');
+    return { instance, host: await store.records.hostOfInstance(instance.id) };
   }
 
   return {
     async provision(request) {
       const plan = requirePlan(catalog, request.serviceId, request.planId);
       rules.checkProvision(plan, request.parameters);
-      const key = tenantKey(request.context, request.organizationGuid);
+      const demand = demandOf(plan, request.parameters);
+      const key = tenantKey(requireOffering(catalog, request.serviceId).tenant, request);
 
       const operationId = await store.transaction(async (records) => {
         const existing = await records.instance(request.platformId, request.instanceId, 'lock');
@@ -128,6 +109,8 @@ export function createInstances(parts: {
           planId: request.planId,
           parameters: request.parameters,
           context: request.context,
+          expiresAt:
+            demand.expiresAfterMs === undefined ? undefined : new Date(Date.now() + demand.expiresAfterMs),
         });
         if (!isNew) {
           // The same id came twice at once, and the other one has just been committed.
@@ -141,23 +124,26 @@ export function createInstances(parts: {
           tenantId: tenant.id,
           planName: plan.name,
           shape: plan.shape,
-          publishedPorts: plan.publishedPorts,
-          egress: egressOf(plan, request.parameters),
+          publishedPorts: demand.publishedPorts,
+          egress: demand.egress,
         });
         if (host === undefined) {
           throw refused.unavailable(
             'This broker is full: no further host can be made. Delete an instance, or ask the operator for more room.',
           );
         }
-        return begin(records, 'provision', id);
+        await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
+        return beginOperation(records, 'provision', id);
       });
-      return operationId === undefined ? { kind: 'unchanged' } : settle(operationId);
+      const outcome: WorkOutcome =
+        operationId === undefined ? { kind: 'unchanged' } : await settle(waiter, syncWaitMs, operationId);
+      return { ...outcome, ...(await viewOf(request)) };
     },
 
     async deprovision(request) {
       const operationId = await store.transaction(async (records) => {
         const instance = await records.instance(request.platformId, request.instanceId, 'lock');
-        checkHints(catalog, instance, request);
+        checkHints(catalog, instance, request, logger);
         if (instance === undefined) {
           await records.rememberUnseenDelete(request.platformId, request.instanceId);
           return undefined;
@@ -170,17 +156,19 @@ export function createInstances(parts: {
           await records.haltOperation(running.id, 'Halted: the instance is being deleted');
         }
         await records.setInstanceState(instance.id, 'deleting');
-        return begin(records, 'deprovision', instance.id);
+        return beginOperation(records, 'deprovision', instance.id);
       });
       if (operationId === undefined) throw refused.gone();
-      return settle(operationId);
+      return settle(waiter, syncWaitMs, operationId);
     },
 
     async fetch(request) {
       const instance = await store.records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request);
+      checkHints(catalog, instance, request, logger);
       if (instance === undefined) throw refused.notFound('There is no instance with this id.');
-      if (instance.state === 'ready') return instance;
+      if (instance.state === 'ready' || instance.state === 'expired') {
+        return { instance, host: await store.records.hostOfInstance(instance.id) };
+      }
       throw refused.notFound(
         {
           creating: 'The instance is still being created.',
@@ -194,7 +182,7 @@ export function createInstances(parts: {
     async lastOperation(request) {
       const { records } = store;
       const instance = await records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request);
+      checkHints(catalog, instance, request, logger);
       if (instance === undefined) throw refused.notFound('There is no instance with this id.');
       const named =
         request.operationId === undefined ? undefined : await records.operation(request.operationId);
@@ -229,6 +217,7 @@ async function continueProvision(
       throw refused.conflict('The creation of this instance failed. Delete it before its id is used again.');
     case 'creating':
     case 'ready':
+    case 'expired':
       if (
         !sameTenant ||
         existing.serviceId !== request.serviceId ||
@@ -239,7 +228,7 @@ async function continueProvision(
           'An instance with this id exists already, with another plan, other parameters or another owner.',
         );
       }
-      if (existing.state === 'ready') return undefined;
+      if (existing.state !== 'creating') return undefined;
       if (!request.acceptsIncomplete) throw refused.asyncRequired();
       return (await records.unfinishedOperation(existing.id))?.id;
   }

@@ -1,15 +1,25 @@
-import { type Catalog, findOffering, findPlan, type Plan } from '../catalog/catalog.ts';
+import { type Catalog, findOffering, findPlan, type Offering, type Plan } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+
+/**
+ * The offering that a request names.
+ * @throws RefusedError (400) where the catalog has none of this id.
+ */
+export function requireOffering(catalog: Catalog, serviceId: string): Offering {
+  const offering = findOffering(catalog, serviceId);
+  if (offering === undefined) {
+    throw refused.badRequest(`service_id: ${quoted(serviceId)} is not in this broker's catalog.`);
+  }
+  return offering;
+}
 
 /**
  * The plan that a request names.
  * @throws RefusedError (400) where the catalog has no such offering, or the offering no such plan.
  */
 export function requirePlan(catalog: Catalog, serviceId: string, planId: string): Plan {
-  const offering = findOffering(catalog, serviceId);
-  if (offering === undefined) {
-    throw refused.badRequest(`service_id: ${quoted(serviceId)} is not in this broker's catalog.`);
-  }
+  const offering = requireOffering(catalog, serviceId);
   const plan = findPlan(catalog, serviceId, planId);
   if (plan === undefined) {
     throw refused.badRequest(`plan_id: ${quoted(planId)} is not a plan of the offering ${offering.name}.`);
@@ -19,18 +29,17 @@ export function requirePlan(catalog: Catalog, serviceId: string, planId: string)
 
 /**
  * Checks the ids that a platform sends beside an instance that exists. Its plan id may be stale: another
- * plan of the same offering is accepted (osb-notes 15, 38).
+ * plan of the same offering is accepted and logged (osb-notes 15, 38).
  * @throws RefusedError (400) where an id is not in the catalog, or the offering is another.
  */
 export function checkHints(
   catalog: Catalog,
-  instance: { serviceId: string } | undefined,
+  instance: { id: string; serviceId: string; planId: string } | undefined,
   hints: { serviceId: string | undefined; planId: string | undefined },
+  logger: Logger,
 ): void {
   const { serviceId, planId } = hints;
-  if (serviceId !== undefined && findOffering(catalog, serviceId) === undefined) {
-    throw refused.badRequest(`service_id: ${quoted(serviceId)} is not in this broker's catalog.`);
-  }
+  if (serviceId !== undefined) requireOffering(catalog, serviceId);
   if (instance !== undefined && serviceId !== undefined && serviceId !== instance.serviceId) {
     throw refused.badRequest(`service_id: the instance is of another offering than ${quoted(serviceId)}.`);
   }
@@ -41,6 +50,12 @@ export function checkHints(
       ? catalog.offerings.some((offering) => offering.plans.some((plan) => plan.id === planId))
       : findPlan(catalog, offeringId, planId) !== undefined;
   if (!known) throw refused.badRequest(`plan_id: ${quoted(planId)} is not a plan of this offering.`);
+  if (instance !== undefined && planId !== instance.planId) {
+    logger.info(
+      { instance: instance.id, planId: instance.planId, sent: planId },
+      'The platform sent a stale plan id',
+    );
+  }
 }
 
 function quoted(id: string): string {

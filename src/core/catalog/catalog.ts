@@ -1,5 +1,8 @@
 import type { Egress, HostShape } from '../hypervisor.ts';
+import { durationPattern } from '../duration.ts';
 import type { JsonObject } from '../model.ts';
+import { networkPattern } from '../networks.ts';
+import type { Quotas } from '../quotas.ts';
 
 /** A plan as the broker uses it. */
 export interface Plan {
@@ -15,8 +18,10 @@ export interface Plan {
   readonly egress: Egress;
   /** Whether hosts are restored from a template; else each one boots cold. */
   readonly fromTemplate: boolean;
-  /** How long a binding's certificate is valid, in days. */
+  /** How long a binding's certificate is valid at the most, in days, and where nothing shorter is asked for. */
   readonly bindingValidDays: number;
+  /** Limits on the hosts of this plan. */
+  readonly quotas: Quotas;
 }
 
 export interface Offering {
@@ -25,11 +30,17 @@ export interface Offering {
   readonly description: string;
   readonly tags: readonly string[];
   readonly metadata: JsonObject;
+  readonly tenant: TenantCut;
   readonly plans: readonly Plan[];
 }
 
+/** What makes a tenant on Cloud Foundry: its org, or finer, its space, or each instance for itself. */
+export type TenantCut = 'org' | 'space' | 'instance';
+
 /** What the broker offers: checked once at start, frozen from then on. */
 export interface Catalog {
+  /** Limits on all hosts. */
+  readonly quotas: Quotas;
   readonly offerings: readonly Offering[];
 }
 
@@ -53,29 +64,66 @@ export function allPlans(catalog: Catalog): readonly Plan[] {
  * refuses newer ones (osb-notes 9). Requests are validated with this very schema.
  */
 export function provisionSchema(plan: Plan): JsonObject {
-  const egress = plan.egress.kind === 'internet' ? ['internet', 'none'] : ['none'];
+  return schema(provisionProperties(plan));
+}
+
+/** The schema of update parameters: the same, and null takes a parameter back (osb-notes 24). */
+export function updateSchema(plan: Plan): JsonObject {
+  const properties = Object.entries(provisionProperties(plan)).map(([name, { description, ...rule }]) => [
+    name,
+    { description: `${description} Null takes it back.`, anyOf: [rule, { type: 'null' }] },
+  ]);
+  return schema(Object.fromEntries(properties) as Properties);
+}
+
+/** The schema of a plan's bind parameters. */
+export function bindSchema(plan: Plan): JsonObject {
+  return schema({
+    valid_for: {
+      description: `How long the credentials are valid, such as "90m", "12h" or "30d"; ${plan.bindingValidDays} days at the most, and where it is left out.`,
+      type: 'string',
+      pattern: durationPattern,
+    },
+  });
+}
+
+type Properties = Record<string, { description: string } & Record<string, unknown>>;
+
+function schema(properties: Properties): JsonObject {
   return {
     $schema: 'http://json-schema.org/draft-04/schema#',
     type: 'object',
     additionalProperties: false,
-    properties: {
-      egress: {
-        description:
-          'Where containers may open connections to: "internet", or "none". Private networks, other hosts and the machine itself are refused in any case.',
-        type: 'string',
-        enum: egress,
-      },
-    },
+    properties,
   };
 }
 
-/** The schema of a plan's bind parameters: there are none yet. */
-export function bindSchema(): JsonObject {
+function provisionProperties(plan: Plan): Properties {
+  const words = { internet: ['internet', 'none'], networks: ['none'], none: ['none'] }[plan.egress.kind];
+  const networks = {
+    type: 'array',
+    minItems: 1,
+    maxItems: 50,
+    items: { type: 'string', pattern: networkPattern },
+  };
   return {
-    $schema: 'http://json-schema.org/draft-04/schema#',
-    type: 'object',
-    additionalProperties: false,
-    properties: {},
+    published_ports: {
+      description: `Number of ports that containers can publish; ${plan.publishedPorts} where it is left out.`,
+      type: 'integer',
+      minimum: 0,
+      maximum: plan.publishedPorts,
+    },
+    egress: {
+      description:
+        'Where containers may open connections to: "internet", "none", or a list of IPv4 networks such as ["203.0.113.0/24"], within what the plan allows. Private networks, other hosts and the machine itself are refused unless the plan names them.',
+      anyOf: [{ enum: words }, ...(plan.egress.kind === 'none' ? [] : [networks])],
+    },
+    expires_after: {
+      description:
+        'After this time, such as "90m", "12h" or "30d", counted from the creation or from the update that sets it, the host is destroyed with all its data. The instance stays listed as expired until it is deleted.',
+      type: 'string',
+      pattern: durationPattern,
+    },
   };
 }
 
@@ -104,13 +152,13 @@ export function toOsbCatalog(catalog: Catalog, simulated: boolean): JsonObject {
         description: `${notice}${plan.description}`,
         free: plan.free,
         bindable: true,
-        binding_rotatable: false,
+        binding_rotatable: true,
         plan_updateable: false,
         maximum_polling_duration: maximumPollingSeconds,
         metadata: plan.metadata,
         schemas: {
           service_instance: { create: { parameters: provisionSchema(plan) } },
-          service_binding: { create: { parameters: bindSchema() } },
+          service_binding: { create: { parameters: bindSchema(plan) } },
         },
       })),
     })),

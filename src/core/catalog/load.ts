@@ -1,20 +1,37 @@
 import { Ajv, type ErrorObject } from 'ajv';
 import type { Egress } from '../hypervisor.ts';
 import type { JsonObject } from '../model.ts';
-import { type Catalog, provisionSchema } from './catalog.ts';
+import { networkPattern } from '../networks.ts';
+import type { Limits, Quotas } from '../quotas.ts';
+import { type Catalog, type TenantCut, updateSchema } from './catalog.ts';
 
 /** A catalog breaks a rule; the message names the rule and the place. The start is refused. */
 export class CatalogError extends Error {
   override readonly name = 'CatalogError';
 }
 
+interface LimitsEntry {
+  instances?: number;
+  vcpus?: number;
+  memory_mib?: number;
+  disk_gib?: number;
+  published_ports?: number;
+}
+
+interface QuotasEntry {
+  total?: LimitsEntry;
+  tenant?: LimitsEntry;
+}
+
 interface CatalogFile {
+  quotas?: QuotasEntry;
   offerings: {
     id: string;
     name: string;
     description: string;
     tags?: string[];
     metadata?: JsonObject;
+    tenant?: TenantCut;
     plans: PlanEntry[];
   }[];
 }
@@ -29,20 +46,31 @@ interface PlanEntry {
   template?: 'restore' | 'never';
   egress?: 'internet' | 'none' | string[];
   bindings?: { valid_days: number };
+  quotas?: QuotasEntry;
 }
 
 const id = { type: 'string', minLength: 1, maxLength: 255 };
 /** Platforms use names on their command lines: lower case, no spaces. */
 const name = { type: 'string', pattern: '^[a-z0-9][a-z0-9._-]{0,49}$' };
 const description = { type: 'string', minLength: 1, maxLength: 10_000 };
-const ipv4Network =
-  '^((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])/([0-9]|[12][0-9]|3[0-2])$';
+const limits = {
+  type: 'object',
+  additionalProperties: false,
+  properties: Object.fromEntries(
+    ['instances', 'vcpus', 'memory_mib', 'disk_gib', 'published_ports'].map((resource) => [
+      resource,
+      { type: 'integer', minimum: 0, maximum: 1_000_000_000 },
+    ]),
+  ),
+};
+const quotas = { type: 'object', additionalProperties: false, properties: { total: limits, tenant: limits } };
 
 const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile<CatalogFile>({
   type: 'object',
   required: ['offerings'],
   additionalProperties: false,
   properties: {
+    quotas,
     offerings: {
       type: 'array',
       minItems: 1,
@@ -56,6 +84,7 @@ const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile
           description,
           tags: { type: 'array', items: { type: 'string', minLength: 1 } },
           metadata: { type: 'object' },
+          tenant: { enum: ['org', 'space', 'instance'] },
           plans: {
             type: 'array',
             minItems: 1,
@@ -82,6 +111,7 @@ const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile
                   },
                 },
                 template: { enum: ['restore', 'never'] },
+                quotas,
                 egress: {
                   anyOf: [
                     { enum: ['internet', 'none'] },
@@ -89,7 +119,7 @@ const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile
                       type: 'array',
                       minItems: 1,
                       maxItems: 100,
-                      items: { type: 'string', pattern: ipv4Network },
+                      items: { type: 'string', pattern: networkPattern },
                     },
                   ],
                 },
@@ -140,12 +170,14 @@ function inWords(error: ErrorObject): string {
 
 function toCatalog(file: CatalogFile): Catalog {
   return {
+    quotas: toQuotas(file.quotas),
     offerings: file.offerings.map((offering) => ({
       id: offering.id,
       name: offering.name,
       description: offering.description,
       tags: offering.tags ?? [],
       metadata: offering.metadata ?? {},
+      tenant: offering.tenant ?? 'org',
       plans: offering.plans.map((plan) => ({
         id: plan.id,
         name: plan.name,
@@ -161,8 +193,23 @@ function toCatalog(file: CatalogFile): Catalog {
         egress: toEgress(plan.egress),
         fromTemplate: plan.template !== 'never',
         bindingValidDays: plan.bindings?.valid_days ?? 365,
+        quotas: toQuotas(plan.quotas),
       })),
     })),
+  };
+}
+
+function toQuotas(quotas: QuotasEntry | undefined): Quotas {
+  return { total: toLimits(quotas?.total), tenant: toLimits(quotas?.tenant) };
+}
+
+function toLimits(entry: LimitsEntry = {}): Limits {
+  return {
+    ...(entry.instances !== undefined && { instances: entry.instances }),
+    ...(entry.vcpus !== undefined && { vcpus: entry.vcpus }),
+    ...(entry.memory_mib !== undefined && { memoryMib: entry.memory_mib }),
+    ...(entry.disk_gib !== undefined && { diskGib: entry.disk_gib }),
+    ...(entry.published_ports !== undefined && { publishedPorts: entry.published_ports }),
   };
 }
 
@@ -191,7 +238,7 @@ function rulesBroken(catalog: Catalog): string[] {
     }
   }
   for (const plan of plans) {
-    if (Buffer.byteLength(JSON.stringify(provisionSchema(plan))) > maximumSchemaBytes) {
+    if (Buffer.byteLength(JSON.stringify(updateSchema(plan))) > maximumSchemaBytes) {
       problems.push(`the schema of ${plan.name} is larger than 64 kB`);
     }
   }

@@ -19,6 +19,14 @@ export const operationPlans: Readonly<Record<OperationKind, OperationPlan>> = {
     attempts: 20,
     instanceAfter: { succeeded: 'deleted', failed: 'failed' },
   },
+  expire: {
+    kind: 'expire',
+    steps: removeSteps,
+    // Like a delete: what has been destroyed can't be brought back. It is begun anew as long as the host stands.
+    undo: [],
+    attempts: 20,
+    instanceAfter: { succeeded: 'expired', failed: undefined },
+  },
   restart: {
     kind: 'restart',
     steps: startSteps,

@@ -22,6 +22,12 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     operations.set({ kind, state }, count);
     seconds.set({ kind, state }, sum);
   }
+  const expiring = gauge('berth_instances_expiring', 'Instances whose term ends within so long', ['within']);
+  for (const { within, count } of counts.expiring) expiring.set({ within }, count);
+  const usage = gauge('berth_usage', 'What hosts use of what quotas limit: in MiB, GiB, or a number', [
+    'resource',
+  ]);
+  for (const [resource, amount] of Object.entries(counts.usage)) usage.set({ resource }, amount);
   gauge('berth_free_slots', 'Hosts that can still be made before slots and ports run out').set(
     counts.freeSlots,
   );

@@ -6,6 +6,11 @@ export function minorVersion(request: Request): number {
   return Number(/^2\.(\d+)$/.exec(request.get('X-Broker-API-Version') ?? '')?.[1] ?? 0);
 }
 
+/** Fields newer than 2.14, such as `metadata`, go to platforms only that know them: older clients fail on them (osb-notes 1). */
+export function knowsMetadata(request: Request): boolean {
+  return minorVersion(request) >= 15;
+}
+
 /** `X-Broker-API-Version` is required, deliberately also of clients that send none (osb-notes 1). */
 export const apiVersion: RequestHandler = (request, _response, next) => {
   const sent = request.get('X-Broker-API-Version');

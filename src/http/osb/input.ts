@@ -106,8 +106,9 @@ export interface ProvisionBody {
 }
 
 export interface BindBody {
-  service_id: string;
-  plan_id: string;
+  service_id?: string | null;
+  plan_id?: string | null;
+  predecessor_binding_id?: string | null;
   app_guid?: string | null;
   bind_resource?: { app_guid?: string | null } | null;
   parameters?: JsonObject | null;
@@ -126,20 +127,33 @@ const provisionBody = ajv.compile<ProvisionBody>({
   },
 });
 
+const bindProperties = {
+  service_id: optionalText,
+  plan_id: optionalText,
+  predecessor_binding_id: optionalText,
+  app_guid: optionalText,
+  bind_resource: { type: ['object', 'null'], properties: { app_guid: optionalText } },
+  parameters: optionalObject,
+};
+/** A rotation names its predecessor, and may leave all else to it (osb-notes 34). */
+const rotationBody = ajv.compile<BindBody>({ type: 'object', properties: bindProperties });
 const bindBody = ajv.compile<BindBody>({
   type: 'object',
   required: ['service_id', 'plan_id'],
-  properties: {
-    service_id: requiredText,
-    plan_id: requiredText,
-    app_guid: optionalText,
-    bind_resource: { type: ['object', 'null'], properties: { app_guid: optionalText } },
-    parameters: optionalObject,
-  },
+  properties: { ...bindProperties, service_id: requiredText, plan_id: requiredText },
 });
 
 export const readProvisionBody = (request: Request): ProvisionBody => read(provisionBody, request);
-export const readBindBody = (request: Request): BindBody => read(bindBody, request);
+export function readBindBody(request: Request): BindBody {
+  const { predecessor_binding_id: predecessor } = request.body as { predecessor_binding_id?: unknown };
+  const rotates = typeof predecessor === 'string' && predecessor !== '';
+  return read(rotates ? rotationBody : bindBody, request);
+}
+
+/** The text of an optional field: absent, null and empty are the same (osb-notes 21). */
+export function text(value: string | null | undefined): string | undefined {
+  return value === null || value === '' ? undefined : value;
+}
 
 /** @throws RefusedError (400) which names each field that is missing or wrong. */
 function read<T>(validate: ValidateFunction<T>, request: Request): T {

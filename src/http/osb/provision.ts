@@ -1,7 +1,9 @@
 import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
 import type { Instances } from '../../core/broker/instances.ts';
+import { knowsMetadata } from './headers.ts';
 import { acceptsIncomplete, pathId, readProvisionBody } from './input.ts';
+import { toMetadata } from './metadata.ts';
 
 /** PUT /v2/service_instances/:instance_id */
 export function provision(instances: Instances): RequestHandler {
@@ -18,15 +20,16 @@ export function provision(instances: Instances): RequestHandler {
       parameters: body.parameters ?? {},
       acceptsIncomplete: acceptsIncomplete(request),
     });
+    const metadata = knowsMetadata(request) && { metadata: toMetadata(outcome.instance, outcome.host) };
     switch (outcome.kind) {
       case 'unchanged':
-        response.status(200).json({});
+        response.status(200).json({ ...metadata });
         return;
       case 'done':
-        response.status(201).json({});
+        response.status(201).json({ ...metadata });
         return;
       case 'accepted':
-        response.status(202).json({ operation: outcome.operationId });
+        response.status(202).json({ operation: outcome.operationId, ...metadata });
     }
   };
 }

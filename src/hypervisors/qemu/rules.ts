@@ -1,22 +1,11 @@
 import { guestLink } from '../../guest/link.ts';
+import { networkRange, specialNetworks } from '../../core/networks.ts';
 import { type Egress, enginePort, type PortBlock } from '../../core/hypervisor.ts';
 import { type Place, tap, uplink, vethPrefix } from './place.ts';
 
 /**
  * The firewall rules as nft(8) reads them. Each text is one transaction: all of it takes effect, or nothing.
  */
-
-/** What a guest on the internet must not reach: private, link-local and special networks (RFC 6890). */
-const neverInternet = [
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-  '192.168.0.0/16',
-  '224.0.0.0/3',
-];
 
 /** Not even an operator's list of networks opens these. */
 const neverAtAll = ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'];
@@ -143,11 +132,13 @@ export function openHostRules(
   }
   const own = [network.hostNetwork, ...network.localNetworks];
   if (egress.kind === 'internet') {
-    forward.push(`ip daddr ${set([...neverInternet, ...own])} counter name dropped_refused drop`, 'accept');
+    forward.push(`ip daddr ${set([...specialNetworks, ...own])} counter name dropped_refused drop`, 'accept');
   }
   if (egress.kind === 'networks') {
+    const never =
+      egress.publicOnly === true ? [...specialNetworks, ...own] : [...neverAtAll, network.hostNetwork];
     forward.push(
-      `ip daddr ${set([...neverAtAll, network.hostNetwork])} counter name dropped_refused drop`,
+      `ip daddr ${set(never)} counter name dropped_refused drop`,
       `ip daddr ${set(egress.cidrs)} accept`,
     );
   }
@@ -238,13 +229,7 @@ function range(ports: PortBlock): string {
 
 /** nft refuses a set whose intervals overlap: what another network covers is left out. */
 function set(networks: readonly string[]): string {
-  const ranges = networks.map((network) => {
-    const [address = '', length = '32'] = network.split('/');
-    const number = address.split('.').reduce((sum, octet) => sum * 256 + Number(octet), 0);
-    const size = 2 ** (32 - Number(length));
-    const first = number - (number % size);
-    return { network, first, last: first + size - 1 };
-  });
+  const ranges = networks.map((network) => ({ network, ...networkRange(network) }));
   const kept = ranges.filter(
     (range, index) =>
       !ranges.some(

@@ -1,0 +1,38 @@
+import type { Knex } from 'knex';
+import type { Usage } from '../core/quotas.ts';
+import type { Records } from '../core/store.ts';
+
+interface UsageRow {
+  scope: string;
+  instances: number;
+  vcpus: number;
+  /** bigint: the driver gives it as text. */
+  memory_mib: string;
+  disk_gib: string;
+  published_ports: number;
+}
+
+export const noUsage: Usage = { instances: 0, vcpus: 0, memoryMib: 0, diskGib: 0, publishedPorts: 0 };
+
+/** The counts that a trigger keeps (migrations/011-quotas.ts). */
+export function createUsageRecords(connection: Knex): Pick<Records, 'usage'> {
+  return {
+    async usage(scopes) {
+      const rows: UsageRow[] = await connection<UsageRow>('quota_usage')
+        .whereIn('scope', [...scopes])
+        .orderBy('scope');
+      return new Map(
+        rows.map((row) => [
+          row.scope,
+          {
+            instances: row.instances,
+            vcpus: row.vcpus,
+            memoryMib: Number(row.memory_mib),
+            diskGib: Number(row.disk_gib),
+            publishedPorts: row.published_ports,
+          },
+        ]),
+      );
+    },
+  };
+}

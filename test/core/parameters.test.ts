@@ -1,0 +1,105 @@
+import { describe, expect, it } from 'vitest';
+import { createParameterRules, demandOf } from '../../src/core/broker/parameters.ts';
+import type { Plan } from '../../src/core/catalog/catalog.ts';
+import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
+import { loadCatalog } from '../../src/core/catalog/load.ts';
+import { tenantKey } from '../../src/core/tenant.ts';
+
+const plan = (egress?: unknown): Plan => {
+  const [offering] = builtInCatalog.offerings;
+  const [first] = offering?.plans ?? [];
+  const catalog = loadCatalog(
+    { offerings: [{ ...offering, plans: [{ ...first, ...(egress !== undefined && { egress }) }] }] },
+    'test',
+  );
+  const loaded = catalog.offerings[0]?.plans[0];
+  if (loaded === undefined) throw new Error('no plan');
+  createParameterRules(catalog);
+  return loaded;
+};
+const egress = (of: Plan, wanted?: unknown) =>
+  demandOf(of, wanted === undefined ? {} : { egress: wanted }).egress;
+
+describe('egress', () => {
+  it('is what the plan allows, or less where the parameter says so', () => {
+    expect(egress(plan())).toEqual({ kind: 'internet' });
+    expect(egress(plan(), 'none')).toEqual({ kind: 'none' });
+    expect(egress(plan(), ['203.0.113.0/24'])).toEqual({
+      kind: 'networks',
+      cidrs: ['203.0.113.0/24'],
+      publicOnly: true,
+    });
+    expect(egress(plan(['10.1.0.0/16']), ['10.1.2.0/24'])).toEqual({
+      kind: 'networks',
+      cidrs: ['10.1.2.0/24'],
+    });
+  });
+
+  it('is never more than the plan allows', () => {
+    for (const network of [
+      '10.0.0.0/24',
+      '169.254.169.254/32',
+      '0.0.0.0/0',
+      '172.16.0.0/30',
+      '192.0.0.0/8',
+    ]) {
+      expect(() => egress(plan(), ['203.0.113.0/24', network])).toThrow(
+        `parameters/egress/1 (${network}) has addresses of`,
+      );
+    }
+    expect(() => egress(plan(['10.1.0.0/16']), ['10.0.0.0/15'])).toThrow(
+      'none of the networks that the plan allows',
+    );
+  });
+});
+
+it.each([
+  [{ egress: 'all' }, 'parameters/egress'],
+  [{ egress: [] }, 'parameters/egress'],
+  [{ egress: ['10.0.0.1'] }, 'parameters/egress/0'],
+  [{ published_ports: 11 }, 'parameters/published_ports must be <= 10'],
+  [{ published_ports: 1.5 }, 'parameters/published_ports must be integer'],
+  [{ published_ports: null }, 'parameters/published_ports'],
+  [{ colour: 1 }, '"colour"'],
+])('parameters %j are refused with their path and the rule', (parameters, words) => {
+  const catalog = loadCatalog(builtInCatalog, 'test');
+  const small = catalog.offerings[0]?.plans[0];
+  if (small === undefined) throw new Error('no plan');
+  expect(() => {
+    createParameterRules(catalog).checkProvision(small, parameters);
+  }).toThrow(words);
+});
+
+describe('a tenant', () => {
+  const request = { instanceId: 'i-1', organizationGuid: 'o-1', spaceGuid: 's-1', context: {} };
+  const kubernetes = { platform: 'kubernetes', clusterid: 'c', namespace: 'n' };
+
+  it('is cut as the offering says', () => {
+    const key = (cut: 'org' | 'space' | 'instance', more = {}) => tenantKey(cut, { ...request, ...more });
+    expect(key('org')).toBe(key('org', { spaceGuid: 's-2', instanceId: 'i-2' }));
+    expect(key('space')).toBe(key('space', { instanceId: 'i-2' }));
+    expect(key('space')).not.toBe(key('space', { spaceGuid: 's-2' }));
+    expect(key('space')).not.toBe(key('space', { organizationGuid: 'o-2' }));
+    expect(key('instance')).not.toBe(key('instance', { instanceId: 'i-2' }));
+    expect(key('org')).toBe(key('org', { context: { organization_guid: 'o-1' }, organizationGuid: 'x' }));
+    expect(key('org', { context: { ...kubernetes } })).not.toBe(key('org'));
+    expect(key('org', { context: kubernetes })).not.toBe(
+      key('org', { context: { ...kubernetes, namespace: 'm' } }),
+    );
+  });
+
+  it('on Kubernetes needs a cluster and a namespace', () => {
+    for (const context of [
+      { ...kubernetes, clusterid: '' },
+      { platform: 'kubernetes', clusterid: 'c' },
+    ]) {
+      expect(() => tenantKey('org', { ...request, context })).toThrow('clusterid and namespace are required');
+    }
+  });
+
+  it('can not be forged by an id with the separator of another', () => {
+    const key = (organizationGuid: string, spaceGuid: string) =>
+      tenantKey('space', { ...request, organizationGuid, spaceGuid });
+    expect(key('a","b', 'c')).not.toBe(key('a', 'b","c'));
+  });
+});
