@@ -17,7 +17,7 @@ export interface LiveBinding {
 export interface BindingEvents {
   /** The binding may have changed in any way: read it again. */
   changed(bindingId: string): void;
-  /** The connection was lost, and events with it: nothing known is certain until {@link LiveBindingsSource.readAll} returns. */
+  /** The connection was lost, and events with it: nothing known is certain until it was read again. */
   lost(reason: Error): void;
 }
 
@@ -35,14 +35,11 @@ export interface LiveBindingsSource {
   /** Lets go of the connection, also of one that hangs: whatever was asked over it may stay without an answer. */
   close(): Promise<void>;
 
-  /** Every binding that is live now. */
-  readAll(): Promise<readonly LiveBinding[]>;
+  /** Those of these bindings that are live now, in any order. */
+  read(bindingIds: readonly string[]): Promise<readonly LiveBinding[]>;
 
-  /** One binding, if it is live now. */
-  read(bindingId: string): Promise<LiveBinding | undefined>;
-
-  /** The live binding that a certificate belongs to, for one that the gateway has not heard of yet. */
-  readBySerial(serial: string): Promise<LiveBinding | undefined>;
+  /** The live bindings that these certificates belong to, in any order; none for a serial that has none. */
+  readBySerial(serials: readonly string[]): Promise<readonly LiveBinding[]>;
 
   /**
    * Renews this gateway's lease. The lease counts from before the call was made.
@@ -51,10 +48,10 @@ export interface LiveBindingsSource {
   renewLease(leaseMs: number): Promise<void>;
 
   /**
-   * Tells that everything of this binding's has been refused and cut here since its revocation was heard. It
-   * is called for bindings that are not live any more, and may be called again for the same.
+   * Tells that everything of these bindings' has been refused and cut here since their revocations were heard.
+   * It is called for bindings that are not live any more, and may be called again for the same.
    */
-  acknowledge(bindingId: string): Promise<void>;
+  acknowledge(bindingIds: readonly string[]): Promise<void>;
 
   /** Gives the lease back on an orderly stop, once everything is cut, so that no unbind waits for it. */
   releaseLease(): Promise<void>;

@@ -45,7 +45,8 @@ export function createCounters(): Counters {
 export interface GatewayState {
   /** True while it serves; false while it refuses everything. */
   readonly inSync: boolean;
-  readonly liveBindings: number;
+  /** Live bindings in memory: those that have connected or changed lately. */
+  readonly bindingsHeld: number;
   /** Open connections that are led to an engine. */
   readonly connections: number;
   /** Open connections that have not been admitted. */

@@ -74,8 +74,12 @@ export function createGateway(options: GatewayOptions): Gateway {
       wereCut('expired', count, bindingId);
     },
   });
-  const cache = createLiveCache((bindingId) => {
-    wereCut('withdrawn', streams.cut(bindingId), bindingId);
+  const cache = createLiveCache({
+    capacity: limits.maxBindingsHeld,
+    isOpen: (bindingId) => streams.count(bindingId) > 0,
+    onWithdrawn: (bindingId) => {
+      wereCut('withdrawn', streams.cut(bindingId), bindingId);
+    },
   });
   const lease = createLease({
     clock,
@@ -129,7 +133,7 @@ export function createGateway(options: GatewayOptions): Gateway {
       return;
     }
     let verdict = judge(serial);
-    // An app may be faster than the notification of its binding.
+    // Its binding has not connected here lately, or it is faster than the notification of its binding.
     if (verdict === 'unknown') verdict = (await keeper.lookUp(serial)) ? judge(serial) : 'look-up-failed';
     if (client.destroyed) return;
     if (typeof verdict === 'string') turnAway(client, verdict);
@@ -210,7 +214,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     },
     state: () => ({
       inSync: keeper.inSync(),
-      liveBindings: cache.size(),
+      bindingsHeld: cache.size(),
       connections: streams.total(),
       strangers: doorway.strangers(),
       counters,

@@ -55,7 +55,7 @@ export function createKeeper(parts: {
     try {
       await session.begin();
       synced = true;
-      logger.info({ liveBindings: parts.cache.size() }, 'in sync with Postgres: serving');
+      logger.info({ bindingsHeld: parts.cache.size() }, 'in sync with Postgres: serving');
       attemptEnded();
       const reason = await session.ended;
       if (!isStopped()) {

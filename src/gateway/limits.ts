@@ -11,6 +11,8 @@ export interface GatewayLimits {
   readonly maxStrangers: number;
   /** The same from one address. More are dropped. Many apps may share an address. */
   readonly maxStrangersPerAddress: number;
+  /** Bindings that are held in memory, besides those that have a connection open; others are looked up. */
+  readonly maxBindingsHeld: number;
   /** Certificates that are being looked up in the database at the same time. */
   readonly maxLookUps: number;
   /** From a connection to its admission, or to the end of its refusal. Milliseconds. */
@@ -28,7 +30,9 @@ export const defaultLimits: GatewayLimits = {
   maxConnectionsPerBinding: 1_000,
   maxStrangers: 1_000,
   maxStrangersPerAddress: 250,
-  maxLookUps: 64,
+  maxBindingsHeld: 20_000,
+  // One query asks for all that wait, so a crowd that comes back after an outage is no burden.
+  maxLookUps: 1_000,
   handshakeTimeoutMs: 10_000,
   lookUpTimeoutMs: 2_000,
   connectTimeoutMs: 5_000,

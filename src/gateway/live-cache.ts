@@ -1,31 +1,53 @@
 import type { LiveBinding } from '../core/live-bindings.ts';
 
-/** What the gateway knows of live bindings, for a look-up on every connection. */
+/** The live bindings that the gateway has had to do with, for a look-up on every connection. */
 export interface LiveCache {
   bySerial(serial: string): LiveBinding | undefined;
   /** The binding stands as it was read. */
   put(binding: LiveBinding): void;
   /** The binding is not live any more, or never was. */
   remove(bindingId: string): void;
-  /** These are all that are live. */
-  replace(bindings: readonly LiveBinding[]): void;
+  /** Forgets every binding that has nothing open. Returns the ids of those that are left. */
+  forgetIdle(): readonly string[];
   size(): number;
 }
 
+/** Share of the capacity that is filled again after room was made: so room is rarely made, and much at once. */
+const refillShare = 0.9;
+
 /**
- * @param onWithdrawn is called for each binding that was known and is gone or leads elsewhere now: what is
- * open under it must be cut. The cache has forgotten it by then.
+ * @param parts.capacity most bindings that are held. Those that have something open are held all the same.
+ * @param parts.isOpen whether anything is open under a binding. Such a one is never forgotten of the cache's
+ * own accord: what is not known can't be withdrawn.
+ * @param parts.onWithdrawn is called for each binding that was known and is gone or leads elsewhere now: what
+ * is open under it must be cut. The cache has forgotten it by then.
  */
-export function createLiveCache(onWithdrawn: (bindingId: string) => void): LiveCache {
-  let serials = new Map<string, LiveBinding>();
-  let ids = new Map<string, LiveBinding>();
+export function createLiveCache(parts: {
+  capacity: number;
+  isOpen: (bindingId: string) => boolean;
+  onWithdrawn: (bindingId: string) => void;
+}): LiveCache {
+  const serials = new Map<string, LiveBinding>();
+  /** In the order in which they were first read. */
+  const ids = new Map<string, LiveBinding>();
+
+  function forget(known: LiveBinding): void {
+    ids.delete(known.bindingId);
+    serials.delete(known.serial);
+  }
 
   function remove(bindingId: string): void {
     const known = ids.get(bindingId);
     if (known === undefined) return;
-    ids.delete(bindingId);
-    serials.delete(known.serial);
-    onWithdrawn(bindingId);
+    forget(known);
+    parts.onWithdrawn(bindingId);
+  }
+
+  function makeRoom(): void {
+    for (const known of ids.values()) {
+      if (ids.size <= parts.capacity * refillShare) return;
+      if (!parts.isOpen(known.bindingId)) forget(known);
+    }
   }
 
   return {
@@ -33,18 +55,14 @@ export function createLiveCache(onWithdrawn: (bindingId: string) => void): LiveC
     put(binding) {
       const known = ids.get(binding.bindingId);
       if (known !== undefined && !leadsToTheSame(known, binding)) remove(binding.bindingId);
+      if (ids.size >= parts.capacity && !ids.has(binding.bindingId)) makeRoom();
       ids.set(binding.bindingId, binding);
       serials.set(binding.serial, binding);
     },
     remove,
-    replace(bindings) {
-      const before = ids;
-      ids = new Map(bindings.map((binding) => [binding.bindingId, binding]));
-      serials = new Map(bindings.map((binding) => [binding.serial, binding]));
-      for (const known of before.values()) {
-        const now = ids.get(known.bindingId);
-        if (now === undefined || !leadsToTheSame(known, now)) onWithdrawn(known.bindingId);
-      }
+    forgetIdle() {
+      for (const known of ids.values()) if (!parts.isOpen(known.bindingId)) forget(known);
+      return [...ids.keys()];
     },
     size: () => ids.size,
   };

@@ -23,17 +23,25 @@ export interface Session {
   readonly ended: Promise<Error>;
   /** Ends it, for a reason that was seen elsewhere. */
   fail(reason: unknown): void;
-  /** Asks the database for the binding of a serial; the cache knows it afterwards, where it is live. */
+  /**
+   * Asks the database for the binding of a serial. The cache knows it afterwards, where it is live and the
+   * session has not ended meanwhile.
+   */
   lookUp(serial: string): Promise<void>;
 }
 
 /** A source needs to connect and to ask several things; its own time limits come first. Milliseconds. */
 const openTimeoutMs = 15_000;
+/** Bindings that are read at once: few enough that the answer never holds up what passes through for long. */
+const batchSize = 500;
 
 export function createSession(parts: SessionParts): Session {
   const { source, cache, lease, leaseMs } = parts;
   /** Bindings of which something was heard that has not been read since. */
   const heard = new Set<string>();
+  /** Serials that are to be asked for, and who waits for that. */
+  const asked = new Map<string, (() => void)[]>();
+  let isReading = false;
   let upToDate = false;
   /** Why it is over. */
   let over: Error | undefined;
@@ -48,43 +56,68 @@ export function createSession(parts: SessionParts): Session {
     if (isOver()) return;
     over = reason instanceof Error ? reason : new Error(String(reason));
     clearTimeout(renewal);
+    for (const waiting of asked.values()) for (const tell of waiting) tell();
+    asked.clear();
     tellEnd(over);
   }
 
   const ask = <T>(what: string, promise: Promise<T>) => within(leaseMs, what, promise);
 
-  // What is read is applied in the order in which the reads were begun: so no answer that is older than a
-  // revocation can bring a binding back after it was acknowledged.
-  let lastTurn: Promise<unknown> = Promise.resolve();
-  function inTurn<T>(job: () => Promise<T>): Promise<T> {
-    const turn = lastTurn.then(job);
-    lastTurn = turn.catch(fail);
-    return turn;
-  }
-
-  async function refresh(bindingId: string): Promise<void> {
-    if (isOver()) return;
-    heard.delete(bindingId);
-    const binding = await ask('reading a binding', source.read(bindingId));
-    if (isOver()) return;
-    if (binding !== undefined) {
-      cache.put(binding);
-      return;
+  // One read at a time, applied before the next is begun: so no answer that is older than a revocation can
+  // bring a binding back after it was acknowledged. What comes up meanwhile is read together.
+  async function readOn(): Promise<void> {
+    if (isReading) return;
+    isReading = true;
+    try {
+      while (!isOver() && heard.size + asked.size > 0) {
+        await refresh(takeFirst(heard.keys(), (bindingId) => heard.delete(bindingId)));
+        await answer();
+      }
+    } catch (error) {
+      fail(error);
+    } finally {
+      isReading = false;
     }
-    cache.remove(bindingId);
-    await ask('acknowledging a revocation', source.acknowledge(bindingId));
   }
 
-  const refreshInTurn = (bindingId: string) => {
-    // A failure has ended the session by then.
-    inTurn(() => refresh(bindingId)).catch(() => undefined);
-  };
+  /** Reads bindings again, and acknowledges those that are not live any more. */
+  async function refresh(bindingIds: readonly string[]): Promise<void> {
+    if (bindingIds.length === 0) return;
+    const live = await ask('reading bindings', source.read(bindingIds));
+    if (isOver()) return;
+    const withdrawn = applied(bindingIds, live);
+    if (withdrawn.length > 0) await ask('acknowledging revocations', source.acknowledge(withdrawn));
+  }
+
+  /** Brings the cache to what was read of these. Returns those of them that are not live. */
+  function applied(bindingIds: readonly string[], live: readonly LiveBinding[]): string[] {
+    for (const binding of live) cache.put(binding);
+    const living = new Set(live.map(({ bindingId }) => bindingId));
+    const gone = bindingIds.filter((bindingId) => !living.has(bindingId));
+    for (const bindingId of gone) cache.remove(bindingId);
+    return gone;
+  }
+
+  async function answer(): Promise<void> {
+    const waiting: (() => void)[] = [];
+    const serials = takeFirst(asked.keys(), (serial) => {
+      waiting.push(...(asked.get(serial) ?? []));
+      asked.delete(serial);
+    });
+    if (serials.length === 0) return;
+    try {
+      const live = await ask('looking up certificates', source.readBySerial(serials));
+      if (!isOver()) for (const binding of live) cache.put(binding);
+    } finally {
+      for (const tell of waiting) tell();
+    }
+  }
 
   function changed(bindingId: string): void {
-    if (isOver() || heard.has(bindingId)) return;
+    if (isOver()) return;
     heard.add(bindingId);
-    // What is heard while everything is being read may be newer than what that brings.
-    if (upToDate) refreshInTurn(bindingId);
+    // What is heard while the cache is brought up to date may be newer than what that brings.
+    if (upToDate) void readOn();
   }
 
   async function renew(): Promise<void> {
@@ -105,19 +138,21 @@ export function createSession(parts: SessionParts): Session {
   async function begin(): Promise<void> {
     await within(openTimeoutMs, 'connecting', source.open({ changed, lost: fail }));
     await ask('renewing the lease', source.renewLease(leaseMs));
-    const all = await ask('reading all bindings', source.readAll());
-    throwIfOver();
-    cache.replace(all);
+    // Only what has something open must be known before anything is served: all else is looked up when it
+    // connects. So this takes as long as there are connections, however many bindings there are.
+    const open = new Set(cache.forgetIdle());
+    while (open.size > 0) {
+      const bindingIds = takeFirst(open.keys(), (bindingId) => open.delete(bindingId));
+      const live = await ask('reading bindings', source.read(bindingIds));
+      throwIfOver();
+      applied(bindingIds, live);
+    }
     // Reading may have taken longer than the lease that was taken before it, so a new one is taken. What was
     // heard up to now is read again before anything is served on it.
     const from = lease.now();
     await ask('renewing the lease', source.renewLease(leaseMs));
     upToDate = true;
-    for (const bindingId of heard) refreshInTurn(bindingId);
-    for (let seen; seen !== lastTurn;) {
-      seen = lastTurn;
-      await seen;
-    }
+    await readOn();
     throwIfOver();
     lease.extend(from);
     renewLater();
@@ -132,13 +167,24 @@ export function createSession(parts: SessionParts): Session {
     fail,
     begin: () => Promise.race([begin(), ended.then((reason) => Promise.reject(reason))]),
     lookUp: (serial) =>
-      inTurn(async () => {
-        if (isOver()) return;
-        const binding: LiveBinding | undefined = await ask(
-          'looking up a certificate',
-          source.readBySerial(serial),
-        );
-        if (!isOver() && binding !== undefined) cache.put(binding);
+      new Promise((resolve) => {
+        if (isOver()) {
+          resolve();
+          return;
+        }
+        asked.set(serial, [...(asked.get(serial) ?? []), resolve]);
+        void readOn();
       }),
   };
+}
+
+/** The first of them, no more than are read at once; each is given to `take`. */
+function takeFirst(names: Iterable<string>, take: (name: string) => void): string[] {
+  const taken: string[] = [];
+  for (const name of names) {
+    if (taken.length === batchSize) break;
+    take(name);
+    taken.push(name);
+  }
+  return taken;
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import net from 'node:net';
 import pg from 'pg';
 import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../core/live-bindings.ts';
 import { channels } from './channels.ts';
@@ -24,11 +25,14 @@ const renew = `
 
 const acknowledge = `
   WITH acknowledged AS (
-    INSERT INTO revocation_acknowledgements (binding_id, gateway_id) VALUES ($1, $2) ON CONFLICT DO NOTHING)
-  SELECT pg_notify('${channels.acknowledgements}', $1::text)`;
+    INSERT INTO revocation_acknowledgements (binding_id, gateway_id)
+    SELECT binding_id, $2 FROM unnest($1::uuid[]) AS binding_id ON CONFLICT DO NOTHING)
+  SELECT pg_notify('${channels.acknowledgements}', binding_id::text) FROM unnest($1::uuid[]) AS binding_id`;
 
 /** A query that has had no answer for so long is given up, and the connection with it. Milliseconds. */
 const queryTimeoutMs = 4_000;
+/** Milliseconds until a connection that can't be ended in order is dropped. */
+const leaveTimeoutMs = 500;
 
 /**
  * The gateway's view of Postgres. Each connection registers as a gateway of its own, after it has begun to
@@ -40,6 +44,7 @@ export function createLiveBindingsSource(parts: {
   connections: () => number;
 }): LiveBindingsSource {
   let client: pg.Client | undefined;
+  let letGo: () => Promise<void> = () => Promise.resolve();
   let gatewayId = randomUUID();
 
   const connected = (): pg.Client => {
@@ -50,9 +55,11 @@ export function createLiveBindingsSource(parts: {
     (await connected().query<LiveBindingRow>(text, values)).rows.map(toLiveBinding);
 
   async function open(events: BindingEvents): Promise<void> {
-    await client?.end().catch(() => undefined);
+    await letGo();
+    const socket = new net.Socket();
     const next = new pg.Client({
       connectionString: parts.connectionString,
+      stream: () => socket,
       application_name: 'berth-gateway',
       keepAlive: true,
       connectionTimeoutMillis: 5_000,
@@ -69,6 +76,7 @@ export function createLiveBindingsSource(parts: {
     next.on('end', () => {
       lose(new Error('the connection to Postgres ended'));
     });
+    letGo = () => end(next, socket);
     gatewayId = randomUUID();
     next.on('notification', ({ channel, payload = '' }) => {
       if (channel === channels.bindings) events.changed(payload);
@@ -80,7 +88,7 @@ export function createLiveBindingsSource(parts: {
       // either in what it reads, or waits for its acknowledgement.
       await next.query('INSERT INTO gateways (id, lease_until) VALUES ($1, clock_timestamp())', [gatewayId]);
     } catch (error) {
-      await next.end().catch(() => undefined);
+      await letGo();
       throw error;
     }
     client = next;
@@ -89,24 +97,30 @@ export function createLiveBindingsSource(parts: {
   return {
     open,
     async close() {
-      const last = client;
       client = undefined;
-      await last?.end().catch(() => undefined);
+      await letGo();
     },
-    readAll: () => query(select, []),
-    read: async (bindingId) => (await query(`${select} AND bindings.id = $1`, [bindingId]))[0],
-    readBySerial: async (serial) => (await query(`${select} AND serial = $1`, [serial]))[0],
+    read: (bindingIds) => query(`${select} AND bindings.id = ANY ($1::uuid[])`, [bindingIds]),
+    readBySerial: (serials) => query(`${select} AND serial = ANY ($1::text[])`, [serials]),
     async renewLease(leaseMs) {
       const { rowCount } = await connected().query(renew, [gatewayId, leaseMs, parts.connections()]);
       if (rowCount !== 1) throw new Error('this gateway is not on record any more');
     },
-    async acknowledge(bindingId) {
-      await connected().query(acknowledge, [bindingId, gatewayId]);
+    async acknowledge(bindingIds) {
+      await connected().query(acknowledge, [bindingIds, gatewayId]);
     },
     async releaseLease() {
       await connected().query('DELETE FROM gateways WHERE id = $1', [gatewayId]);
     },
   };
+}
+
+/** Takes leave of Postgres, or, where that takes too long because nobody answers any more, just goes. */
+async function end(client: pg.Client, socket: net.Socket): Promise<void> {
+  const patience = setTimeout(() => socket.destroy(), leaveTimeoutMs);
+  await client.end().catch(() => undefined);
+  clearTimeout(patience);
+  socket.destroy();
 }
 
 function toLiveBinding(row: LiveBindingRow): LiveBinding {

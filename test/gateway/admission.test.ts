@@ -240,6 +240,37 @@ describe('an unknown serial', () => {
     for (const answer of await Promise.all(waiting)) expect(messageOf(answer)).toMatch(/unbound/);
     expect(harness.source.countOf('readBySerial')).toBe(1);
   });
+
+  it('is asked for together with all others that wait: a crowd that comes back takes a few queries', async () => {
+    const engine = await createHttpEngine();
+    onTestFinished(() => engine.close());
+    const harness = await startGateway(world);
+    const crowd = await Promise.all(Array.from({ length: 40 }, () => world.issue()));
+    for (const [index, { serial, expiresAt }] of crowd.entries()) {
+      const bindingId = `binding-${index}`;
+      harness.source.live.set(bindingId, {
+        ...{ bindingId, serial, expiresAt, hostId: 'h', engine: engine.address },
+      });
+    }
+    const release = harness.source.hold('readBySerial');
+    const answers = crowd.map((issued) => harness.connect(issued).ask(get('/_ping')));
+    await until('all are there', () => harness.gateway.state().strangers === crowd.length);
+    await until('the first is asked for', () => harness.source.countOf('readBySerial') === 1);
+    release();
+    for (const answer of await Promise.all(answers)) expect(answer).toContain('200 OK');
+    expect(harness.source.countOf('readBySerial')).toBeLessThan(10);
+  });
+
+  it('is refused at once where the connection to the database is lost while it is being looked up', async () => {
+    const harness = await startGateway(world);
+    const release = harness.source.hold('readBySerial');
+    onTestFinished(release);
+    const client = harness.connect(await world.issue());
+    await until('it is being looked up', () => harness.source.countOf('readBySerial') === 1);
+    harness.source.lose();
+    release();
+    expect(await client.ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 503/);
+  });
 });
 
 describe('TLS', () => {

@@ -105,7 +105,7 @@ describe('a revoked binding', () => {
     expect(harness.source.acknowledged).toEqual([]);
     release();
     await until('it is acknowledged', () => harness.source.acknowledged.length === 1);
-    expect(harness.gateway.state()).toMatchObject({ connections: 0, liveBindings: 0 });
+    expect(harness.gateway.state()).toMatchObject({ connections: 0, bindingsHeld: 0 });
     client.socket.write(get('/_ping'));
     expect(await client.ended).not.toContain('200 OK');
     expect(await harness.connect(issued).ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 403/);
@@ -132,11 +132,11 @@ describe('a revoked binding', () => {
       const { expiresAt } = issued;
       harness.source.put({ bindingId, serial: bindingId, hostId: 'h', expiresAt, engine: engine.address });
     }
-    await until('all are known', () => harness.gateway.state().liveBindings === ids.length);
+    await until('all are known', () => harness.gateway.state().bindingsHeld === ids.length);
     for (const bindingId of ids) harness.source.revoke(bindingId);
     await until('all are acknowledged', () => harness.source.acknowledged.length === ids.length);
     expect(new Set(harness.source.acknowledged).size).toBe(ids.length);
-    expect(harness.gateway.state().liveBindings).toBe(0);
+    expect(harness.gateway.state().bindingsHeld).toBe(0);
   });
 });
 

@@ -8,7 +8,6 @@ import {
   attach,
   type Bound,
   type Client,
-  connect,
   get,
   type Harness,
   recordingLogger,
@@ -38,42 +37,12 @@ async function openStream(harness: Harness, bound: Bound): Promise<Client> {
 const ping = (harness: Harness, bound: Bound) => harness.connect(bound).ask(get('/_ping'));
 
 describe('at the start', () => {
-  it('what is heard while everything is being read is read again before anything is served', async () => {
-    const source = new FakeSource();
-    const { logger } = recordingLogger();
-    const [revoked, kept] = [await world.issue(), await world.issue()];
-    for (const [bindingId, { serial, expiresAt }] of [
-      ['revoked', revoked] as const,
-      ['kept', kept] as const,
-    ]) {
-      source.live.set(bindingId, { bindingId, serial, expiresAt, hostId: 'h', engine: engine.address });
-    }
-    const release = source.hold('readAll');
-    const gateway = createGateway({ source, tls: world.tls, port: 0, host: '127.0.0.1', logger });
-    const starting = gateway.start();
-    onTestFinished(() => gateway.stop());
-    await until('all is being read', () => source.countOf('readAll') === 1);
-    source.revoke('revoked');
-    await turns();
-    expect(source.acknowledged).toEqual([]);
-    const releaseRead = source.hold('read');
-    release();
-    await until('it is read again', () => source.countOf('read revoked') === 1);
-    await turns();
-    expect(gateway.state().inSync).toBe(false);
-    releaseRead();
-    const { port } = await starting;
-    expect(source.acknowledged).toEqual(['revoked']);
-    expect(await connect(port, world, revoked).ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 403/);
-    expect(await connect(port, world, kept).ask(get('/_ping'))).toContain('200 OK');
-  });
-
-  it('a lease is held before anything is read, and a fresh one before anything is served', async () => {
+  it('a lease is held before anything is served, and nothing is read: all is looked up when it connects', async () => {
     const { source } = await startGateway(world);
-    expect(source.calls.slice(0, 4)).toEqual(['open', 'renewLease', 'readAll', 'renewLease']);
+    expect(source.calls).toEqual(['open', 'renewLease', 'renewLease']);
   });
 
-  it.each(['open', 'renewLease', 'readAll'] as const)(
+  it.each(['open', 'renewLease'] as const)(
     'it listens, refuses and goes on trying where the database fails (%s)',
     async (call) => {
       const source = new FakeSource();
@@ -148,11 +117,55 @@ describe('a lost connection', () => {
     expect(await other.ended).toContain('alive');
   });
 
-  it('while everything is being read begins anew', async () => {
+  it('is mended by reading what has something open, and nothing else, under a lease of its own', async () => {
     const harness = await startGateway(world);
-    const release = harness.source.hold('readAll');
+    const [open, idle] = [await harness.bind(engine.address), await harness.bind(engine.address)];
+    expect(await ping(harness, idle)).toContain('200 OK');
+    await openStream(harness, open);
+    await until('one is closed', () => harness.gateway.state().connections === 1);
+    const before = harness.source.calls.length;
     harness.source.lose();
-    await until('all is being read', () => harness.source.countOf('readAll') === 2);
+    await turns();
+    await until('it is in sync', () => harness.gateway.state().inSync);
+    expect(harness.source.calls.slice(before)).toEqual([
+      ...['close', 'open', 'renewLease', `read ${open.binding.bindingId}`, 'renewLease'],
+    ]);
+    expect(harness.gateway.state().bindingsHeld).toBe(1);
+    expect(await ping(harness, idle)).toContain('200 OK');
+  });
+
+  it('is mended only once what was heard meanwhile was read as well', async () => {
+    const harness = await startGateway(world);
+    const [revoked, kept] = [await harness.bind(engine.address), await harness.bind(engine.address)];
+    const [client, other] = [await openStream(harness, revoked), await openStream(harness, kept)];
+    const { bindingId } = revoked.binding;
+    const reads = harness.source.countOf('read');
+    const release = harness.source.hold('read');
+    harness.source.lose();
+    await until('what is open is being read', () => harness.source.countOf('read') > reads);
+    harness.source.revoke(bindingId);
+    await turns();
+    expect(harness.source.acknowledged).toEqual([]);
+    release();
+    const releaseAgain = harness.source.hold('read');
+    await until('it is read again', () => harness.source.calls.at(-1) === `read ${bindingId}`);
+    await turns();
+    expect(harness.gateway.state().inSync).toBe(false);
+    releaseAgain();
+    await client.ended;
+    await until('it is in sync', () => harness.gateway.state().inSync);
+    expect(harness.source.acknowledged).toEqual([bindingId]);
+    other.socket.end('alive');
+    expect(await other.ended).toContain('alive');
+  });
+
+  it('while it is being mended begins anew', async () => {
+    const harness = await startGateway(world);
+    await openStream(harness, await harness.bind(engine.address));
+    const reads = harness.source.countOf('read');
+    const release = harness.source.hold('read');
+    harness.source.lose();
+    await until('what is open is being read', () => harness.source.countOf('read') > reads);
     harness.source.lose();
     release();
     await until('it is in sync', () => harness.gateway.state().inSync);
@@ -172,11 +185,11 @@ describe('a lost connection', () => {
     expect(await ping(harness, bound)).toContain('200 OK');
   });
 
-  it('is not mended, for what is open, by a new lease alone: only by having read everything', async () => {
+  it('is not mended, for what is open, by a new lease alone: only by having read it again', async () => {
     const harness = await startGateway(world, short);
     const bound = await harness.bind(engine.address);
     const client = await openStream(harness, bound);
-    const release = harness.source.hold('readAll');
+    const release = harness.source.hold('read');
     onTestFinished(release);
     harness.source.lose();
     await client.ended;
@@ -286,7 +299,7 @@ describe('a process that was suspended', () => {
     const clock = { monotonic: () => performance.now() + ahead, wall: () => Date.now() + ahead };
     const harness = await startGateway(world, { ...noTimers, clock });
     const bound = await harness.bind(engine.address, { expiresAt: new Date(Date.now() + 10 * day) });
-    await until('it is known', () => harness.gateway.state().liveBindings === 1);
+    await until('it is known', () => harness.gateway.state().bindingsHeld === 1);
     const mend = harness.source.fail('open');
     const before = engine.connections();
     ahead = 2 * day;

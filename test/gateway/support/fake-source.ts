@@ -75,14 +75,14 @@ export class FakeSource implements LiveBindingsSource {
       this.#events = undefined;
     });
 
-  readAll = (): Promise<readonly LiveBinding[]> => this.#answer('readAll', '', () => [...this.live.values()]);
+  read = (bindingIds: readonly string[]): Promise<readonly LiveBinding[]> =>
+    this.#answer('read', bindingIds.join(), () =>
+      bindingIds.flatMap((bindingId) => this.live.get(bindingId) ?? []),
+    );
 
-  read = (bindingId: string): Promise<LiveBinding | undefined> =>
-    this.#answer('read', bindingId, () => this.live.get(bindingId));
-
-  readBySerial = (serial: string): Promise<LiveBinding | undefined> =>
-    this.#answer('readBySerial', serial, () =>
-      [...this.live.values()].find((binding) => binding.serial === serial),
+  readBySerial = (serials: readonly string[]): Promise<readonly LiveBinding[]> =>
+    this.#answer('readBySerial', serials.join(), () =>
+      [...this.live.values()].filter(({ serial }) => serials.includes(serial)),
     );
 
   renewLease = (): Promise<void> =>
@@ -90,10 +90,10 @@ export class FakeSource implements LiveBindingsSource {
       this.leases = 1;
     });
 
-  acknowledge = (bindingId: string): Promise<void> =>
-    this.#answer('acknowledge', bindingId, () => {
-      this.onAcknowledge(bindingId);
-      this.acknowledged.push(bindingId);
+  acknowledge = (bindingIds: readonly string[]): Promise<void> =>
+    this.#answer('acknowledge', bindingIds.join(), () => {
+      for (const bindingId of bindingIds) this.onAcknowledge(bindingId);
+      this.acknowledged.push(...bindingIds);
     });
 
   releaseLease = (): Promise<void> =>

@@ -1,0 +1,91 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { LiveBinding } from '../../src/core/live-bindings.ts';
+import { createLiveCache } from '../../src/gateway/live-cache.ts';
+import { createWorld, type World } from './support/certificates.ts';
+import { createHttpEngine, type StandIn } from './support/engine.ts';
+import { attach, get, startGateway } from './support/harness.ts';
+import { until } from './support/until.ts';
+
+const binding = (name: string): LiveBinding => ({
+  bindingId: name,
+  serial: `serial of ${name}`,
+  expiresAt: new Date(0),
+  hostId: 'host',
+  engine: { host: '127.0.0.1', port: 1 },
+});
+const names = (count: number) => Array.from({ length: count }, (_, index) => `binding ${index}`);
+
+function makeCache(capacity: number, open: readonly string[] = []) {
+  const withdrawn: string[] = [];
+  const cache = createLiveCache({
+    capacity,
+    isOpen: (bindingId) => open.includes(bindingId),
+    onWithdrawn: (bindingId) => withdrawn.push(bindingId),
+  });
+  return { cache, withdrawn };
+}
+
+describe('the cache', () => {
+  it('holds no more than its capacity, the newest, and forgetting withdraws nothing', () => {
+    const { cache, withdrawn } = makeCache(100);
+    for (const name of names(5_000)) {
+      cache.put(binding(name));
+      expect(cache.size()).toBeLessThanOrEqual(100);
+      expect(cache.bySerial(`serial of ${name}`)?.bindingId).toBe(name);
+    }
+    expect(cache.size()).toBeGreaterThanOrEqual(90);
+    expect(cache.bySerial('serial of binding 0')).toBeUndefined();
+    expect(withdrawn).toEqual([]);
+  });
+
+  it('never forgets what has something open, also where that is more than its capacity', () => {
+    const open = names(200);
+    const { cache, withdrawn } = makeCache(100, open);
+    for (const name of open) cache.put(binding(name));
+    cache.put(binding('idle'));
+    expect(cache.forgetIdle()).toEqual(open);
+    expect(cache.bySerial('serial of idle')).toBeUndefined();
+    cache.remove('binding 7');
+    expect(withdrawn).toEqual(['binding 7']);
+  });
+
+  it('withdraws what leads elsewhere, and forgets its former serial', () => {
+    const { cache, withdrawn } = makeCache(100);
+    cache.put(binding('one'));
+    cache.put({ ...binding('one') });
+    expect(withdrawn).toEqual([]);
+    cache.put({ ...binding('one'), serial: 'another' });
+    expect(withdrawn).toEqual(['one']);
+    expect(cache.bySerial('serial of one')).toBeUndefined();
+    expect(cache.bySerial('another')?.bindingId).toBe('one');
+    expect(cache.size()).toBe(1);
+  });
+});
+
+describe('a gateway that holds few bindings', () => {
+  let world: World;
+  let engine: StandIn;
+
+  beforeAll(async () => {
+    world = await createWorld();
+    engine = await createHttpEngine();
+    return () => engine.close();
+  });
+
+  it('serves them all, and cuts an old stream when its binding is revoked', async () => {
+    const harness = await startGateway(world, { limits: { maxBindingsHeld: 4 } });
+    const first = await harness.bind(engine.address);
+    const client = harness.connect(first);
+    client.socket.write(attach);
+    await until('the connection is taken over', () => client.received().includes('UPGRADED'));
+    const others = [];
+    for (let count = 0; count < 12; count += 1) others.push(await harness.bind(engine.address));
+    for (const other of others) {
+      expect(await harness.connect(other).ask(get('/_ping'))).toContain('200 OK');
+      expect(harness.gateway.state().bindingsHeld).toBeLessThanOrEqual(5);
+    }
+    harness.source.revoke(first.binding.bindingId);
+    await client.ended;
+    expect(harness.gateway.state().counters.cut.withdrawn).toBe(1);
+  });
+});
