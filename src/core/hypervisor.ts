@@ -139,8 +139,30 @@ export interface Hypervisor {
   /** Every host that exists here, whether Postgres knows it or not. */
   list(): Promise<readonly HostSeen[]>;
 
+  /**
+   * Holds the running host against what was written down when it was made: process, privileges, limits, disks,
+   * devices, firewall rules, and the digests of what it was made from.
+   * @returns what has been altered; nothing, where all is as it was made.
+   * @throws HypervisorError where its machine does not run.
+   */
+  verify(hostId: string): Promise<readonly Alteration[]>;
+
+  /**
+   * Cuts the host from every network, for good: {@link connect} refuses it from then on. Its machine is left as it
+   * is, for whoever looks into it. A host that does not exist is no error.
+   */
+  quarantine(hostId: string): Promise<void>;
+
   /** Memory in use by a running host; undefined where it does not run or the driver can't tell. */
   memory(hostId: string): Promise<HostMemory | undefined>;
+}
+
+/** Something of a host that is not as it was made. */
+export interface Alteration {
+  /** Which part of the manifest, in a word or two, such as `firewall`. */
+  readonly part: string;
+  /** What is missing, and what was not there before; for operators. */
+  readonly detail: string;
 }
 
 /** What a template is made for. */

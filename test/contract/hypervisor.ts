@@ -303,6 +303,35 @@ export function describeHypervisor(
       expect(await stateOf(kept)).toBe('running');
     });
 
+    it('finds nothing altered in a host that was left alone', async () => {
+      const spec = newSpec();
+      await expect(driver.verify(spec.hostId)).rejects.toThrow(HypervisorError);
+      await driver.prepare(spec);
+      await driver.start(spec);
+      expect(await driver.verify(spec.hostId)).toEqual([]);
+      await bringUp(spec);
+      expect(await driver.verify(spec.hostId)).toEqual([]);
+      // Also by a worker that has not made it.
+      await driver.close();
+      driver = await harness.createDriver();
+      await driver.open();
+      await driver.connect(spec);
+      expect(await driver.verify(spec.hostId)).toEqual([]);
+    });
+
+    it('cuts a host off for good, and leaves its machine running', async () => {
+      const spec = newSpec();
+      await bringUp(spec);
+      await driver.quarantine(spec.hostId);
+      await driver.quarantine(spec.hostId);
+      expect(await driver.answers(spec)).toBe(false);
+      await expect(driver.connect(spec)).rejects.toThrow(HypervisorError);
+      expect(await stateOf(spec)).toBe('running');
+      await driver.destroy(spec.hostId);
+      await driver.quarantine(spec.hostId);
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+    });
+
     it('boots a host of a plan that has no template', async () => {
       const spec = { ...newSpec(), planName: 'without-template' };
       expect(await driver.hasTemplate(spec.planName)).toBe(false);

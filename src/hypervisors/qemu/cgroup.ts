@@ -19,6 +19,8 @@ const mostProcesses = 128;
 export interface Cgroups {
   /** Makes the group of a machine with its limits; returns its folders, one a hierarchy. */
   make(id: string, shape: HostShape): Promise<readonly string[]>;
+  /** The limits that are in force, a line each. */
+  limits(id: string): Promise<readonly string[]>;
   /** The processes of a machine. None: it does not run, whatever else is there. */
   processes(id: string): Promise<readonly number[]>;
   /** Waits until a machine has no process any more; at most so many milliseconds. */
@@ -55,27 +57,8 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     processes,
 
     async make(id, shape) {
-      const bytes = (shape.memoryMib + overheadMib) * 1024 * 1024;
-      // Half a processor besides the guest's own, for disk and network.
-      const quota = Math.round((shape.vcpus + 0.5) * 100_000);
-      const limits: [string, string][] = unified
-        ? [
-            ['memory.max', String(bytes)],
-            ['memory.swap.max', '0'],
-            ['cpu.max', `${quota} 100000`],
-            ['pids.max', String(mostProcesses)],
-          ]
-        : [
-            ['memory.limit_in_bytes', String(bytes)],
-            // Where swap is accounted for: memory and swap together.
-            ['memory.memsw.limit_in_bytes', String(bytes)],
-            ['memory.swappiness', '0'],
-            ['cpu.cfs_period_us', '100000'],
-            ['cpu.cfs_quota_us', String(quota)],
-            ['pids.max', String(mostProcesses)],
-          ];
       for (const folder of folders(id)) await mkdir(folder, { recursive: true });
-      for (const [file, value] of limits) {
+      for (const [file, value] of limitsFor(shape, unified)) {
         for (const folder of folders(id)) {
           const limit = path.join(folder, file);
           // On v1 each limit is a file of one hierarchy; swap accounting may be off.
@@ -83,6 +66,24 @@ export async function openCgroups(site: string): Promise<Cgroups> {
         }
       }
       return folders(id);
+    },
+
+    async limits(id) {
+      const files = folders(id).flatMap((folder) =>
+        (unified ? limitFiles.v2 : limitFiles.v1).map((file) => path.join(folder, file)),
+      );
+      const values = await Promise.all(
+        files.map((file) =>
+          readFile(file, 'utf8').then(
+            (text) => text.trim(),
+            () => undefined,
+          ),
+        ),
+      );
+      return files.flatMap((file, index) => {
+        const value = values[index];
+        return value === undefined ? [] : [`${path.basename(file)} ${value}`];
+      });
     },
 
     async untilEmpty(id, timeoutMs) {
@@ -111,6 +112,45 @@ export async function openCgroups(site: string): Promise<Cgroups> {
       }
     },
   };
+}
+
+const limitFiles = {
+  v2: ['memory.max', 'memory.swap.max', 'cpu.max', 'pids.max'],
+  v1: [
+    'memory.limit_in_bytes',
+    'memory.memsw.limit_in_bytes',
+    'memory.swappiness',
+    'cpu.cfs_period_us',
+    'cpu.cfs_quota_us',
+    'pids.max',
+  ],
+} as const;
+type LimitFile = (typeof limitFiles)['v1' | 'v2'][number];
+
+/** In the order in which they are set. */
+function limitsFor(shape: HostShape, unified: boolean): readonly (readonly [LimitFile, string])[] {
+  const bytes = String((shape.memoryMib + overheadMib) * 1024 * 1024);
+  // Half a processor besides the guest's own, for disk and network.
+  const quota = String(Math.round((shape.vcpus + 0.5) * 100_000));
+  const pids = String(mostProcesses);
+  if (unified) {
+    return [
+      ['memory.max', bytes],
+      ['memory.swap.max', '0'],
+      ['cpu.max', `${quota} 100000`],
+      ['pids.max', pids],
+    ];
+  }
+  return [
+    // Memory can't be raised above what memory and swap may be together.
+    ['memory.memsw.limit_in_bytes', '-1'],
+    ['memory.limit_in_bytes', bytes],
+    ['memory.memsw.limit_in_bytes', bytes],
+    ['memory.swappiness', '0'],
+    ['cpu.cfs_period_us', '100000'],
+    ['cpu.cfs_quota_us', quota],
+    ['pids.max', pids],
+  ];
 }
 
 /** Whether the unified hierarchy (v2) has what we need; else the one of v1 must. */

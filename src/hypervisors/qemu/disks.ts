@@ -1,7 +1,20 @@
-import { access, chmod, chown, mkdir, open, rename, rm, statfs, truncate } from 'node:fs/promises';
+import {
+  access,
+  chmod,
+  chown,
+  mkdir,
+  open,
+  readFile,
+  rename,
+  rm,
+  statfs,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
 import { runTool } from '../process.ts';
+import { sparseDigest } from './digests.ts';
 
 /** The machine keeps so much free: a full disk hurts everybody. In bytes. */
 const reserve = 2 * 1024 ** 3;
@@ -23,11 +36,26 @@ export async function ensureBaseDisk(stateDirectory: string, diskGib: number): P
     // fill every overlay with zeros.
     await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-E', 'lazy_itable_init=1,nodiscard', attempt]);
     await chmod(attempt, 0o444);
+    await writeFile(digestFile(file), await sparseDigest(attempt));
     await rename(attempt, file);
   } finally {
     await rm(attempt, { force: true });
   }
   return file;
+}
+
+const digestFile = (file: string) => `${file}.sha256`;
+
+/** The digest that an empty disk was made with. Where a disk of an older Berth has none, it is taken now. */
+export async function baseDiskDigest(file: string): Promise<string> {
+  try {
+    return await readFile(digestFile(file), 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    const digest = await sparseDigest(file);
+    await writeFile(digestFile(file), digest);
+    return digest;
+  }
 }
 
 /** Makes an empty overlay over `backing`, for this user alone; one that is there is replaced. */

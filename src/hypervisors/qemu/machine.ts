@@ -8,11 +8,14 @@ import { toolEnvironment } from '../process.ts';
 import { deviceStateUri, type DiskChain, type Memory, qemuCommand } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
 import type { GuestImage } from './guest-image.ts';
+import { machineFacts } from './facts.ts';
 import type { Jail } from './jail.ts';
+import type { Facts, Manifests } from './manifest.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap } from './place.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { receiveInto } from './receive.ts';
+import { compare, toDigestLine } from './verify.ts';
 
 /** What a machine is started with, besides where it is. */
 export interface Launch {
@@ -26,6 +29,9 @@ export interface Launch {
   readonly stateDescriptor?: number;
 }
 
+/** What a running machine was made from: the digests of its files, by their paths. */
+export type MadeFrom = ReadonlyMap<string, string>;
+
 /** QEMU's complaints are kept up to here, from their end, in characters. */
 const mostComplaints = 4_000;
 const launchTimeoutMs = 20_000;
@@ -36,6 +42,11 @@ export interface Machines {
   launch(place: Place, launch: Launch): Promise<void>;
   /** Loads the device state into a machine that was launched with a template's memory, and lets it run. */
   resume(place: Place): Promise<void>;
+  /**
+   * Writes down what the machine that runs is made of, to be held against it later.
+   * @throws HypervisorError where it does not run as it was to.
+   */
+  writeDown(place: Place, launch: Launch, madeFrom: MadeFrom): Promise<void>;
   /** Stops the guest for ever and writes its device state; its memory is in the file that it was launched with. */
   freeze(place: Place, deviceState: string): Promise<void>;
   /** Whether the guest's processors run; false also where there is no QEMU at all. */
@@ -48,6 +59,7 @@ export function createMachines(
   options: Pick<QemuOptions, 'site' | 'libexecDirectory' | 'accelerator'>,
   cgroups: Cgroups,
   jail: Jail,
+  manifests: Manifests,
   logger: Logger,
 ): Machines {
   /** What QEMU has printed, by machine; only of those that this process has started. */
@@ -58,20 +70,23 @@ export function createMachines(
     return new HypervisorError(`${what}${said === '' ? '' : `: ${said}`}`, { cause });
   };
 
+  const commandOf = (place: Place, { shape, image, memory, disk }: Launch) =>
+    qemuCommand({
+      name: `berth-${options.site}-${place.id}`,
+      accelerator: options.accelerator,
+      shape,
+      image,
+      memory,
+      disk,
+    });
+
   async function spawnQemu(place: Place, launch: Launch): Promise<ChildProcess> {
     const folders = await cgroups.make(place.id, launch.shape);
     await mkdir(place.runDirectory, { recursive: true, mode: 0o700 });
     await makeExchange(place);
     await Promise.all([place.qmpSocket, place.agentSocket].map((socket) => rm(socket, { force: true })));
     complaints.set(place.id, '');
-    const { command, files } = qemuCommand({
-      name: `berth-${options.site}-${place.id}`,
-      accelerator: options.accelerator,
-      shape: launch.shape,
-      image: launch.image,
-      memory: launch.memory,
-      disk: launch.disk,
-    });
+    const { command, files } = commandOf(place, launch);
     const made = launch.memory.kind === 'file' ? await open(launch.memory.path, 'r+') : undefined;
     const child = spawn(
       'perl',
@@ -149,6 +164,16 @@ export function createMachines(
       }
     },
 
+    async writeDown(place, launch, madeFrom) {
+      const facts = await machineFacts(place, cgroups);
+      requireAsOrdered(facts, place, commandOf(place, launch).command);
+      await manifests.write(place.manifest, {
+        hostId: place.id,
+        madeAt: new Date().toISOString(),
+        facts: { ...facts, digests: [...madeFrom].map(([file, digest]) => toDigestLine(file, digest)) },
+      });
+    },
+
     async freeze(place, deviceState) {
       const receiver = await receiveInto(deviceState, place.stateSocket, place.uid);
       try {
@@ -179,6 +204,26 @@ export function createMachines(
       throw failure(place, 'The virtual machine has ended');
     },
   };
+}
+
+/** What is written down is what was asked for, not what happens to run. */
+function requireAsOrdered(facts: Facts, place: Place, command: readonly string[]): void {
+  const expected: Facts = {
+    argv: command.map((argument, index) => `${index}: ${argument}`),
+    user: [
+      `Uid: ${Array(4).fill(place.uid).join(' ')}`,
+      `Gid: ${Array(4).fill(place.uid).join(' ')}`,
+      `Groups: ${place.uid}`,
+    ],
+    privileges: [
+      ...['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'].map((set) => `Cap${set}: 0000000000000000`),
+      'NoNewPrivs: 1',
+      'Seccomp: 2',
+    ],
+  };
+  const [wrong] = compare(expected, facts);
+  if (wrong === undefined) return;
+  throw new HypervisorError(`The machine does not run as it was to: ${wrong.part}: ${wrong.detail}`);
 }
 
 async function makeExchange(place: Place): Promise<void> {

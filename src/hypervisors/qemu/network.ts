@@ -3,9 +3,18 @@ import { networkInterfaces } from 'node:os';
 import type { Egress, PortBlock } from '../../core/hypervisor.ts';
 import { guestLink } from '../../guest/link.ts';
 import { runTool } from '../process.ts';
+import { firewallLines, machineFirewallLines } from './firewall-facts.ts';
+import type { Facts } from './manifest.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap, uplink, vethPrefix } from './place.ts';
-import { closedHostRules, machineRules, openHostRules, publishPorts, unpublishPorts } from './rules.ts';
+import {
+  closedHostRules,
+  machineRules,
+  machineTable,
+  openHostRules,
+  publishPorts,
+  unpublishPorts,
+} from './rules.ts';
 
 /** The network of this machine and of each host on it. Everything is safe to repeat. */
 export interface HostNetwork {
@@ -14,11 +23,15 @@ export interface HostNetwork {
   /** Makes a host's namespace, with its two links; nothing passes through it. */
   make(place: Place): Promise<void>;
   /** Lets through what the host may send and receive. */
-  connect(place: Place, ports: PortBlock, egress: Egress): Promise<void>;
+  connect(place: Place, ports: PortBlock, egress: Egress): Promise<FirewallFacts>;
   /** Closes it again: the guest is cut off. */
   disconnect(place: Place, ports: PortBlock): Promise<void>;
   destroy(place: Place, ports: PortBlock): Promise<void>;
+  /** The rules that are in force for a host, in its namespace and on the machine. */
+  facts(place: Place): Promise<FirewallFacts>;
 }
+
+export type FirewallFacts = Required<Pick<Facts, 'firewall' | 'machine firewall'>>;
 
 export function createHostNetwork(
   options: Pick<QemuOptions, 'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'hostLimits'>,
@@ -77,8 +90,23 @@ export function createHostNetwork(
 
     async connect(place, ports, egress) {
       const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
-      await inNamespace(place, openHostRules(place, ports, egress, network, options.hostLimits));
+      const rules = openHostRules(place, ports, egress, network, options.hostLimits);
+      // What is listed at once is what was asked for, in nft's own words: whatever is found later is held against it.
+      const listing = await runTool(
+        'nsenter',
+        [`--net=${place.netnsPath}`, 'sh', '-c', 'nft --file - && exec nft --json list ruleset'],
+        { input: rules },
+      );
       await onMachine(publishPorts(site, place, ports));
+      return { firewall: firewallLines(listing), 'machine firewall': await machineFacts(place) };
+    },
+
+    async facts(place) {
+      const [inside, onTheMachine] = await Promise.all([
+        runTool('nsenter', [`--net=${place.netnsPath}`, 'nft', '--json', 'list', 'ruleset']),
+        machineFacts(place),
+      ]);
+      return { firewall: firewallLines(inside), 'machine firewall': onTheMachine };
     },
 
     async disconnect(place, ports) {
@@ -91,6 +119,11 @@ export function createHostNetwork(
       await removeNamespace(place);
     },
   };
+
+  async function machineFacts(place: Place): Promise<readonly string[]> {
+    const listing = await runTool('nft', ['--json', 'list', 'table', 'inet', machineTable(site)]);
+    return machineFirewallLines(listing, place.hostAddress);
+  }
 
   async function removeNamespace(place: Place): Promise<void> {
     if (await exists(`/sys/class/net/${place.veth}`)) await runTool('ip', ['link', 'delete', place.veth]);

@@ -13,6 +13,8 @@ export interface Place {
   readonly runDirectory: string;
   readonly qmpSocket: string;
   readonly agentSocket: string;
+  /** What the machine that runs was made of (manifest.ts). */
+  readonly manifest: string;
   /** The only folder that QEMU can see in its jail; no other host's user can enter it. */
   readonly exchangeDirectory: string;
   /** Where QEMU sends its device state while a template is made: it has to reach it by name. */
@@ -57,6 +59,7 @@ export function placeOf(options: Naming, id: string, slot: number): Place {
     runDirectory,
     qmpSocket: path.join(runDirectory, 'qmp.sock'),
     agentSocket: path.join(runDirectory, 'agent.sock'),
+    manifest: path.join(runDirectory, 'manifest.json'),
     exchangeDirectory,
     stateSocket: path.join(exchangeDirectory, 'state.sock'),
     uid: firstUid + slot,

@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
+import { access, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import {
   type EngineAddress,
@@ -14,13 +14,16 @@ import { createGuestIdentity } from '../../guest/identity.ts';
 import { runTool } from '../process.ts';
 import { type DiskChain, qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
-import { createOverlay, ensureBaseDisk, wipeDisk } from './disks.ts';
+import { baseDiskDigest, createOverlay, ensureBaseDisk, wipeDisk } from './disks.ts';
 import { engineAnswers } from './engine.ts';
-import { readImage } from './guest-image.ts';
+import { type GuestImage, readImage, readImageRecord } from './guest-image.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { type Jail, openJail } from './jail.ts';
+import { createDigests, requireDigests } from './digests.ts';
+import { createManifests } from './manifest.ts';
+import { verifyHost } from './verify.ts';
 import { createLocks } from './locks.ts';
-import { createMachines } from './machine.ts';
+import { createMachines, type Launch } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
@@ -49,9 +52,11 @@ export async function createQemuHypervisor(
   const cgroups = await openCgroups(options.site);
   const network = createHostNetwork(options);
   const jail = parts.jail ?? (await openJail(stateDirectory));
-  const machines = createMachines(options, cgroups, jail, logger);
+  const digests = createDigests();
+  const manifests = createManifests(stateDirectory);
+  const machines = createMachines(options, cgroups, jail, manifests, logger);
   const version = await runTool(qemuProgram, ['--version']);
-  const templates = createTemplateStore(options, image, version, logger);
+  const templates = createTemplateStore(options, image, version, digests, logger);
   const templateParts = { options, cgroups, network, machines };
   const locked = createLocks();
   /** Keys of the catalog's plans, as far as they have been asked about. */
@@ -94,17 +99,21 @@ export async function createQemuHypervisor(
   }
 
   async function restore(at: Place, record: HostRecord, template: LoadedTemplate): Promise<void> {
+    const disk = await diskChain(at, record);
+    const madeFrom = new Map([...(await requireChain(image, disk)), ...template.digests]);
     const state = await open(template.deviceState, 'r');
     try {
-      await machines.launch(at, {
+      const launch: Launch = {
         shape: record.shape,
         image,
         memory: { kind: 'template' },
-        disk: await diskChain(at, record),
+        disk,
         memoryDescriptor: template.memory.fd,
         stateDescriptor: state.fd,
-      });
+      };
+      await machines.launch(at, launch);
       await machines.resume(at);
+      await machines.writeDown(at, launch, madeFrom);
     } catch (error) {
       await cgroups.kill(at.id);
       // The next attempt boots cold: slower, but it works.
@@ -120,12 +129,33 @@ export async function createQemuHypervisor(
       record.image === image.digest
         ? image
         : await readImage(path.join(stateDirectory, 'images', record.image));
-    await machines.launch(at, {
-      shape: record.shape,
-      image: own,
-      memory: { kind: 'own' },
-      disk: await diskChain(at, record),
-    });
+    const disk = await diskChain(at, record);
+    const madeFrom = new Map(await requireChain(own, disk));
+    if (record.template !== undefined && disk.template !== undefined) {
+      const expected = await templates.diskDigest(record.template);
+      await requireDigests(digests, [[disk.template, expected]], "The template's disk");
+      madeFrom.set(disk.template, expected);
+    }
+    const launch: Launch = { shape: record.shape, image: own, memory: { kind: 'own' }, disk };
+    await machines.launch(at, launch);
+    await machines.writeDown(at, launch, madeFrom);
+  }
+
+  /**
+   * The digests of what every machine is made from, checked.
+   * @throws HypervisorError which names the file that has been altered.
+   */
+  async function requireChain(own: GuestImage, disk: DiskChain): Promise<ReadonlyMap<string, string>> {
+    const { files } = await readImageRecord(own.directory);
+    const expected = new Map([
+      [own.rootfs, files.rootfs],
+      [own.kernel, files.vmlinuz],
+      [own.initrd, files.initrd],
+    ]);
+    await requireDigests(digests, expected, 'The guest image');
+    const base = [disk.base, await baseDiskDigest(disk.base)] as const;
+    await requireDigests(digests, [base], 'The empty disk');
+    return expected.set(...base);
   }
 
   async function startMachine(at: Place, found: HostRecord): Promise<HostRecord> {
@@ -134,8 +164,10 @@ export async function createQemuHypervisor(
       return { ...found, startedFrom: 'boot' };
     }
     // It has never been anybody's: whatever an attempt that was killed has done to its disk goes.
-    const record = found.diskIsUsed ? await newDisk(at, found) : found;
+    let record = found.diskIsUsed ? await newDisk(at, found) : found;
     const template = record.template === undefined ? undefined : await templates.load(record.template);
+    // A template that can't be used any more is of no use for a disk either.
+    if (record.template !== undefined && template === undefined) record = await newDisk(at, record);
     await writeHostRecord(at.record, { ...record, diskIsUsed: true });
     if (template !== undefined) await restore(at, record, template);
     else await boot(at, record);
@@ -184,6 +216,11 @@ export async function createQemuHypervisor(
       const key = templates.key(plan.planName, plan.shape);
       keys.set(plan.planName, key);
       if (await templates.has(key)) return;
+      if ((await templates.isDamaged(key)) && (await templatesInUse()).has(key)) {
+        throw new HypervisorError(
+          `The template in ${templates.directory(key)} is damaged, and hosts have its disk below their own: it can be made anew once those have been destroyed`,
+        );
+      }
       await makeTemplate(templateParts, plan, { key, directory: templates.directory(key) }, report, signal);
       await templates.removeOthers(plan.planName, key, await templatesInUse());
     },
@@ -226,7 +263,12 @@ export async function createQemuHypervisor(
     connect: (spec) =>
       locked(spec.hostId, async (): Promise<EngineAddress> => {
         const at = placeOfSpec(spec);
-        await network.connect(at, spec.publishedPorts, spec.egress);
+        if (await isQuarantined(at)) throw new HypervisorError(`host ${spec.hostId} is in quarantine`);
+        const firewall = await network.connect(at, spec.publishedPorts, spec.egress);
+        const manifest = await manifests.read(at.manifest);
+        if (manifest !== undefined) {
+          await manifests.write(at.manifest, { ...manifest, facts: { ...manifest.facts, ...firewall } });
+        }
         return { host: at.hostAddress, port: enginePort };
       }),
 
@@ -275,6 +317,22 @@ export async function createQemuHypervisor(
 
     list: listHosts,
 
+    verify: (hostId) =>
+      locked(hostId, async () => {
+        const { slot } = await requireRecord(hostId);
+        return verifyHost(place(hostId, slot), { cgroups, network, manifests, digests });
+      }),
+
+    quarantine: (hostId) =>
+      locked(hostId, async () => {
+        const record = await readHostRecord(recordFile(hostId));
+        if (record === undefined) return;
+        const at = place(hostId, record.slot);
+        // First of all: whoever is killed after this has not half done it.
+        await writeFile(quarantineMark(at), '');
+        await network.disconnect(at, record.publishedPorts);
+      }),
+
     async memory(hostId) {
       const processes = await cgroups.processes(hostId);
       if (processes.length === 0) return undefined;
@@ -283,6 +341,15 @@ export async function createQemuHypervisor(
     },
   };
 }
+
+/** Is there while a host is in quarantine. */
+const quarantineMark = (at: Place) => path.join(at.directory, 'quarantined');
+
+const isQuarantined = (at: Place) =>
+  access(quarantineMark(at)).then(
+    () => true,
+    () => false,
+  );
 
 /** Proportional set size of a process in KiB (proc(5), smaps_rollup); 0 where it has just ended. */
 async function proportionalKib(pid: number): Promise<number> {

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import path from 'node:path';
 import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
 import { machineArguments } from './arguments.ts';
+import type { Digests } from './digests.ts';
 import { fileDigest, type GuestImage } from './guest-image.ts';
 import type { QemuOptions } from './options.ts';
 import { openSealedCopy } from './sealed-memory.ts';
@@ -32,6 +33,8 @@ export interface LoadedTemplate {
   readonly disk: string;
   readonly deviceState: string;
   readonly memory: FileHandle;
+  /** The digests of its files, by their paths. */
+  readonly digests: ReadonlyMap<string, string>;
 }
 
 /** The templates on disk, and those of them that are in memory. */
@@ -41,6 +44,10 @@ export interface TemplateStore {
   directory(key: string): string;
   /** Whether the template is on disk, and not known to be damaged. */
   has(key: string): Promise<boolean>;
+  /** Whether a file of it was found to have another digest; hosts' disks may need it all the same. */
+  isDamaged(key: string): Promise<boolean>;
+  /** The digest that its disk was made with. @throws HypervisorError where that is not on record. */
+  diskDigest(key: string): Promise<string>;
   /** The template with its memory loaded and all digests checked; undefined where there is none to use. */
   load(key: string): Promise<LoadedTemplate | undefined>;
   /** Makes no further use of a template, until it has been made anew. */
@@ -59,6 +66,7 @@ export function createTemplateStore(
   options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'accelerator'>,
   image: GuestImage,
   qemuVersion: string,
+  digests: Digests,
   logger: Logger,
 ): TemplateStore {
   const root = path.join(options.stateDirectory, 'templates');
@@ -66,6 +74,12 @@ export function createTemplateStore(
   const distrusted = new Set<string>();
   let closed = false;
   const directory = (key: string) => path.join(root, key);
+  const damageMark = (key: string) => path.join(directory(key), 'damaged');
+  const isDamaged = (key: string) =>
+    access(damageMark(key)).then(
+      () => true,
+      () => false,
+    );
 
   async function readRecord(key: string): Promise<TemplateRecord | undefined> {
     try {
@@ -77,38 +91,76 @@ export function createTemplateStore(
 
   async function loadChecked(key: string): Promise<LoadedTemplate | undefined> {
     const record = await readRecord(key);
-    if (record === undefined || distrusted.has(key)) return undefined;
+    if (record === undefined || (await isDamaged(key))) return undefined;
     const file = (name: TemplateFile) => path.join(directory(key), name);
     let memory: FileHandle | undefined;
     try {
       memory = await openSealedCopy(options.libexecDirectory, file('memory'));
       // What was sealed is checked, not what it was copied from.
-      await requireDigest(file('memory'), record.files.memory, `/proc/self/fd/${memory.fd}`);
-      await requireDigest(file('device-state'), record.files['device-state']);
-      await requireDigest(file('disk.qcow2'), record.files['disk.qcow2']);
-      return { key, disk: file('disk.qcow2'), deviceState: file('device-state'), memory };
+      await requireSame(
+        key,
+        file('memory'),
+        record.files.memory,
+        await fileDigest(`/proc/self/fd/${memory.fd}`),
+      );
+      const template: LoadedTemplate = {
+        key,
+        disk: file('disk.qcow2'),
+        deviceState: file('device-state'),
+        memory,
+        digests: new Map(templateFiles.map((name) => [file(name), record.files[name]])),
+      };
+      await requireSound(template);
+      return template;
     } catch (error) {
       await memory?.close();
-      distrusted.add(key);
-      logger.error(
-        { template: key, err: error },
-        'A template can not be used; hosts of its plan boot cold until it is made anew',
-      );
+      refuse(key, error);
       return undefined;
     }
   }
 
-  const load = (key: string) => {
-    if (closed) return Promise.resolve(undefined);
+  /** Its memory is sealed; the other files may have been altered since they were last looked at. */
+  async function requireSound({ key, disk, deviceState, digests: expected }: LoadedTemplate): Promise<void> {
+    for (const file of [disk, deviceState]) {
+      await requireSame(key, file, expected.get(file) ?? '', await digests.of(file));
+    }
+  }
+
+  async function requireSame(key: string, file: string, expected: string, actual: string): Promise<void> {
+    if (actual === expected) return;
+    const problem = `The template is damaged: ${file} has the digest ${actual}, not ${expected}`;
+    // So that the next start makes it anew.
+    await writeFile(damageMark(key), `${problem}\n`);
+    throw new HypervisorError(problem);
+  }
+
+  function refuse(key: string, error: unknown): void {
+    distrusted.add(key);
+    logger.error(
+      { template: key, err: error },
+      'A template can not be used; hosts of its plan boot cold until it is made anew',
+    );
+  }
+
+  const load = async (key: string) => {
+    if (closed || distrusted.has(key)) return undefined;
     let loading = loaded.get(key);
     if (loading === undefined) {
-      loading = loadChecked(key).then((template) => {
-        if (template === undefined) loaded.delete(key);
-        return template;
-      });
+      loading = loadChecked(key);
       loaded.set(key, loading);
     }
-    return loading;
+    const template = await loading;
+    if (template === undefined) {
+      loaded.delete(key);
+      return undefined;
+    }
+    try {
+      await requireSound(template);
+      return template;
+    } catch (error) {
+      refuse(key, error);
+      return undefined;
+    }
   };
 
   return {
@@ -126,7 +178,14 @@ export function createTemplateStore(
       };
       return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
     },
-    has: async (key) => !distrusted.has(key) && (await readRecord(key)) !== undefined,
+    isDamaged,
+    async diskDigest(key) {
+      const record = await readRecord(key);
+      if (record === undefined) throw new HypervisorError(`The template ${directory(key)} has no record`);
+      return record.files['disk.qcow2'];
+    },
+    has: async (key) =>
+      !distrusted.has(key) && !(await isDamaged(key)) && (await readRecord(key)) !== undefined,
     distrust(key) {
       distrusted.add(key);
     },
@@ -156,14 +215,6 @@ export function createTemplateStore(
       loaded.clear();
     },
   };
-}
-
-async function requireDigest(name: string, expected: string, file = name): Promise<void> {
-  const actual = await fileDigest(file);
-  if (actual === expected) return;
-  throw new HypervisorError(
-    `The template is damaged: ${name} has the digest ${actual}, not ${expected}. It is made anew at the next start.`,
-  );
 }
 
 /** An empty folder to make a template in, beside its place; what a killed attempt has left is removed. */

@@ -46,6 +46,7 @@ export function openHostFiles(stateDirectory: string) {
   const templates = path.join(stateDirectory, 'simulated', 'templates');
   const hostFile = (hostId: string) => path.join(hosts, hostId, 'host.json');
   const diskFile = (hostId: string) => path.join(hosts, hostId, 'disk.json');
+  const quarantineMark = (hostId: string) => path.join(hosts, hostId, 'quarantined');
   const templateFile = (planName: string) => path.join(templates, `${encodeURIComponent(planName)}.json`);
 
   return {
@@ -77,6 +78,14 @@ export function openHostFiles(stateDirectory: string) {
 
     async removeHost(hostId: string) {
       await rm(path.join(hosts, hostId), { recursive: true, force: true });
+    },
+
+    async quarantine(hostId: string) {
+      await writeFile(quarantineMark(hostId), '');
+    },
+
+    async isQuarantined(hostId: string): Promise<boolean> {
+      return (await readText(quarantineMark(hostId))) !== undefined;
     },
 
     /** Half-made hosts included. */

@@ -1,6 +1,7 @@
 import { get, type Server } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
+  type Alteration,
   type EngineAddress,
   type HostSeen,
   type HostSpec,
@@ -31,6 +32,8 @@ export interface SimulatedOptions {
 export interface SimulatedFaults {
   /** Called before each act on a host. What it throws fails the act; while it waits the act hangs. */
   before(act: SimulatedAct, hostId: string): void | Promise<void>;
+  /** What a check of the host finds altered; nothing where left out. */
+  alterations?(hostId: string): readonly Alteration[];
 }
 export type SimulatedAct = 'prepare' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
 
@@ -165,6 +168,9 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       if (!machine.identified) {
         throw new HypervisorError(`simulated host ${spec.hostId} has no identity of its own yet`);
       }
+      if (await files.isQuarantined(spec.hostId)) {
+        throw new HypervisorError(`simulated host ${spec.hostId} is in quarantine`);
+      }
       await files.writeHost({ spec, machine: { ...machine, connected: true } });
       return { host: '127.0.0.1', port: machine.port };
     },
@@ -198,6 +204,21 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         seen.push({ hostId, state: machine === undefined ? 'stopped' : 'running' });
       }
       return seen;
+    },
+
+    // Nothing of a host is there that could be altered: what is found is what a test wants to be found.
+    async verify(hostId) {
+      await requireMachine(hostId);
+      return faults?.alterations?.(hostId) ?? [];
+    },
+
+    async quarantine(hostId) {
+      const host = await files.readHost(hostId);
+      if (host === undefined) return;
+      await files.quarantine(hostId);
+      if (host.machine !== undefined) {
+        await files.writeHost({ ...host, machine: { ...host.machine, connected: false } });
+      }
     },
 
     // There is no machine whose memory could be measured.
