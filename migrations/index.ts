@@ -4,6 +4,7 @@ import * as platforms from './010-platforms.ts';
 import * as quotas from './011-quotas.ts';
 import * as expiry from './012-expiry.ts';
 import * as bindingRotation from './013-binding-rotation.ts';
+import * as audit from './030-audit.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -12,6 +13,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '011-quotas', migration: quotas },
   { name: '012-expiry', migration: expiry },
   { name: '013-binding-rotation', migration: bindingRotation },
+  { name: '030-audit', migration: audit },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -14,6 +14,7 @@ import { createProgress } from './setup/progress.ts';
 import { provideRoles } from './roles/provide-roles.ts';
 import { repeat } from './roles/repeat.ts';
 import type { RunningRole } from './roles/role.ts';
+import { forgetAudit } from './store/audit.ts';
 import { migrate, openDatabase } from './store/database.ts';
 import { startEmbeddedPostgres } from './store/embedded.ts';
 
@@ -21,6 +22,7 @@ const roleNames = ['gateway', 'worker', 'api'] as const;
 type RoleName = (typeof roleNames)[number];
 
 const restartAfterMs = 1_000;
+const auditRetentionMs = 24 * 3600 * 1000;
 const postgresWatchMs = 2_000;
 
 /**
@@ -63,6 +65,19 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
       return postgres.connectionString;
     }
     const urlFiles = await prepareDatabase();
+    const stopForgetting = repeat(auditRetentionMs, forgetOldAudit, (error) => {
+      createLogger('setup', settings.logLevel).error(
+        { err: error },
+        'Old rows of the audit trail could not be ended; it is tried again tomorrow',
+      );
+    });
+    cleanUp.push(stopForgetting);
+    /** Only the owner of the tables may: no role can shorten the trail. */
+    async function forgetOldAudit(): Promise<void> {
+      const database = openDatabase(url, { maxConnections: 1 });
+      await forgetAudit(database, settings.auditDays).finally(() => database.destroy());
+    }
+
     async function prepareDatabase() {
       const database = openDatabase(url, { maxConnections: 1 });
       try {

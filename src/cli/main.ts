@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { readSettings, SettingsError } from '../config/settings.ts';
 import { HypervisorError } from '../core/hypervisor.ts';
 import { CatalogError } from '../core/catalog/load.ts';
+import { runAudit } from './audit.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
@@ -47,6 +48,17 @@ platform
   .command('retire <name>')
   .description('refuse the older of two passwords from now on')
   .action((name: string) => runPlatformRetire(readSettings(), name));
+
+program
+  .command('audit')
+  .description('list what was done to instances and bindings, by whom and from where, the newest last')
+  .option('--instance <id>', "only what concerns the instance with this id (the platform's)")
+  .option('--since <time>', 'only since a time (2026-11-23T12:00:00Z), or for so long: 90m, 12h, 7d')
+  .option('--limit <n>', 'at most so many rows, up to 1000', '100')
+  .option('--json', 'as JSON, with all that is known of each')
+  .action((options: { instance?: string; since?: string; limit: string; json?: boolean }) =>
+    runAudit(readSettings(), options),
+  );
 
 const image = program.command('image').description('the guest image that every host boots');
 image

@@ -44,6 +44,8 @@ export interface Settings {
   readonly dnsServers: readonly string[];
   /** What one host may use of what all share. */
   readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
+  /** How long rows of the audit trail are kept, in days. */
+  readonly auditDays: number;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
@@ -180,6 +182,12 @@ export function readSettings(environment: Environment = process.env): Settings {
         'a number of Mbit/s from 1 to 100000',
       ),
     },
+    auditDays: parse(
+      'BERTH_AUDIT_DAYS',
+      400,
+      (value) => integer(value, 30, 36_500),
+      'a number of days from 30 to 36500',
+    ),
     logLevel: oneOf('BERTH_LOG_LEVEL', ['info', 'debug', 'warn', 'error']),
   };
   if (environment['BERTH_BROKER_PASSWORD'] !== undefined) {

@@ -13,12 +13,14 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
     const refusal = asRefused(error)?.refusal;
     if (refusal === undefined) {
       logger.error({ err: error, request: requestIdentity(response) }, 'A request failed');
-      response.status(500).json({
-        description:
-          'The broker could not do this; its operator finds the reason in the log. Try again later.',
-      });
+      const description =
+        'The broker could not do this; its operator finds the reason in the log. Try again later.';
+      response.locals['error'] = description;
+      response.status(500).json({ description });
       return;
     }
+    // For the audit trail.
+    response.locals['error'] = refusal.description;
     if (refusal.status === 401) response.set('WWW-Authenticate', 'Basic realm="berth", charset="UTF-8"');
     if (refusal.retryAfterSeconds !== undefined) {
       response.set('Retry-After', String(refusal.retryAfterSeconds));

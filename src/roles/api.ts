@@ -1,3 +1,4 @@
+import { createAuditTrail } from '../store/audit.ts';
 import type { Knex } from 'knex';
 import { readCatalog } from '../catalog-source.ts';
 import { type BrokerCredentials, brokerCredentials, masterKeyText } from '../config/secrets.ts';
@@ -83,7 +84,9 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     serverAuthorityPem: serverAuthority.certificatePem,
     issue: (request) => issueClientCertificate(clientAuthority, request),
   };
+  const audit = createAuditTrail(database);
   const osb = createOsbApp({
+    audit,
     catalog,
     simulated,
     credentials: () => directory.known(),
@@ -110,6 +113,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     }),
   });
   const mgmt = createMgmtApp({
+    audit,
     overview: createOverview(database),
     platforms: createPlatforms(database),
     credentials: credentials.mgmt,

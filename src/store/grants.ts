@@ -8,6 +8,10 @@ type Right = string;
 /** Who may do what with a table; a role that is left out may do nothing with it. */
 export type TableGrants = Readonly<Partial<Record<DatabaseRole, readonly Right[]>>>;
 
+/** All but the columns that the database fills in: nobody chooses when a row was written, or as whom. */
+const auditRow =
+  'INSERT (actor, platform, identity, action, instance_id, binding_id, remote_address, request_id, status, outcome, error, detail)';
+
 /**
  * What each role may do with each table, and nothing else: this is the whole of it, granted anew by every
  * start. Whoever adds a table or makes a role write another column adds it here; a table without a line here
@@ -15,6 +19,7 @@ export type TableGrants = Readonly<Partial<Record<DatabaseRole, readonly Right[]
  *
  * - Only the api reads what is sealed. The worker may forget a binding's credentials, and never reads them.
  * - Bindings, instances, hosts and authorities are never deleted, so no serial and no id is used twice.
+ * - The audit trail is only added to.
  * - An instance's tenant, a host's tenant and a binding's certificate can be changed by nobody.
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
@@ -67,4 +72,5 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     gateway: ['INSERT'],
     worker: ['SELECT', 'DELETE'],
   },
+  audit: { api: ['SELECT', auditRow], worker: [auditRow] },
 };

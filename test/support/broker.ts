@@ -1,3 +1,4 @@
+import { createAuditTrail } from '../../src/store/audit.ts';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -112,8 +113,10 @@ export async function makeTestBroker(
     },
   });
 
+  const audit = createAuditTrail(apiDatabase);
   const makeApp = (waitMs: number): Express =>
     createOsbApp({
+      audit,
       catalog,
       simulated: false,
       credentials: () => directory.known(),
@@ -145,6 +148,7 @@ export async function makeTestBroker(
   const app = makeApp(syncWaitMs);
   const asynchronous = makeApp(0);
   const mgmt = createMgmtApp({
+    audit,
     overview: createOverview(apiDatabase),
     platforms: createPlatforms(apiDatabase),
     credentials: operator,

@@ -1,13 +1,16 @@
 import express, { type Express } from 'express';
+import type { AuditTrail } from '../../core/audit.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Overview } from '../../core/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/platform.ts';
+import { auditRequests } from '../audit.ts';
 import { basicAuth, type BasicCredentials } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { headerLimit } from '../header-limit.ts';
 import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
 import { securityHeaders } from '../security-headers.ts';
+import { describeMgmtRequest, getAudit } from './audit.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
 
@@ -19,9 +22,10 @@ export function createMgmtApp(parts: {
   hypervisor: string;
   /** Requests that the operators may make in a second. */
   ratePerSecond: number;
+  audit: AuditTrail;
   logger: Logger;
 }): Express {
-  const { overview, platforms, credentials, hypervisor, ratePerSecond, logger } = parts;
+  const { overview, platforms, credentials, hypervisor, ratePerSecond, audit, logger } = parts;
   const known = [
     {
       digest: credentialDigest(credentials.username, credentials.password),
@@ -32,6 +36,7 @@ export function createMgmtApp(parts: {
   app.disable('x-powered-by');
   app.use(
     requestLog(logger),
+    auditRequests(audit, describeMgmtRequest, logger),
     securityHeaders,
     headerLimit,
     basicAuth(() => known),
@@ -46,6 +51,7 @@ export function createMgmtApp(parts: {
   app.get('/mgmt/hosts', async (_request, response) => {
     response.json({ hypervisor, hosts: await overview.hosts() });
   });
+  app.get('/mgmt/audit', getAudit(audit));
 
   app.get('/mgmt/platforms', async (_request, response) => {
     response.json({ platforms: await platforms.list() });

@@ -1,10 +1,12 @@
 import express, { type Express, type RequestHandler } from 'express';
+import type { AuditTrail } from '../../core/audit.ts';
 import type { Bindings } from '../../core/broker/bindings.ts';
 import type { Instances } from '../../core/broker/instances.ts';
 import type { Catalog } from '../../core/catalog/catalog.ts';
 import { refused } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { KnownCredential } from '../../core/platform.ts';
+import { auditRequests } from '../audit.ts';
 import { basicAuth } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { headerLimit } from '../header-limit.ts';
@@ -12,6 +14,7 @@ import { maxBodyBytes } from '../limits.ts';
 import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
 import { securityHeaders } from '../security-headers.ts';
+import { describeOsbRequest } from './audit.ts';
 import { bind } from './bind.ts';
 import { getCatalog } from './catalog.ts';
 import { deprovision } from './deprovision.ts';
@@ -34,14 +37,22 @@ export function createOsbApp(parts: {
   credentials: () => readonly KnownCredential[];
   /** Requests that each platform may make in a second. */
   ratePerSecond: number;
+  audit: AuditTrail;
   logger: Logger;
 }): Express {
-  const { catalog, simulated, instances, bindings, credentials, ratePerSecond, logger } = parts;
+  const { catalog, simulated, instances, bindings, credentials, ratePerSecond, audit, logger } = parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
   // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
-  app.use(requestLog(logger), securityHeaders, headerLimit, basicAuth(credentials), rateLimit(ratePerSecond));
+  app.use(
+    requestLog(logger),
+    auditRequests(audit, describeOsbRequest, logger),
+    securityHeaders,
+    headerLimit,
+    basicAuth(credentials),
+    rateLimit(ratePerSecond),
+  );
   app.use(apiVersion, originatingIdentity, express.json({ limit: maxBodyBytes }));
 
   const instance = '/v2/service_instances/:instance_id';

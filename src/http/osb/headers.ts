@@ -1,5 +1,7 @@
 import type { Request, RequestHandler } from 'express';
+import type { OriginatingIdentity } from '../../core/audit.ts';
 import { refused } from '../../core/errors.ts';
+import type { JsonObject } from '../../core/model.ts';
 
 /** The minor version of the API that the platform speaks: 17 of "2.17". */
 export function minorVersion(request: Request): number {
@@ -24,7 +26,7 @@ export const apiVersion: RequestHandler = (request, _response, next) => {
 export const originatingIdentity: RequestHandler = (request, _response, next) => {
   const sent = request.get('X-Broker-API-Originating-Identity');
   next(
-    sent === undefined || isIdentity(sent)
+    sent === undefined || decodeIdentity(sent) !== undefined
       ? undefined
       : refused.badRequest(
           'X-Broker-API-Originating-Identity is not of the form: platform, a space, and base64 of a JSON object.',
@@ -32,13 +34,15 @@ export const originatingIdentity: RequestHandler = (request, _response, next) =>
   );
 };
 
-function isIdentity(text: string): boolean {
-  const encoded = /^\S+ +([A-Za-z0-9+/_-]+=*)$/.exec(text)?.[1];
-  if (encoded === undefined) return false;
+/** What the header says; undefined where it is not of its form. */
+export function decodeIdentity(header: string): OriginatingIdentity | undefined {
+  const [, platform, encoded] = /^(\S+) +([A-Za-z0-9+/_-]+=*)$/.exec(header) ?? [];
+  if (platform === undefined || encoded === undefined) return undefined;
   try {
     const value: unknown = JSON.parse(Buffer.from(encoded, 'base64').toString('utf8'));
-    return typeof value === 'object' && value !== null && !Array.isArray(value);
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+    return { platform, value: value as JsonObject };
   } catch {
-    return false;
+    return undefined;
   }
 }

@@ -1,0 +1,91 @@
+import type { Request, RequestHandler, Response } from 'express';
+import type { AuditEntry, AuditTrail } from '../core/audit.ts';
+import type { Logger } from '../core/logger.ts';
+import { requestIdentity } from './errors.ts';
+
+/** What a request is about; undefined: it changes nothing, and is not recorded. */
+export type Describe = (
+  request: Request,
+  response: Response,
+) =>
+  | Pick<AuditEntry, 'actor' | 'action' | 'platform' | 'identity' | 'instanceId' | 'bindingId' | 'detail'>
+  | undefined;
+
+/** Of refusals that cost a caller nothing (401, 429), so many are recorded in a minute; the rest is counted. */
+const cheapRefusalsPerMinute = 60;
+
+/**
+ * Records each request that could change something, refused ones included, before its answer is sent. A row that
+ * can't be written is logged in full and the answer goes out: what was changed is on record all the same, by
+ * triggers, in the transaction that changed it (migrations/030-audit.ts).
+ * @param now milliseconds of a clock that never goes back.
+ */
+export function auditRequests(
+  trail: AuditTrail,
+  describe: Describe,
+  logger: Logger,
+  now = () => performance.now(),
+): RequestHandler {
+  let minute = 0;
+  let cheap = 0;
+  let notRecorded = 0;
+
+  /** Whether there is room for a cheap refusal: a flood of them must not fill the disk. */
+  function hasRoom(): boolean {
+    const current = Math.floor(now() / 60_000);
+    if (current !== minute) [minute, cheap] = [current, 0];
+    cheap += 1;
+    if (cheap <= cheapRefusalsPerMinute) return true;
+    notRecorded += 1;
+    return false;
+  }
+
+  async function record(request: Request, response: Response): Promise<void> {
+    const subject = describe(request, response);
+    const { statusCode: status } = response;
+    if (subject === undefined || ((status === 401 || status === 429) && !hasRoom())) return;
+    const error: unknown = response.locals['error'];
+    const missed = notRecorded;
+    notRecorded = 0;
+    const entry: AuditEntry = {
+      ...subject,
+      ...(missed > 0 && { detail: { ...subject.detail, refusals_not_recorded: missed } }),
+      remoteAddress: request.socket.remoteAddress,
+      requestId: requestIdentity(response),
+      status,
+      outcome: outcomeOf(status),
+      error: typeof error === 'string' ? error : undefined,
+    };
+    await trail.record(entry).catch((cause: unknown) => {
+      notRecorded += missed;
+      logger.error({ err: cause, audit: entry }, 'A request could not be recorded in the audit trail');
+    });
+  }
+
+  return (request, response, next) => {
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      beforeEnd(response, () => record(request, response));
+    }
+    next();
+  };
+}
+
+/** Holds an answer back until `act` is done. */
+function beforeEnd(response: Response, act: () => Promise<void>): void {
+  const end = response.end.bind(response) as (...values: unknown[]) => Response;
+  let begun = false;
+  const held = (...values: unknown[]) => {
+    if (!begun) {
+      begun = true;
+      void act().finally(() => end(...values));
+    }
+    return response;
+  };
+  response.end = held as typeof response.end;
+}
+
+function outcomeOf(status: number): AuditEntry['outcome'] {
+  if (status === 202) return 'accepted';
+  if (status < 400) return 'succeeded';
+  return status < 500 ? 'refused' : 'failed';
+}

@@ -1,0 +1,232 @@
+import { randomUUID } from 'node:crypto';
+import supertest from 'supertest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import type { AuditRecord } from '../../src/core/audit.ts';
+import { forgetAudit } from '../../src/store/audit.ts';
+import { openDatabase } from '../../src/store/database.ts';
+import { databaseRoles } from '../../src/store/grants.ts';
+import {
+  bindBody,
+  binding,
+  hints,
+  ids,
+  instance,
+  makeTestBroker,
+  operator,
+  provisionBody,
+  type TestBroker,
+} from '../support/broker.ts';
+
+let broker: TestBroker;
+
+interface AuditRow {
+  detail: { refusals_not_recorded?: number } | null;
+}
+beforeAll(async () => {
+  broker = await makeTestBroker(inject('postgres'));
+  broker.startWorker();
+});
+afterAll(() => broker.stop());
+
+const identityHeader = (value: object) =>
+  `cloudfoundry ${Buffer.from(JSON.stringify(value)).toString('base64')}`;
+const mgmt = (route: string) => supertest(broker.mgmt).get(route).auth(operator.username, operator.password);
+const trailOf = async (id: string) => {
+  const body: unknown = (await mgmt(`/mgmt/audit?instance=${encodeURIComponent(id)}`).expect(200)).body;
+  return (body as { audit: AuditRecord[] }).audit;
+};
+const create = (id: string) => broker.ask('put', `${instance(id)}?accepts_incomplete=true`);
+
+describe('the audit trail', () => {
+  it('tells who did what on what, from where, when, with which result, over a whole life', async () => {
+    const id = randomUUID();
+    const began = Date.now();
+    await create(id)
+      .set('X-Broker-API-Originating-Identity', identityHeader({ user_id: 'ann' }))
+      .set('X-Broker-API-Request-Identity', 'request-1')
+      .send(provisionBody)
+      .expect(201);
+    await broker.ask('put', binding(id, 'b-1')).send(bindBody).expect(201);
+    await broker.ask('delete', `${binding(id, 'b-1')}?${hints}`).expect(200);
+    await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`).expect(200);
+
+    const trail = await trailOf(id);
+    expect(
+      trail.map(({ action, outcome, recordedBy }) => [action, outcome, recordedBy.replace(/.*_/, '')]),
+    ).toEqual([
+      // What a worker ends is on record before the request that waited for it is answered.
+      ['provision-end', 'succeeded', 'worker'],
+      ['provision', 'succeeded', 'api'],
+      ['certificate-issue', 'succeeded', 'api'],
+      ['bind', 'succeeded', 'api'],
+      ['certificate-revoke', 'succeeded', 'api'],
+      ['unbind', 'succeeded', 'api'],
+      ['deprovision-end', 'succeeded', 'worker'],
+      ['deprovision', 'succeeded', 'api'],
+    ]);
+    expect(trail[1]).toMatchObject({
+      actor: 'platform',
+      platform: 'test',
+      identity: { platform: 'cloudfoundry', value: { user_id: 'ann' } },
+      instanceId: id,
+      remoteAddress: expect.stringMatching(/127\.0\.0\.1$/) as string,
+      requestId: 'request-1',
+      status: 201,
+      detail: { plan_id: ids.plan },
+    });
+    expect(trail[3]).toMatchObject({ bindingId: 'b-1', status: 201 });
+    expect(trail[2]?.detail).toHaveProperty('serial');
+    for (const { at } of trail) {
+      expect(new Date(at).getTime()).toBeGreaterThanOrEqual(began - 1000);
+      expect(new Date(at).getTime()).toBeLessThanOrEqual(Date.now() + 1000);
+    }
+  });
+
+  it('has the requests that were refused, with the reason, however early', async () => {
+    const id = randomUUID();
+    await create(id)
+      .send({ ...provisionBody, plan_id: 'none' })
+      .expect(400);
+    await create(id).set('X-Broker-API-Version', '1.0').send(provisionBody).expect(412);
+    await create(id).set('X-Broker-API-Originating-Identity', 'x').send(provisionBody).expect(400);
+    await create(id).set('Content-Type', 'application/json').send('{').expect(400);
+    await broker.ask('patch', instance(id)).send(bindBody);
+    await broker.ask('delete', `${binding(id, 'b')}?${hints}`).expect(410);
+    await supertest(broker.app).put(instance(id)).auth('x', 'y').send({}).expect(401);
+    const trail = await trailOf(id);
+    expect(trail.map(({ action, status, outcome }) => [action, status, outcome])).toEqual([
+      ['provision', 400, 'refused'],
+      ['provision', 412, 'refused'],
+      ['provision', 400, 'refused'],
+      ['provision', 400, 'refused'],
+      ['update', trail[4]?.status, 'refused'],
+      ['unbind', 410, 'refused'],
+      ['provision', 401, 'refused'],
+    ]);
+    for (const { error } of trail) expect(error).toMatch(/\w/);
+    expect(trail.at(-1)?.platform).toBeUndefined();
+  });
+
+  it('holds no value of a parameter, but says which were sent', async () => {
+    const id = randomUUID();
+    await create(id)
+      .send({ ...provisionBody, parameters: { surprise: 'hush-hush' } })
+      .expect(400);
+    const [row] = await trailOf(id);
+    expect(row?.detail).toEqual({ plan_id: ids.plan, parameters: ['surprise'] });
+    expect(JSON.stringify(row)).not.toContain('hush-hush');
+  });
+
+  it.each([
+    ['a NUL in the id', '%00id', {}],
+    ['half a surrogate pair and NULs in the identity', 'surrogate', { user_id: '\ud800\u0000', '\u0000': 1 }],
+    ['a huge identity', 'huge', { user_id: 'x'.repeat(9_000) }],
+    ['an id that is no UTF-8', '%ff', {}],
+    ['an id of emoji, cut between none of them', '😀'.repeat(300), {}],
+  ])('takes %s', async (_, id, identity) => {
+    const route = id.includes('%') ? id : encodeURIComponent(id);
+    const before = await broker.database('audit').count<{ count: string }[]>();
+    const answer = await broker
+      .ask('put', `/v2/service_instances/${route}?accepts_incomplete=true`)
+      .set('X-Broker-API-Originating-Identity', identityHeader(identity))
+      .send({});
+    expect(answer.status).toBe(400);
+    const after = await broker.database('audit').count<{ count: string }[]>();
+    expect(Number(after[0]?.count) - Number(before[0]?.count)).toBe(1);
+  });
+
+  it('has what operators change, and no request that only looks', async () => {
+    const name = `p-${randomUUID().slice(0, 8)}`;
+    await supertest(broker.mgmt)
+      .put(`/mgmt/platforms/${name}`)
+      .auth(operator.username, operator.password)
+      .expect(201);
+    await mgmt('/mgmt/hosts').expect(200);
+    const body: unknown = (await mgmt('/mgmt/audit?limit=1000')).body;
+    const rows = (body as { audit: AuditRecord[] }).audit.filter(({ actor }) => actor === 'operator');
+    expect(rows).toMatchObject([
+      { action: `PUT /mgmt/platforms/${name}`, status: 201, outcome: 'succeeded' },
+    ]);
+  });
+
+  it('gives out no more than is asked for, the newest', async () => {
+    const id = randomUUID();
+    for (const version of ['1.1', '1.2', '1.3'])
+      await create(id).set('X-Broker-API-Version', version).send({});
+    const few = (await mgmt(`/mgmt/audit?instance=${id}&limit=2`)).body as { audit: AuditRecord[] };
+    expect(few.audit.map(({ error }) => /1\.\d/.exec(error ?? '')?.[0])).toEqual(['1.2', '1.3']);
+    const future = await mgmt(`/mgmt/audit?since=${new Date(Date.now() + 60_000).toISOString()}`);
+    expect(future.body).toEqual({ audit: [] });
+    for (const wrong of [
+      'limit=0',
+      'limit=1001',
+      'limit=x',
+      'since=x',
+      'instance=a&instance=b',
+      'instance=%00',
+    ]) {
+      const answer = await mgmt(`/mgmt/audit?${wrong}`);
+      expect([wrong, answer.status]).toEqual([wrong, 400]);
+      expect((answer.body as { description: string }).description).toContain(wrong.split('=')[0]);
+    }
+  });
+});
+
+it('a flood of wrong passwords is counted, and does not fill the disk', async () => {
+  const other = await makeTestBroker(inject('postgres'));
+  try {
+    const count = 80;
+    for (let index = 0; index < count; index += 1) {
+      await supertest(other.app).put(instance('i')).auth('x', 'y').send({}).expect(401);
+    }
+    const rows = await other.database<AuditRow>('audit');
+    // The clock may have passed a minute's edge, which makes room for more.
+    expect(rows.length).toBeLessThan(count);
+    expect(rows.length).toBeGreaterThanOrEqual(60);
+    await other.ask('put', instance('i')).send({}).expect(400);
+    const all = await other.database<AuditRow>('audit');
+    const missed = all.reduce((sum, { detail }) => sum + (detail?.refusals_not_recorded ?? 0), 0);
+    expect(missed + rows.length).toBe(count);
+  } finally {
+    await other.stop();
+  }
+});
+
+describe('in Postgres', () => {
+  it.each(databaseRoles)('the %s can neither change nor remove a row', async (role) => {
+    const database = openDatabase(broker.urls[role], { maxConnections: 1 });
+    try {
+      for (const text of [
+        `UPDATE audit SET action = 'nothing'`,
+        'DELETE FROM audit',
+        'TRUNCATE audit',
+        `SELECT audit_forget(now() - interval '31 days')`,
+        // Neither when, nor as whom.
+        `INSERT INTO audit (actor, action, outcome, at) VALUES ('berth', 'x', 'failed', now() - interval '1 year')`,
+        `INSERT INTO audit (actor, action, outcome, recorded_by) VALUES ('berth', 'x', 'failed', 'somebody')`,
+      ]) {
+        await expect(database.raw(text), text).rejects.toThrow(/permission denied|must be owner/);
+      }
+    } finally {
+      await database.destroy();
+    }
+  });
+
+  it('the owner neither, but by the retention, which leaves a row about it', async () => {
+    const { database } = broker;
+    for (const text of [`UPDATE audit SET action = 'x'`, 'DELETE FROM audit', 'TRUNCATE audit']) {
+      await expect(database.raw(text), text).rejects.toThrow('only added to');
+    }
+    await expect(forgetAudit(database, 29)).rejects.toThrow('30 days');
+    await database.raw(
+      `INSERT INTO audit (at, actor, action, outcome) VALUES (now() - interval '50 days', 'berth', 'old', 'failed')`,
+    );
+    const before = (await database('audit')).length;
+    expect(await forgetAudit(database, 60)).toBe(0);
+    expect(await forgetAudit(database, 40)).toBe(1);
+    expect(await database('audit')).toHaveLength(before);
+    expect(await database('audit').where({ action: 'old' })).toEqual([]);
+    expect(await database('audit').where({ action: 'audit-forget' })).toHaveLength(1);
+    await expect(database.raw('DELETE FROM audit')).rejects.toThrow('only added to');
+  });
+});
