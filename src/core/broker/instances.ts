@@ -118,6 +118,8 @@ export function createInstances(parts: {
           if (other === undefined) throw refused.concurrency();
           return continueProvision(records, request, other, other.tenantId === tenant.id);
         }
+        const operation = await beginOperation(records, 'provision', id);
+        // Last of all: it holds the counts of everybody's use until the commit.
         const host = await records.insertHost({
           id: randomUUID(),
           instanceId: id,
@@ -133,7 +135,7 @@ export function createInstances(parts: {
           );
         }
         await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
-        return beginOperation(records, 'provision', id);
+        return operation;
       });
       const outcome: WorkOutcome =
         operationId === undefined ? { kind: 'unchanged' } : await settle(waiter, syncWaitMs, operationId);
