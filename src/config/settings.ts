@@ -24,6 +24,8 @@ export interface Settings {
   readonly tlsKeyFile: string | undefined;
   /** File with the authorities, PEM, of which clients of the OSB listener must have a certificate. */
   readonly tlsClientAuthoritiesFile: string | undefined;
+  /** The machine's memory that the pool leaves free, in MiB. */
+  readonly memoryReserveMib: number;
   readonly catalogFile: string | undefined;
   readonly brokerUsername: string | undefined;
   readonly brokerPasswordFile: string | undefined;
@@ -123,6 +125,12 @@ export function readSettings(environment: Environment = process.env): Settings {
     tlsCertificateFile: file('BERTH_TLS_CERT_FILE'),
     tlsKeyFile: file('BERTH_TLS_KEY_FILE'),
     tlsClientAuthoritiesFile: file('BERTH_TLS_CLIENT_CA_FILE'),
+    memoryReserveMib: parse(
+      'BERTH_MEMORY_RESERVE_MIB',
+      1024,
+      (value) => integer(value, 0, 16 * 1024 * 1024),
+      'a number of MiB from 0 to 16777216',
+    ),
     catalogFile: file('BERTH_CATALOG'),
     brokerUsername: parse(
       'BERTH_BROKER_USERNAME',

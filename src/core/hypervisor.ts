@@ -60,8 +60,8 @@ export interface EngineAddress {
 /** Behind this port of a host's own address its engine listens; it is never among the published ones. */
 export const enginePort = 2375;
 
-/** How a machine came to run: restored from a template, or booted cold. */
-export type StartedFrom = 'template' | 'boot';
+/** How a machine came to run: restored ahead into the pool, restored from a template, or booted cold. */
+export type StartedFrom = 'pool' | 'template' | 'boot';
 
 /** One host that exists on the hypervisor, as found there and not as remembered. */
 export interface HostSeen {
@@ -105,9 +105,18 @@ export interface Hypervisor {
   prepare(spec: HostSpec): Promise<void>;
 
   /**
-   * Starts the host's machine: from the template where the host has never run and there is one, else cold
-   * from the host's own disk. A machine that runs is left alone. Nothing can reach the guest until
-   * {@link connect}.
+   * Restores a prepared host's machine from its plan's template and holds it before its guest has run at all:
+   * for the pool. {@link start} lets it go. Asked again, it verifies that the host still stands so, and restores
+   * anew what has ended.
+   * @returns false where it can't be held: there is no template, it was made from another one than the plan's
+   * present one, or it has run. Such a host is of no use to the pool.
+   */
+  hold(spec: HostSpec): Promise<boolean>;
+
+  /**
+   * Starts the host's machine: lets it go where it is held, restores it from the template where the host has
+   * never run and there is one, else boots it cold from the host's own disk. A machine that runs is left alone.
+   * Nothing can reach the guest until {@link connect}.
    */
   start(spec: HostSpec): Promise<void>;
 

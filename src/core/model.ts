@@ -53,6 +53,23 @@ export interface Host {
 
 export type HostState = 'planned' | 'running' | 'destroyed';
 
+/** What is done with a host that nobody uses. */
+export type IdlePolicy = 'run' | 'pause' | 'suspend';
+
+/**
+ * A host that belongs to nobody yet. `pooling`: recorded, being made or being destroyed. `pooled`: held ready,
+ * for an instance to claim it. It never comes back from there.
+ */
+export interface PooledHost {
+  readonly id: string;
+  readonly planName: string;
+  readonly slot: number;
+  readonly shape: HostShape;
+  readonly publishedPorts: PortBlock;
+  readonly egress: Egress;
+  readonly state: 'pooling' | 'pooled';
+}
+
 /** An OSB service binding: one client certificate for one instance. */
 export interface Binding {
   readonly id: string;

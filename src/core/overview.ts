@@ -1,5 +1,5 @@
 import type { Usage } from './quotas.ts';
-import type { HostState, InstanceState } from './model.ts';
+import type { HostState, InstanceState, PooledHost } from './model.ts';
 
 /** What operators see: read from Postgres alone, so that any api process can tell it. */
 export interface Overview {
@@ -11,12 +11,12 @@ export interface Overview {
 /** A host as operators see it. */
 export interface HostOverview {
   readonly host: string;
-  readonly state: HostState;
+  readonly state: HostState | PooledHost['state'];
   readonly plan: string;
-  /** The platform's id of the instance. */
-  readonly instance: string;
-  readonly instanceState: InstanceState;
-  readonly tenant: string;
+  /** The platform's id of the instance; undefined, as the tenant is, while the host waits in the pool. */
+  readonly instance: string | undefined;
+  readonly instanceState: InstanceState | undefined;
+  readonly tenant: string | undefined;
   readonly startedFrom: string | undefined;
   readonly engine: string | undefined;
   readonly publishedPorts: string;
@@ -30,6 +30,8 @@ export interface HostOverview {
 export interface Counts {
   readonly instances: readonly { state: string; count: number }[];
   readonly hosts: readonly { state: string; plan: string; count: number }[];
+  /** How hosts came to run for the first time, destroyed ones included. */
+  readonly made: readonly { from: string; plan: string; count: number }[];
   readonly operations: readonly { kind: string; state: string; count: number; seconds: number }[];
   readonly bindings: readonly { state: string; count: number }[];
   /** Instances whose term ends within so long; none of them has ended. */
@@ -38,5 +40,11 @@ export interface Counts {
   readonly usage: Usage;
   readonly freeSlots: number;
   readonly gateways: { readonly live: number; readonly connections: number };
-  readonly workers: readonly { name: string; hypervisor: string; templates: string[]; alive: boolean }[];
+  readonly workers: readonly {
+    name: string;
+    hypervisor: string;
+    templates: string[];
+    memoryAvailableMib: number | null;
+    alive: boolean;
+  }[];
 }

@@ -3,12 +3,14 @@ import type {
   Binding,
   BindingRequest,
   Host,
+  IdlePolicy,
   Instance,
   InstanceState,
   JsonObject,
   LeasedOperation,
   Operation,
   OperationKind,
+  PooledHost,
   Tenant,
 } from './model.ts';
 import type { Usage } from './quotas.ts';
@@ -36,14 +38,18 @@ export interface NewInstance {
   readonly expiresAt: Date | undefined;
 }
 
-export interface NewHost {
+export interface NewPooledHost {
   readonly id: string;
-  readonly instanceId: string;
-  readonly tenantId: string;
   readonly planName: string;
   readonly shape: HostShape;
   readonly publishedPorts: number;
   readonly egress: Egress;
+}
+
+export interface NewHost extends NewPooledHost {
+  readonly instanceId: string;
+  readonly tenantId: string;
+  readonly idle: IdlePolicy;
 }
 
 export interface NewBinding {
@@ -91,17 +97,33 @@ export interface Records {
   rememberUnseenDelete(platformId: string, osbId: string): Promise<void>;
   wasDeletedUnseen(platformId: string, osbId: string): Promise<boolean>;
 
-  /** Records a host with a slot of its own; undefined where no slot is free. */
+  /**
+   * Gives an instance its host: one that waits in the pool, of this plan and shape, by one update of its row
+   * (`host.id` is not used then); else a new one with a slot of its own. Undefined where no slot is free.
+   */
   insertHost(host: NewHost): Promise<Host | undefined>;
+
+  /** Records a host for the pool, in state `pooling`; undefined where no slot is free. */
+  insertPooledHost(host: NewPooledHost): Promise<PooledHost | undefined>;
+  /** The hosts that belong to nobody yet, the oldest first. */
+  pooledHosts(): Promise<readonly PooledHost[]>;
+  /** Lets instances claim the host. False where it is not being made any more. */
+  setHostPooled(hostId: string): Promise<boolean>;
+  /** Lets nobody claim the host any more, so that it can be destroyed. False where somebody has claimed it. */
+  withdrawPooledHost(hostId: string): Promise<boolean>;
+  /** Makes `owner` the one who keeps this for so long, and true; false while another does. */
+  keep(name: string, owner: string, leaseMs: number): Promise<boolean>;
+
   /** The host of an instance, unless it has been destroyed. */
   hostOfInstance(instanceId: string): Promise<Host | undefined>;
-  /** Every host that has not been destroyed. */
+  /** Every host of an instance that has not been destroyed. */
   livingHosts(): Promise<readonly Host[]>;
   setHostRunning(hostId: string, startedFrom: StartedFrom, engine: EngineAddress): Promise<void>;
   /** The host has no address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
   /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
   setHostDestroyed(hostId: string): Promise<void>;
+  freeSlots(): Promise<number>;
 
   /** What is in use in each of these scopes of `core/quotas.ts`. */
   usage(scopes: readonly string[]): Promise<ReadonlyMap<string, Usage>>;

@@ -21,9 +21,11 @@ export async function reconcile(parts: {
   const { store, hypervisor, logger } = parts;
   // In this order: a host is on record before it is made, so whatever is seen and not on record is an orphan.
   const seen = await hypervisor.list();
+  const pooled = await store.records.pooledHosts();
+  // Read after the pool: a host that is claimed in between is in both, and in neither of them never.
   const hosts = await store.records.livingHosts();
 
-  const known = new Set(hosts.map((host) => host.id));
+  const known = new Set([...pooled, ...hosts].map(({ id }) => id));
   for (const orphan of seen.filter(({ hostId }) => !known.has(hostId))) {
     logger.warn({ host: orphan.hostId }, 'A host that is not on record was found, and is destroyed');
     await hypervisor.destroy(orphan.hostId);

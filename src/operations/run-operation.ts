@@ -91,7 +91,8 @@ export async function runOperation(
   const state = failure === undefined ? 'succeeded' : 'failed';
   await store.records.finishOperation(operation, {
     state,
-    description: failure ?? 'Done',
+    description:
+      failure ?? plan.closing?.(await store.records.hostOfInstance(operation.instanceId)) ?? 'Done',
     instance: plan.instanceAfter[state],
   });
   logger.info({ operation: operation.id, kind: operation.kind, state, failure }, 'An operation has ended');

@@ -5,6 +5,8 @@ import { runOperation, type RunParts } from './run-operation.ts';
 export interface Worker {
   /** There may be work: look at once. */
   wake(): void;
+  /** Whether an operation is in hand. */
+  isBusy(): boolean;
   /** Puts down what is under way, after the step at hand; returns when nothing runs any more. */
   stop(): Promise<void>;
 }
@@ -87,6 +89,7 @@ export function startWorker(
   wake();
   return {
     wake,
+    isBusy: () => running.size > 0,
     async stop() {
       leave.abort();
       clearTimeout(timer);

@@ -8,7 +8,9 @@ import type { Logger } from '../core/logger.ts';
 import { openHypervisor } from '../setup/hypervisor.ts';
 import { expireDue } from '../operations/expire.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
+import { createPoolKeeper } from '../operations/pool.ts';
 import { startWorker as startOperations } from '../operations/worker.ts';
+import { availableMib } from '../operations/memory.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
@@ -26,6 +28,7 @@ const leaseMs = 6_000;
 const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
 const expireEveryMs = 5_000;
+const keepPoolEveryMs = 1_000;
 
 /** The role that drives the hypervisor. It is privileged, and listens on nothing. */
 export async function startWorker(settings: Settings, logger: Logger): Promise<RunningRole> {
@@ -70,7 +73,8 @@ export async function startWorker(settings: Settings, logger: Logger): Promise<R
     reportEveryMs,
     async () => {
       const templates = await plansWithTemplate(hypervisor, catalog);
-      await reportWorker(database, { name, hypervisor: hypervisor.name, templates });
+      const memoryAvailableMib = await availableMib();
+      await reportWorker(database, { name, hypervisor: hypervisor.name, templates, memoryAvailableMib });
     },
     warn('The worker could not report itself; it is tried again'),
   );
@@ -80,13 +84,33 @@ export async function startWorker(settings: Settings, logger: Logger): Promise<R
     warn('Instances whose term is over could not be looked for; it is tried again'),
   );
   const leave = new AbortController();
+  const pool = createPoolKeeper({
+    ...parts,
+    plans: allPlans(catalog),
+    isBusy: () => operations.isBusy(),
+    availableMib,
+    reserveMib: settings.memoryReserveMib,
+    leave: leave.signal,
+  });
+  const stopKeepingPool = repeat(
+    keepPoolEveryMs,
+    () => pool.keep(),
+    warn('The pool could not be kept; it is tried again'),
+  );
   const making = makeTemplates(hypervisor, catalog, logger, leave.signal);
 
   return {
     announcement: `Worker with the ${hypervisor.name} hypervisor; ${adopted} running hosts adopted`,
     async stop() {
       leave.abort();
-      await Promise.all([operations.stop(), stopReconciling(), stopReporting(), stopExpiring(), making]);
+      await Promise.all([
+        operations.stop(),
+        stopReconciling(),
+        stopReporting(),
+        stopExpiring(),
+        stopKeepingPool(),
+        making,
+      ]);
       await removeWorker(database, name).catch(warn('The worker could not take itself off the books'));
       await hypervisor.close();
       await listener.stop();

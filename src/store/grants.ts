@@ -20,7 +20,8 @@ const auditRow =
  * - Only the api reads what is sealed. The worker may forget a binding's credentials, and never reads them.
  * - Bindings, instances, hosts and authorities are never deleted, so no serial and no id is used twice.
  * - The audit trail is only added to.
- * - An instance's tenant, a host's tenant and a binding's certificate can be changed by nobody.
+ * - An instance's tenant and a binding's certificate can be changed by nobody. A host's tenant is given to it once,
+ *   by the api, which a trigger sees to.
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
   platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'] },
@@ -36,11 +37,22 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     api: [
       'SELECT',
       'INSERT',
+      'UPDATE (instance_id, tenant_id, state, egress, idle, updated_at)',
       'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports)',
     ],
-    gateway: ['SELECT (id, instance_id, state, engine_host, engine_port)'],
-    worker: ['SELECT', 'UPDATE (state, started_from, engine_host, engine_port, updated_at)'],
+    gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power)'],
+    worker: [
+      'SELECT',
+      'INSERT',
+      'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, updated_at)',
+    ],
   },
+  power_requests: {
+    api: ['SELECT', 'INSERT', 'UPDATE'],
+    gateway: ['SELECT', 'INSERT', 'UPDATE'],
+    worker: ['SELECT', 'UPDATE', 'DELETE'],
+  },
+  keepers: { worker: ['SELECT', 'INSERT', 'UPDATE'] },
   bindings: {
     api: ['SELECT', 'INSERT', 'UPDATE (state, sealed_credentials, revoked_at, settled_at)'],
     gateway: ['SELECT (id, instance_id, serial, state, expires_at)'],

@@ -2,7 +2,9 @@ import type { Knex } from 'knex';
 import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
 import type { PortBlocks } from './database.ts';
+import { claimPooledHost } from './pool.ts';
 import { type HostRow, toHost } from './rows.ts';
+import { countFreeSlots, insertHostRow } from './slots.ts';
 
 type HostRecords = Pick<
   Records,
@@ -12,13 +14,8 @@ type HostRecords = Pick<
   | 'setHostRunning'
   | 'setHostUnreachable'
   | 'setHostDestroyed'
+  | 'freeSlots'
 >;
-
-/** A free slot is taken without waiting for others that are just taking theirs. */
-const takeSlot = `
-  UPDATE slots SET host_id = ? WHERE slot = (
-    SELECT slot FROM slots WHERE host_id IS NULL AND slot <= ? ORDER BY slot LIMIT 1 FOR UPDATE SKIP LOCKED
-  ) RETURNING slot`;
 
 /** Gateways read the host's address with each of its bindings. */
 const tellGateways = `
@@ -28,29 +25,14 @@ const tellGateways = `
 export function createHostRecords(connection: Knex, portBlocks: PortBlocks): HostRecords {
   return {
     async insertHost(host) {
-      if (host.publishedPorts > portBlocks.size) {
-        throw new Error(`plan ${host.planName} publishes more ports than a block holds`);
-      }
-      const taken = await connection.raw<{ rows: { slot: number }[] }>(takeSlot, [host.id, portBlocks.count]);
-      const slot = taken.rows[0]?.slot;
-      if (slot === undefined) return undefined;
-      const rows: HostRow[] = await connection<HostRow>('hosts')
-        .insert({
-          id: host.id,
+      const row =
+        (await claimPooledHost(connection, host)) ??
+        (await insertHostRow(connection, portBlocks, host, {
           instance_id: host.instanceId,
           tenant_id: host.tenantId,
-          plan_name: host.planName,
-          slot,
-          vcpus: host.shape.vcpus,
-          memory_mib: host.shape.memoryMib,
-          disk_gib: host.shape.diskGib,
-          first_port: portBlocks.first + (slot - 1) * portBlocks.size,
-          ports: host.publishedPorts,
-          egress: host.egress,
+          idle: host.idle,
           state: 'planned',
-        })
-        .returning('*');
-      const row = rows[0];
+        }));
       return row === undefined ? undefined : toHost(row);
     },
 
@@ -63,18 +45,24 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
     },
 
     async livingHosts() {
-      const rows = await connection<HostRow>('hosts').whereNot({ state: 'destroyed' }).orderBy('slot');
+      const rows = await connection<HostRow>('hosts')
+        .whereNot({ state: 'destroyed' })
+        .whereNotNull('instance_id')
+        .orderBy('slot');
       return rows.map(toHost);
     },
 
     async setHostRunning(hostId, startedFrom, engine) {
-      await connection<HostRow>('hosts').where({ id: hostId }).update({
-        state: 'running',
-        started_from: startedFrom,
-        engine_host: engine.host,
-        engine_port: engine.port,
-        updated_at: new Date(),
-      });
+      await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .update({
+          state: 'running',
+          started_from: startedFrom,
+          made_from: connection.raw('coalesce(made_from, ?)', [startedFrom]),
+          engine_host: engine.host,
+          engine_port: engine.port,
+          updated_at: new Date(),
+        });
       await connection.raw(tellGateways, [hostId]);
     },
 
@@ -96,5 +84,7 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
         await transaction('slots').where({ host_id: hostId }).update({ host_id: null });
       });
     },
+
+    freeSlots: () => countFreeSlots(connection, portBlocks),
   };
 }

@@ -3,7 +3,6 @@ import { portRange } from '../core/credentials.ts';
 import type { Counts, Overview } from '../core/overview.ts';
 import { createUsageRecords, noUsage } from './usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './rows.ts';
-import type { WorkerRow } from './workers.ts';
 
 /** The operators' view over Postgres. */
 export function createOverview(database: Knex): Overview {
@@ -11,9 +10,9 @@ export function createOverview(database: Knex): Overview {
 }
 
 interface HostOverviewRow extends HostRow {
-  osb_id: string;
-  instance_state: InstanceRow['state'];
-  tenant_key: string;
+  osb_id: string | null;
+  instance_state: InstanceRow['state'] | null;
+  tenant_key: string | null;
   live_bindings: number;
   created_at: Date;
   expires_at: Date | null;
@@ -24,8 +23,8 @@ const mostHosts = 1_000;
 
 async function hosts(database: Knex): ReturnType<Overview['hosts']> {
   const rows: HostOverviewRow[] = await database('hosts')
-    .join('instances', 'instances.id', 'hosts.instance_id')
-    .join('tenants', 'tenants.id', 'hosts.tenant_id')
+    .leftJoin('instances', 'instances.id', 'hosts.instance_id')
+    .leftJoin('tenants', 'tenants.id', 'hosts.tenant_id')
     .whereNot('hosts.state', 'destroyed')
     .orderBy('hosts.slot')
     .limit(mostHosts)
@@ -43,9 +42,9 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     host: row.id,
     state: row.state,
     plan: row.plan_name,
-    instance: row.osb_id,
-    instanceState: row.instance_state,
-    tenant: row.tenant_key,
+    instance: row.osb_id ?? undefined,
+    instanceState: row.instance_state ?? undefined,
+    tenant: row.tenant_key ?? undefined,
     startedFrom: row.started_from ?? undefined,
     engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
     publishedPorts: portRange({ first: row.first_port, count: row.ports }),
@@ -60,13 +59,17 @@ const workerSilenceSeconds = 15;
 
 async function counts(database: Knex): Promise<Counts> {
   const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
-  const [instances, byPlan, operations, bindings, expiring, slots, gateways, workers, usage] =
+  const [instances, byPlan, made, operations, bindings, expiring, slots, gateways, workers, usage] =
     await Promise.all([
       rows<Counts['instances'][number]>(
         'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
       ),
       rows<Counts['hosts'][number]>(
         `SELECT state, plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
+      ),
+      rows<Counts['made'][number]>(
+        `SELECT made_from AS "from", plan_name AS plan, count(*)::integer AS count FROM hosts
+         WHERE made_from IS NOT NULL GROUP BY 1, 2`,
       ),
       rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
         `SELECT kind, state, count(*)::integer AS count,
@@ -85,8 +88,8 @@ async function counts(database: Knex): Promise<Counts> {
         `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
        FROM gateways WHERE lease_until > clock_timestamp()`,
       ),
-      rows<Omit<WorkerRow, 'seen_at'> & { alive: boolean }>(
-        `SELECT name, hypervisor, templates,
+      rows<Counts['workers'][number]>(
+        `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
          seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
       ),
       createUsageRecords(database).usage(['total']),
@@ -94,6 +97,7 @@ async function counts(database: Knex): Promise<Counts> {
   return {
     instances,
     hosts: byPlan,
+    made,
     operations,
     bindings,
     expiring,

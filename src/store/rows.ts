@@ -3,12 +3,14 @@ import type {
   Binding,
   Host,
   HostState,
+  IdlePolicy,
   Instance,
   InstanceState,
   JsonObject,
   LeasedOperation,
   Operation,
   OperationKind,
+  PooledHost,
 } from '../core/model.ts';
 
 /** The rows as Postgres gives them, and how they become the model's. */
@@ -43,8 +45,9 @@ export function toInstance(row: InstanceRow): Instance {
 
 export interface HostRow {
   id: string;
-  instance_id: string;
-  tenant_id: string;
+  /** Null while nobody owns the host, as the tenant is. */
+  instance_id: string | null;
+  tenant_id: string | null;
   plan_name: string;
   slot: number;
   vcpus: number;
@@ -53,28 +56,43 @@ export interface HostRow {
   first_port: number;
   ports: number;
   egress: Egress;
-  state: HostState;
+  state: HostState | PooledHost['state'];
   started_from: StartedFrom | null;
+  made_from: StartedFrom | null;
+  idle: IdlePolicy;
   engine_host: string | null;
   engine_port: number | null;
   updated_at: Date;
 }
 
 export function toHost(row: HostRow): Host {
+  const { instance_id: instanceId, tenant_id: tenantId, state } = row;
+  if (instanceId === null || tenantId === null || state === 'pooling' || state === 'pooled') {
+    throw new Error(`host ${row.id} belongs to nobody`);
+  }
   return {
-    id: row.id,
-    instanceId: row.instance_id,
-    tenantId: row.tenant_id,
-    planName: row.plan_name,
-    slot: row.slot,
-    shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
-    publishedPorts: { first: row.first_port, count: row.ports },
-    egress: row.egress,
-    state: row.state,
+    ...body(row),
+    instanceId,
+    tenantId,
+    state,
     startedFrom: row.started_from ?? undefined,
     engine: toEngine(row),
   };
 }
+
+export function toPooledHost(row: HostRow): PooledHost {
+  if (row.state !== 'pooling' && row.state !== 'pooled') throw new Error(`host ${row.id} is not in the pool`);
+  return { ...body(row), state: row.state };
+}
+
+const body = (row: HostRow) => ({
+  id: row.id,
+  planName: row.plan_name,
+  slot: row.slot,
+  shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
+  publishedPorts: { first: row.first_port, count: row.ports },
+  egress: row.egress,
+});
 
 export function toEngine(row: Pick<HostRow, 'engine_host' | 'engine_port'>) {
   if (row.engine_host === null || row.engine_port === null) return undefined;

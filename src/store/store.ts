@@ -6,12 +6,14 @@ import { createHostRecords } from './hosts.ts';
 import { createInstanceRecords } from './instances.ts';
 import { createOperationRecords } from './operations.ts';
 import { createUsageRecords } from './usage.ts';
+import { createPoolRecords } from './pool.ts';
 
 /** The store over Postgres: one repository a table, all of them on one connection within a transaction. */
 export function createStore(database: Knex, portBlocks: PortBlocks): Store {
   const recordsOn = (connection: Knex): Records => ({
     ...createInstanceRecords(connection),
     ...createHostRecords(connection, portBlocks),
+    ...createPoolRecords(connection, portBlocks),
     ...createBindingRecords(connection),
     ...createOperationRecords(connection),
     ...createUsageRecords(connection),

@@ -187,6 +187,51 @@ export function describeHypervisor(
       expect(await driver.hasTemplate(harness.plan.planName)).toBe(true);
     });
 
+    it('holds a host ready before its guest has run, and lets it go when it is started', async () => {
+      const spec = newSpec();
+      await expect(driver.hold(spec)).rejects.toThrow(HypervisorError);
+      await driver.prepare(spec);
+      expect(await driver.hold(spec)).toBe(true);
+      expect(await driver.hold(spec)).toBe(true);
+      expect(await stateOf(spec)).toBe('running');
+      expect(await driver.identify(spec)).toBe(false);
+
+      // Another worker finds it held.
+      await driver.close();
+      driver = await harness.createDriver();
+      await driver.open();
+      await driver.makeTemplate(harness.plan, () => undefined, AbortSignal.timeout(patience.templateMs));
+      expect(await driver.hold(spec)).toBe(true);
+
+      const address = await bringUp(spec);
+      await identityOf(address);
+      expect(await driver.startedFrom(spec.hostId)).toBe('pool');
+      // It has run, and is the pool's no more, whether it runs or not.
+      expect(await driver.hold(spec)).toBe(false);
+      await driver.stop(spec.hostId);
+      expect(await driver.hold(spec)).toBe(false);
+    });
+
+    it('holds no host where there is no template, and restores one anew that has ended before it was let go', async () => {
+      const without = { ...newSpec(), planName: 'without-template' };
+      await driver.prepare(without);
+      expect(await driver.hold(without)).toBe(false);
+
+      const ended = newSpec();
+      await driver.prepare(ended);
+      expect(await driver.hold(ended)).toBe(true);
+      await harness.killMachine(ended.hostId);
+      await eventually('the host is seen as stopped', async () => (await stateOf(ended)) === 'stopped');
+      expect(await driver.hold(ended)).toBe(true);
+      expect(await stateOf(ended)).toBe('running');
+
+      // Claimed, and its machine ends before it is let go: it is as new, and need not boot.
+      await harness.killMachine(ended.hostId);
+      await eventually('the host is seen as stopped', async () => (await stateOf(ended)) === 'stopped');
+      await identityOf(await bringUp(ended));
+      expect(await driver.startedFrom(ended.hostId)).toBe('template');
+    });
+
     it('takes a host that does not exist for stopped and destroyed', async () => {
       const { hostId } = newSpec();
       await driver.stop(hostId);

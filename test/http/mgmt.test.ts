@@ -29,7 +29,12 @@ it('tells by 503 and in words which role is missing, and by 200 that all are at 
     id: randomUUID(),
     lease_until: broker.database.raw(`clock_timestamp() + interval '1 hour'`),
   });
-  await reportWorker(broker.database, { name: 'w', hypervisor: 'simulated', templates: [] });
+  await reportWorker(broker.database, {
+    name: 'w',
+    hypervisor: 'simulated',
+    templates: [],
+    memoryAvailableMib: 1,
+  });
   const whole = await ask('/mgmt/health');
   expect([whole.status, whole.body]).toEqual([
     200,

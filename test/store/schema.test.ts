@@ -39,6 +39,51 @@ it('keeps a host with its tenant, whatever is tried in plain SQL', async () => {
   ).rejects.toThrow();
 });
 
+it('gives a pooled host to a tenant once, out of the pool, and takes it back never', async () => {
+  const insert = async (slot: number, state: string) => {
+    const id = randomUUID();
+    await sql(
+      `INSERT INTO hosts (id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
+       VALUES (?, 'small', ${slot}, 1, 768, 4, 29000, 0, '{}', ?)`,
+      id,
+      state,
+    );
+    return id;
+  };
+  const freed = `UPDATE hosts SET state = 'destroyed' WHERE instance_id = ${ofInstance(second)}`;
+  await sql(freed);
+  const give = (id: string, to: string, state = 'planned') =>
+    sql(
+      `UPDATE hosts SET tenant_id = ${tenantOf(to)}, instance_id = ${ofInstance(to)}, state = ? WHERE id = ?`,
+      state,
+      id,
+    );
+  const id = await insert(30, 'pooled');
+  // Half an owner, another state with no owner, and an owner while it is still in the pool.
+  await expect(sql(`UPDATE hosts SET tenant_id = ${tenantOf(second)} WHERE id = ?`, id)).rejects.toThrow();
+  await expect(sql(`UPDATE hosts SET state = 'running' WHERE id = ?`, id)).rejects.toThrow(
+    'hosts_pool_is_nobodys',
+  );
+  await expect(give(id, second, 'pooled')).rejects.toThrow('hosts_pool_is_nobodys');
+  await give(id, second);
+  await expect(give(id, first)).rejects.toThrow('never given to another');
+  await expect(
+    sql(`UPDATE hosts SET tenant_id = NULL, instance_id = NULL, state = 'pooled' WHERE id = ?`, id),
+  ).rejects.toThrow('never given to another');
+  await expect(sql(`UPDATE hosts SET state = 'pooled' WHERE id = ?`, id)).rejects.toThrow(
+    'hosts_pool_is_nobodys',
+  );
+  await sql(freed);
+  await expect(give(id, first)).rejects.toThrow('never given to another');
+
+  // One that is not ready, or has gone without ever serving anybody.
+  await expect(give(await insert(31, 'pooling'), second)).rejects.toThrow('not ready in the pool');
+  const gone = await insert(32, 'pooled');
+  await sql(`UPDATE hosts SET state = 'destroyed' WHERE id = ?`, gone);
+  await expect(give(gone, second, 'destroyed')).rejects.toThrow('not ready in the pool');
+  await sql(`DELETE FROM hosts WHERE tenant_id IS NULL`);
+});
+
 it('lets no destroyed host be used again', async () => {
   const id = randomUUID();
   await sql(

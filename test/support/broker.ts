@@ -7,6 +7,7 @@ import supertest from 'supertest';
 import { createBindings } from '../../src/core/broker/bindings.ts';
 import { createInstances } from '../../src/core/broker/instances.ts';
 import { createParameterRules } from '../../src/core/broker/parameters.ts';
+import { allPlans } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import type { Logger } from '../../src/core/logger.ts';
 import { credentialDigest } from '../../src/core/platform.ts';
@@ -17,6 +18,7 @@ import {
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
 import { expireDue } from '../../src/operations/expire.ts';
+import { createPoolKeeper } from '../../src/operations/pool.ts';
 import { reconcile } from '../../src/operations/reconcile.ts';
 import { startWorker, type Worker } from '../../src/operations/worker.ts';
 import { createAuthority } from '../../src/pki/authority.ts';
@@ -195,6 +197,16 @@ export async function makeTestBroker(
       return worker;
     },
     reconcile: () => reconcile(parts),
+    /** A keeper of the pool, as a worker process has one. */
+    makePoolKeeper: (situation: { isBusy?: () => boolean; availableMib?: () => number } = {}) =>
+      createPoolKeeper({
+        ...parts,
+        plans: allPlans(catalog),
+        isBusy: situation.isBusy ?? (() => false),
+        availableMib: () => Promise.resolve(situation.availableMib?.() ?? 10_000),
+        reserveMib: 1_000,
+        leave: new AbortController().signal,
+      }),
     expireDue: () => expireDue(parts),
     ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
     /** As another platform. */

@@ -128,6 +128,7 @@ export function createInstances(parts: {
           shape: plan.shape,
           publishedPorts: demand.publishedPorts,
           egress: demand.egress,
+          idle: plan.idle,
         });
         if (host === undefined) {
           throw refused.unavailable(

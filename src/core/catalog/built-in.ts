@@ -19,6 +19,7 @@ export const builtInCatalog = {
           description: '1 vCPU, 768 MiB memory, 4 GiB disk, 10 published ports',
           free: true,
           host: { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 },
+          pool: 3,
         },
         {
           id: '0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a02',
@@ -26,6 +27,7 @@ export const builtInCatalog = {
           description: '2 vCPUs, 2 GiB memory, 16 GiB disk, 20 published ports',
           free: true,
           host: { vcpus: 2, memory_mib: 2048, disk_gib: 16, published_ports: 20 },
+          pool: 1,
         },
         {
           id: '0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a03',

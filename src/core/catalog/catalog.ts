@@ -1,6 +1,6 @@
 import type { Egress, HostShape } from '../hypervisor.ts';
 import { durationPattern } from '../duration.ts';
-import type { JsonObject } from '../model.ts';
+import type { IdlePolicy, JsonObject } from '../model.ts';
 import { networkPattern } from '../networks.ts';
 import type { Quotas } from '../quotas.ts';
 
@@ -18,6 +18,10 @@ export interface Plan {
   readonly egress: Egress;
   /** Whether hosts are restored from a template; else each one boots cold. */
   readonly fromTemplate: boolean;
+  /** How many hosts are held ready ahead of creates. */
+  readonly pool: number;
+  /** What is done with a host that nobody uses; a parameter may choose otherwise. */
+  readonly idle: IdlePolicy;
   /** How long a binding's certificate is valid at the most, in days, and where nothing shorter is asked for. */
   readonly bindingValidDays: number;
   /** Limits on the hosts of this plan. */

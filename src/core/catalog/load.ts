@@ -1,6 +1,6 @@
 import { Ajv, type ErrorObject } from 'ajv';
 import type { Egress } from '../hypervisor.ts';
-import type { JsonObject } from '../model.ts';
+import type { IdlePolicy, JsonObject } from '../model.ts';
 import { networkPattern } from '../networks.ts';
 import type { Limits, Quotas } from '../quotas.ts';
 import { type Catalog, type TenantCut, updateSchema } from './catalog.ts';
@@ -44,6 +44,8 @@ interface PlanEntry {
   metadata?: JsonObject;
   host: { vcpus: number; memory_mib: number; disk_gib: number; published_ports: number };
   template?: 'restore' | 'never';
+  pool?: number;
+  idle?: IdlePolicy;
   egress?: 'internet' | 'none' | string[];
   bindings?: { valid_days: number };
   quotas?: QuotasEntry;
@@ -111,6 +113,8 @@ const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile
                   },
                 },
                 template: { enum: ['restore', 'never'] },
+                pool: { type: 'integer', minimum: 0, maximum: 1000 },
+                idle: { enum: ['run', 'pause', 'suspend'] },
                 quotas,
                 egress: {
                   anyOf: [
@@ -192,6 +196,8 @@ function toCatalog(file: CatalogFile): Catalog {
         publishedPorts: plan.host.published_ports,
         egress: toEgress(plan.egress),
         fromTemplate: plan.template !== 'never',
+        pool: plan.pool ?? 0,
+        idle: plan.idle ?? 'pause',
         bindingValidDays: plan.bindings?.valid_days ?? 365,
         quotas: toQuotas(plan.quotas),
       })),
@@ -238,6 +244,9 @@ function rulesBroken(catalog: Catalog): string[] {
     }
   }
   for (const plan of plans) {
+    if (plan.pool > 0 && !plan.fromTemplate) {
+      problems.push(`${plan.name} has a pool, but no template to fill it from: leave out one of the two`);
+    }
     if (Buffer.byteLength(JSON.stringify(updateSchema(plan))) > maximumSchemaBytes) {
       problems.push(`the schema of ${plan.name} is larger than 64 kB`);
     }

@@ -1,9 +1,9 @@
 import type { HostSpec } from '../hypervisor.ts';
-import type { Host } from '../model.ts';
+import type { Host, PooledHost } from '../model.ts';
 import { again, done, type Step, type StepContext } from './step.ts';
 
 /** What the hypervisor needs to know of a host, out of its row. */
-export function toHostSpec(host: Host): HostSpec {
+export function toHostSpec(host: Host | PooledHost): HostSpec {
   return {
     hostId: host.id,
     slot: host.slot,

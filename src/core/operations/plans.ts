@@ -1,6 +1,14 @@
+import type { StartedFrom } from '../hypervisor.ts';
 import type { OperationKind } from '../model.ts';
 import { removeSteps, startSteps } from './host-steps.ts';
 import type { OperationPlan } from './step.ts';
+
+/** A create that was slower than usual says so to whoever asks. */
+const cameFrom: Readonly<Record<StartedFrom, string>> = {
+  pool: 'the host came out of the pool',
+  template: 'the pool had no host ready, and it was restored from the template',
+  boot: 'there is no template of the plan to restore from, and the host was booted cold',
+};
 
 /** What each kind of operation does. */
 export const operationPlans: Readonly<Record<OperationKind, OperationPlan>> = {
@@ -9,6 +17,7 @@ export const operationPlans: Readonly<Record<OperationKind, OperationPlan>> = {
     steps: startSteps,
     undo: removeSteps,
     attempts: 3,
+    closing: (host) => (host?.startedFrom === undefined ? 'Done' : `Done: ${cameFrom[host.startedFrom]}`),
     instanceAfter: { succeeded: 'ready', failed: 'failed' },
   },
   deprovision: {

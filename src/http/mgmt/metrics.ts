@@ -11,6 +11,12 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   for (const { state, count } of counts.instances) instances.set({ state }, count);
   const hosts = gauge('berth_hosts', 'Hosts that have not been destroyed', ['state', 'plan']);
   for (const { state, plan, count } of counts.hosts) hosts.set({ state, plan }, count);
+  const made = gauge(
+    'berth_hosts_made',
+    'Hosts ever made, by whether they came out of the pool, the template or a cold boot',
+    ['from', 'plan'],
+  );
+  for (const { from, plan, count } of counts.made) made.set({ from, plan }, count);
   const bindings = gauge('berth_bindings', 'Service bindings by state', ['state']);
   for (const { state, count } of counts.bindings) bindings.set({ state }, count);
   const operations = gauge('berth_operations', 'Operations on record by kind and state', ['kind', 'state']);
@@ -39,6 +45,12 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'alive',
     'hypervisor',
   ]);
+  const memory = gauge('berth_worker_memory_available_mib', "What the worker's machine can still take", [
+    'worker',
+  ]);
+  for (const { name, memoryAvailableMib } of counts.workers) {
+    if (memoryAvailableMib !== null) memory.set({ worker: name }, memoryAvailableMib);
+  }
   for (const { alive, hypervisor } of counts.workers) workers.inc({ alive: String(alive), hypervisor });
   return { contentType: registry.contentType, text: await registry.metrics() };
 }

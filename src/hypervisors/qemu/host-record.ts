@@ -20,6 +20,8 @@ export interface HostRecord {
   readonly diskIsUsed: boolean;
   /** How the machine came to run; undefined until it first ran. */
   readonly startedFrom: StartedFrom | undefined;
+  /** True while the machine is held for the pool: its guest has not run, and its disk is as good as untouched. */
+  readonly held: boolean;
 }
 
 export function newHostRecord(spec: HostSpec, image: string): HostRecord {
@@ -33,6 +35,7 @@ export function newHostRecord(spec: HostSpec, image: string): HostRecord {
     template: undefined,
     diskIsUsed: false,
     startedFrom: undefined,
+    held: false,
   };
 }
 

@@ -40,8 +40,10 @@ const launchTimeoutMs = 20_000;
 export interface Machines {
   /** Starts QEMU; returns once its monitor can be spoken to. The guest of a cold boot runs from then on. */
   launch(place: Place, launch: Launch): Promise<void>;
-  /** Loads the device state into a machine that was launched with a template's memory, and lets it run. */
-  resume(place: Place): Promise<void>;
+  /** Loads the device state into a machine that was launched with a template's memory; lets it run, or holds it. */
+  load(place: Place, then: 'run' | 'hold'): Promise<void>;
+  /** Lets the guest's processors run. */
+  run(place: Place): Promise<void>;
   /**
    * Writes down what the machine that runs is made of, to be held against it later.
    * @throws HypervisorError where it does not run as it was to.
@@ -149,12 +151,17 @@ export function createMachines(
       }
     },
 
-    async resume(place) {
+    run: (place) =>
+      withQmp(place.qmpSocket, async (qmp) => {
+        await qmp.execute('cont');
+      }),
+
+    async load(place, then) {
       try {
         await withQmp(place.qmpSocket, async (qmp) => {
           await shareMemory(qmp);
           await migrate(qmp, 'migrate-incoming', deviceStateUri);
-          await qmp.execute('cont');
+          if (then === 'run') await qmp.execute('cont');
         });
       } catch (cause) {
         // A load that fails ends QEMU, and its complaint comes a moment later.

@@ -98,7 +98,12 @@ export async function createQemuHypervisor(
     return fresh;
   }
 
-  async function restore(at: Place, record: HostRecord, template: LoadedTemplate): Promise<void> {
+  async function restore(
+    at: Place,
+    record: HostRecord,
+    template: LoadedTemplate,
+    then: 'run' | 'hold',
+  ): Promise<void> {
     const disk = await diskChain(at, record);
     const madeFrom = new Map([...(await requireChain(image, disk)), ...template.digests]);
     const state = await open(template.deviceState, 'r');
@@ -112,7 +117,7 @@ export async function createQemuHypervisor(
         stateDescriptor: state.fd,
       };
       await machines.launch(at, launch);
-      await machines.resume(at);
+      await machines.load(at, then);
       await machines.writeDown(at, launch, madeFrom);
     } catch (error) {
       await cgroups.kill(at.id);
@@ -158,20 +163,35 @@ export async function createQemuHypervisor(
     return expected.set(...base);
   }
 
+  /** For a machine that has never run: whatever an attempt that was killed has done to its disk goes. */
+  async function freshDisk(at: Place, found: HostRecord): Promise<HostRecord> {
+    const record = found.diskIsUsed ? await newDisk(at, found) : found;
+    const used = { ...record, diskIsUsed: true, startedFrom: undefined, held: false };
+    await writeHostRecord(at.record, used);
+    return used;
+  }
+
   async function startMachine(at: Place, found: HostRecord): Promise<HostRecord> {
-    if (found.startedFrom !== undefined) {
+    if (hasRun(found)) {
       await boot(at, found);
       return { ...found, startedFrom: 'boot' };
     }
-    // It has never been anybody's: whatever an attempt that was killed has done to its disk goes.
-    let record = found.diskIsUsed ? await newDisk(at, found) : found;
+    let record = await freshDisk(at, found);
     const template = record.template === undefined ? undefined : await templates.load(record.template);
     // A template that can't be used any more is of no use for a disk either.
-    if (record.template !== undefined && template === undefined) record = await newDisk(at, record);
-    await writeHostRecord(at.record, { ...record, diskIsUsed: true });
-    if (template !== undefined) await restore(at, record, template);
+    if (record.template !== undefined && template === undefined) {
+      record = await freshDisk(at, record);
+    }
+    if (template !== undefined) await restore(at, record, template, 'run');
     else await boot(at, record);
-    return { ...record, diskIsUsed: true, startedFrom: template === undefined ? 'boot' : 'template' };
+    return { ...record, startedFrom: template === undefined ? 'boot' : 'template' };
+  }
+
+  /** Lets a machine go that was held for the pool. */
+  async function letGo(at: Place, record: HostRecord): Promise<void> {
+    // On record first: from the first instruction on, neither memory nor disk fit the template any more.
+    await writeHostRecord(at.record, { ...record, held: false });
+    await machines.run(at);
   }
 
   async function listHosts(): Promise<readonly HostSeen[]> {
@@ -241,12 +261,33 @@ export async function createQemuHypervisor(
         ]);
       }),
 
+    hold: (spec) =>
+      locked(spec.hostId, async () => {
+        const at = placeOfSpec(spec);
+        const record = await requireRecord(spec.hostId);
+        const key = templates.key(spec.planName, spec.shape);
+        const isReady = record.held && record.template === key && (await templates.has(key));
+        if (await isAlive(spec.hostId)) {
+          if (isReady) return true;
+          if (record.startedFrom !== undefined) return false;
+          await cgroups.kill(spec.hostId);
+        } else if (hasRun(record)) return false;
+        const fresh = await freshDisk(at, record);
+        const template = fresh.template === key ? await templates.load(key) : undefined;
+        if (template === undefined) return false;
+        await restore(at, fresh, template, 'hold');
+        await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', held: true });
+        return true;
+      }),
+
     start: (spec) =>
       locked(spec.hostId, async () => {
         const at = placeOfSpec(spec);
         const record = await requireRecord(spec.hostId);
         if (await isAlive(spec.hostId)) {
-          if (record.startedFrom !== undefined) return;
+          if (record.held) return letGo(at, record);
+          // Processors that run already don't mind.
+          if (record.startedFrom !== undefined) return machines.run(at);
           // Somebody was killed while starting it. Nobody has seen it yet.
           await cgroups.kill(spec.hostId);
         }
@@ -350,6 +391,9 @@ const isQuarantined = (at: Place) =>
     () => true,
     () => false,
   );
+
+/** Whether the guest has ever run on its disk. */
+const hasRun = ({ startedFrom, held }: HostRecord) => startedFrom !== undefined && !held;
 
 /** Proportional set size of a process in KiB (proc(5), smaps_rollup); 0 where it has just ended. */
 async function proportionalKib(pid: number): Promise<number> {

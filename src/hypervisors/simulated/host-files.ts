@@ -15,6 +15,8 @@ export interface SimulatedMachine {
   readonly startedFrom: StartedFrom;
   /** When its guest can be spoken to, in milliseconds since the epoch. */
   readonly guestReadyAt: number;
+  /** Restored ahead, and its guest has not run. */
+  readonly held: boolean;
   readonly identified: boolean;
   readonly connected: boolean;
 }

@@ -7,6 +7,7 @@ import {
   type HostSpec,
   type Hypervisor,
   HypervisorError,
+  type StartedFrom,
 } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
 import { hostHeader, serveEngine } from './engine.ts';
@@ -35,7 +36,8 @@ export interface SimulatedFaults {
   /** What a check of the host finds altered; nothing where left out. */
   alterations?(hostId: string): readonly Alteration[];
 }
-export type SimulatedAct = 'prepare' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
+export type SimulatedAct =
+  'prepare' | 'hold' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
 
 /**
  * A hypervisor that makes no virtual machines: each host is a state file and a stand-in of a Docker engine on
@@ -76,6 +78,21 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     const machine = await runningMachine(hostId);
     if (machine === undefined) throw new HypervisorError(`no machine of simulated host ${hostId} runs`);
     return machine;
+  };
+
+  const requirePrepared = async (hostId: string) => {
+    if ((await files.readHost(hostId)) !== undefined) return;
+    throw new HypervisorError(`simulated host ${hostId} can't be started: it was not prepared`);
+  };
+
+  const launch = async (spec: HostSpec, startedFrom: StartedFrom) => {
+    const delayMs = { pool: 0, template: delays.restore ?? 0, boot: delays.boot ?? 0 }[startedFrom];
+    const port = await serve(spec.hostId, 0).catch((cause: unknown) => {
+      throw new HypervisorError(`simulated host ${spec.hostId} got no address: ${String(cause)}`, { cause });
+    });
+    const guestReadyAt = Date.now() + delayMs;
+    const machine = { port, startedFrom, guestReadyAt, identified: false, connected: false };
+    await files.writeHost({ spec, machine: { ...machine, held: startedFrom === 'pool' } });
   };
 
   const endMachine = async (hostId: string, leave: () => Promise<void>) => {
@@ -135,29 +152,38 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       await files.writeHost({ spec, machine: undefined });
     },
 
+    async hold(spec) {
+      const { hostId } = spec;
+      await before('hold', hostId);
+      await requirePrepared(hostId);
+      const template = await files.readTemplate(spec.planName);
+      const machine = await runningMachine(hostId);
+      if (template === undefined || !sameShape(template.shape, spec.shape)) return false;
+      if (machine !== undefined) return machine.held;
+      if ((await files.readDisk(hostId)).hasRun) return false;
+      await launch(spec, 'pool');
+      return true;
+    },
+
     async start(spec) {
       const { hostId } = spec;
       await before('start', hostId);
-      if ((await files.readHost(hostId)) === undefined) {
-        throw new HypervisorError(`simulated host ${hostId} can't be started: it was not prepared`);
-      }
-      if ((await runningMachine(hostId)) !== undefined) return;
+      await requirePrepared(hostId);
+      const machine = await runningMachine(hostId);
       const disk = await files.readDisk(hostId);
-      const template = await files.readTemplate(spec.planName);
-      const startedFrom = template !== undefined && !disk.hasRun ? 'template' : 'boot';
-      const guestReadyAt = Date.now() + ((startedFrom === 'template' ? delays.restore : delays.boot) ?? 0);
       await files.writeDisk(hostId, { ...disk, hasRun: true });
-      const port = await serve(hostId, 0).catch((cause: unknown) => {
-        throw new HypervisorError(`simulated host ${hostId} got no address: ${String(cause)}`, { cause });
-      });
-      const machine = { port, startedFrom, guestReadyAt, identified: false, connected: false } as const;
-      await files.writeHost({ spec, machine });
+      if (machine !== undefined) {
+        if (machine.held) await files.writeHost({ spec, machine: { ...machine, held: false } });
+        return;
+      }
+      const template = await files.readTemplate(spec.planName);
+      await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
     },
 
     async identify(spec) {
       await before('identify', spec.hostId);
       const machine = await requireMachine(spec.hostId);
-      if (Date.now() < machine.guestReadyAt) return false;
+      if (machine.held || Date.now() < machine.guestReadyAt) return false;
       await files.writeHost({ spec, machine: { ...machine, identified: true } });
       return true;
     },

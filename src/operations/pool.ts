@@ -1,0 +1,147 @@
+import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import type { Plan } from '../core/catalog/catalog.ts';
+import type { Hypervisor } from '../core/hypervisor.ts';
+import type { Logger } from '../core/logger.ts';
+import type { PooledHost } from '../core/model.ts';
+import { toHostSpec } from '../core/operations/host-steps.ts';
+import type { Store } from '../core/store.ts';
+
+/** Keeps each plan's pool at its size. */
+export interface PoolKeeper {
+  /**
+   * One round: destroys what is of no use, and makes what is missing while no operation is in hand.
+   * @throws where the database or the hypervisor fails; the next round goes on.
+   */
+  keep(): Promise<void>;
+}
+
+/** One worker at a time keeps the pool; another takes over when this one has been silent for so long. */
+const leaseMs = 15_000;
+/** A host that is held is looked at again so often, in milliseconds. */
+const verifyEveryMs = 30_000;
+/** The pool grows only while so much more than the reserve is free. */
+const marginMib = 256;
+const marginSlots = 2;
+
+/**
+ * Hosts restored ahead and held before their guests have run. They are on record before they are made and until
+ * they are gone; an instance claims one by one update of its row (store), and its provision operation goes on
+ * from there with the same steps as for any other host, all of which find their work done but for the identity.
+ * @param parts.isBusy whether tenants' operations are in hand: nothing is made meanwhile.
+ * @param parts.availableMib the machine's available memory; below `reserveMib` the pool shrinks.
+ * @param parts.leave aborts between two hosts.
+ */
+export function createPoolKeeper(parts: {
+  store: Store;
+  hypervisor: Hypervisor;
+  logger: Logger;
+  plans: readonly Plan[];
+  isBusy: () => boolean;
+  availableMib: () => Promise<number>;
+  reserveMib: number;
+  leave: AbortSignal;
+}): PoolKeeper {
+  const { store, hypervisor, logger, plans, isBusy, availableMib, reserveMib, leave } = parts;
+  const { records } = store;
+  const owner = randomUUID();
+  const verified = new Map<string, number>();
+  let isPressed = false;
+
+  const keeps = () => records.keep('pool', owner, leaseMs);
+
+  /** Withdrawn first, so that nobody can claim what is being destroyed; a claim that was faster has it. */
+  async function discard(host: PooledHost, why: string): Promise<void> {
+    if (!(await records.withdrawPooledHost(host.id))) return;
+    await hypervisor.destroy(host.id);
+    await records.setHostDestroyed(host.id);
+    verified.delete(host.id);
+    logger.info({ host: host.id, plan: host.planName, why }, 'A pooled host was destroyed');
+  }
+
+  /** Why a pooled host is of no use; undefined while it is. */
+  async function fault(host: PooledHost): Promise<string | undefined> {
+    // Whoever was making or destroying it does not any more: this is the only keeper.
+    if (host.state === 'pooling') return 'it was left half made';
+    const plan = plans.find(({ name }) => name === host.planName);
+    if (plan === undefined || !isDeepStrictEqual(plan.shape, host.shape))
+      return 'its plan is not offered any more';
+    if (plan.publishedPorts !== host.publishedPorts.count) return 'its plan publishes other ports now';
+    if (performance.now() - (verified.get(host.id) ?? -Infinity) < verifyEveryMs) return undefined;
+    if (!(await hypervisor.hasTemplate(host.planName))) return undefined;
+    if (!(await hypervisor.hold(toHostSpec(host))))
+      return 'its machine has ended, or its template is not the newest';
+    verified.set(host.id, performance.now());
+    return undefined;
+  }
+
+  /** Makes one host for the pool. False where there is no room for it. */
+  async function add(plan: Plan): Promise<boolean> {
+    const host = await records.insertPooledHost({
+      id: randomUUID(),
+      planName: plan.name,
+      shape: plan.shape,
+      publishedPorts: plan.publishedPorts,
+      egress: plan.egress,
+    });
+    if (host === undefined) return false;
+    try {
+      await hypervisor.prepare(toHostSpec(host));
+      if ((await hypervisor.hold(toHostSpec(host))) && (await records.setHostPooled(host.id))) {
+        verified.set(host.id, performance.now());
+        return true;
+      }
+    } catch (error) {
+      await discard(host, 'it could not be made');
+      throw error;
+    }
+    await discard(host, 'there is no template to restore it from');
+    return false;
+  }
+
+  /** `short`: the pool shrinks. `plenty`: it may grow. Apart, so that it does not do both in turn. */
+  async function room(): Promise<'short' | 'enough' | 'plenty'> {
+    const available = await availableMib();
+    const slots = await records.freeSlots();
+    if (available < reserveMib !== isPressed) {
+      isPressed = !isPressed;
+      logger.warn(
+        { availableMib: Math.floor(available), reserveMib },
+        isPressed ? 'Memory is short: the pool shrinks' : 'Memory is not short any more',
+      );
+    }
+    if (isPressed || slots === 0) return 'short';
+    return available < reserveMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
+  }
+
+  const mayGrow = async () => !leave.aborted && !isBusy() && (await room()) === 'plenty' && (await keeps());
+
+  return {
+    async keep() {
+      if (!(await keeps())) return;
+      const useful: PooledHost[] = [];
+      for (const host of await records.pooledHosts()) {
+        const why = await fault(host);
+        if (why === undefined) useful.push(host);
+        else await discard(host, why);
+        if (!(await keeps())) return;
+      }
+
+      // One a round: what that gives back is seen before the next one goes.
+      const [first] = useful;
+      if (first !== undefined && (await room()) === 'short')
+        await discard(first, 'memory or slots are short');
+
+      for (const plan of plans) {
+        const own = useful.filter(({ planName }) => planName === plan.name);
+        for (const host of own.slice(plan.pool))
+          await discard(host, 'the pool holds more than its plan says');
+        if (!(await hypervisor.hasTemplate(plan.name))) continue;
+        for (let count = own.length; count < plan.pool; count += 1) {
+          if (!(await mayGrow())) return;
+          if (!(await add(plan))) break;
+        }
+      }
+    },
+  };
+}

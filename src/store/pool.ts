@@ -1,0 +1,74 @@
+import type { Knex } from 'knex';
+import type { NewHost, NewPooledHost, Records } from '../core/store.ts';
+import type { PortBlocks } from './database.ts';
+import { type HostRow, toPooledHost } from './rows.ts';
+import { insertHostRow } from './slots.ts';
+
+type PoolRecords = Pick<
+  Records,
+  'insertPooledHost' | 'pooledHosts' | 'setHostPooled' | 'withdrawPooledHost' | 'keep'
+>;
+
+/** Who claims at the same time takes another one, and waits for nobody. */
+const claim = `
+  UPDATE hosts SET instance_id = :instance, tenant_id = :tenant, egress = :egress, idle = :idle,
+    state = 'planned', updated_at = now()
+  WHERE id = (
+    SELECT id FROM hosts
+    WHERE state = 'pooled' AND plan_name = :plan AND vcpus = :vcpus AND memory_mib = :memory
+      AND disk_gib = :disk AND ports = :ports
+    ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) RETURNING *`;
+
+/** Gives a pooled host to an instance; undefined where none of its plan is ready. */
+export async function claimPooledHost(connection: Knex, host: NewHost): Promise<HostRow | undefined> {
+  const { rows } = await connection.raw<{ rows: HostRow[] }>(claim, {
+    instance: host.instanceId,
+    tenant: host.tenantId,
+    egress: JSON.stringify(host.egress),
+    idle: host.idle,
+    plan: host.planName,
+    vcpus: host.shape.vcpus,
+    memory: host.shape.memoryMib,
+    disk: host.shape.diskGib,
+    ports: host.publishedPorts,
+  });
+  return rows[0];
+}
+
+const keep = `
+  INSERT INTO keepers (name, owner, lease_until)
+  VALUES (:name, :owner, clock_timestamp() + :leaseMs * interval '1 millisecond')
+  ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until
+    WHERE keepers.owner = excluded.owner OR keepers.lease_until < clock_timestamp()
+  RETURNING name`;
+
+export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): PoolRecords {
+  const inState = (id: string, ...states: HostRow['state'][]) =>
+    connection<HostRow>('hosts').where({ id }).whereIn('state', states);
+
+  return {
+    async insertPooledHost(host: NewPooledHost) {
+      const row = await insertHostRow(connection, portBlocks, host, { state: 'pooling' });
+      return row === undefined ? undefined : toPooledHost(row);
+    },
+
+    async pooledHosts() {
+      const rows = await connection<HostRow>('hosts')
+        .whereIn('state', ['pooling', 'pooled'])
+        .orderBy('created_at');
+      return rows.map(toPooledHost);
+    },
+
+    setHostPooled: async (hostId) =>
+      (await inState(hostId, 'pooling').update({ state: 'pooled', updated_at: new Date() })) === 1,
+
+    withdrawPooledHost: async (hostId) =>
+      (await inState(hostId, 'pooling', 'pooled').update({ state: 'pooling', updated_at: new Date() })) === 1,
+
+    async keep(name, owner, leaseMs) {
+      const { rows } = await connection.raw<{ rows: unknown[] }>(keep, { name, owner, leaseMs });
+      return rows.length === 1;
+    },
+  };
+}
