@@ -101,6 +101,13 @@ export interface Hypervisor {
    */
   makeTemplate(plan: TemplatePlan, report: (progress: string) => void, signal: AbortSignal): Promise<void>;
 
+  /**
+   * Runs an act while nobody else acts on the host, in this process or another: each method below that acts on
+   * a host is such an act of its own, and within `act` part of it. A holder that shows no sign of life for a
+   * lease is ended first, process and all, so that it can't go on later with what it was at.
+   */
+  holdHost<T>(hostId: string, act: () => Promise<T>): Promise<T>;
+
   /** Makes the host's disk and network. No machine runs yet, and nothing can reach it. */
   prepare(spec: HostSpec): Promise<void>;
 

@@ -1,8 +1,12 @@
-import { spawn } from 'node:child_process';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { HypervisorError } from '../core/hypervisor.ts';
 
 /** Tools inherit nothing of our environment, so no secret in it can reach them. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
+
+/** Descriptors that the tools inherit which are run within. */
+export const descriptorsForTools = new AsyncLocalStorage<readonly number[]>();
 
 export interface RunOptions {
   /** Written to the tool's standard input. */
@@ -30,8 +34,9 @@ export function runTool(program: string, args: readonly string[], options: RunOp
       env: toolEnvironment,
       // A group of its own, so that what the tool has started ends with it.
       detached: true,
-      stdio: ['pipe', 'pipe', 'pipe'],
-    });
+      stdio: ['pipe', 'pipe', 'pipe', ...(descriptorsForTools.getStore() ?? [])],
+      // The first three are pipes, which the types only see where there are no more.
+    }) as ChildProcessWithoutNullStreams;
     let output = '';
     let complaint = '';
     let ended: string | undefined;

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Hypervisor } from '../core/hypervisor.ts';
+import type { HostSeen, Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Host } from '../core/model.ts';
 import { toHostSpec } from '../core/operations/host-steps.ts';
@@ -31,10 +31,18 @@ export async function reconcile(parts: {
     await hypervisor.destroy(orphan.hostId);
   }
 
-  const running = new Set(seen.filter(({ state }) => state === 'running').map(({ hostId }) => hostId));
-  for (const host of hosts) {
-    if (host.state === 'running' && !running.has(host.id)) await bringBack(store, host, logger);
+  const before = runningAmong(seen);
+  const missed = hosts.filter((host) => host.state === 'running' && !before.has(host.id));
+  if (missed.length === 0) return;
+  // It may have begun to run after we looked and before we read that it does.
+  const now = runningAmong(await hypervisor.list());
+  for (const host of missed) {
+    if (!now.has(host.id)) await bringBack(store, host, logger);
   }
+}
+
+function runningAmong(seen: readonly HostSeen[]): ReadonlySet<string> {
+  return new Set(seen.filter(({ state }) => state === 'running').map(({ hostId }) => hostId));
 }
 
 async function bringBack(store: Store, host: Host, logger: Logger): Promise<void> {
@@ -63,18 +71,23 @@ export async function adopt(parts: {
   logger: Logger;
 }): Promise<number> {
   const { store, hypervisor, logger } = parts;
-  const running = new Set(
-    (await hypervisor.list()).filter(({ state }) => state === 'running').map(({ hostId }) => hostId),
-  );
+  const running = runningAmong(await hypervisor.list());
   let adopted = 0;
-  for (const host of await store.records.livingHosts()) {
-    // A host that is still being made is the business of its operation: it may have no identity yet.
-    if (host.state !== 'running' || host.engine === undefined || !running.has(host.id)) continue;
+  for (const { id, instanceId } of await store.records.livingHosts()) {
+    if (!running.has(id)) continue;
     try {
-      await hypervisor.connect(toHostSpec(host));
-      adopted += 1;
+      const isAdopted = await hypervisor.holdHost(id, async () => {
+        // As it is now that nobody else acts on it: another worker may just have destroyed it, and its slot may
+        // be another host's.
+        const host = await store.records.hostOfInstance(instanceId);
+        // A host that is still being made is the business of its operation: it may have no identity yet.
+        if (host?.id !== id || host.state !== 'running' || host.engine === undefined) return false;
+        await hypervisor.connect(toHostSpec(host));
+        return true;
+      });
+      if (isAdopted) adopted += 1;
     } catch (error) {
-      logger.error({ host: host.id, err: error }, 'A running host could not be adopted');
+      logger.error({ host: id, err: error }, 'A running host could not be adopted');
     }
   }
   return adopted;

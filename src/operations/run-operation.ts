@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
 import type { LeasedOperation } from '../core/model.ts';
-import { operationPlans } from '../core/operations/plans.ts';
+import type { OperationPlans } from '../core/operations/plans.ts';
 import type { Revocations, Step, StepOutcome } from '../core/operations/step.ts';
 import type { Progress, Store } from '../core/store.ts';
 
@@ -11,6 +11,8 @@ export interface RunParts {
   readonly store: Store;
   readonly hypervisor: Hypervisor;
   readonly revocations: Revocations;
+  /** What each kind of operation does. */
+  readonly plans: OperationPlans;
   readonly logger: Logger;
 }
 
@@ -18,8 +20,13 @@ export interface RunParts {
 const shortWaitMs = 1_000;
 const longestBackoffMs = 30_000;
 
+/** Why a course of steps came to an end: nothing is left to do here, or it goes on with another host. */
+type Halt = 'over' | 'other host';
+
 /**
- * Runs a leased operation from the step on record until it ends, pauses, or is taken over by another.
+ * Runs a leased operation from the step on record until it ends, pauses, or is taken over by another. All the
+ * while its host is held, and each step begins with a look at the fence: so who took over finds no earlier
+ * holder in the middle of an act, and who was taken over does not begin one (design: three roles).
  * @param leave aborts between two steps: the operation is put down for the next worker.
  */
 export async function runOperation(
@@ -27,8 +34,8 @@ export async function runOperation(
   operation: LeasedOperation,
   leave: AbortSignal,
 ): Promise<void> {
-  const { store, logger } = parts;
-  const plan = operationPlans[operation.kind];
+  const { store, hypervisor, plans, logger } = parts;
+  const plan = plans[operation.kind];
   let { failure, attempts } = operation;
   let steps = failure === undefined ? plan.steps : plan.undo;
   let index = Math.max(
@@ -48,58 +55,66 @@ export async function runOperation(
     steps = plan.undo;
     index = 0;
   };
+  const pause = async (step: Step, afterMs: number): Promise<Halt> => {
+    await store.records.pauseOperation(operation, { ...progress(step), afterMs });
+    return 'over';
+  };
 
-  for (;;) {
-    if (failure === undefined && Date.now() > operation.deadline.getTime()) {
-      giveUp(`It could not end in time; it stood at: ${steps[index]?.description ?? 'the end'}`);
-    }
-    const step = steps[index];
-    if (step === undefined) break;
-    if (leave.aborted) {
-      await store.records.pauseOperation(operation, { ...progress(step), afterMs: 0 });
-      return;
-    }
-    if (!(await store.records.recordProgress(operation, progress(step)))) return;
-
-    let outcome: StepOutcome;
-    try {
-      outcome = await runStep(parts, operation, step);
-    } catch (error) {
-      attempts += 1;
-      const reason = error instanceof Error ? error.message : String(error);
-      logger.warn({ operation: operation.id, step: step.name, attempts, err: error }, 'A step failed');
-      if (failure === undefined && attempts >= plan.attempts) {
-        giveUp(`${step.description} failed: ${reason}`);
-        continue;
+  async function run(heldHostId: string | undefined): Promise<Halt> {
+    for (;;) {
+      if (failure === undefined && Date.now() > operation.deadline.getTime()) {
+        giveUp(`It could not end in time; it stood at: ${steps[index]?.description ?? 'the end'}`);
       }
-      // An undo has no other way out than to be tried again.
-      const afterMs = Math.min(longestBackoffMs, 250 * 2 ** attempts);
-      await store.records.pauseOperation(operation, { ...progress(step), afterMs });
-      return;
-    }
-    if (outcome.kind === 'done') {
-      attempts = 0;
-      index += 1;
-    } else if (outcome.afterMs > shortWaitMs) {
-      await store.records.pauseOperation(operation, { ...progress(step), afterMs: outcome.afterMs });
-      return;
-    } else {
-      await delay(outcome.afterMs, undefined, { signal: leave }).catch(() => undefined);
+      const step = steps[index];
+      if (step === undefined) return finish();
+      if (leave.aborted) return pause(step, 0);
+      if (!(await store.records.recordProgress(operation, progress(step)))) return 'over';
+      const host = await store.records.hostOfInstance(operation.instanceId);
+      if (host !== undefined && host.id !== heldHostId) return 'other host';
+
+      let outcome: StepOutcome;
+      try {
+        outcome = await step.run({ ...parts, operation, host });
+      } catch (error) {
+        attempts += 1;
+        const reason = error instanceof Error ? error.message : String(error);
+        logger.warn({ operation: operation.id, step: step.name, attempts, err: error }, 'A step failed');
+        if (failure === undefined && attempts >= plan.attempts) {
+          giveUp(`${step.description} failed: ${reason}`);
+          continue;
+        }
+        // An undo has no other way out than to be tried again.
+        return pause(step, Math.min(longestBackoffMs, 250 * 2 ** attempts));
+      }
+      if (outcome.kind === 'done') {
+        attempts = 0;
+        index += 1;
+      } else if (outcome.afterMs > shortWaitMs) {
+        return pause(step, outcome.afterMs);
+      } else {
+        await delay(outcome.afterMs, undefined, { signal: leave }).catch(() => undefined);
+      }
     }
   }
 
-  const state = failure === undefined ? 'succeeded' : 'failed';
-  await store.records.finishOperation(operation, {
-    state,
-    description:
-      failure ?? plan.closing?.(await store.records.hostOfInstance(operation.instanceId)) ?? 'Done',
-    instance: plan.instanceAfter[state],
-  });
-  logger.info({ operation: operation.id, kind: operation.kind, state, failure }, 'An operation has ended');
-}
+  async function finish(): Promise<Halt> {
+    const state = failure === undefined ? 'succeeded' : 'failed';
+    const isOurs = await store.records.finishOperation(operation, {
+      state,
+      description:
+        failure ?? plan.closing?.(await store.records.hostOfInstance(operation.instanceId)) ?? 'Done',
+      instance: plan.instanceAfter[state],
+    });
+    if (isOurs) {
+      const { id, kind } = operation;
+      logger.info({ operation: id, kind, state, failure }, 'An operation has ended');
+    }
+    return 'over';
+  }
 
-async function runStep(parts: RunParts, operation: LeasedOperation, step: Step): Promise<StepOutcome> {
-  const { store, hypervisor, revocations } = parts;
-  const host = await store.records.hostOfInstance(operation.instanceId);
-  return step.run({ operation, host, store, hypervisor, revocations });
+  let halt: Halt;
+  do {
+    const host = await store.records.hostOfInstance(operation.instanceId);
+    halt = host === undefined ? await run(undefined) : await hypervisor.holdHost(host.id, () => run(host.id));
+  } while (halt === 'other host');
 }

@@ -5,6 +5,8 @@ import type { Settings } from '../config/settings.ts';
 import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
+import { leaseMs } from '../core/operations/lease.ts';
+import { type OperationPlans, operationPlans } from '../core/operations/plans.ts';
 import { openHypervisor } from '../setup/hypervisor.ts';
 import { expireDue } from '../operations/expire.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
@@ -24,14 +26,20 @@ import type { RunningRole } from './role.ts';
 
 /** Operations that one worker runs at once: restores are short, and a cold boot mostly waits. */
 const concurrency = 8;
-const leaseMs = 6_000;
 const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
 const expireEveryMs = 5_000;
 const keepPoolEveryMs = 1_000;
 
-/** The role that drives the hypervisor. It is privileged, and listens on nothing. */
-export async function startWorker(settings: Settings, logger: Logger): Promise<RunningRole> {
+/**
+ * The role that drives the hypervisor. It is privileged, and listens on nothing.
+ * @param plans what its operations do.
+ */
+export async function startWorker(
+  settings: Settings,
+  logger: Logger,
+  plans: OperationPlans = operationPlans,
+): Promise<RunningRole> {
   const catalog = await readCatalog(settings);
   const name = `${hostname()}/${await siteId(settings)}`;
   const connectionString = await requireDatabaseUrl(settings, 'worker');
@@ -51,6 +59,7 @@ export async function startWorker(settings: Settings, logger: Logger): Promise<R
   const adopted = await adopt(parts);
   const operations = startOperations({
     ...parts,
+    plans,
     revocations: createRevocations(database, listener),
     name,
     concurrency,

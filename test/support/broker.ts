@@ -10,6 +10,7 @@ import { createParameterRules } from '../../src/core/broker/parameters.ts';
 import { allPlans } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import type { Logger } from '../../src/core/logger.ts';
+import { operationPlans } from '../../src/core/operations/plans.ts';
 import { credentialDigest } from '../../src/core/platform.ts';
 import {
   createSimulatedHypervisor,
@@ -185,6 +186,7 @@ export async function makeTestBroker(
     startWorker(name = 'worker', leaseMs = 6_000): Worker {
       const worker = startWorker({
         ...parts,
+        plans: operationPlans,
         revocations: createRevocations(workerDatabase, listener),
         name,
         concurrency: 8,

@@ -10,8 +10,10 @@ const cameFrom: Readonly<Record<StartedFrom, string>> = {
   boot: 'there is no template of the plan to restore from, and the host was booted cold',
 };
 
+export type OperationPlans = Readonly<Record<OperationKind, OperationPlan>>;
+
 /** What each kind of operation does. */
-export const operationPlans: Readonly<Record<OperationKind, OperationPlan>> = {
+export const operationPlans: OperationPlans = {
   provision: {
     kind: 'provision',
     steps: startSteps,

@@ -1,5 +1,6 @@
 import { access, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   type EngineAddress,
   enginePort,
@@ -9,8 +10,10 @@ import {
   HypervisorError,
   type StartedFrom,
 } from '../../core/hypervisor.ts';
+import { leaseMs } from '../../core/operations/lease.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import { createGuestIdentity } from '../../guest/identity.ts';
+import { createHostLocks } from '../host-locks.ts';
 import { runTool } from '../process.ts';
 import { type DiskChain, qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
@@ -22,7 +25,6 @@ import { type Jail, openJail } from './jail.ts';
 import { createDigests, requireDigests } from './digests.ts';
 import { createManifests } from './manifest.ts';
 import { verifyHost } from './verify.ts';
-import { createLocks } from './locks.ts';
 import { createMachines, type Launch } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
@@ -34,6 +36,10 @@ import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 const agentTimeoutMs = 700;
 const engineTimeoutMs = 1_000;
 const powerOffTimeoutMs = 20_000;
+
+/** There is one place on the machine where templates are made. */
+const templateLock = 'template';
+const templatePollMs = 1_000;
 
 const hostName = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
@@ -58,7 +64,8 @@ export async function createQemuHypervisor(
   const version = await runTool(qemuProgram, ['--version']);
   const templates = createTemplateStore(options, image, version, digests, logger);
   const templateParts = { options, cgroups, network, machines };
-  const locked = createLocks();
+  const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
+  const locked = locks.hold;
   /** Keys of the catalog's plans, as far as they have been asked about. */
   const keys = new Map<string, string>();
 
@@ -219,7 +226,8 @@ export async function createQemuHypervisor(
       await mkdir(hostsDirectory, { recursive: true, mode: 0o711 });
       await mkdir(runDirectory, { recursive: true, mode: 0o755 });
       await network.open();
-      await removeTemplateMachine(templateParts);
+      // What a killed worker has left; one that another worker is making is not ours to end.
+      await locks.holdIfFree(templateLock, () => removeTemplateMachine(templateParts));
       if (options.loadAhead) templates.preload();
     },
 
@@ -235,15 +243,25 @@ export async function createQemuHypervisor(
     async makeTemplate(plan, report, signal) {
       const key = templates.key(plan.planName, plan.shape);
       keys.set(plan.planName, key);
-      if (await templates.has(key)) return;
-      if ((await templates.isDamaged(key)) && (await templatesInUse()).has(key)) {
-        throw new HypervisorError(
-          `The template in ${templates.directory(key)} is damaged, and hosts have its disk below their own: it can be made anew once those have been destroyed`,
-        );
+      const make = async () => {
+        if (await templates.has(key)) return;
+        if ((await templates.isDamaged(key)) && (await templatesInUse()).has(key)) {
+          throw new HypervisorError(
+            `The template in ${templates.directory(key)} is damaged, and hosts have its disk below their own: it can be made anew once those have been destroyed`,
+          );
+        }
+        await makeTemplate(templateParts, plan, { key, directory: templates.directory(key) }, report, signal);
+        await templates.removeOthers(plan.planName, key, await templatesInUse());
+      };
+      while (!(await templates.has(key))) {
+        await locks.holdIfFree(templateLock, make);
+        if (await templates.has(key)) return;
+        report('waiting for another worker, which is making a template');
+        await delay(templatePollMs, undefined, { signal });
       }
-      await makeTemplate(templateParts, plan, { key, directory: templates.directory(key) }, report, signal);
-      await templates.removeOthers(plan.planName, key, await templatesInUse());
     },
+
+    holdHost: locked,
 
     prepare: (spec) =>
       locked(spec.hostId, async () => {

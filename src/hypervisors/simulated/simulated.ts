@@ -1,4 +1,5 @@
 import { get, type Server } from 'node:http';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   type Alteration,
@@ -10,8 +11,10 @@ import {
   type StartedFrom,
 } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
+import { leaseMs } from '../../core/operations/lease.ts';
+import { createHostLocks } from '../host-locks.ts';
 import { hostHeader, serveEngine } from './engine.ts';
-import { openHostFiles, type SimulatedHost, type SimulatedMachine } from './host-files.ts';
+import { openHostFiles, type SimulatedMachine } from './host-files.ts';
 
 export interface SimulatedOptions {
   /** The driver keeps its files in `simulated/` below it. */
@@ -27,6 +30,8 @@ export interface SimulatedOptions {
     readonly template?: number;
   };
   readonly faults?: SimulatedFaults;
+  /** How long a process that holds a host may show no sign of life, in milliseconds; a lease where left out. */
+  readonly patienceMs?: number;
 }
 
 /** Failures on purpose, for those who try out what is built on a hypervisor. */
@@ -43,8 +48,8 @@ export type SimulatedAct =
  * A hypervisor that makes no virtual machines: each host is a state file and a stand-in of a Docker engine on
  * 127.0.0.1. It needs neither root nor QEMU, isolates nothing, and says on every surface that it is simulated.
  *
- * The stand-ins live in the process that started them. When it has gone, `open` of its successor serves them
- * again at their addresses; a host whose address was taken meanwhile counts as stopped.
+ * The stand-ins live in the process that started them. When it has gone, whichever process looks at them next
+ * serves them again at their addresses; a host whose address was taken meanwhile counts as stopped.
  */
 export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor {
   const { stateDirectory, logger, delays = {}, faults } = options;
@@ -69,9 +74,24 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
   const isServed = async (hostId: string, { port }: SimulatedMachine): Promise<boolean> =>
     served.get(hostId)?.port === port || (await probe(port))?.hostId === hostId;
 
+  /**
+   * The machine that the host's file tells of, where it can be reached. A process that served it and has been
+   * killed is no end of it: whoever looks next goes on serving it at its address.
+   */
   const runningMachine = async (hostId: string): Promise<SimulatedMachine | undefined> => {
     const machine = (await files.readHost(hostId))?.machine;
-    return machine !== undefined && (await isServed(hostId, machine)) ? machine : undefined;
+    if (machine === undefined || (await isServed(hostId, machine))) return machine;
+    try {
+      await serve(hostId, machine.port);
+    } catch {
+      // Taken: by another process that was quicker to serve it, or by somebody else; then it counts as stopped.
+      return (await isServed(hostId, machine)) ? machine : undefined;
+    }
+    if ((await files.readHost(hostId))?.machine?.port === machine.port) return machine;
+    // It was stopped while we took it over.
+    const engine = served.get(hostId);
+    if (engine !== undefined) await closeServer(engine.server);
+    return undefined;
   };
 
   const requireMachine = async (hostId: string): Promise<SimulatedMachine> => {
@@ -104,18 +124,11 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     else if (port !== undefined) await probe(port);
   };
 
-  const adoptOne = async ({ spec, machine }: SimulatedHost) => {
-    if (machine === undefined || (await isServed(spec.hostId, machine))) return;
-    try {
-      await serve(spec.hostId, machine.port);
-    } catch (error) {
-      logger?.warn(
-        { host: spec.hostId, err: error },
-        'The address of a simulated host is taken: it is stopped',
-      );
-      await files.writeHost({ spec, machine: undefined });
-    }
-  };
+  const locks = createHostLocks(path.join(stateDirectory, 'simulated', 'locks'), {
+    patienceMs: options.patienceMs ?? leaseMs,
+    logger,
+  });
+  const locked = locks.hold;
 
   return {
     name: 'simulated',
@@ -123,15 +136,14 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     async open() {
       logger?.warn({}, 'Hosts are simulated: no virtual machine is made, and no container can run');
       await files.create();
-      for (const hostId of await files.hostIds()) {
-        const host = await files.readHost(hostId);
-        if (host !== undefined) await adoptOne(host);
-      }
+      for (const hostId of await files.hostIds()) await runningMachine(hostId);
     },
 
     async close() {
       await Promise.all([...served.values()].map(({ server }) => closeServer(server)));
     },
+
+    holdHost: locked,
 
     async hasTemplate(planName) {
       return (await files.readTemplate(planName)) !== undefined;
@@ -145,61 +157,66 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       await files.writeTemplate({ planName, shape });
     },
 
-    async prepare(spec) {
-      await before('prepare', spec.hostId);
-      if ((await files.readHost(spec.hostId)) !== undefined) return;
-      await files.createHostDirectory(spec.hostId);
-      await files.writeHost({ spec, machine: undefined });
-    },
+    prepare: (spec) =>
+      locked(spec.hostId, async () => {
+        await before('prepare', spec.hostId);
+        if ((await files.readHost(spec.hostId)) !== undefined) return;
+        await files.createHostDirectory(spec.hostId);
+        await files.writeHost({ spec, machine: undefined });
+      }),
 
-    async hold(spec) {
-      const { hostId } = spec;
-      await before('hold', hostId);
-      await requirePrepared(hostId);
-      const template = await files.readTemplate(spec.planName);
-      const machine = await runningMachine(hostId);
-      if (template === undefined || !sameShape(template.shape, spec.shape)) return false;
-      if (machine !== undefined) return machine.held;
-      if ((await files.readDisk(hostId)).hasRun) return false;
-      await launch(spec, 'pool');
-      return true;
-    },
+    hold: (spec) =>
+      locked(spec.hostId, async () => {
+        const { hostId } = spec;
+        await before('hold', hostId);
+        await requirePrepared(hostId);
+        const template = await files.readTemplate(spec.planName);
+        const machine = await runningMachine(hostId);
+        if (template === undefined || !sameShape(template.shape, spec.shape)) return false;
+        if (machine !== undefined) return machine.held;
+        if ((await files.readDisk(hostId)).hasRun) return false;
+        await launch(spec, 'pool');
+        return true;
+      }),
 
-    async start(spec) {
-      const { hostId } = spec;
-      await before('start', hostId);
-      await requirePrepared(hostId);
-      const machine = await runningMachine(hostId);
-      const disk = await files.readDisk(hostId);
-      await files.writeDisk(hostId, { ...disk, hasRun: true });
-      if (machine !== undefined) {
-        if (machine.held) await files.writeHost({ spec, machine: { ...machine, held: false } });
-        return;
-      }
-      const template = await files.readTemplate(spec.planName);
-      await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
-    },
+    start: (spec) =>
+      locked(spec.hostId, async () => {
+        const { hostId } = spec;
+        await before('start', hostId);
+        await requirePrepared(hostId);
+        const machine = await runningMachine(hostId);
+        const disk = await files.readDisk(hostId);
+        await files.writeDisk(hostId, { ...disk, hasRun: true });
+        if (machine !== undefined) {
+          if (machine.held) await files.writeHost({ spec, machine: { ...machine, held: false } });
+          return;
+        }
+        const template = await files.readTemplate(spec.planName);
+        await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
+      }),
 
-    async identify(spec) {
-      await before('identify', spec.hostId);
-      const machine = await requireMachine(spec.hostId);
-      if (machine.held || Date.now() < machine.guestReadyAt) return false;
-      await files.writeHost({ spec, machine: { ...machine, identified: true } });
-      return true;
-    },
+    identify: (spec) =>
+      locked(spec.hostId, async () => {
+        await before('identify', spec.hostId);
+        const machine = await requireMachine(spec.hostId);
+        if (machine.held || Date.now() < machine.guestReadyAt) return false;
+        await files.writeHost({ spec, machine: { ...machine, identified: true } });
+        return true;
+      }),
 
-    async connect(spec): Promise<EngineAddress> {
-      await before('connect', spec.hostId);
-      const machine = await requireMachine(spec.hostId);
-      if (!machine.identified) {
-        throw new HypervisorError(`simulated host ${spec.hostId} has no identity of its own yet`);
-      }
-      if (await files.isQuarantined(spec.hostId)) {
-        throw new HypervisorError(`simulated host ${spec.hostId} is in quarantine`);
-      }
-      await files.writeHost({ spec, machine: { ...machine, connected: true } });
-      return { host: '127.0.0.1', port: machine.port };
-    },
+    connect: (spec) =>
+      locked(spec.hostId, async (): Promise<EngineAddress> => {
+        await before('connect', spec.hostId);
+        const machine = await requireMachine(spec.hostId);
+        if (!machine.identified) {
+          throw new HypervisorError(`simulated host ${spec.hostId} has no identity of its own yet`);
+        }
+        if (await files.isQuarantined(spec.hostId)) {
+          throw new HypervisorError(`simulated host ${spec.hostId} is in quarantine`);
+        }
+        await files.writeHost({ spec, machine: { ...machine, connected: true } });
+        return { host: '127.0.0.1', port: machine.port };
+      }),
 
     async answers({ hostId }) {
       await before('answers', hostId);
@@ -211,25 +228,27 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       return (await requireMachine(hostId)).startedFrom;
     },
 
-    async stop(hostId) {
-      await before('stop', hostId);
-      const host = await files.readHost(hostId);
-      if (host === undefined) return;
-      await endMachine(hostId, () => files.writeHost({ spec: host.spec, machine: undefined }));
-    },
+    stop: (hostId) =>
+      locked(hostId, async () => {
+        await before('stop', hostId);
+        const host = await files.readHost(hostId);
+        if (host === undefined) return;
+        await endMachine(hostId, () => files.writeHost({ spec: host.spec, machine: undefined }));
+      }),
 
-    async destroy(hostId) {
-      await before('destroy', hostId);
-      await endMachine(hostId, () => files.removeHost(hostId));
-    },
+    destroy: (hostId) =>
+      locked(hostId, async () => {
+        await before('destroy', hostId);
+        await endMachine(hostId, () => files.removeHost(hostId));
+      }),
 
     async list() {
-      const seen: HostSeen[] = [];
-      for (const hostId of await files.hostIds()) {
-        const machine = await runningMachine(hostId);
-        seen.push({ hostId, state: machine === undefined ? 'stopped' : 'running' });
-      }
-      return seen;
+      return Promise.all(
+        (await files.hostIds()).map(async (hostId): Promise<HostSeen> => ({
+          hostId,
+          state: (await runningMachine(hostId)) === undefined ? 'stopped' : 'running',
+        })),
+      );
     },
 
     // Nothing of a host is there that could be altered: what is found is what a test wants to be found.

@@ -1,0 +1,157 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createHostLocks, type HostLocks } from '../../src/hypervisors/host-locks.ts';
+import { compiled } from '../support/build.ts';
+import { eventually } from '../support/eventually.ts';
+import { silentLogger } from '../support/logger.ts';
+
+const patienceMs = 800;
+
+let program: string;
+let directory: string;
+let locks: HostLocks;
+const holders: ChildProcess[] = [];
+
+beforeAll(async () => {
+  program = await compiled();
+}, 120_000);
+beforeEach(async () => {
+  directory = await mkdtemp(path.join(tmpdir(), 'berth-locks-'));
+  locks = createHostLocks(directory, { patienceMs, logger: silentLogger });
+});
+afterEach(async () => {
+  for (const holder of holders.splice(0)) holder.kill('SIGKILL');
+  await rm(directory, { recursive: true, force: true });
+});
+
+/** A process that holds a host while `act` runs; what is in `act` can use `flag(name)` and `until(name)`. */
+async function startHolder(act: string): Promise<ChildProcess> {
+  const script = `
+    import { existsSync, writeFileSync } from 'node:fs';
+    import { setTimeout as delay } from 'node:timers/promises';
+    import { createHostLocks } from '${program}/hypervisors/host-locks.js';
+    import { runTool } from '${program}/hypervisors/process.js';
+    const flag = (name) => writeFileSync('${directory}/' + name + '.flag', '');
+    const until = async (name) => { while (!existsSync('${directory}/' + name + '.flag')) await delay(10); };
+    const locks = createHostLocks('${directory}', { patienceMs: ${patienceMs} });
+    await locks.hold('host', async () => { flag('held'); ${act} });
+    flag('over');`;
+  const holder = spawn(process.execPath, ['--input-type=module', '--eval', script], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  holders.push(holder);
+  await raised('held');
+  return holder;
+}
+const isRaised = (name: string) => existsSync(path.join(directory, `${name}.flag`));
+const raise = (name: string) => writeFile(path.join(directory, `${name}.flag`), '');
+const raised = (name: string) => eventually(`the flag ${name} is raised`, () => isRaised(name));
+const hasEnded = (holder: ChildProcess) => holder.exitCode !== null || holder.signalCode !== null;
+
+/** Whether an act has begun. */
+function hold(): { begun: () => boolean; done: Promise<void> } {
+  let begun = false;
+  const done = locks.hold('host', () => {
+    begun = true;
+    return Promise.resolve();
+  });
+  return { begun: () => begun, done };
+}
+
+describe('a host that another process holds', () => {
+  it('is waited for as long as that process shows signs of life', async () => {
+    const holder = await startHolder(`await delay(${3 * patienceMs}); flag('ready'); await until('go');`);
+    const ours = hold();
+    await raised('ready');
+    expect(ours.begun()).toBe(false);
+    expect(hasEnded(holder)).toBe(false);
+    await raise('go');
+    await ours.done;
+    await raised('over');
+  });
+
+  it('is free as soon as that process is killed', async () => {
+    const holder = await startHolder(`await until('never');`);
+    const ours = hold();
+    holder.kill('SIGKILL');
+    await ours.done;
+  });
+
+  it('is taken from a process that is suspended, which is ended before', async () => {
+    const holder = await startHolder(`await until('go'); flag('acted');`);
+    holder.kill('SIGSTOP');
+    await raise('go');
+    await hold().done;
+    holder.kill('SIGCONT');
+    await eventually('the holder has ended', () => hasEnded(holder));
+    expect(holder.signalCode).toBe('SIGKILL');
+    expect(isRaised('acted')).toBe(false);
+  });
+
+  it('stays held by a tool that has outlived its killed process', async () => {
+    const holder = await startHolder(
+      `await runTool('sh', ['-c', 'touch ${directory}/tool.flag; sleep 1; touch ${directory}/tool-over.flag']);`,
+    );
+    await raised('tool');
+    holder.kill('SIGKILL');
+    await hold().done;
+    expect(isRaised('tool-over')).toBe(true);
+  });
+
+  it('is passed over by who does not want to wait', async () => {
+    await startHolder(`await until('go');`);
+    let ran = false;
+    const act = () => {
+      ran = true;
+      return Promise.resolve();
+    };
+    await locks.holdIfFree('host', act);
+    expect(ran).toBe(false);
+    await raise('go');
+    await raised('over');
+    await locks.holdIfFree('host', act);
+    expect(ran).toBe(true);
+  });
+});
+
+describe('a host that this process holds', () => {
+  it('is held once: acts within go straight on, others wait for their turn', async () => {
+    const seen: string[] = [];
+    const late: Promise<void>[] = [];
+    await locks.hold('host', async () => {
+      late.push(locks.hold('other', () => Promise.resolve()).then(() => void seen.push('other')));
+      await locks.hold('host', () => Promise.resolve(seen.push('within')));
+      await late[0];
+      seen.push('outer');
+    });
+    expect(seen).toEqual(['within', 'other', 'outer']);
+    await Promise.all(
+      [1, 2, 3].map((n) => locks.hold('host', () => Promise.resolve(seen.push(`turn ${n}`)))),
+    );
+    expect(seen.slice(3)).toEqual(['turn 1', 'turn 2', 'turn 3']);
+  });
+
+  it('is not taken for held by what an act has left running', async () => {
+    let left: Promise<boolean> | undefined;
+    let go: () => void = () => undefined;
+    const gone = new Promise<void>((resolve) => (go = resolve));
+    await locks.hold('host', () => {
+      left = gone.then(() => locks.hold('host', () => Promise.resolve(isRaised('last'))));
+      return Promise.resolve();
+    });
+    await startHolder(`await until('go'); flag('last');`);
+    go();
+    await raise('go');
+    expect(await left).toBe(true);
+  });
+
+  it('leaves no file behind, whether its act succeeds or fails', async () => {
+    await hold().done;
+    await expect(locks.hold('host', () => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    expect(await readdir(directory)).toEqual([]);
+  });
+});
