@@ -257,14 +257,15 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       return faults?.alterations?.(hostId) ?? [];
     },
 
-    async quarantine(hostId) {
-      const host = await files.readHost(hostId);
-      if (host === undefined) return;
-      await files.quarantine(hostId);
-      if (host.machine !== undefined) {
-        await files.writeHost({ ...host, machine: { ...host.machine, connected: false } });
-      }
-    },
+    quarantine: (hostId) =>
+      locked(hostId, async () => {
+        const host = await files.readHost(hostId);
+        if (host === undefined) return;
+        await files.quarantine(hostId);
+        if (host.machine !== undefined) {
+          await files.writeHost({ ...host, machine: { ...host.machine, connected: false } });
+        }
+      }),
 
     // There is no machine whose memory could be measured.
     memory: () => Promise.resolve(undefined),
