@@ -46,14 +46,16 @@ describe('the simulated hypervisor', () => {
     return driver;
   };
 
-  const bringUp = async (driver: Hypervisor, spec: HostSpec) => {
-    await driver.prepare(spec);
-    await driver.start(spec);
-    expect(await driver.identify(spec)).toBe(true);
-    const { host, port } = await driver.connect(spec);
-    expect(await driver.answers(spec)).toBe(true);
-    return { port, url: `http://${host}:${port}` };
-  };
+  // Held from the first act to the last, as an operation does.
+  const bringUp = (driver: Hypervisor, spec: HostSpec) =>
+    driver.holdHost(spec.hostId, async () => {
+      await driver.prepare(spec);
+      await driver.start(spec);
+      expect(await driver.identify(spec)).toBe(true);
+      const { host, port } = await driver.connect(spec);
+      expect(await driver.answers(spec)).toBe(true);
+      return { port, url: `http://${host}:${port}` };
+    });
 
   const stateOf = async (driver: Hypervisor, { hostId }: HostSpec) =>
     (await driver.list()).find((host) => host.hostId === hostId)?.state;
