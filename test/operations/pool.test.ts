@@ -146,30 +146,30 @@ describe('the pool', () => {
     await first.keep();
   });
 
-  it('loses nothing to a worker that is killed while it fills: what it left half made goes', async () => {
+  it('loses nothing to a worker that hangs while it fills, and fails after another took over', async () => {
     for (const act of ['prepare', 'hold'] as const) {
       let reached = false;
       let die: () => void = () => undefined;
       before = (at) => {
         if (at !== act || reached) return undefined;
         reached = true;
-        // It never comes back from here, as a process that was killed.
         return new Promise<void>((_, reject) => {
           die = () => {
             reject(new Error('killed'));
           };
         });
       };
-      const killed = broker.makePoolKeeper().keep();
+      const hung = broker.makePoolKeeper().keep();
       await eventually('the worker is in the middle', () => reached);
       const [half] = (await pooled()).filter(({ state }) => state === 'pooling');
       if (half === undefined) throw new Error('nothing was on record before it was made');
       await broker.database('keepers').update({ lease_until: new Date(0) });
-      await broker.makePoolKeeper().keep();
-      expect(await ready()).toHaveLength(size);
-      expect(await existing()).toEqual([...(await ready())].sort());
+      // It waits until nobody holds the half-made host any more.
+      const successor = broker.makePoolKeeper().keep();
       die();
-      await expect(killed).rejects.toThrow('killed');
+      await expect(hung).rejects.toThrow('killed');
+      await successor;
+      expect(await ready()).toHaveLength(size);
       expect(await existing()).toEqual([...(await ready())].sort());
       await broker.database('keepers').update({ lease_until: new Date(0) });
       for (const id of await ready()) {
