@@ -13,6 +13,7 @@ const columns: readonly Column<HostLine>[] = [
   ['INSTANCE', (host) => host.instance ?? '-'],
   ['TENANT', (host) => host.tenant ?? '-'],
   ['FROM', (host) => host.startedFrom ?? '-'],
+  ['INTEGRITY', (host) => host.integrity ?? 'not checked'],
   ['PORTS', (host) => host.publishedPorts],
   ['BINDINGS', (host) => String(host.liveBindings)],
   ['CREATED', (host) => host.createdAt.slice(0, 19)],

@@ -9,6 +9,7 @@ import { runDoctor } from './doctor.ts';
 import { runHosts } from './hosts.ts';
 import { runImageBuild } from './image.ts';
 import { MgmtError } from './mgmt-client.ts';
+import { runVerify } from './verify.ts';
 import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
 /** What people can mend is said in a line; everything else is a defect, and comes with its stack. */
@@ -23,6 +24,13 @@ program
   .description('list the hosts of the broker that runs on this machine')
   .option('--json', 'as JSON')
   .action((options: { json?: boolean }) => runHosts(readSettings(), options));
+
+program
+  .command('verify [host]')
+  .description(
+    'check now whether hosts are as they were made: all that run, or the one whose id begins so; exit code 1 where one is not',
+  )
+  .action((host: string | undefined) => runVerify(readSettings(), host));
 
 program
   .command('doctor')

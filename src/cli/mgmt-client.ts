@@ -7,7 +7,7 @@ export class MgmtError extends Error {
   override readonly name = 'MgmtError';
 }
 
-const timeoutMs = 10_000;
+const usualTimeoutMs = 10_000;
 
 /**
  * Asks the management API of the broker on this machine.
@@ -18,6 +18,7 @@ export async function askMgmt<T>(
   settings: Settings,
   path: string,
   method: 'GET' | 'PUT' | 'POST' | 'DELETE' = 'GET',
+  timeoutMs = usualTimeoutMs,
 ): Promise<T> {
   const file = credentialsPath(settings);
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {

@@ -44,6 +44,10 @@ export interface Settings {
   readonly uidBase: number;
   /** What guests ask for names; reached through their own namespace. */
   readonly dnsServers: readonly string[];
+  /** What becomes of a host that is found altered. */
+  readonly integrityPolicy: 'report' | 'quarantine';
+  /** Every host is checked so often, in seconds. */
+  readonly integrityEverySeconds: number;
   /** What one host may use of what all share. */
   readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
   /** How long rows of the audit trail are kept, in days. */
@@ -175,6 +179,13 @@ export function readSettings(environment: Environment = process.env): Settings {
       systemNameservers(),
       addressList,
       'IPv4 addresses, separated by commas',
+    ),
+    integrityPolicy: oneOf('BERTH_INTEGRITY_POLICY', ['report', 'quarantine']),
+    integrityEverySeconds: parse(
+      'BERTH_INTEGRITY_SECONDS',
+      300,
+      (value) => integer(value, 5, 86_400),
+      'a number of seconds from 5 to 86400',
     ),
     hostLimits: {
       connections: parse(

@@ -49,6 +49,8 @@ export interface Host {
   readonly state: HostState;
   readonly startedFrom: StartedFrom | undefined;
   readonly engine: EngineAddress | undefined;
+  /** It was found altered and is cut off, until it is destroyed. */
+  readonly quarantined: boolean;
 }
 
 export type HostState = 'planned' | 'running' | 'destroyed';

@@ -22,6 +22,8 @@ export interface HostOverview {
   readonly publishedPorts: string;
   readonly liveBindings: number;
   readonly createdAt: Date;
+  /** What the last check found; undefined where there was none yet. */
+  readonly integrity: 'as made' | 'altered' | 'quarantined' | undefined;
   /** When the host is destroyed, its instance's term being over. */
   readonly expiresAt: Date | undefined;
 }
@@ -38,6 +40,8 @@ export interface Counts {
   readonly expiring: readonly { within: string; count: number }[];
   /** What is in use of what quotas limit, over all tenants. */
   readonly usage: Usage;
+  /** Hosts that run, by what their last check found, and the age of the oldest of these checks. */
+  readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
   readonly freeSlots: number;
   readonly gateways: { readonly live: number; readonly connections: number };
   readonly workers: readonly {

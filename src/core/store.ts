@@ -121,6 +121,8 @@ export interface Records {
   setHostRunning(hostId: string, startedFrom: StartedFrom, engine: EngineAddress): Promise<void>;
   /** The host has no address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
+  /** The same for good: no address is recorded for it again. */
+  setHostQuarantined(hostId: string): Promise<void>;
   /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
   setHostDestroyed(hostId: string): Promise<void>;
   freeSlots(): Promise<number>;

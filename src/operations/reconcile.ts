@@ -32,7 +32,10 @@ export async function reconcile(parts: {
   }
 
   const before = runningAmong(seen);
-  const missed = hosts.filter((host) => host.state === 'running' && !before.has(host.id));
+  // What is in quarantine stays as it is, for whoever looks into it.
+  const missed = hosts.filter(
+    (host) => host.state === 'running' && !host.quarantined && !before.has(host.id),
+  );
   if (missed.length === 0) return;
   // It may have begun to run after we looked and before we read that it does.
   const now = runningAmong(await hypervisor.list());

@@ -29,6 +29,7 @@ import { refuseOwner } from '../store/database-roles.ts';
 import { forgetDeadGateways } from '../store/gateways.ts';
 import { startListener } from '../store/listener.ts';
 import { createOperationWaiter } from '../store/operation-waiter.ts';
+import { createHostChecks } from '../store/host-checks.ts';
 import { createOverview } from '../store/overview.ts';
 import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../store/platforms.ts';
 import { createRevocations } from '../store/revocations.ts';
@@ -116,6 +117,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     audit,
     overview: createOverview(database),
     platforms: createPlatforms(database),
+    checks: createHostChecks(database),
     credentials: credentials.mgmt,
     hypervisor: settings.hypervisor,
     ratePerSecond: settings.ratePerSecond,

@@ -9,6 +9,7 @@ import { leaseMs } from '../core/operations/lease.ts';
 import { type OperationPlans, operationPlans } from '../core/operations/plans.ts';
 import { openHypervisor } from '../setup/hypervisor.ts';
 import { expireDue } from '../operations/expire.ts';
+import { startChecks } from '../operations/integrity.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
 import { createPoolKeeper } from '../operations/pool.ts';
 import { startWorker as startOperations } from '../operations/worker.ts';
@@ -17,6 +18,7 @@ import { channels } from '../store/channels.ts';
 import { openDatabase } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
 import { startListener } from '../store/listener.ts';
+import { createCheckRecords } from '../store/host-checks.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
 import { removeWorker, reportWorker } from '../store/workers.ts';
@@ -48,7 +50,7 @@ export async function startWorker(
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   const listener = await startListener({
     connectionString,
-    listenTo: [channels.operations, channels.acknowledgements],
+    listenTo: [channels.operations, channels.acknowledgements, channels.checks],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
     },
@@ -78,6 +80,15 @@ export async function startWorker(
     () => reconcile(parts),
     warn('What exists could not be held against what is on record; it is tried again'),
   );
+  const checks = startChecks({
+    ...parts,
+    checks: createCheckRecords(database),
+    policy: settings.integrityPolicy,
+    everyMs: settings.integrityEverySeconds * 1000,
+  });
+  listener.on(channels.checks, () => {
+    checks.wake();
+  });
   const stopReporting = repeat(
     reportEveryMs,
     async () => {
@@ -118,6 +129,7 @@ export async function startWorker(
         stopReporting(),
         stopExpiring(),
         stopKeepingPool(),
+        checks.stop(),
         making,
       ]);
       await removeWorker(database, name).catch(warn('The worker could not take itself off the books'));

@@ -12,6 +12,8 @@ export const channels = {
   certificates: 'berth_certificates',
   /** The passwords of a platform have changed. Payload: the platform's id. */
   platforms: 'berth_platforms',
+  /** Somebody wants hosts to be checked. No payload. */
+  checks: 'berth_checks',
 } as const;
 
 export type Channel = (typeof channels)[keyof typeof channels];

@@ -44,8 +44,12 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     worker: [
       'SELECT',
       'INSERT',
-      'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, updated_at)',
+      'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, quarantined_at, updated_at)',
     ],
+  },
+  host_checks: {
+    api: ['SELECT', 'INSERT (host_id, requested_at)', 'UPDATE (requested_at)'],
+    worker: ['SELECT', 'INSERT (host_id, checked_at, alterations)', 'UPDATE (checked_at, alterations)'],
   },
   power_requests: {
     api: ['SELECT', 'INSERT', 'UPDATE'],

@@ -13,6 +13,7 @@ type HostRecords = Pick<
   | 'livingHosts'
   | 'setHostRunning'
   | 'setHostUnreachable'
+  | 'setHostQuarantined'
   | 'setHostDestroyed'
   | 'freeSlots'
 >;
@@ -70,6 +71,13 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
       await connection<HostRow>('hosts')
         .where({ id: hostId })
         .update({ engine_host: null, engine_port: null, updated_at: new Date() });
+      await connection.raw(tellGateways, [hostId]);
+    },
+
+    async setHostQuarantined(hostId) {
+      await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .update({ engine_host: null, engine_port: null, quarantined_at: new Date(), updated_at: new Date() });
       await connection.raw(tellGateways, [hostId]);
     },
 

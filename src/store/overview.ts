@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { portRange } from '../core/credentials.ts';
-import type { Counts, Overview } from '../core/overview.ts';
+import type { Counts, HostOverview, Overview } from '../core/overview.ts';
 import { createUsageRecords, noUsage } from './usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './rows.ts';
 
@@ -14,9 +14,14 @@ interface HostOverviewRow extends HostRow {
   instance_state: InstanceRow['state'] | null;
   tenant_key: string | null;
   live_bindings: number;
+  integrity: HostOverview['integrity'] | null;
   created_at: Date;
   expires_at: Date | null;
 }
+
+/** In the words of `berth hosts`. */
+const integrity = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.checked_at IS NULL THEN NULL
+  WHEN host_checks.alterations = '[]' THEN 'as made' ELSE 'altered' END`;
 
 /** No answer lists more hosts than this. */
 const mostHosts = 1_000;
@@ -25,6 +30,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
   const rows: HostOverviewRow[] = await database('hosts')
     .leftJoin('instances', 'instances.id', 'hosts.instance_id')
     .leftJoin('tenants', 'tenants.id', 'hosts.tenant_id')
+    .leftJoin('host_checks', 'host_checks.host_id', 'hosts.id')
     .whereNot('hosts.state', 'destroyed')
     .orderBy('hosts.slot')
     .limit(mostHosts)
@@ -34,6 +40,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
       'instances.state as instance_state',
       'tenants.key as tenant_key',
       'instances.expires_at',
+      database.raw(`${integrity} AS integrity`),
       database.raw(
         `(SELECT count(*)::integer FROM bindings WHERE bindings.instance_id = hosts.instance_id AND bindings.state = 'live') AS live_bindings`,
       ),
@@ -48,6 +55,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     startedFrom: row.started_from ?? undefined,
     engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
     publishedPorts: portRange({ first: row.first_port, count: row.ports }),
+    integrity: row.integrity ?? undefined,
     liveBindings: row.live_bindings,
     createdAt: row.created_at,
     expiresAt: row.expires_at ?? undefined,
@@ -59,7 +67,7 @@ const workerSilenceSeconds = 15;
 
 async function counts(database: Knex): Promise<Counts> {
   const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
-  const [instances, byPlan, made, operations, bindings, expiring, slots, gateways, workers, usage] =
+  const [instances, byPlan, made, operations, bindings, expiring, checked, slots, gateways, workers, usage] =
     await Promise.all([
       rows<Counts['instances'][number]>(
         'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
@@ -83,6 +91,11 @@ async function counts(database: Knex): Promise<Counts> {
         `SELECT within, count(instances.id)::integer AS count FROM unnest(ARRAY['1 hour', '1 day', '7 days']) AS within
        LEFT JOIN instances ON state = 'ready' AND expires_at < clock_timestamp() + within::interval GROUP BY within`,
       ),
+      rows<Counts['integrity'][number]>(
+        `SELECT coalesce(${integrity}, 'not checked') AS result, count(*)::integer AS count,
+           coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS "oldestSeconds"
+         FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state = 'running' GROUP BY 1`,
+      ),
       rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
       rows<Counts['gateways']>(
         `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
@@ -101,6 +114,7 @@ async function counts(database: Knex): Promise<Counts> {
     operations,
     bindings,
     expiring,
+    integrity: checked,
     usage: usage.get('total') ?? noUsage,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },

@@ -62,6 +62,7 @@ export interface HostRow {
   idle: IdlePolicy;
   engine_host: string | null;
   engine_port: number | null;
+  quarantined_at: Date | null;
   updated_at: Date;
 }
 
@@ -77,6 +78,7 @@ export function toHost(row: HostRow): Host {
     state,
     startedFrom: row.started_from ?? undefined,
     engine: toEngine(row),
+    quarantined: row.quarantined_at !== null,
   };
 }
 

@@ -18,6 +18,8 @@ import {
 } from '../../src/hypervisors/simulated/simulated.ts';
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
+import type { IntegrityPolicy } from '../../src/core/integrity.ts';
+import { type Checks, startChecks } from '../../src/operations/integrity.ts';
 import { expireDue } from '../../src/operations/expire.ts';
 import { createPoolKeeper } from '../../src/operations/pool.ts';
 import { reconcile } from '../../src/operations/reconcile.ts';
@@ -29,6 +31,7 @@ import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key
 import { channels } from '../../src/store/channels.ts';
 import { openDatabase, seedSlots } from '../../src/store/database.ts';
 import { startListener } from '../../src/store/listener.ts';
+import { createCheckRecords, createHostChecks } from '../../src/store/host-checks.ts';
 import { createOperationWaiter } from '../../src/store/operation-waiter.ts';
 import { createOverview } from '../../src/store/overview.ts';
 import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../../src/store/platforms.ts';
@@ -154,6 +157,7 @@ export async function makeTestBroker(
     audit,
     overview: createOverview(apiDatabase),
     platforms: createPlatforms(apiDatabase),
+    checks: createHostChecks(apiDatabase),
     credentials: operator,
     hypervisor: 'simulated',
     ratePerSecond,
@@ -161,6 +165,7 @@ export async function makeTestBroker(
   });
 
   const workers: Worker[] = [];
+  const checking: Checks[] = [];
   const ask = (
     on: Express,
     method: 'get' | 'put' | 'patch' | 'delete',
@@ -198,6 +203,15 @@ export async function makeTestBroker(
       workers.push(worker);
       return worker;
     },
+    /** The worker's checks of hosts, all of them every `everyMs`. */
+    startChecks(policy: IntegrityPolicy, everyMs: number): Checks {
+      const checks = startChecks({ ...parts, checks: createCheckRecords(workerDatabase), policy, everyMs });
+      listener.on(channels.checks, () => {
+        checks.wake();
+      });
+      checking.push(checks);
+      return checks;
+    },
     reconcile: () => reconcile(parts),
     /** A keeper of the pool, as a worker process has one. */
     makePoolKeeper: (situation: { isBusy?: () => boolean; availableMib?: () => number } = {}) =>
@@ -221,6 +235,7 @@ export async function makeTestBroker(
     askAsynchronous: (method: 'get' | 'put' | 'patch' | 'delete', route: string) =>
       ask(asynchronous, method, route),
     async stop() {
+      await Promise.all(checking.map((checks) => checks.stop()));
       await Promise.all(workers.map((worker) => worker.stop()));
       await hypervisor.close();
       await listener.stop();

@@ -8,3 +8,16 @@ export const silentLogger: Logger = {
   error: () => undefined,
   child: () => silentLogger,
 };
+
+/** Keeps what is logged at `error`, as objects. */
+export function createRecordingLogger() {
+  const lines: Record<string, unknown>[] = [];
+  const logger: Logger = {
+    ...silentLogger,
+    error: (details) => {
+      lines.push({ ...details });
+    },
+    child: () => logger,
+  };
+  return { logger, lines };
+}

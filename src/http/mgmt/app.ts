@@ -1,5 +1,6 @@
 import express, { type Express } from 'express';
 import type { AuditTrail } from '../../core/audit.ts';
+import type { HostChecks } from '../../core/integrity.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Overview } from '../../core/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/platform.ts';
@@ -13,11 +14,13 @@ import { securityHeaders } from '../security-headers.ts';
 import { describeMgmtRequest, getAudit } from './audit.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
+import { verify } from './verify.ts';
 
 /** The management API, for operators: another listener, with credentials of its own. */
 export function createMgmtApp(parts: {
   overview: Overview;
   platforms: Platforms;
+  checks: HostChecks;
   credentials: BasicCredentials;
   hypervisor: string;
   /** Requests that the operators may make in a second. */
@@ -25,7 +28,7 @@ export function createMgmtApp(parts: {
   audit: AuditTrail;
   logger: Logger;
 }): Express {
-  const { overview, platforms, credentials, hypervisor, ratePerSecond, audit, logger } = parts;
+  const { overview, platforms, checks, credentials, hypervisor, ratePerSecond, audit, logger } = parts;
   const known = [
     {
       digest: credentialDigest(credentials.username, credentials.password),
@@ -52,6 +55,8 @@ export function createMgmtApp(parts: {
     response.json({ hypervisor, hosts: await overview.hosts() });
   });
   app.get('/mgmt/audit', getAudit(audit));
+
+  app.post(['/mgmt/verify', '/mgmt/verify/:host'], verify(checks));
 
   app.get('/mgmt/platforms', async (_request, response) => {
     response.json({ platforms: await platforms.list() });

@@ -34,6 +34,14 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'resource',
   ]);
   for (const [resource, amount] of Object.entries(counts.usage)) usage.set({ resource }, amount);
+  const integrity = gauge('berth_hosts_checked', 'Hosts that run, by what their last check found', [
+    'result',
+  ]);
+  const age = gauge('berth_hosts_checked_age_seconds', 'Age of the oldest last check', ['result']);
+  for (const { result, count, oldestSeconds } of counts.integrity) {
+    integrity.set({ result }, count);
+    age.set({ result }, oldestSeconds);
+  }
   gauge('berth_free_slots', 'Hosts that can still be made before slots and ports run out').set(
     counts.freeSlots,
   );

@@ -1,0 +1,26 @@
+import type { Settings } from '../config/settings.ts';
+import type { HostCheck } from '../core/integrity.ts';
+import { askMgmt, MgmtError } from './mgmt-client.ts';
+
+/** Longer than the broker waits for its workers. */
+const timeoutMs = 70_000;
+
+/** As JSON carries it; a 503 has a description in its place. */
+interface Answer {
+  readonly hosts?: readonly (Omit<HostCheck, 'checkedAt'> & { readonly checkedAt?: string })[];
+  readonly description?: string;
+}
+
+/** `berth verify [HOST]`: exit code 1 where a host is not as it was made. */
+export async function runVerify(settings: Settings, host: string | undefined): Promise<void> {
+  const route = host === undefined ? '/mgmt/verify' : `/mgmt/verify/${encodeURIComponent(host)}`;
+  const { hosts, description } = await askMgmt<Answer>(settings, route, 'POST', timeoutMs);
+  if (hosts === undefined) throw new MgmtError(description ?? 'The broker did not tell what it found.');
+  for (const { host: id, instance, alterations, quarantined, checkedAt } of hosts) {
+    const state = checkedAt === undefined ? 'not checked' : alterations.length > 0 ? 'ALTERED' : 'as made';
+    process.stdout.write(`${id}  ${instance}  ${state}${quarantined ? ', in quarantine' : ''}\n`);
+    for (const { part, detail } of alterations) process.stdout.write(`    ${part}: ${detail}\n`);
+  }
+  if (hosts.length === 0) process.stdout.write('No host runs.\n');
+  if (hosts.some(({ alterations }) => alterations.length > 0)) process.exitCode = 1;
+}

@@ -1,0 +1,38 @@
+import type { Alteration } from './hypervisor.ts';
+
+/** What becomes of a host that is found altered: an operator is told, or it is cut off as well. */
+export type IntegrityPolicy = 'report' | 'quarantine';
+
+/** How a host stood when it was last checked. */
+export interface HostCheck {
+  readonly host: string;
+  /** The platform's id of the instance. */
+  readonly instance: string;
+  /** Undefined where it has not been checked yet. */
+  readonly checkedAt: Date | undefined;
+  readonly alterations: readonly Alteration[];
+  readonly quarantined: boolean;
+}
+
+/** What operators do: ask for a check now, and read what was found. */
+export interface HostChecks {
+  /**
+   * Has the workers check hosts now, and waits until they have.
+   * @param host the beginning of a host's id; undefined: every host that runs.
+   * @throws RefusedError where there is no such host, or no worker has checked it in time.
+   */
+  now(host: string | undefined): Promise<readonly HostCheck[]>;
+}
+
+/** A host that may be checked: it runs, is connected, and no operation is under way on its instance. */
+export interface CheckableHost {
+  readonly hostId: string;
+  readonly requested: boolean;
+  readonly alterations: readonly Alteration[];
+}
+
+/** What the worker's check needs of Postgres. */
+export interface CheckRecords {
+  checkable(): Promise<readonly CheckableHost[]>;
+  recordCheck(hostId: string, alterations: readonly Alteration[]): Promise<void>;
+}

@@ -1,0 +1,16 @@
+import type { RequestHandler } from 'express';
+import { refused } from '../../core/errors.ts';
+import type { HostChecks } from '../../core/integrity.ts';
+
+const hostPrefix = /^[0-9a-f-]{1,36}$/;
+
+/** POST /mgmt/verify, or /mgmt/verify/HOST with the beginning of a host's id: checks now, and tells what was found. */
+export function verify(checks: HostChecks): RequestHandler {
+  return async (request, response) => {
+    const { host } = request.params;
+    if (host !== undefined && !(typeof host === 'string' && hostPrefix.test(host))) {
+      throw refused.badRequest('HOST is the beginning of a host id: hexadecimal digits and dashes.');
+    }
+    response.json({ hosts: await checks.now(host) });
+  };
+}

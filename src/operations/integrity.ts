@@ -1,0 +1,84 @@
+import type { Hypervisor } from '../core/hypervisor.ts';
+import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/integrity.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Store } from '../core/store.ts';
+
+interface Parts {
+  readonly checks: CheckRecords;
+  readonly store: Store;
+  readonly hypervisor: Hypervisor;
+  readonly policy: IntegrityPolicy;
+  readonly logger: Logger;
+}
+
+/** Checks hosts until it is stopped: all of them now and then, and those that somebody asks for at once. */
+export interface Checks {
+  /** Somebody may have asked. */
+  wake(): void;
+  /** Returns when no check runs any more. */
+  stop(): Promise<void>;
+}
+
+export function startChecks(parts: Parts & { readonly everyMs: number }): Checks {
+  const { everyMs, logger } = parts;
+  let stopped = false;
+  let running = Promise.resolve();
+  let nextRound = performance.now() + everyMs;
+  let timer: NodeJS.Timeout | undefined;
+
+  const round = async () => {
+    if (stopped) return;
+    const all = performance.now() >= nextRound;
+    if (all) nextRound = performance.now() + everyMs;
+    for (const host of await parts.checks.checkable()) {
+      if (stopped as boolean) return;
+      if (all || host.requested) await checkHost(parts, host);
+    }
+  };
+  const wake = () => {
+    clearTimeout(timer);
+    running = running
+      .then(round)
+      .catch((error: unknown) => {
+        logger.warn({ err: error }, 'Hosts could not be checked; it is tried again');
+      })
+      .finally(() => {
+        clearTimeout(timer);
+        if (!stopped) timer = setTimeout(wake, Math.max(0, nextRound - performance.now()));
+      });
+  };
+  timer = setTimeout(wake, everyMs);
+  return {
+    wake,
+    async stop() {
+      stopped = true;
+      clearTimeout(timer);
+      await running;
+    },
+  };
+}
+
+async function checkHost(parts: Parts, { hostId, alterations: before }: CheckableHost): Promise<void> {
+  const { checks, store, hypervisor, policy, logger } = parts;
+  let found;
+  try {
+    found = await hypervisor.verify(hostId);
+  } catch (error) {
+    // Its machine has gone, which reconciliation puts right; or it belongs to another worker.
+    logger.warn({ host: hostId, err: error }, 'A host could not be checked');
+    return;
+  }
+  if (found.length > 0 && JSON.stringify(found) !== JSON.stringify(before)) {
+    logger.error(
+      { event: 'host.altered', host: hostId, alterations: found, policy },
+      'A host has been altered',
+    );
+  }
+  if (found.length > 0 && policy === 'quarantine') {
+    // Recorded first, so that gateways cut it off even where the rest fails.
+    await store.records.setHostQuarantined(hostId);
+    await hypervisor.quarantine(hostId);
+    logger.error({ event: 'host.quarantined', host: hostId }, 'An altered host was cut off');
+  }
+  await checks.recordCheck(hostId, found);
+}

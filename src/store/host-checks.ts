@@ -1,0 +1,105 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Knex } from 'knex';
+import { refused } from '../core/errors.ts';
+import type { Alteration } from '../core/hypervisor.ts';
+import type { CheckRecords, HostCheck, HostChecks } from '../core/integrity.ts';
+import { channels } from './channels.ts';
+
+/** Whoever runs the command waits so long for the workers, in milliseconds. */
+const deadlineMs = 60_000;
+const lookAgainMs = 100;
+
+/** A host of an instance on which something is under way is not as it was made, nor as it will be. */
+const checkable = `
+  hosts.state = 'running' AND hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND NOT EXISTS (
+    SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
+
+interface CheckRow {
+  host_id: string;
+  osb_id: string;
+  requested: boolean;
+  checked_at: Date | null;
+  alterations: Alteration[] | null;
+  quarantined_at: Date | null;
+}
+
+const select = `
+  SELECT hosts.id AS host_id, instances.osb_id, checked_at, alterations, quarantined_at,
+    requested_at IS NOT NULL AND (checked_at IS NULL OR checked_at < requested_at) AS requested
+  FROM hosts JOIN instances ON instances.id = hosts.instance_id LEFT JOIN host_checks ON host_id = hosts.id`;
+
+/** The worker's side: what to check, and what was found. */
+export function createCheckRecords(database: Knex): CheckRecords {
+  return {
+    async checkable() {
+      const { rows } = await database.raw<{ rows: CheckRow[] }>(
+        `${select} WHERE ${checkable} ORDER BY hosts.slot`,
+      );
+      return rows.map((row) => ({
+        hostId: row.host_id,
+        requested: row.requested,
+        alterations: row.alterations ?? [],
+      }));
+    },
+    async recordCheck(hostId, alterations) {
+      await database.raw(
+        `INSERT INTO host_checks (host_id, checked_at, alterations) VALUES (:hostId, clock_timestamp(), :found)
+         ON CONFLICT (host_id) DO UPDATE SET checked_at = excluded.checked_at, alterations = excluded.alterations`,
+        { hostId, found: JSON.stringify(alterations) },
+      );
+    },
+  };
+}
+
+/** The operators' side: asks by a row and a notification, and reads the answer from the row. */
+export function createHostChecks(database: Knex): HostChecks {
+  return {
+    async now(host) {
+      const wanted = await database.raw<{ rows: CheckRow[] }>(
+        `${select} WHERE hosts.state <> 'destroyed' AND starts_with(hosts.id::text, :host)
+           AND (:host <> '' OR ${checkable}) ORDER BY hosts.slot LIMIT 1000`,
+        { host: host ?? '' },
+      );
+      if (host !== undefined && wanted.rows.length === 0) {
+        throw refused.notFound(`There is no host ${host}. \`berth hosts\` lists them.`);
+      }
+      const ids = wanted.rows.map((row) => row.host_id);
+      await database.raw(
+        `INSERT INTO host_checks (host_id, requested_at) SELECT unnest(:ids::uuid[]), clock_timestamp()
+         ON CONFLICT (host_id) DO UPDATE SET requested_at = excluded.requested_at`,
+        { ids },
+      );
+      await database.raw(`SELECT pg_notify('${channels.checks}', '')`);
+      return until(database, ids);
+    },
+  };
+}
+
+async function until(database: Knex, ids: readonly string[]): Promise<readonly HostCheck[]> {
+  const deadline = performance.now() + deadlineMs;
+  for (;;) {
+    const { rows } = await database.raw<{ rows: (CheckRow & { checkable: boolean })[] }>(
+      `${select.replace('SELECT', `SELECT (${checkable}) AS checkable,`)}
+       WHERE hosts.id = ANY(:ids::uuid[]) AND hosts.state <> 'destroyed' ORDER BY hosts.slot`,
+      { ids },
+    );
+    // One that has been cut off, or that an operation has begun on, is checked no more.
+    if (rows.every((row) => !row.requested || !row.checkable)) return rows.map(toCheck);
+    if (performance.now() > deadline) {
+      throw refused.unavailable(
+        'No worker has checked the hosts in time. GET /mgmt/health tells whether one is at work.',
+      );
+    }
+    await delay(lookAgainMs);
+  }
+}
+
+function toCheck(row: CheckRow): HostCheck {
+  return {
+    host: row.host_id,
+    instance: row.osb_id,
+    checkedAt: row.checked_at ?? undefined,
+    alterations: row.alterations ?? [],
+    quarantined: row.quarantined_at !== null,
+  };
+}

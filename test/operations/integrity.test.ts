@@ -1,0 +1,114 @@
+import { randomUUID } from 'node:crypto';
+import supertest from 'supertest';
+import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
+import type { Alteration } from '../../src/core/hypervisor.ts';
+import { type Checks } from '../../src/operations/integrity.ts';
+import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
+import { eventually } from '../support/eventually.ts';
+import { createRecordingLogger } from '../support/logger.ts';
+
+const hour = 3_600_000;
+const altered: Alteration[] = [{ part: 'firewall', detail: 'missing: rule drop' }];
+const log = createRecordingLogger();
+let broker: TestBroker;
+let found = new Map<string, Alteration[]>();
+let checks: Checks;
+
+beforeAll(async () => {
+  broker = await makeTestBroker(inject('postgres'), {
+    logger: log.logger,
+    faults: { before: () => undefined, alterations: (hostId) => found.get(hostId) ?? [] },
+  });
+  broker.startWorker();
+});
+afterEach(() => checks.stop());
+afterAll(() => broker.stop());
+
+const makeHost = async (): Promise<string> => {
+  const id = randomUUID();
+  expect(
+    (await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody)).status,
+  ).toBe(201);
+  const row: { id: string } | undefined = await broker
+    .database('hosts')
+    .join('instances', 'instances.id', 'hosts.instance_id')
+    .where({ osb_id: id })
+    .first('hosts.id');
+  return row?.id ?? '';
+};
+const verify = (host?: string) =>
+  supertest(broker.mgmt)
+    .post(host === undefined ? '/mgmt/verify' : `/mgmt/verify/${host}`)
+    .auth(operator.username, operator.password);
+const look = (route: string) => supertest(broker.mgmt).get(route).auth(operator.username, operator.password);
+const integrityOf = async (host: string) =>
+  ((await look('/mgmt/hosts')).body as { hosts: { host: string; integrity?: string }[] }).hosts.find(
+    (one) => one.host === host,
+  )?.integrity;
+
+it('checks on request, and names what was altered in the answer, the list, the metrics and the log', async () => {
+  checks = broker.startChecks('report', hour);
+  const [sound, other] = [await makeHost(), await makeHost()];
+  expect(await integrityOf(sound)).toBeUndefined();
+  found = new Map([[other, altered]]);
+  const answer = (await verify()).body as { hosts: { host: string; alterations: Alteration[] }[] };
+  expect(answer.hosts.find(({ host }) => host === sound)).toMatchObject({
+    alterations: [],
+    quarantined: false,
+  });
+  expect(answer.hosts.find(({ host }) => host === other)).toMatchObject({
+    alterations: altered,
+    quarantined: false,
+  });
+  expect([await integrityOf(sound), await integrityOf(other)]).toEqual(['as made', 'altered']);
+  expect((await look('/mgmt/metrics')).text).toContain('berth_hosts_checked{result="altered"} 1');
+  expect(log.lines.filter((line) => line['event'] === 'host.altered' && line['host'] === other)).toHaveLength(
+    1,
+  );
+  // One event for one alteration, however often it is found.
+  await verify(other.slice(0, 8));
+  expect(log.lines.filter((line) => line['event'] === 'host.altered')).toHaveLength(1);
+  found = new Map();
+  expect((await verify(other)).body).toMatchObject({ hosts: [{ alterations: [] }] });
+  expect(await integrityOf(other)).toBe('as made');
+});
+
+it('checks every host now and then without being asked', async () => {
+  const host = await makeHost();
+  checks = broker.startChecks('report', 20);
+  await eventually('the host was checked', async () => (await integrityOf(host)) === 'as made');
+});
+
+it('cuts an altered host off where that is the policy, for good', async () => {
+  checks = broker.startChecks('quarantine', hour);
+  const host = await makeHost();
+  found = new Map([[host, altered]]);
+  expect((await verify(host)).body).toMatchObject({ hosts: [{ alterations: altered, quarantined: true }] });
+  expect(await integrityOf(host)).toBe('quarantined');
+  expect(await broker.database('hosts').where({ id: host }).first()).toMatchObject({ engine_host: null });
+  await expect(
+    broker.hypervisor.connect({
+      hostId: host,
+      slot: 1,
+      planName: 'small',
+      shape: { vcpus: 1, memoryMib: 768, diskGib: 4 },
+      publishedPorts: { first: 20_000, count: 0 },
+      egress: { kind: 'none' },
+    }),
+  ).rejects.toThrow(/quarantine/);
+  // Reconciliation does not bring it back, not even when its machine ends.
+  await broker.hypervisor.stop(host);
+  await broker.reconcile();
+  expect(await broker.database('operations').where({ kind: 'restart' })).toEqual([]);
+});
+
+it('says that there is no such host, and what a host id is', async () => {
+  checks = broker.startChecks('report', hour);
+  expect((await verify('00000000')).status).toBe(404);
+  expect((await verify('../x')).status).toBe(404);
+  const wrong = await verify('nonsense');
+  expect([wrong.status, (wrong.body as { description: string }).description]).toEqual([
+    400,
+    expect.stringContaining('HOST'),
+  ]);
+});
