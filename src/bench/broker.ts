@@ -19,11 +19,13 @@ const startTimeoutMs = 20 * 60 * 1000;
  * Starts a broker with this catalog, beside whatever else runs.
  * @param cacheDirectory where guest image and templates are kept.
  * @param progress is told what it says while it starts.
+ * @param settings of the environment that are to be other than the bench's own.
  */
 export async function startBroker(
   catalog: object,
   cacheDirectory: string,
   progress: (line: string) => void,
+  settings: Readonly<Record<string, string>> = {},
 ): Promise<BenchBroker> {
   const stateDirectory = await mkdtemp('/var/tmp/berth-bench-');
   await chmod(stateDirectory, 0o755);
@@ -45,9 +47,15 @@ export async function startBroker(
     BERTH_SYNC_WAIT_MS: '25000',
     BERTH_LOG_LEVEL: 'warn',
     BERTH_CATALOG: catalogFile,
+    ...settings,
   };
   const main = fileURLToPath(new URL('../main.js', import.meta.url));
-  const child = spawn(process.execPath, [main], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [main], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // Ctrl-C is for the bench, which then puts the broker away, and its hosts before.
+    detached: true,
+  });
   const stop = async () => {
     await ended(child);
     const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);

@@ -1,8 +1,11 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import path from 'node:path';
 import { probeKvm } from '../hypervisors/qemu/kvm.ts';
+import { projectDirectory } from '../setup/project.ts';
 import { createProgress } from '../setup/progress.ts';
+import { gatewaySuite } from './gateway.ts';
 import { provisionSuite } from './provision.ts';
+import { writeReport } from './report/write-report.ts';
 import { describeMachine, publish } from './report.ts';
 
 function atLeastFive(text: string): number {
@@ -37,6 +40,37 @@ program
     const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
     const machine = await describeMachine(accelerator);
     await publish({ suite: 'provision', machine, date, figures }, options.json);
+  });
+
+program
+  .command('gateway')
+  .description('throughput, latency and cuts of the gateway, beside HAProxy and no gateway at all')
+  .option('--guests', 'also with the engine of a real host', false)
+  .option('--json <file>', 'write the figures there')
+  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
+  .action(async (options: { guests: boolean; json?: string; cache: string }) => {
+    const progress = createProgress(process.stderr);
+    const figures = await gatewaySuite(
+      { guests: options.guests, cacheDirectory: path.resolve(options.cache) },
+      (line) => {
+        progress.show(line);
+      },
+    ).finally(() => {
+      progress.end();
+    });
+    const date = new Date().toISOString();
+    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+    const machine = await describeMachine(accelerator);
+    await publish({ suite: 'gateway', machine, date, figures }, options.json);
+  });
+
+program
+  .command('report')
+  .description('write docs/bench.md and its plots out of docs/bench/SUITE.json')
+  .action(async () => {
+    const missing = await writeReport(path.join(projectDirectory(), 'docs'));
+    process.stdout.write('docs/bench.md is written\n');
+    for (const suite of missing) process.stdout.write(`missing: docs/bench/${suite}.json\n`);
   });
 
 try {

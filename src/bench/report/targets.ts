@@ -1,0 +1,48 @@
+/** What a figure is to reach. */
+export interface Target {
+  readonly suite: Suite;
+  readonly figure: string;
+  readonly limit: 'at most' | 'at least';
+  readonly value: number;
+  readonly unit: string;
+  readonly what: string;
+}
+
+/** All suites, in the order of the report. */
+export const suites = ['provision', 'api', 'gateway', 'density'] as const;
+export type Suite = (typeof suites)[number];
+
+const atMost = (suite: Suite, figure: string, value: number, unit: string, what: string): Target => ({
+  ...{ suite, figure, limit: 'at most', value, unit, what },
+});
+const atLeast = (suite: Suite, figure: string, value: number, unit: string, what: string): Target => ({
+  ...{ suite, figure, limit: 'at least', value, unit, what },
+});
+
+/** For a machine with 2 cores and 24 GiB, without usable KVM. */
+export const targets: readonly Target[] = [
+  atMost('provision', 'create.pool.p50_ms', 300, 'ms', 'create from the pool, median'),
+  atMost('provision', 'create.pool.p95_ms', 600, 'ms', 'create from the pool, 95 of 100'),
+  atMost('provision', 'create.template.p50_ms', 800, 'ms', 'create from the template, median'),
+  atLeast('provision', 'create.cold_over_pool', 100, 'ratio', 'the pool against cold boot'),
+  atLeast('provision', 'create.cold_over_template', 40, 'ratio', 'the template against cold boot'),
+  atLeast('provision', 'create.synchronous_share', 0.99, 'ratio', 'creates answered 201 at the refill rate'),
+  atMost('provision', 'host.running.pss_mib', 140, 'MiB', 'memory of a running idle host'),
+  atMost('provision', 'host.paused.pss_mib', 50, 'MiB', 'memory of a paused host'),
+  atMost('provision', 'delete.p50_ms', 1000, 'ms', 'deprovision, median'),
+  atMost('provision', 'unbind.cut.p95_ms', 200, 'ms', 'from unbind to refused and cut, 95 of 100'),
+  atMost('api', 'bind.p50_ms', 10, 'ms', 'bind at concurrency 1, median'),
+  atLeast('api', 'bind.per_s', 300, '1/s', 'binds at concurrency 32'),
+  atLeast('api', 'last_operation.per_s', 2000, '1/s', 'last_operation'),
+  atLeast('api', 'catalog.per_s', 4000, '1/s', 'catalog'),
+  atMost('api', 'errors.5xx', 0, 'count', 'answers of 5xx'),
+  atMost('api', 'scale.100000_over_100', 1.25, 'ratio', 'medians with 100,000 instances against 100'),
+  atLeast('gateway', 'gateway.throughput_over_haproxy', 0.8, 'ratio', 'throughput against HAProxy'),
+  atMost('gateway', 'gateway.ping_added_ms', 1, 'ms', 'added to the median latency of a ping'),
+  atMost('gateway', 'gateway.cut_100_streams_ms', 100, 'ms', 'from unbind to the last of 100 streams cut'),
+  atLeast('density', 'density.paused_hosts', 100, 'count', 'paused hosts side by side'),
+  atMost('density', 'density.wake.p95_ms', 1000, 'ms', 'until a paused host answers, 95 of 100'),
+];
+
+export const isReached = ({ limit, value }: Pick<Target, 'limit' | 'value'>, measured: number): boolean =>
+  limit === 'at most' ? measured <= value : measured >= value;
