@@ -22,6 +22,7 @@ const mayImport = {
   cli: ['core', 'config', 'hypervisors', 'setup'],
   demo: ['core', 'config', 'cli'],
   bench: ['core', 'config', 'pki', 'store', 'hypervisors', 'demo', 'setup'],
+  bench: ['core', 'config', 'store', 'roles', 'hypervisors', 'demo', 'setup'],
 };
 const rooms = Object.keys(mayImport);
 

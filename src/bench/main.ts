@@ -7,6 +7,9 @@ import { gatewaySuite } from './gateway.ts';
 import { provisionSuite } from './provision.ts';
 import { writeReport } from './report/write-report.ts';
 import { describeMachine, publish } from './report.ts';
+import { apiSuite } from './api.ts';
+import { provisionSuite } from './provision.ts';
+import { describeComputer, describeMachine, publish } from './report.ts';
 
 function atLeastFive(text: string): number {
   const runs = Number(text);
@@ -14,6 +17,14 @@ function atLeastFive(text: string): number {
     throw new InvalidArgumentError('It must be a whole number from 5 to 1000.');
   }
   return runs;
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 600) {
+    throw new InvalidArgumentError('It must be a whole number from 1 to 600.');
+  }
+  return value;
 }
 
 const program = new Command('bench')
@@ -52,6 +63,17 @@ program
     const progress = createProgress(process.stderr);
     const figures = await gatewaySuite(
       { guests: options.guests, cacheDirectory: path.resolve(options.cache) },
+  .command('api')
+  .description(
+    'the OSB API on one core, with simulated hosts: latency, throughput, and the cost of 100,000 instances',
+  )
+  .option('--seconds <number>', 'how long each throughput is measured', seconds, 10)
+  .option('--json <file>', 'write the figures there')
+  .option('--profile <directory>', 'write CPU profiles of the apis there')
+  .action(async (options: { seconds: number; json?: string; profile?: string }) => {
+    const progress = createProgress(process.stderr);
+    const figures = await apiSuite(
+      { seconds: options.seconds, profileDirectory: options.profile },
       (line) => {
         progress.show(line);
       },
@@ -71,6 +93,7 @@ program
     const missing = await writeReport(path.join(projectDirectory(), 'docs'));
     process.stdout.write('docs/bench.md is written\n');
     for (const suite of missing) process.stdout.write(`missing: docs/bench/${suite}.json\n`);
+    await publish({ suite: 'api', machine: describeComputer(), date, figures }, options.json);
   });
 
 try {

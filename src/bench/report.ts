@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus, release, totalmem } from 'node:os';
+import { cpus, release, totalmem } from 'node:os';
 import { promisify } from 'node:util';
 
 export interface Figure {
@@ -24,12 +24,17 @@ export const figure = (name: string, value: number, unit: string): Figure => ({
   unit,
 });
 
-/** What figures depend on, in one line. */
+/** What figures depend on that have nothing to do with virtual machines, in one line. */
+export function describeComputer(): string {
+  const memory = (totalmem() / 1024 ** 3).toFixed(0);
+  return `${cpus().length} × ${cpus()[0]?.model ?? '?'}, ${memory} GiB, Linux ${release()}, Node ${process.version}`;
+}
+
+/** The same with what makes virtual machines. */
 export async function describeMachine(accelerator: string): Promise<string> {
   const { stdout } = await promisify(execFile)('qemu-system-x86_64', ['--version']);
   const qemu = /version (\S+)/.exec(stdout)?.[1] ?? '?';
-  const memory = (totalmem() / 1024 ** 3).toFixed(0);
-  return `${availableParallelism()} × ${cpus()[0]?.model ?? '?'}, ${memory} GiB, Linux ${release()}, QEMU ${qemu} (${accelerator}), Node ${process.version}`;
+  return `${describeComputer()}, QEMU ${qemu} (${accelerator})`;
 }
 
 /** Prints the figures, and writes them where a file is named. */

@@ -45,7 +45,10 @@ export function createRevocations(database: Knex, listener: Listener): Revocatio
         throw new Error('a gateway neither acknowledged the revocation nor lost its lease');
       }
       await database.transaction(async (transaction) => {
-        await transaction('bindings').whereIn('id', bindings).update({ settled_at: new Date() });
+        await transaction('bindings')
+          .whereIn('id', bindings)
+          .whereNull('settled_at')
+          .update({ settled_at: new Date() });
         await transaction('revocation_acknowledgements').whereIn('binding_id', bindings).delete();
       });
     },
