@@ -199,7 +199,7 @@ const fields = {
   plan_id: field(ids.plan, ids.otherPlan),
   organization_guid: field('org-1', 'org-2'),
   space_guid: field('space-1'),
-  context: optional(context),
+  context: fc.oneof(fc.record({ instance_name: text }), optional(context)),
   parameters: optional(parameters),
   maintenance_info: optional(fc.oneof(json, fc.record({ version: json }))),
   previous_values: optional(json),
@@ -233,7 +233,7 @@ const encoded = fc.oneof(
   fc.stringMatching(/^[!$-.0-;=@-Z_a-z~]{0,20}$/),
   one('%', '%2', '%zz', '%ff', '%c0%80', '%00', '%2f', '..', '.', '%2e%2e'),
 );
-const id = mostly(one('ready', 'creating', 'never-seen'), encoded);
+const id = mostly(fc.oneof(one('ready', 'creating', 'never-seen'), fc.uuid()), encoded);
 const queryName = one(
   'service_id',
   'plan_id',
