@@ -21,8 +21,7 @@ const mayImport = {
   setup: ['core', 'config', 'hypervisors'],
   cli: ['core', 'config', 'hypervisors', 'setup'],
   demo: ['core', 'config', 'cli'],
-  bench: ['core', 'config', 'pki', 'store', 'hypervisors', 'demo', 'setup'],
-  bench: ['core', 'config', 'store', 'roles', 'hypervisors', 'demo', 'setup'],
+  bench: ['core', 'config', 'pki', 'store', 'roles', 'hypervisors', 'demo', 'setup'],
 };
 const rooms = Object.keys(mayImport);
 
