@@ -4,6 +4,7 @@ import * as platforms from './010-platforms.ts';
 import * as quotas from './011-quotas.ts';
 import * as expiry from './012-expiry.ts';
 import * as bindingRotation from './013-binding-rotation.ts';
+import * as updates from './014-updates.ts';
 import * as audit from './030-audit.ts';
 import * as hostChecks from './040-host-checks.ts';
 import * as poolAndIdle from './050-pool-and-idle.ts';
@@ -15,6 +16,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '011-quotas', migration: quotas },
   { name: '012-expiry', migration: expiry },
   { name: '013-binding-rotation', migration: bindingRotation },
+  { name: '014-updates', migration: updates },
   { name: '030-audit', migration: audit },
   { name: '040-host-checks', migration: hostChecks },
   { name: '050-pool-and-idle', migration: poolAndIdle },

@@ -65,5 +65,11 @@ export const refused = {
       description: `This broker answers ${perSecond} requests a second of one platform, and this one has sent more. Try again in a second; the operator can raise the limit with BERTH_RATE_PER_SECOND.`,
     }),
   headersTooLarge: (description: string) => refuse({ status: 431, description }),
+  maintenanceInfoConflict: () =>
+    refuse({
+      status: 422,
+      code: 'MaintenanceInfoConflict',
+      description: 'The maintenance information for the requested Service Plan has changed.',
+    }),
   unavailable: (description: string) => refuse({ status: 503, description }),
 };

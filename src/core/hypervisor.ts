@@ -49,6 +49,8 @@ export interface HostSpec {
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
+  /** Version of the image that the host boots; left out: the one that it has, and where it never ran the installed one. */
+  readonly imageVersion?: string;
 }
 
 /** Where a host's Docker engine listens, as seen by the gateway. */
@@ -85,6 +87,9 @@ export interface HostMemory {
  */
 export interface Hypervisor {
   readonly name: 'qemu' | 'simulated';
+
+  /** Version (semantic versioning 2.0) of the installed image, from which new hosts are made. */
+  readonly imageVersion: string;
 
   /** Makes ready what the driver needs before any host (firewall table, templates in memory), and adopts nothing. */
   open(): Promise<void>;
@@ -145,6 +150,16 @@ export interface Hypervisor {
 
   /** How the host's running machine came to run, as it stands on record with the machine. */
   startedFrom(hostId: string): Promise<StartedFrom>;
+
+  /** Version of the image that a host boots, as it stands on record with the machine. */
+  imageVersionOf(hostId: string): Promise<string>;
+
+  /**
+   * Makes a stopped host what its spec says from its next start on: processors, memory, the image. Its disk
+   * grows where it is smaller; it never shrinks.
+   * @throws HypervisorError where the image is not installed, or the machine runs.
+   */
+  reshape(spec: HostSpec): Promise<void>;
 
   /** Stops the machine, its disk kept. Nothing reaches it afterwards. */
   stop(hostId: string): Promise<void>;

@@ -18,6 +18,8 @@ export interface Instance {
   readonly serviceId: string;
   readonly planId: string;
   readonly parameters: JsonObject;
+  /** What the platform says of it: names of org and space, and such. */
+  readonly context: JsonObject;
   readonly state: InstanceState;
   /** When its host is destroyed; undefined where it has no term. */
   readonly expiresAt: Date | undefined;
@@ -46,6 +48,8 @@ export interface Host {
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
+  /** Version of the image that it boots; undefined until it first ran. */
+  readonly imageVersion: string | undefined;
   readonly state: HostState;
   readonly startedFrom: StartedFrom | undefined;
   readonly engine: EngineAddress | undefined;
@@ -69,6 +73,7 @@ export interface PooledHost {
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
+  readonly imageVersion: string | undefined;
   readonly state: 'pooling' | 'pooled';
 }
 
@@ -98,7 +103,22 @@ export interface BindingRequest {
  * The kinds of operation. Berth's own are `restart`, which brings back a host whose machine has gone, and
  * `expire`, which destroys a host whose instance's term is over.
  */
-export type OperationKind = 'provision' | 'deprovision' | 'restart' | 'expire';
+export type OperationKind = 'provision' | 'update' | 'deprovision' | 'restart' | 'expire';
+
+/** What an update is to make of an instance and its host. It is kept as JSON. */
+export interface UpdateTarget {
+  readonly planId: string;
+  readonly planName: string;
+  readonly parameters: JsonObject;
+  readonly shape: HostShape;
+  /** Number of ports out of the host's block. */
+  readonly publishedPorts: number;
+  readonly egress: Egress;
+  /** Left out: whichever the host has. */
+  readonly imageVersion?: string;
+  /** ISO 8601; null: the instance has no term. */
+  readonly expiresAt: string | null;
+}
 
 /** One durable piece of work on an instance. */
 export interface Operation {
@@ -117,6 +137,8 @@ export interface Operation {
   /** An operation that can't end by then fails itself and cleans up first (osb-notes 18). */
   readonly deadline: Date;
   readonly createdAt: Date;
+  /** Of an update only. */
+  readonly target: UpdateTarget | undefined;
 }
 
 /** An operation that a worker holds: who has a higher fence has taken it over. */

@@ -70,7 +70,8 @@ function scopesOf(catalog: Catalog, plan: Plan, tenantId: string): readonly Scop
 /**
  * Holds what is in use against the limits, after the host or its reservation has been recorded in this same
  * transaction: its counts are held until the commit, so that it is right under concurrency.
- * @param added what the host or reservation has added, for the message.
+ * @param added what the host or reservation has added.
+ * @param ofPlan what it has added to its plan, where that is more: a host that comes from another plan.
  * @throws RefusedError (422) which says which limit, how much was used, and who can raise it.
  */
 export async function requireQuota(
@@ -79,17 +80,19 @@ export async function requireQuota(
   plan: Plan,
   tenantId: string,
   added: Usage,
+  ofPlan: Usage = added,
 ): Promise<void> {
   const scopes = scopesOf(catalog, plan, tenantId);
   if (scopes.length === 0) return;
   const used = await records.usage(scopes.map(({ key }) => key));
   for (const { key, limits, words, setting } of scopes) {
+    const more = key.includes('plan:') ? ofPlan : added;
     for (const { name, words: resource, unit, field } of resources) {
       const limit = limits[name];
       const now = used.get(key)?.[name] ?? 0;
-      if (limit === undefined || now <= limit || added[name] === 0) continue;
+      if (limit === undefined || now <= limit || more[name] === 0) continue;
       throw refused.unprocessable(
-        `The ${resource} ${words} would pass its limit of ${limit}${unit}: ${now - added[name]}${unit} are in use, and this needs ${added[name]}${unit} more. ` +
+        `The ${resource} ${words} would pass its limit of ${limit}${unit}: ${now - more[name]}${unit} are in use, and this needs ${more[name]}${unit} more. ` +
           `Delete instances, or ask the operator of the broker to raise it (${setting}.${field} in its catalog).`,
       );
     }

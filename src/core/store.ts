@@ -12,6 +12,7 @@ import type {
   OperationKind,
   PooledHost,
   Tenant,
+  UpdateTarget,
 } from './model.ts';
 import type { Usage } from './quotas.ts';
 
@@ -90,6 +91,9 @@ export interface Records {
   /** False where the platform has used the id already; nothing is written then. */
   insertInstance(instance: NewInstance): Promise<boolean>;
   setInstanceState(id: string, state: InstanceState): Promise<void>;
+  setInstanceContext(id: string, context: JsonObject): Promise<void>;
+  /** Writes what an update has come to: plan, parameters and term. */
+  setInstanceTarget(id: string, target: UpdateTarget): Promise<void>;
   /** Ids of instances that are ready and whose term is over; at most 100 at a time. */
   instancesDueToExpire(): Promise<readonly string[]>;
 
@@ -118,7 +122,10 @@ export interface Records {
   hostOfInstance(instanceId: string): Promise<Host | undefined>;
   /** Every host of an instance that has not been destroyed. */
   livingHosts(): Promise<readonly Host[]>;
-  setHostRunning(hostId: string, startedFrom: StartedFrom, engine: EngineAddress): Promise<void>;
+  setHostRunning(
+    hostId: string,
+    machine: { startedFrom: StartedFrom; engine: EngineAddress; imageVersion: string },
+  ): Promise<void>;
   /** The host has no address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
   /** The same for good: no address is recorded for it again. */
@@ -127,6 +134,8 @@ export interface Records {
   setHostDestroyed(hostId: string): Promise<void>;
   freeSlots(): Promise<number>;
 
+  /** Counts what an update adds to a host until its operation ends. */
+  reserve(hostId: string, planName: string, added: Usage): Promise<void>;
   /** What is in use in each of these scopes of `core/quotas.ts`. */
   usage(scopes: readonly string[]): Promise<ReadonlyMap<string, Usage>>;
 
@@ -139,7 +148,7 @@ export interface Records {
   revokeBindingsOf(instanceId: string): Promise<readonly string[]>;
 
   insertOperation(
-    operation: Pick<Operation, 'id' | 'kind' | 'instanceId' | 'step' | 'description' | 'deadline'>,
+    operation: Pick<Operation, 'id' | 'kind' | 'instanceId' | 'step' | 'description' | 'deadline' | 'target'>,
   ): Promise<void>;
   operation(id: string): Promise<Operation | undefined>;
   /** The operation that is in progress on an instance; there is at most one. */
@@ -155,7 +164,10 @@ export interface Records {
   renewLease(operation: LeasedOperation, leaseMs: number): Promise<boolean>;
   recordProgress(operation: LeasedOperation, progress: Progress): Promise<boolean>;
   pauseOperation(operation: LeasedOperation, pause: Pause): Promise<boolean>;
-  /** Ends the operation and puts its instance into this state, where one is named. */
+  /**
+   * Ends the operation and puts its instance into this state, where one is named. What an update that has
+   * succeeded was to make of instance and host is recorded with it.
+   */
   finishOperation(
     operation: LeasedOperation,
     outcome: { state: 'succeeded' | 'failed'; description: string; instance: InstanceState | undefined },

@@ -61,6 +61,7 @@ async function bringBack(store: Store, host: Host, logger: Logger): Promise<void
       step: operationPlans.restart.steps[0]?.name ?? '',
       description: 'Waiting for a worker',
       deadline: new Date(Date.now() + restartDeadlineMs),
+      target: undefined,
     });
     return true;
   });

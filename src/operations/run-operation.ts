@@ -83,6 +83,10 @@ export async function runOperation(
           giveUp(`${step.description} failed: ${reason}`);
           continue;
         }
+        if (failure !== undefined && attempts >= (plan.undoAttempts ?? Infinity)) {
+          failure = `${failure}. ${step.description} failed as well: ${reason}`;
+          return finish();
+        }
         // An undo has no other way out than to be tried again.
         return pause(step, Math.min(longestBackoffMs, 250 * 2 ** attempts));
       }

@@ -34,6 +34,7 @@ import { createOverview } from '../store/overview.ts';
 import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../store/platforms.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
+import { installedImageVersion } from '../store/workers.ts';
 import { portBlocks, requireDatabaseUrl } from './postgres.ts';
 import { repeat } from './repeat.ts';
 import type { RunningRole } from './role.ts';
@@ -43,6 +44,7 @@ const dayMs = 24 * 3600 * 1000;
 /** Gateways ask for a new certificate long before this ends. */
 const serverCertificateDays = 90;
 const houseKeepingMs = 60_000;
+const askWorkersEveryMs = 5_000;
 
 /** The role that faces the platform. It holds the authorities' keys, and no rights on the machine. */
 export async function startApi(settings: Settings, logger: Logger): Promise<RunningRole> {
@@ -79,6 +81,17 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       logger.error({ err: error }, 'The credentials of the platforms could not be read again');
     },
   });
+  // A worker that is away for a moment is no reason to forget what it makes hosts from.
+  let imageVersion = await installedImageVersion(database);
+  const stopAskingWorkers = repeat(
+    askWorkersEveryMs,
+    async () => {
+      imageVersion = (await installedImageVersion(database)) ?? imageVersion;
+    },
+    (error) => {
+      logger.warn({ err: error }, 'The version of the installed image could not be read; it is tried again');
+    },
+  );
   const store = createStore(database, blocks);
   const rules = createParameterRules(catalog);
   const issuer: CertificateIssuer = {
@@ -89,6 +102,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const osb = createOsbApp({
     audit,
     catalog,
+    imageVersion: () => imageVersion,
     simulated,
     credentials: () => directory.known(),
     ratePerSecond: settings.ratePerSecond,
@@ -99,6 +113,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       store,
       waiter: createOperationWaiter(listener, store.records),
       syncWaitMs: settings.syncWaitMs,
+      imageVersion: () => imageVersion,
       notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
       logger,
     }),
@@ -165,6 +180,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       await Promise.all([osbListener.stop(), mgmtListener.stop()]);
       stopAnswering();
       await stopKeeping();
+      await stopAskingWorkers();
       await listener.stop();
       await database.destroy();
     },

@@ -94,7 +94,13 @@ export async function startWorker(
     async () => {
       const templates = await plansWithTemplate(hypervisor, catalog);
       const memoryAvailableMib = await availableMib();
-      await reportWorker(database, { name, hypervisor: hypervisor.name, templates, memoryAvailableMib });
+      await reportWorker(database, {
+        name,
+        hypervisor: hypervisor.name,
+        templates,
+        memoryAvailableMib,
+        imageVersion: hypervisor.imageVersion,
+      });
     },
     warn('The worker could not report itself; it is tried again'),
   );

@@ -7,7 +7,7 @@ export function openDatabase(connectionString: string, options?: { maxConnection
     client: 'pg',
     connection: { connectionString, application_name: 'berth' },
     pool: { min: 0, max: options?.maxConnections ?? 16 },
-    acquireConnectionTimeout: 5_000,
+    acquireConnectionTimeout: 15_000,
   });
 }
 

@@ -29,7 +29,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   tenants: { api: ['SELECT', 'INSERT'] },
   instances: {
     api: ['SELECT', 'INSERT', 'UPDATE (plan_id, parameters, context, state, expires_at, updated_at)'],
-    worker: ['SELECT', 'UPDATE (state, updated_at)'],
+    worker: ['SELECT', 'UPDATE (plan_id, parameters, state, expires_at, updated_at)'],
   },
   unseen_deletes: { api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   slots: { api: ['SELECT', 'INSERT', 'UPDATE (host_id)'], worker: ['SELECT', 'UPDATE (host_id)'] },
@@ -44,6 +44,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     worker: [
       'SELECT',
       'INSERT',
+      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, image_version)',
       'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, quarantined_at, updated_at)',
     ],
   },

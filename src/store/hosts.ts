@@ -53,7 +53,7 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
       return rows.map(toHost);
     },
 
-    async setHostRunning(hostId, startedFrom, engine) {
+    async setHostRunning(hostId, { startedFrom, engine, imageVersion }) {
       await connection<HostRow>('hosts')
         .where({ id: hostId })
         .update({
@@ -62,6 +62,7 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
           made_from: connection.raw('coalesce(made_from, ?)', [startedFrom]),
           engine_host: engine.host,
           engine_port: engine.port,
+          image_version: imageVersion,
           updated_at: new Date(),
         });
       await connection.raw(tellGateways, [hostId]);

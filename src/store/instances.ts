@@ -3,6 +3,7 @@ import type { Knex } from 'knex';
 import type { Instance } from '../core/model.ts';
 import type { Records, RowLock } from '../core/store.ts';
 import { type InstanceRow, toInstance } from './rows.ts';
+import { setInstanceTarget } from './target.ts';
 
 type InstanceRecords = Pick<
   Records,
@@ -11,6 +12,8 @@ type InstanceRecords = Pick<
   | 'instanceOfId'
   | 'insertInstance'
   | 'setInstanceState'
+  | 'setInstanceContext'
+  | 'setInstanceTarget'
   | 'instancesDueToExpire'
   | 'rememberUnseenDelete'
   | 'wasDeletedUnseen'
@@ -69,6 +72,12 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
     async setInstanceState(id, state) {
       await connection<InstanceRow>('instances').where({ id }).update({ state, updated_at: new Date() });
     },
+
+    async setInstanceContext(id, context) {
+      await connection<InstanceRow>('instances').where({ id }).update({ context, updated_at: new Date() });
+    },
+
+    setInstanceTarget: (id, target) => setInstanceTarget(connection, id, target),
 
     async instancesDueToExpire() {
       const rows: { id: string }[] = await connection<InstanceRow>('instances')

@@ -4,6 +4,7 @@ import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
 import { notify } from './notify.ts';
 import { type OperationRow, toLeasedOperation, toOperation } from './rows.ts';
+import { setHostTarget, setInstanceTarget } from './target.ts';
 
 type OperationRecords = Pick<
   Records,
@@ -57,6 +58,7 @@ export function createOperationRecords(connection: Knex): OperationRecords {
         step: operation.step,
         description: operation.description,
         deadline: operation.deadline,
+        target: operation.target ?? null,
       });
       await notify(connection, channels.operations, operation.id);
     },
@@ -124,6 +126,10 @@ export function createOperationRecords(connection: Knex): OperationRecords {
             lease_until: null,
           });
         if (finished !== 1) return false;
+        if (outcome.state === 'succeeded' && operation.target !== undefined) {
+          await setHostTarget(transaction, operation.instanceId, operation.target);
+          await setInstanceTarget(transaction, operation.instanceId, operation.target);
+        }
         if (outcome.instance !== undefined) {
           await transaction('instances')
             .where({ id: operation.instanceId })

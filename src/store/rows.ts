@@ -11,6 +11,7 @@ import type {
   Operation,
   OperationKind,
   PooledHost,
+  UpdateTarget,
 } from '../core/model.ts';
 
 /** The rows as Postgres gives them, and how they become the model's. */
@@ -38,6 +39,7 @@ export function toInstance(row: InstanceRow): Instance {
     serviceId: row.service_id,
     planId: row.plan_id,
     parameters: row.parameters,
+    context: row.context,
     state: row.state,
     expiresAt: row.expires_at ?? undefined,
   };
@@ -56,6 +58,7 @@ export interface HostRow {
   first_port: number;
   ports: number;
   egress: Egress;
+  image_version: string | null;
   state: HostState | PooledHost['state'];
   started_from: StartedFrom | null;
   made_from: StartedFrom | null;
@@ -94,6 +97,7 @@ const body = (row: HostRow) => ({
   shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
   publishedPorts: { first: row.first_port, count: row.ports },
   egress: row.egress,
+  imageVersion: row.image_version ?? undefined,
 });
 
 export function toEngine(row: Pick<HostRow, 'engine_host' | 'engine_port'>) {
@@ -154,6 +158,7 @@ export interface OperationRow {
   deadline: Date;
   created_at: Date;
   finished_at: Date | null;
+  target: UpdateTarget | null;
 }
 
 export function toOperation(row: OperationRow): Operation {
@@ -168,6 +173,7 @@ export function toOperation(row: OperationRow): Operation {
     attempts: row.attempts,
     deadline: row.deadline,
     createdAt: row.created_at,
+    target: row.target ?? undefined,
   };
 }
 

@@ -15,8 +15,18 @@ interface UsageRow {
 export const noUsage: Usage = { instances: 0, vcpus: 0, memoryMib: 0, diskGib: 0, publishedPorts: 0 };
 
 /** The counts that a trigger keeps (migrations/011-quotas.ts). */
-export function createUsageRecords(connection: Knex): Pick<Records, 'usage'> {
+export function createUsageRecords(connection: Knex): Pick<Records, 'usage' | 'reserve'> {
   return {
+    async reserve(hostId, planName, added) {
+      await connection('hosts').where({ id: hostId }).update({
+        reserved_plan: planName,
+        reserved_vcpus: added.vcpus,
+        reserved_memory_mib: added.memoryMib,
+        reserved_disk_gib: added.diskGib,
+        reserved_ports: added.publishedPorts,
+      });
+    },
+
     async usage(scopes) {
       const rows: UsageRow[] = await connection<UsageRow>('quota_usage')
         .whereIn('scope', [...scopes])

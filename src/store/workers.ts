@@ -7,6 +7,7 @@ export interface WorkerRow {
   templates: string[];
   /** What the machine's memory could still take, as its kernel reckons; null until it was told. */
   memory_available_mib: number | null;
+  image_version: string | null;
   seen_at: Date;
 }
 
@@ -18,6 +19,7 @@ export async function reportWorker(
     hypervisor: string;
     templates: readonly string[];
     memoryAvailableMib: number;
+    imageVersion: string;
   },
 ): Promise<void> {
   await database('workers')
@@ -26,10 +28,20 @@ export async function reportWorker(
       hypervisor: worker.hypervisor,
       templates: [...worker.templates],
       memory_available_mib: Math.floor(worker.memoryAvailableMib),
+      image_version: worker.imageVersion,
       seen_at: database.raw('clock_timestamp()'),
     })
     .onConflict('name')
     .merge();
+}
+
+/** The version of the image that the worker which was heard of last makes hosts from. */
+export async function installedImageVersion(database: Knex): Promise<string | undefined> {
+  const row = await database<WorkerRow>('workers')
+    .whereNotNull('image_version')
+    .orderBy('seen_at', 'desc')
+    .first('image_version');
+  return row?.image_version ?? undefined;
 }
 
 /** Takes the worker off the books on an orderly stop. */

@@ -71,10 +71,10 @@ describe('the catalog', () => {
   });
 
   it('says in every description where hosts are simulated', () => {
-    const shown = JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), true));
+    const shown = JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), true, '1.0.0'));
     expect(shown.match(/SIMULATED/g)).toHaveLength(4);
-    expect(JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), false))).not.toContain(
-      'SIMULATED',
-    );
+    expect(
+      JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), false, '1.0.0')),
+    ).not.toContain('SIMULATED');
   });
 });

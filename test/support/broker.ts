@@ -124,6 +124,7 @@ export async function makeTestBroker(
     createOsbApp({
       audit,
       catalog,
+      imageVersion: () => hypervisor.imageVersion,
       simulated: false,
       credentials: () => directory.known(),
       ratePerSecond,
@@ -134,6 +135,7 @@ export async function makeTestBroker(
         store: apiStore,
         waiter: createOperationWaiter(listener, apiStore.records),
         syncWaitMs: waitMs,
+        imageVersion: () => hypervisor.imageVersion,
         notice: '',
         logger,
       }),

@@ -232,7 +232,7 @@ async function requireBindable(
     );
   }
   const running = await records.unfinishedOperation(instance.id);
-  if (running?.kind === 'expire') throw refused.concurrency();
+  if (running?.kind === 'update' || running?.kind === 'expire') throw refused.concurrency();
   const host = await records.hostOfInstance(instance.id);
   if (instance.state === 'failed' || host === undefined) {
     throw refused.unprocessable(

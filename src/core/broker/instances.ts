@@ -9,6 +9,7 @@ import type { Records, Store } from '../store.ts';
 import { tenantKey } from '../tenant.ts';
 import { demandOf, type ParameterRules } from './parameters.ts';
 import { checkHints, requireOffering, requirePlan } from './plan-lookup.ts';
+import { createUpdate, type UpdateRequest } from './update.ts';
 import { beginOperation, type OperationWaiter, settle, type WorkOutcome } from './work.ts';
 
 export interface ProvisionRequest {
@@ -20,6 +21,8 @@ export interface ProvisionRequest {
   readonly spaceGuid: string;
   readonly context: JsonObject;
   readonly parameters: JsonObject;
+  /** The version of the image that the platform knows of; undefined where it does not say. */
+  readonly maintenanceVersion: string | undefined;
   readonly acceptsIncomplete: boolean;
 }
 
@@ -40,17 +43,21 @@ export interface InstanceView {
 export interface OperationReport {
   readonly state: Operation['state'];
   readonly description: string;
-  /** Only on a failed delete (osb-notes 17). */
+  /** Only on a failed update or delete (osb-notes 17). */
   readonly instanceUsable: boolean | undefined;
+  /** Only on a failed update. */
+  readonly updateRepeatable: boolean | undefined;
 }
 
 /** The kinds that a platform asked for; what Berth does on its own account is not its business. */
-const platformKinds: readonly OperationKind[] = ['provision', 'deprovision'];
+const platformKinds: readonly OperationKind[] = ['provision', 'update', 'deprovision'];
 
 /** What platforms do with instances (OSB 2.17: provisioning, fetching, polling, deprovisioning). */
 export interface Instances {
   provision(request: ProvisionRequest): Promise<WorkOutcome & InstanceView>;
   deprovision(request: InstanceReference & { readonly acceptsIncomplete: boolean }): Promise<WorkOutcome>;
+  /** What changes nothing of the host is done at once; all else is an operation. */
+  update(request: UpdateRequest): Promise<WorkOutcome & InstanceView>;
   fetch(request: InstanceReference): Promise<InstanceView>;
   lastOperation(
     request: InstanceReference & { readonly operationId: string | undefined },
@@ -68,15 +75,34 @@ export function createInstances(parts: {
   waiter: OperationWaiter;
   syncWaitMs: number;
   notice: string;
+  /** The version of the image that new hosts are made from; undefined until a worker has told. */
+  imageVersion: () => string | undefined;
   logger: Logger;
 }): Instances {
-  const { catalog, rules, store, waiter, syncWaitMs, notice, logger } = parts;
+  const { catalog, rules, store, waiter, syncWaitMs, notice, imageVersion, logger } = parts;
+
+  const update = createUpdate({ catalog, rules, store, imageVersion, logger });
 
   /** An instance that has just been recorded or found. */
-  async function viewOf({ platformId, instanceId }: ProvisionRequest): Promise<InstanceView> {
+  async function viewOf({
+    platformId,
+    instanceId,
+  }: {
+    platformId: string;
+    instanceId: string;
+  }): Promise<InstanceView> {
     const instance = await store.records.instance(platformId, instanceId);
     if (instance === undefined) throw new Error('an instance that was recorded is gone');
     return { instance, host: await store.records.hostOfInstance(instance.id) };
+  }
+
+  /** Whether the instance still serves, its last operation having failed; undefined of a create (osb-notes 17). */
+  async function isUsable(operation: Operation): Promise<boolean | undefined> {
+    if (operation.kind === 'provision') return undefined;
+    // Of a failed delete the credentials have been revoked first of all, and the host may be half gone.
+    if (operation.kind === 'deprovision') return false;
+    const host = await store.records.hostOfInstance(operation.instanceId);
+    return host?.state === 'running' && host.engine !== undefined;
   }
 
   return {
@@ -97,6 +123,10 @@ export function createInstances(parts: {
             'This instance id was deleted before its creation arrived. Use a new instance id.',
           );
         }
+        const { maintenanceVersion } = request;
+        if (maintenanceVersion !== undefined && maintenanceVersion !== imageVersion()) {
+          throw refused.maintenanceInfoConflict();
+        }
         if (!request.acceptsIncomplete) throw refused.asyncRequired();
         const tenant = await records.tenant(request.platformId, key);
         const id = randomUUID();
@@ -108,7 +138,12 @@ export function createInstances(parts: {
           serviceId: request.serviceId,
           planId: request.planId,
           parameters: request.parameters,
-          context: request.context,
+          // With what a context may leave out, so that an update can tell whether the owner changes.
+          context: {
+            organization_guid: request.organizationGuid,
+            space_guid: request.spaceGuid,
+            ...request.context,
+          },
           expiresAt:
             demand.expiresAfterMs === undefined ? undefined : new Date(Date.now() + demand.expiresAfterMs),
         });
@@ -143,6 +178,13 @@ export function createInstances(parts: {
       return { ...outcome, ...(await viewOf(request)) };
     },
 
+    async update(request) {
+      const operationId = await update(request);
+      const outcome: WorkOutcome =
+        operationId === undefined ? { kind: 'unchanged' } : await settle(waiter, syncWaitMs, operationId);
+      return { ...outcome, ...(await viewOf(request)) };
+    },
+
     async deprovision(request) {
       const operationId = await store.transaction(async (records) => {
         const instance = await records.instance(request.platformId, request.instanceId, 'lock');
@@ -155,6 +197,7 @@ export function createInstances(parts: {
         if (!request.acceptsIncomplete) throw refused.asyncRequired();
         const running = await records.unfinishedOperation(instance.id);
         if (running?.kind === 'deprovision') return running.id;
+        if (running?.kind === 'update') throw refused.concurrency();
         if (running !== undefined) {
           await records.haltOperation(running.id, 'Halted: the instance is being deleted');
         }
@@ -170,6 +213,8 @@ export function createInstances(parts: {
       checkHints(catalog, instance, request, logger);
       if (instance === undefined) throw refused.notFound('There is no instance with this id.');
       if (instance.state === 'ready' || instance.state === 'expired') {
+        const running = await store.records.unfinishedOperation(instance.id);
+        if (running?.kind === 'update') throw refused.concurrency();
         return { instance, host: await store.records.hostOfInstance(instance.id) };
       }
       throw refused.notFound(
@@ -197,8 +242,9 @@ export function createInstances(parts: {
       return {
         state: operation.state,
         description: `${notice}${operation.description}`,
-        // Its credentials have been revoked first of all, and its host may be half gone.
-        instanceUsable: operation.kind === 'deprovision' && operation.state === 'failed' ? false : undefined,
+        instanceUsable: operation.state === 'failed' ? await isUsable(operation) : undefined,
+        // Nothing of an update is lost by its failure, so another try can do no harm.
+        updateRepeatable: operation.state === 'failed' && operation.kind === 'update' ? true : undefined,
       };
     },
   };

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { maximumPollingSeconds } from '../catalog/catalog.ts';
-import type { Operation, OperationKind } from '../model.ts';
+import type { Operation, OperationKind, UpdateTarget } from '../model.ts';
 import { operationPlans } from '../operations/plans.ts';
 import type { Records } from '../store.ts';
 
@@ -24,6 +24,7 @@ export async function beginOperation(
   records: Records,
   kind: OperationKind,
   instanceId: string,
+  target?: UpdateTarget,
 ): Promise<string> {
   const first = operationPlans[kind].steps[0];
   if (first === undefined) throw new Error(`the plan of ${kind} has no step`);
@@ -35,6 +36,7 @@ export async function beginOperation(
     step: first.name,
     description: 'Waiting for a worker',
     deadline: new Date(Date.now() + deadlineMs),
+    target,
   });
   return id;
 }

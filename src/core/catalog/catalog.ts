@@ -134,8 +134,13 @@ function provisionProperties(plan: Plan): Properties {
 /**
  * The catalog as the platform sees it (OSB 2.17, "Catalog Management"). Only what works today is declared.
  * @param simulated says in every description that there are no virtual machines behind it.
+ * @param imageVersion of the image that new hosts boot: platforms offer an upgrade to hosts of another one.
  */
-export function toOsbCatalog(catalog: Catalog, simulated: boolean): JsonObject {
+export function toOsbCatalog(
+  catalog: Catalog,
+  simulated: boolean,
+  imageVersion: string | undefined,
+): JsonObject {
   const notice = simulated ? 'SIMULATED, no virtual machine: ' : '';
   return {
     services: catalog.offerings.map((offering) => ({
@@ -146,8 +151,8 @@ export function toOsbCatalog(catalog: Catalog, simulated: boolean): JsonObject {
       bindable: true,
       instances_retrievable: true,
       bindings_retrievable: true,
-      allow_context_updates: false,
-      plan_updateable: false,
+      allow_context_updates: true,
+      plan_updateable: true,
       // Another org could bind, and a host serves one tenant only.
       metadata: { ...offering.metadata, shareable: false },
       plans: offering.plans.map((plan) => ({
@@ -157,11 +162,21 @@ export function toOsbCatalog(catalog: Catalog, simulated: boolean): JsonObject {
         free: plan.free,
         bindable: true,
         binding_rotatable: true,
-        plan_updateable: false,
+        plan_updateable: true,
         maximum_polling_duration: maximumPollingSeconds,
+        ...(imageVersion !== undefined && {
+          maintenance_info: {
+            version: imageVersion,
+            description:
+              'A new guest image. An upgrade restarts the host; its data, ports and bindings are kept.',
+          },
+        }),
         metadata: plan.metadata,
         schemas: {
-          service_instance: { create: { parameters: provisionSchema(plan) } },
+          service_instance: {
+            create: { parameters: provisionSchema(plan) },
+            update: { parameters: updateSchema(plan) },
+          },
           service_binding: { create: { parameters: bindSchema(plan) } },
         },
       })),

@@ -11,16 +11,18 @@ export function toHostSpec(host: Host | PooledHost): HostSpec {
     shape: host.shape,
     publishedPorts: host.publishedPorts,
     egress: host.egress,
+    ...(host.imageVersion !== undefined && { imageVersion: host.imageVersion }),
   };
 }
 
-function requireHost({ host, operation }: StepContext): Host {
+/** @throws where the operation's instance has no host: a defect. */
+export function requireHost({ host, operation }: StepContext): Host {
   if (host === undefined) throw new Error(`operation ${operation.id} has no host on record`);
   return host;
 }
 
 /** How soon a guest that is not there yet is asked again, in milliseconds: a restored one answers within tenths of a second. */
-const guestPollMs = 50;
+export const guestPollMs = 50;
 
 const makeDiskAndNetwork: Step = {
   name: 'prepare',
@@ -58,11 +60,11 @@ const connectAndCheck: Step = {
     if (!(await context.hypervisor.answers(spec))) return again(guestPollMs);
     // From here on gateways find the host. How it came to run is known to the start step only if that ran in
     // this process; the machine itself is asked, so that a resumed operation records the truth as well.
-    await context.store.records.setHostRunning(
-      host.id,
-      await context.hypervisor.startedFrom(host.id),
+    await context.store.records.setHostRunning(host.id, {
       engine,
-    );
+      startedFrom: await context.hypervisor.startedFrom(host.id),
+      imageVersion: await context.hypervisor.imageVersionOf(host.id),
+    });
     return done;
   },
 };

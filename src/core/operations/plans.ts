@@ -2,6 +2,7 @@ import type { StartedFrom } from '../hypervisor.ts';
 import type { OperationKind } from '../model.ts';
 import { removeSteps, startSteps } from './host-steps.ts';
 import type { OperationPlan } from './step.ts';
+import { updateSteps, updateUndo } from './update-steps.ts';
 
 /** A create that was slower than usual says so to whoever asks. */
 const cameFrom: Readonly<Record<StartedFrom, string>> = {
@@ -21,6 +22,15 @@ export const operationPlans: OperationPlans = {
     attempts: 3,
     closing: (host) => (host?.startedFrom === undefined ? 'Done' : `Done: ${cameFrom[host.startedFrom]}`),
     instanceAfter: { succeeded: 'ready', failed: 'failed' },
+  },
+  update: {
+    kind: 'update',
+    steps: updateSteps,
+    undo: updateUndo,
+    attempts: 3,
+    // A host that does not come back either way is left to the next reconciliation, as after a crash.
+    undoAttempts: 5,
+    instanceAfter: { succeeded: undefined, failed: undefined },
   },
   deprovision: {
     kind: 'deprovision',

@@ -37,6 +37,8 @@ export interface OperationPlan {
   readonly undo: readonly Step[];
   /** Tries of one step before the operation is undone. */
   readonly attempts: number;
+  /** Tries of one step of the undo before that is given up as well; left out: it is tried until it works. */
+  readonly undoAttempts?: number;
   /** What last_operation says in the end; `Done` where it is left out. */
   readonly closing?: (host: Host | undefined) => string;
   /** State of the instance once the operation has succeeded or failed; undefined leaves it. */

@@ -1,9 +1,8 @@
-import express, { type Express, type RequestHandler } from 'express';
+import express, { type Express } from 'express';
 import type { AuditTrail } from '../../core/audit.ts';
 import type { Bindings } from '../../core/broker/bindings.ts';
 import type { Instances } from '../../core/broker/instances.ts';
 import type { Catalog } from '../../core/catalog/catalog.ts';
-import { refused } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { KnownCredential } from '../../core/platform.ts';
 import { auditRequests } from '../audit.ts';
@@ -25,10 +24,13 @@ import { jsonBody } from './input.ts';
 import { lastOperation } from './last-operation.ts';
 import { provision } from './provision.ts';
 import { unbind } from './unbind.ts';
+import { update } from './update.ts';
 
 /** The Open Service Broker API. The routes below are its table of contents. */
 export function createOsbApp(parts: {
   catalog: Catalog;
+  /** The version of the image that new hosts are made from; undefined until a worker has told. */
+  imageVersion: () => string | undefined;
   /** Whether there are no virtual machines behind it, which every surface then says. */
   simulated: boolean;
   instances: Instances;
@@ -40,7 +42,8 @@ export function createOsbApp(parts: {
   audit: AuditTrail;
   logger: Logger;
 }): Express {
-  const { catalog, simulated, instances, bindings, credentials, ratePerSecond, audit, logger } = parts;
+  const { catalog, imageVersion, simulated, instances, bindings, credentials, ratePerSecond, audit, logger } =
+    parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
@@ -57,10 +60,10 @@ export function createOsbApp(parts: {
 
   const instance = '/v2/service_instances/:instance_id';
   const binding = `${instance}/service_bindings/:binding_id`;
-  app.get('/v2/catalog', getCatalog(catalog, simulated));
+  app.get('/v2/catalog', getCatalog(catalog, simulated, imageVersion));
   app.put(instance, jsonBody, provision(instances));
   app.get(instance, fetchInstance(instances));
-  app.patch(instance, jsonBody, updatesAreRefused);
+  app.patch(instance, jsonBody, update(instances));
   app.delete(instance, deprovision(instances));
   app.get(`${instance}/last_operation`, lastOperation(instances));
   app.put(binding, jsonBody, bind(bindings));
@@ -71,8 +74,3 @@ export function createOsbApp(parts: {
   app.use(errorHandler(logger));
   return app;
 }
-
-/** The catalog says `plan_updateable: false` of every plan. */
-const updatesAreRefused: RequestHandler = (_request, _response, next) => {
-  next(refused.unprocessable('Instances of this offering can not be updated. Create a new one instead.'));
-};

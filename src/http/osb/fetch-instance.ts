@@ -12,6 +12,7 @@ export function fetchInstance(instances: Instances): RequestHandler {
       service_id: instance.serviceId,
       plan_id: instance.planId,
       parameters: instance.parameters,
+      ...(host?.imageVersion !== undefined && { maintenance_info: { version: host.imageVersion } }),
       ...(knowsMetadata(request) && { metadata: toMetadata(instance, host) }),
     });
   };

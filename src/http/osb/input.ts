@@ -103,6 +103,15 @@ export interface ProvisionBody {
   space_guid: string;
   context?: JsonObject | null;
   parameters?: JsonObject | null;
+  maintenance_info?: { version?: string | null } | null;
+}
+
+export interface UpdateBody {
+  service_id: string;
+  plan_id?: string | null;
+  context?: JsonObject | null;
+  parameters?: JsonObject | null;
+  maintenance_info?: { version?: string | null } | null;
 }
 
 export interface BindBody {
@@ -114,6 +123,9 @@ export interface BindBody {
   parameters?: JsonObject | null;
 }
 
+/** The version is compared, and nothing else of it (osb-notes 21). */
+const maintenanceInfo = { type: ['object', 'null'], properties: { version: optionalText } };
+
 const provisionBody = ajv.compile<ProvisionBody>({
   type: 'object',
   required: ['service_id', 'plan_id', 'organization_guid', 'space_guid'],
@@ -124,6 +136,19 @@ const provisionBody = ajv.compile<ProvisionBody>({
     space_guid: requiredText,
     context: optionalObject,
     parameters: optionalObject,
+    maintenance_info: maintenanceInfo,
+  },
+});
+
+const updateBody = ajv.compile<UpdateBody>({
+  type: 'object',
+  required: ['service_id'],
+  properties: {
+    service_id: requiredText,
+    plan_id: optionalText,
+    context: optionalObject,
+    parameters: optionalObject,
+    maintenance_info: maintenanceInfo,
   },
 });
 
@@ -144,10 +169,16 @@ const bindBody = ajv.compile<BindBody>({
 });
 
 export const readProvisionBody = (request: Request): ProvisionBody => read(provisionBody, request);
+export const readUpdateBody = (request: Request): UpdateBody => read(updateBody, request);
 export function readBindBody(request: Request): BindBody {
   const { predecessor_binding_id: predecessor } = request.body as { predecessor_binding_id?: unknown };
   const rotates = typeof predecessor === 'string' && predecessor !== '';
   return read(rotates ? rotationBody : bindBody, request);
+}
+
+/** An optional object: absent, null and empty are the same (osb-notes 21). */
+export function present(value: JsonObject | null | undefined): JsonObject | undefined {
+  return value === null || value === undefined || Object.keys(value).length === 0 ? undefined : value;
 }
 
 /** The text of an optional field: absent, null and empty are the same (osb-notes 21). */

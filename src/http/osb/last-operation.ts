@@ -17,6 +17,7 @@ export function lastOperation(instances: Instances): RequestHandler {
       state: report.state,
       description: report.description,
       ...(report.instanceUsable !== undefined && { instance_usable: report.instanceUsable }),
+      ...(report.updateRepeatable !== undefined && { update_repeatable: report.updateRepeatable }),
     });
   };
 }

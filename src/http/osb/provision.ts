@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
 import type { Instances } from '../../core/broker/instances.ts';
 import { knowsMetadata } from './headers.ts';
-import { acceptsIncomplete, pathId, readProvisionBody } from './input.ts';
+import { acceptsIncomplete, pathId, readProvisionBody, text } from './input.ts';
 import { toMetadata } from './metadata.ts';
 
 /** PUT /v2/service_instances/:instance_id */
@@ -18,6 +18,7 @@ export function provision(instances: Instances): RequestHandler {
       spaceGuid: body.space_guid,
       context: body.context ?? {},
       parameters: body.parameters ?? {},
+      maintenanceVersion: text(body.maintenance_info?.version),
       acceptsIncomplete: acceptsIncomplete(request),
     });
     const metadata = knowsMetadata(request) && { metadata: toMetadata(outcome.instance, outcome.host) };

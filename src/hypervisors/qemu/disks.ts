@@ -88,6 +88,15 @@ export async function createOverlay(
   await rename(attempt, file);
 }
 
+/** Makes a disk that no machine uses at least this large; a guest grows its file system when it starts. */
+export async function growDisk(file: string, diskGib: number): Promise<void> {
+  const information = await runTool('qemu-img', ['info', '--output=json', file]);
+  const { 'virtual-size': bytes } = JSON.parse(information) as { 'virtual-size': number };
+  if (bytes >= diskGib * 1024 ** 3) return;
+  await requireRoom(path.dirname(file));
+  await runTool('qemu-img', ['resize', '-q', '-f', 'qcow2', file, `${diskGib}G`]);
+}
+
 /** Gives back every block of a disk before its name goes, so that nothing of it can be read again. */
 export async function wipeDisk(file: string): Promise<void> {
   try {

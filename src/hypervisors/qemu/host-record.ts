@@ -12,6 +12,8 @@ export interface HostRecord {
   readonly planName: string;
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
+  /** Size of the empty disk below its own, in GiB; left out: that of its shape, which can grow. */
+  readonly baseDiskGib?: number;
   /** Digest of the guest image that the host boots. */
   readonly image: string;
   /** Key of the template that its disk is an overlay of; undefined: of an empty disk. */

@@ -17,9 +17,10 @@ import { createHostLocks } from '../host-locks.ts';
 import { runTool } from '../process.ts';
 import { type DiskChain, qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
-import { baseDiskDigest, createOverlay, ensureBaseDisk, wipeDisk } from './disks.ts';
+import { baseDiskDigest, createOverlay, ensureBaseDisk, growDisk, wipeDisk } from './disks.ts';
 import { engineAnswers } from './engine.ts';
 import { type GuestImage, readImage, readImageRecord } from './guest-image.ts';
+import { imageOfVersion, imageVersion } from './image-version.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { type Jail, openJail } from './jail.ts';
 import { createDigests, requireDigests } from './digests.ts';
@@ -81,7 +82,7 @@ export async function createQemuHypervisor(
   }
 
   async function diskChain(at: Place, record: HostRecord): Promise<DiskChain> {
-    const base = await ensureBaseDisk(stateDirectory, record.shape.diskGib);
+    const base = await ensureBaseDisk(stateDirectory, record.baseDiskGib ?? record.shape.diskGib);
     const template =
       record.template === undefined
         ? undefined
@@ -221,6 +222,7 @@ export async function createQemuHypervisor(
 
   return {
     name: 'qemu',
+    imageVersion: imageVersion(image.digest),
 
     async open() {
       await mkdir(hostsDirectory, { recursive: true, mode: 0o711 });
@@ -343,6 +345,29 @@ export async function createQemuHypervisor(
       if (startedFrom === undefined) throw new HypervisorError(`host ${hostId} has never run`);
       return startedFrom;
     },
+
+    async imageVersionOf(hostId) {
+      return imageVersion((await requireRecord(hostId)).image);
+    },
+
+    reshape: (spec) =>
+      locked(spec.hostId, async () => {
+        const at = placeOfSpec(spec);
+        const record = await requireRecord(spec.hostId);
+        if (await isAlive(spec.hostId)) {
+          throw new HypervisorError(`host ${spec.hostId} runs: it must be stopped first`);
+        }
+        const own = await imageOfVersion(path.join(stateDirectory, 'images'), spec.imageVersion);
+        await growDisk(at.disk, spec.shape.diskGib);
+        await writeHostRecord(at.record, {
+          ...record,
+          planName: spec.planName,
+          shape: spec.shape,
+          publishedPorts: spec.publishedPorts,
+          baseDiskGib: record.baseDiskGib ?? record.shape.diskGib,
+          image: own ?? record.image,
+        });
+      }),
 
     stop: (hostId) =>
       locked(hostId, async () => {

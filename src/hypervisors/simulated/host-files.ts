@@ -66,6 +66,13 @@ export function openHostFiles(stateDirectory: string) {
       await writeJson(hostFile(host.spec.hostId), host);
     },
 
+    /** @throws HypervisorError where there is no such host. */
+    async changeHost(hostId: string, change: (host: SimulatedHost) => SimulatedHost) {
+      const host = await this.readHost(hostId);
+      if (host === undefined) throw new HypervisorError(`there is no simulated host ${hostId}`);
+      await this.writeHost(change(host));
+    },
+
     async readDisk(hostId: string): Promise<SimulatedDisk> {
       return (await readJson<SimulatedDisk>(diskFile(hostId))) ?? { hasRun: false, volumes: [] };
     },

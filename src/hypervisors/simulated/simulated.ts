@@ -20,6 +20,8 @@ export interface SimulatedOptions {
   /** The driver keeps its files in `simulated/` below it. */
   readonly stateDirectory: string;
   readonly logger?: Logger;
+  /** Version of the image that its hosts pretend to boot. */
+  readonly imageVersion?: string;
   /** How long things take that cost nothing here, in milliseconds each; 0 where left out. */
   readonly delays?: {
     /** From a start out of a template until the guest can be spoken to. */
@@ -42,7 +44,7 @@ export interface SimulatedFaults {
   alterations?(hostId: string): readonly Alteration[];
 }
 export type SimulatedAct =
-  'prepare' | 'hold' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
+  'prepare' | 'hold' | 'reshape' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
 
 /**
  * A hypervisor that makes no virtual machines: each host is a state file and a stand-in of a Docker engine on
@@ -52,7 +54,7 @@ export type SimulatedAct =
  * serves them again at their addresses; a host whose address was taken meanwhile counts as stopped.
  */
 export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor {
-  const { stateDirectory, logger, delays = {}, faults } = options;
+  const { stateDirectory, logger, delays = {}, faults, imageVersion = '1.0.0+simulated' } = options;
   const files = openHostFiles(stateDirectory);
   /** The engines that this process serves, by host. */
   const served = new Map<string, { server: Server; port: number }>();
@@ -105,6 +107,9 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     throw new HypervisorError(`simulated host ${hostId} can't be started: it was not prepared`);
   };
 
+  const changeMachine = (hostId: string, machine: SimulatedMachine) =>
+    files.changeHost(hostId, (host) => ({ ...host, machine }));
+
   const launch = async (spec: HostSpec, startedFrom: StartedFrom) => {
     const delayMs = { pool: 0, template: delays.restore ?? 0, boot: delays.boot ?? 0 }[startedFrom];
     const port = await serve(spec.hostId, 0).catch((cause: unknown) => {
@@ -112,7 +117,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     });
     const guestReadyAt = Date.now() + delayMs;
     const machine = { port, startedFrom, guestReadyAt, identified: false, connected: false };
-    await files.writeHost({ spec, machine: { ...machine, held: startedFrom === 'pool' } });
+    await changeMachine(spec.hostId, { ...machine, held: startedFrom === 'pool' });
   };
 
   const endMachine = async (hostId: string, leave: () => Promise<void>) => {
@@ -132,6 +137,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
 
   return {
     name: 'simulated',
+    imageVersion,
 
     async open() {
       logger?.warn({}, 'Hosts are simulated: no virtual machine is made, and no container can run');
@@ -162,7 +168,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         await before('prepare', spec.hostId);
         if ((await files.readHost(spec.hostId)) !== undefined) return;
         await files.createHostDirectory(spec.hostId);
-        await files.writeHost({ spec, machine: undefined });
+        await files.writeHost({ spec: { imageVersion, ...spec }, machine: undefined });
       }),
 
     hold: (spec) =>
@@ -188,7 +194,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         const disk = await files.readDisk(hostId);
         await files.writeDisk(hostId, { ...disk, hasRun: true });
         if (machine !== undefined) {
-          if (machine.held) await files.writeHost({ spec, machine: { ...machine, held: false } });
+          if (machine.held) await changeMachine(hostId, { ...machine, held: false });
           return;
         }
         const template = await files.readTemplate(spec.planName);
@@ -200,7 +206,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         await before('identify', spec.hostId);
         const machine = await requireMachine(spec.hostId);
         if (machine.held || Date.now() < machine.guestReadyAt) return false;
-        await files.writeHost({ spec, machine: { ...machine, identified: true } });
+        await changeMachine(spec.hostId, { ...machine, identified: true });
         return true;
       }),
 
@@ -214,7 +220,11 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         if (await files.isQuarantined(spec.hostId)) {
           throw new HypervisorError(`simulated host ${spec.hostId} is in quarantine`);
         }
-        await files.writeHost({ spec, machine: { ...machine, connected: true } });
+        const { publishedPorts, egress } = spec;
+        await files.changeHost(spec.hostId, (host) => ({
+          spec: { ...host.spec, publishedPorts, egress },
+          machine: { ...machine, connected: true },
+        }));
         return { host: '127.0.0.1', port: machine.port };
       }),
 
@@ -227,6 +237,26 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     async startedFrom(hostId) {
       return (await requireMachine(hostId)).startedFrom;
     },
+
+    async imageVersionOf(hostId) {
+      return (await files.readHost(hostId))?.spec.imageVersion ?? imageVersion;
+    },
+
+    reshape: (spec) =>
+      locked(spec.hostId, async () => {
+        await before('reshape', spec.hostId);
+        if ((await runningMachine(spec.hostId)) !== undefined) {
+          throw new HypervisorError(`simulated host ${spec.hostId} runs: it must be stopped first`);
+        }
+        await files.changeHost(spec.hostId, (host) => ({
+          ...host,
+          spec: {
+            ...host.spec,
+            ...spec,
+            shape: { ...spec.shape, diskGib: Math.max(host.spec.shape.diskGib, spec.shape.diskGib) },
+          },
+        }));
+      }),
 
     stop: (hostId) =>
       locked(hostId, async () => {

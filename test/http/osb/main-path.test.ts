@@ -147,7 +147,7 @@ describe('catalog', () => {
   it('8 declares what works today', async () => {
     const shown = await broker.ask('get', '/v2/catalog');
     const [service] = (shown.body as { services: Record<string, unknown>[] }).services;
-    expect(service).toMatchObject({ id: ids.service, plan_updateable: false, bindable: true });
+    expect(service).toMatchObject({ id: ids.service, plan_updateable: true, bindable: true });
     expect(service?.['metadata']).toMatchObject({ shareable: false });
   });
 

@@ -1,0 +1,31 @@
+import type { RequestHandler } from 'express';
+import type { Instances } from '../../core/broker/instances.ts';
+import { platformOf } from '../auth.ts';
+import { knowsMetadata } from './headers.ts';
+import { acceptsIncomplete, pathId, present, readUpdateBody, text } from './input.ts';
+import { toMetadata } from './metadata.ts';
+
+/** PATCH /v2/service_instances/:instance_id. `previous_values` is not trusted (osb-notes 28). */
+export function update(instances: Instances): RequestHandler {
+  return async (request, response) => {
+    const body = readUpdateBody(request);
+    const outcome = await instances.update({
+      platformId: platformOf(response).id,
+      instanceId: pathId(request, 'instance_id'),
+      serviceId: body.service_id,
+      planId: text(body.plan_id),
+      parameters: body.parameters ?? undefined,
+      context: present(body.context),
+      maintenanceVersion: text(body.maintenance_info?.version),
+      acceptsIncomplete: acceptsIncomplete(request),
+    });
+    // Without an operation there is nothing that the platform does not know (osb-notes 27).
+    if (outcome.kind === 'unchanged') {
+      response.json({});
+      return;
+    }
+    const metadata = knowsMetadata(request) && { metadata: toMetadata(outcome.instance, outcome.host) };
+    if (outcome.kind === 'done') response.json({ ...metadata });
+    else response.status(202).json({ operation: outcome.operationId, ...metadata });
+  };
+}
