@@ -4,7 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brokerCredentials, credentialsPath, databaseUrl, siteId } from './config/secrets.ts';
 import { listenerTls } from './config/tls.ts';
-import { roleEnvironment, type Settings } from './config/settings.ts';
+import { roleEnvironment, type Settings, SettingsError } from './config/settings.ts';
 import { readCatalog } from './catalog-source.ts';
 import { allPlans } from './core/catalog/catalog.ts';
 import { openHypervisor } from './setup/hypervisor.ts';
@@ -17,6 +17,7 @@ import type { RunningRole } from './roles/role.ts';
 import { forgetAudit } from './store/audit.ts';
 import { migrate, openDatabase } from './store/database.ts';
 import { startEmbeddedPostgres } from './store/embedded.ts';
+import { untilReachable } from './store/reachable.ts';
 
 const roleNames = ['gateway', 'worker', 'api'] as const;
 type RoleName = (typeof roleNames)[number];
@@ -24,6 +25,8 @@ type RoleName = (typeof roleNames)[number];
 const restartAfterMs = 1_000;
 const auditRetentionMs = 24 * 3600 * 1000;
 const postgresWatchMs = 2_000;
+/** How long a start waits for a Postgres that is not there yet. Milliseconds. */
+const postgresPatienceMs = 30_000;
 
 /**
  * Sets up what is missing and runs the three roles, each in a process of its own with rights of its own.
@@ -79,6 +82,18 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
     }
 
     async function prepareDatabase() {
+      await untilReachable(url, {
+        patienceMs: postgresPatienceMs,
+        onWaiting: (error) => {
+          say(`Postgres can't be reached (${error.message}); waiting for it`);
+        },
+      }).catch((cause: unknown) => {
+        const reason = cause instanceof Error ? cause.message : String(cause);
+        throw new SettingsError(
+          `Postgres can't be reached (${reason}): start it, or have DATABASE_URL_FILE (or DATABASE_URL) say where it is; without either Berth brings its own.`,
+          { cause },
+        );
+      });
       const database = openDatabase(url, { maxConnections: 1 });
       try {
         await migrate(database);

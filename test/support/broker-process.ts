@@ -24,12 +24,16 @@ export interface BrokerProcess {
   /** Everything that it and its roles have printed so far. */
   readonly output: () => string;
   readonly pid: () => number;
+  /** Of the OSB API; the gateway and management have the next two. */
+  readonly firstPort: number;
   start(): Promise<void>;
   /** Ctrl-C. */
   interrupt(): Promise<void>;
   /** Ends it and its roles as a power cut would; hosts go on. */
   kill(): Promise<void>;
   ask<T = Record<string, unknown>>(method: string, route: string, body?: object): Promise<Answer<T>>;
+  createRoute(instanceId: string): string;
+  createBody(org: string): object;
   create(instanceId: string, org: string): Promise<Answer>;
   bind(instanceId: string, bindingId: string): Promise<Answer<{ credentials: Credentials }>>;
   unbind(instanceId: string, bindingId: string): Promise<Answer>;
@@ -40,8 +44,14 @@ export interface BrokerProcess {
 
 const portRange = (first: number, count: number) => `${first}-${first + count - 1}`;
 
-/** @param offset 0 to 4: keeps the ports and networks of test files apart. */
-export async function makeBroker(offset: number): Promise<BrokerProcess> {
+/**
+ * @param offset 0 to 4: keeps the ports and networks of test files apart.
+ * @param settings of the environment that are to be other than usual.
+ */
+export async function makeBroker(
+  offset: number,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<BrokerProcess> {
   const state = await makeStateDirectory();
   const catalog = path.join(state.directory, 'catalog.yaml');
   // Below the range of ephemeral ports, one of which another test may hold.
@@ -57,6 +67,7 @@ export async function makeBroker(offset: number): Promise<BrokerProcess> {
     BERTH_PUBLISHED_PORTS: portRange(25_000 + seat * 1000 + offset * 200, 200),
     BERTH_SYNC_WAIT_MS: '20000',
     BERTH_CATALOG: catalog,
+    ...settings,
   };
   await writeFile(
     catalog,
@@ -146,6 +157,14 @@ export async function makeBroker(offset: number): Promise<BrokerProcess> {
   const instance = (id: string) => `/v2/service_instances/${id}`;
   const binding = (id: string, bindingId: string) => `${instance(id)}/service_bindings/${bindingId}`;
 
+  const createRoute = (id: string) => `${instance(id)}?accepts_incomplete=true`;
+  const createBody = (org: string) => ({
+    service_id: serviceId,
+    plan_id: planId,
+    organization_guid: org,
+    space_guid: `${org}-space`,
+  });
+
   /** Work that outlasts the request is polled, as a platform does. */
   async function settled(answer: Answer, route: string): Promise<Answer> {
     if (answer.status !== 202) return answer;
@@ -165,6 +184,7 @@ export async function makeBroker(offset: number): Promise<BrokerProcess> {
     site,
     output: () => output,
     pid: () => child?.pid ?? 0,
+    firstPort: port,
     start,
     async interrupt() {
       child?.kill('SIGINT');
@@ -177,16 +197,9 @@ export async function makeBroker(offset: number): Promise<BrokerProcess> {
       await eventually('all roles have ended', async () => (await roleProcesses()).length === 0);
     },
     ask,
-    create: async (id, org) =>
-      settled(
-        await ask('PUT', `${instance(id)}?accepts_incomplete=true`, {
-          service_id: serviceId,
-          plan_id: planId,
-          organization_guid: org,
-          space_guid: `${org}-space`,
-        }),
-        instance(id),
-      ),
+    createRoute,
+    createBody,
+    create: async (id, org) => settled(await ask('PUT', createRoute(id), createBody(org)), instance(id)),
     bind: (id, bindingId) => ask('PUT', binding(id, bindingId), { service_id: serviceId, plan_id: planId }),
     unbind: (id, bindingId) => ask('DELETE', `${binding(id, bindingId)}?${hints}`),
     remove: async (id) =>

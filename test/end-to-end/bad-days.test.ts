@@ -1,0 +1,163 @@
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
+import net from 'node:net';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/store/embedded.ts';
+import { processesWith } from '../../src/demo/residue.ts';
+import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
+import { compiled } from '../support/build.ts';
+import { eventually } from '../support/eventually.ts';
+
+const run = promisify(execFile);
+
+/** Bad days that need no virtual machine, with the processes that an operator runs. */
+describe('on a bad day', { timeout: 180_000 }, () => {
+  const cleanUp: (() => Promise<unknown>)[] = [];
+
+  beforeAll(async () => {
+    await compiled();
+  }, 180_000);
+
+  afterEach(async () => {
+    for (const act of cleanUp.splice(0).reverse()) await act();
+  }, 60_000);
+
+  async function broker(settings: Readonly<Record<string, string>> = {}): Promise<BrokerProcess> {
+    const made = await makeBroker(2, { BERTH_HYPERVISOR: 'simulated', ...settings });
+    cleanUp.push(() => made.dispose());
+    return made;
+  }
+
+  /** A Postgres beside the broker, which can be taken away from it. */
+  async function ownPostgres(): Promise<{ postgres: EmbeddedPostgres; urlFile: string }> {
+    const directory = await mkdtemp('/tmp/berth-pg-');
+    await run('chmod', ['755', directory]);
+    cleanUp.push(() => rm(directory, { recursive: true, force: true }));
+    const postgres = await startEmbeddedPostgres({
+      directory: path.join(directory, 'server'),
+      socketDirectory: path.join(directory, 'socket'),
+    });
+    cleanUp.push(() => postgres.stop());
+    const urlFile = path.join(directory, 'url');
+    await writeFile(urlFile, postgres.connectionString, { mode: 0o600 });
+    return { postgres, urlFile };
+  }
+
+  const nothingRuns = async ({ stateDirectory }: BrokerProcess) =>
+    eventually('no process of it is left', async () => (await processesWith(stateDirectory)).length === 0);
+
+  it.each([
+    ['BERTH_PORT', 0],
+    ['BERTH_GATEWAY_PORT', 1],
+    ['BERTH_MGMT_PORT', 2],
+  ])(
+    'a port that is taken ends the start with its name and the remedy, and nothing runs on: %s',
+    async (setting, index) => {
+      const one = await broker();
+      const port = one.firstPort + index;
+      const taken = net.createServer().listen(port, '0.0.0.0');
+      onTestFinished(() => {
+        taken.close();
+      });
+      await new Promise((resolve) => taken.once('listening', resolve));
+      await expect(one.start()).rejects.toThrow(
+        new RegExp(
+          `Port ${port} on [\\d.]+ can't be used.*: end what uses it, or set ${setting} to another one`,
+        ),
+      );
+      await nothingRuns(one);
+    },
+  );
+
+  it('Postgres that is away at the start is waited for, which is said', async () => {
+    const { postgres, urlFile } = await ownPostgres();
+    await postgres.stop();
+    const one = await broker({ DATABASE_URL_FILE: urlFile });
+    const started = one.start();
+    await eventually('it is said', () => one.output().includes("Postgres can't be reached"), {
+      deadlineMs: 60_000,
+    });
+    expect(one.output()).not.toContain('Berth is ready');
+    await postgres.ensureRunning();
+    await started;
+    expect((await one.create('instance', 'org')).status).toBe(201);
+  });
+
+  it('Postgres that does not come ends the start with the setting that names it, and no password', async () => {
+    const one = await broker({ DATABASE_URL: 'postgresql://nobody:hidden@127.0.0.1:1/berth' });
+    await expect(one.start()).rejects.toThrow(/waiting for it.*ECONNREFUSED.*DATABASE_URL/s);
+    expect(one.output()).not.toContain('hidden');
+    await nothingRuns(one);
+  });
+
+  it('Postgres that knows no such password is not waited for', async () => {
+    const { urlFile } = await ownPostgres();
+    const url = (await readFile(urlFile, 'utf8')).replace(/:[^:@/]+@/, ':wrong@');
+    await writeFile(urlFile, url);
+    const one = await broker({ DATABASE_URL_FILE: urlFile });
+    await expect(one.start()).rejects.toThrow(/password authentication failed.*DATABASE_URL/s);
+    expect(one.output()).not.toContain('waiting for it');
+    await nothingRuns(one);
+  });
+
+  it('Postgres that goes away in the middle of creates: it is said, and they end when it is back', async () => {
+    const { postgres, urlFile } = await ownPostgres();
+    const one = await broker({ DATABASE_URL_FILE: urlFile, BERTH_SYNC_WAIT_MS: '0' });
+    await one.start();
+    const names = Array.from({ length: 6 }, (_, index) => `instance-${index}`);
+    const answers = await Promise.all(
+      names.map((name) => one.ask('PUT', one.createRoute(name), one.createBody('org'))),
+    );
+    expect(answers.map(({ status }) => status)).toEqual(names.map(() => 202));
+    await postgres.stop();
+    const refused = await one.ask('PUT', one.createRoute('later'), one.createBody('org'));
+    expect(refused.status).toBe(503);
+    expect(refused.body['description']).toMatch(/database/i);
+    await eventually('the roles have said so', () =>
+      one.output().includes('The connection to Postgres was lost'),
+    );
+    await postgres.ensureRunning();
+    for (const name of names) {
+      await eventually(
+        `${name} is made`,
+        async () => {
+          const { status, body } = await one.ask('GET', `/v2/service_instances/${name}/last_operation`);
+          if (body['state'] === 'failed') throw new Error(String(body['description']));
+          return status === 200 && body['state'] === 'succeeded';
+        },
+        { deadlineMs: 60_000, everyMs: 200 },
+      );
+    }
+    expect((await one.bind('instance-0', 'b')).status).toBe(201);
+    for (const name of names) expect((await one.remove(name)).status).toBe(200);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)(
+    'a full disk fails the create with what is wrong, leaves nothing, and is over when there is room',
+    async () => {
+      const { urlFile } = await ownPostgres();
+      const one = await broker({ DATABASE_URL_FILE: urlFile });
+      const hosts = path.join(one.stateDirectory, 'simulated', 'hosts');
+      await mkdir(hosts, { recursive: true });
+      await run('mount', ['-t', 'tmpfs', '-o', 'size=64k,mode=755', 'berth-test', hosts]);
+      cleanUp.push(() => run('umount', ['--lazy', hosts]));
+      await one.start();
+      await fill(path.join(hosts, '.filler'));
+      const failed = await one.create('instance', 'org');
+      expect(failed.body).toMatchObject({ state: 'failed' });
+      expect(failed.body['description']).toMatch(/no space left/i);
+      expect((await readdir(hosts)).filter((name) => name !== '.filler')).toEqual([]);
+      expect((await one.remove('instance')).status).toBe(200);
+      await rm(path.join(hosts, '.filler'));
+      expect((await one.create('another', 'org')).status).toBe(201);
+    },
+  );
+});
+
+/** Takes all the room that there is. */
+async function fill(file: string): Promise<void> {
+  const { bavail, bsize } = await statfs(path.dirname(file));
+  await writeFile(file, Buffer.alloc(bavail * bsize));
+}
