@@ -19,7 +19,7 @@ const mayImport = {
   gateway: ['core', 'pki'],
   http: ['core'],
   setup: ['core', 'config', 'hypervisors'],
-  cli: ['core', 'config', 'hypervisors', 'setup'],
+  cli: ['core', 'config', 'pki', 'hypervisors', 'setup'],
   demo: ['core', 'config', 'cli'],
   bench: ['core', 'config', 'pki', 'store', 'roles', 'hypervisors', 'demo', 'setup'],
 };

@@ -8,6 +8,7 @@ import * as updates from './014-updates.ts';
 import * as audit from './030-audit.ts';
 import * as hostChecks from './040-host-checks.ts';
 import * as poolAndIdle from './050-pool-and-idle.ts';
+import * as masterKeys from './031-master-keys.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -20,6 +21,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '030-audit', migration: audit },
   { name: '040-host-checks', migration: hostChecks },
   { name: '050-pool-and-idle', migration: poolAndIdle },
+  { name: '031-master-keys', migration: masterKeys },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

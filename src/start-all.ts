@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { brokerCredentials, credentialsPath, databaseUrl, siteId } from './config/secrets.ts';
+import { brokerCredentials, credentialsPath, databaseUrl, masterKeyText, siteId } from './config/secrets.ts';
 import { listenerTls } from './config/tls.ts';
 import { roleEnvironment, type Settings, SettingsError } from './config/settings.ts';
 import { readCatalog } from './catalog-source.ts';
@@ -11,6 +11,7 @@ import { openHypervisor } from './setup/hypervisor.ts';
 import { takeLock } from './lock.ts';
 import { createLogger } from './log.ts';
 import { createProgress } from './setup/progress.ts';
+import { type MasterKeyAnswer, masterKeyQuestion } from './roles/master-key.ts';
 import { provideRoles } from './roles/provide-roles.ts';
 import { repeat } from './roles/repeat.ts';
 import type { RunningRole } from './roles/role.ts';
@@ -130,7 +131,14 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
       }
     }
 
-    const roles = roleNames.map((name) => superviseRole(name, urlFiles[name], say));
+    /** The api has given root up, and asks us for the master keys when they are rotated. */
+    async function answer(name: RoleName, message: unknown): Promise<MasterKeyAnswer | undefined> {
+      if (name !== 'api' || (message as Partial<typeof masterKeyQuestion>).ask !== masterKeyQuestion.ask) {
+        return undefined;
+      }
+      return { masterKey: await masterKeyText(settings, undefined).catch(() => undefined) };
+    }
+    const roles = roleNames.map((name) => superviseRole(name, urlFiles[name], say, answer));
     cleanUp.push(async () => {
       await Promise.all(roles.map((role) => role.stop()));
     });
@@ -156,6 +164,7 @@ function superviseRole(
   name: RoleName,
   urlFile: string,
   say: (line: string) => void,
+  answer: (name: RoleName, message: unknown) => Promise<object | undefined>,
 ): { ready: Promise<void>; stop: () => Promise<void> } {
   const main = fileURLToPath(new URL('main.js', import.meta.url));
   let child: ChildProcess | undefined;
@@ -172,9 +181,15 @@ function superviseRole(
         detached: true,
       });
       child = started;
-      started.on('message', () => {
-        wasReady = true;
-        resolve();
+      started.on('message', (message) => {
+        if ('ready' in (message as object)) {
+          wasReady = true;
+          resolve();
+          return;
+        }
+        void answer(name, message).then((reply) => {
+          if (reply !== undefined && started.connected) started.send(reply);
+        });
       });
       ended = new Promise((over) => {
         started.on('exit', (code, signal) => {

@@ -2,18 +2,20 @@ import { Command, CommanderError } from 'commander';
 import { readSettings, SettingsError } from '../config/settings.ts';
 import { HypervisorError } from '../core/hypervisor.ts';
 import { CatalogError } from '../core/catalog/load.ts';
+import { PkiError } from '../pki/errors.ts';
 import { runAudit } from './audit.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
 import { runHosts } from './hosts.ts';
 import { runImageBuild } from './image.ts';
+import { runKeysList, runKeysPrune, runKeysRotate } from './keys.ts';
 import { MgmtError } from './mgmt-client.ts';
 import { runVerify } from './verify.ts';
 import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
 /** What people can mend is said in a line; everything else is a defect, and comes with its stack. */
-const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError];
+const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError, PkiError];
 
 const program = new Command('berth')
   .description('Looks after a Berth: hosts, guest image, credentials. Settings are those of the broker.')
@@ -67,6 +69,22 @@ program
   .action((options: { instance?: string; since?: string; limit: string; json?: boolean }) =>
     runAudit(readSettings(), options),
   );
+
+const keys = program
+  .command('keys')
+  .description('the master keys that secrets in the database are sealed with');
+keys
+  .command('list')
+  .description('list them by their ids')
+  .action(() => runKeysList(readSettings()));
+keys
+  .command('rotate')
+  .description('make a new master key, and seal with it; what the former one has sealed is wrapped anew')
+  .action(() => runKeysRotate(readSettings()));
+keys
+  .command('prune')
+  .description('take the keys that nothing is sealed with any more out of the master key file')
+  .action(() => runKeysPrune(readSettings()));
 
 const image = program.command('image').description('the guest image that every host boots');
 image

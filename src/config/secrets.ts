@@ -71,12 +71,25 @@ function parse(text: string, file: string): BrokerCredentials {
   return value as BrokerCredentials;
 }
 
-/** The text of the master key: from `BERTH_MASTER_KEY_FILE`, else generated once into `master.key`. */
-export async function masterKeyText(settings: Settings, make: () => string): Promise<string> {
-  if (settings.masterKeyFile !== undefined) return readFile(settings.masterKeyFile, 'utf8');
-  const file = path.join(settings.stateDirectory, 'master.key');
-  await createOnce(file, () => `${make()}\n`);
-  return readFile(file, 'utf8');
+/** Where the master keys are kept. */
+export const masterKeyFile = (settings: Settings) =>
+  settings.masterKeyFile ?? path.join(settings.stateDirectory, 'master.key');
+
+/**
+ * The text of the master key file: that of `BERTH_MASTER_KEY_FILE`, else `master.key`.
+ * @param make gives the text of a first key, where `master.key` does not exist; undefined: none may be made.
+ * @returns undefined where there is no file.
+ */
+export async function masterKeyText(
+  settings: Settings,
+  make: (() => string) | undefined,
+): Promise<string | undefined> {
+  const file = masterKeyFile(settings);
+  if (settings.masterKeyFile === undefined && make !== undefined) await createOnce(file, () => `${make()}\n`);
+  return readFile(file, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  });
 }
 
 /** The connection string of Postgres that the operator has set; undefined: the embedded one is used. */

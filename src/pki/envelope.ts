@@ -1,5 +1,4 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import type { Vault } from '../core/credentials.ts';
 import type { MasterKey } from './master-key.ts';
 
 /**
@@ -74,12 +73,9 @@ export function isSealedWith(masterKey: MasterKey, sealed: Buffer): boolean {
   return sealed.length >= overhead && sealed.subarray(1, header).equals(masterKey.id);
 }
 
-/** A vault over one master key. */
-export function createVault(masterKey: MasterKey): Vault {
-  return {
-    seal: (plaintext, row) => seal(masterKey, plaintext, row),
-    open: (sealed, row) => open(masterKey, sealed, row),
-  };
+/** Id of the master key that this was sealed with, in hexadecimal, as its header says. */
+export function sealedWith(sealed: Buffer): string {
+  return sealed.subarray(1, header).toString('hex');
 }
 
 function wrap(masterKey: MasterKey, head: Buffer, dataKey: Buffer, associatedData: string): Buffer {

@@ -36,6 +36,16 @@ export function masterKeyFromText(text: string): MasterKey {
   return Object.defineProperty({ id }, 'bytes', { value: bytes, enumerable: false }) as MasterKey;
 }
 
+/**
+ * Reads the master keys of a file: one a line, empty lines and lines that begin with # ignored.
+ * @throws PkiError where a line is none, or there is no line.
+ */
+export function masterKeysFromText(text: string): readonly [MasterKey, ...MasterKey[]] {
+  const lines = text.split('\n').map((line) => line.trim());
+  const [first = '', ...more] = lines.filter((line) => line !== '' && !line.startsWith('#'));
+  return [masterKeyFromText(first), ...more.map(masterKeyFromText)];
+}
+
 function decode(text: string): Buffer | undefined {
   if (/^[0-9a-fA-F]{64}$/.test(text)) return Buffer.from(text, 'hex');
   if (!/^[A-Za-z0-9+/]{43}=?$/.test(text)) return undefined;

@@ -1,7 +1,7 @@
 import { createAuditTrail } from '../store/audit.ts';
 import type { Knex } from 'knex';
 import { readCatalog } from '../catalog-source.ts';
-import { type BrokerCredentials, brokerCredentials, masterKeyText } from '../config/secrets.ts';
+import { type BrokerCredentials, brokerCredentials } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
 import { listenerTls } from '../config/tls.ts';
 import { userIds } from '../config/users.ts';
@@ -17,8 +17,6 @@ import { createOsbApp } from '../http/osb/app.ts';
 import { rehearse } from '../http/rehearse.ts';
 import { type Authority, createAuthority } from '../pki/authority.ts';
 import { issueClientCertificate } from '../pki/client-certificate.ts';
-import { createVault } from '../pki/envelope.ts';
-import { createMasterKeyText, masterKeyFromText } from '../pki/master-key.ts';
 import { signServerRequest } from '../pki/server-certificate.ts';
 import { dropPrivileges } from '../privileges.ts';
 import { type AuthorityName, ensureAuthority } from '../store/authorities.ts';
@@ -32,9 +30,12 @@ import { createOperationWaiter } from '../store/operation-waiter.ts';
 import { createHostChecks } from '../store/host-checks.ts';
 import { createOverview } from '../store/overview.ts';
 import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../store/platforms.ts';
+import { createPresence, forgetDeadPresences } from '../store/presence.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
 import { installedImageVersion } from '../store/workers.ts';
+import { startKeyRotation } from './key-rotation.ts';
+import { openKeyRing, rereadMasterKeys } from './master-key.ts';
 import { portBlocks, requireDatabaseUrl } from './postgres.ts';
 import { repeat } from './repeat.ts';
 import type { RunningRole } from './role.ts';
@@ -51,10 +52,10 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const catalog = await readCatalog(settings);
   const credentials = await brokerCredentials(settings);
   const tls = await listenerTls(settings);
-  const vault = createVault(masterKeyFromText(await masterKeyText(settings, createMasterKeyText)));
   const connectionString = await requireDatabaseUrl(settings, 'api');
   const database = openDatabase(connectionString);
   await refuseOwner(database, 'api');
+  const vault = await openKeyRing(settings, database);
   const simulated = settings.hypervisor === 'simulated';
 
   const blocks = portBlocks(settings, catalog);
@@ -64,7 +65,13 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const serverAuthority = await authority(database, vault, 'server');
   const listener = await startListener({
     connectionString,
-    listenTo: [channels.finished, channels.acknowledgements, channels.certificates, channels.platforms],
+    listenTo: [
+      channels.finished,
+      channels.acknowledgements,
+      channels.certificates,
+      channels.platforms,
+      channels.keys,
+    ],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
     },
@@ -128,7 +135,16 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       logger,
     }),
   });
+  const keys = startKeyRotation({
+    database,
+    listener,
+    ring: vault,
+    presence: createPresence(database, 'api'),
+    readText: () => rereadMasterKeys(settings),
+    logger,
+  });
   const mgmt = createMgmtApp({
+    keys,
     audit,
     overview: createOverview(database),
     platforms: createPlatforms(database),
@@ -153,7 +169,10 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   );
   const stopKeeping = repeat(
     houseKeepingMs,
-    () => forgetDeadGateways(database),
+    async () => {
+      await forgetDeadGateways(database);
+      await forgetDeadPresences(database);
+    },
     (error) => {
       logger.warn({ err: error }, 'Housekeeping failed; it is tried again');
     },
@@ -181,6 +200,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       stopAnswering();
       await stopKeeping();
       await stopAskingWorkers();
+      await keys.stop();
       await listener.stop();
       await database.destroy();
     },

@@ -14,6 +14,8 @@ export const channels = {
   platforms: 'berth_platforms',
   /** Somebody wants hosts to be checked. No payload. */
   checks: 'berth_checks',
+  /** Which master key is sealed with, or what a process holds, has changed. Payload: none of meaning. */
+  keys: 'berth_keys',
 } as const;
 
 export type Channel = (typeof channels)[keyof typeof channels];

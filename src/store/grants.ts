@@ -73,7 +73,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
     worker: ['SELECT', 'INSERT', 'UPDATE'],
   },
-  authorities: { api: ['SELECT', 'INSERT'], gateway: ['SELECT (name, certificate)'] },
+  authorities: { api: ['SELECT', 'INSERT', 'UPDATE (sealed_key)'], gateway: ['SELECT (name, certificate)'] },
   gateways: {
     api: ['SELECT', 'DELETE'],
     gateway: ['SELECT', 'INSERT', 'UPDATE (lease_until, connections)', 'DELETE'],
@@ -88,6 +88,11 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     api: ['SELECT', 'DELETE'],
     gateway: ['INSERT'],
     worker: ['SELECT', 'DELETE'],
+  },
+  master_keys: { api: ['SELECT', 'INSERT', 'UPDATE (state, since)'] },
+  presences: {
+    api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+    gateway: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
   },
   audit: { api: ['SELECT', auditRow], worker: [auditRow] },
 };

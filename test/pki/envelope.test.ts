@@ -1,7 +1,8 @@
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { createVault, EnvelopeError, isSealedWith, open, rewrap, seal } from '../../src/pki/envelope.ts';
-import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
+import { EnvelopeError, isSealedWith, open, rewrap, seal } from '../../src/pki/envelope.ts';
+import { createKeyRing } from '../../src/pki/key-ring.ts';
+import { createMasterKeyText, masterKeyFromText, masterKeysFromText } from '../../src/pki/master-key.ts';
 
 const key = masterKeyFromText(createMasterKeyText());
 const other = masterKeyFromText(createMasterKeyText());
@@ -92,11 +93,42 @@ describe('rewrap', () => {
   });
 });
 
-it('a vault keeps what is sealed to its row', () => {
-  const vault = createVault(key);
-  const sealed = vault.seal(secret, row);
-  expect(vault.open(sealed, row).equals(secret)).toBe(true);
-  expect(() => vault.open(sealed, 'elsewhere')).toThrow(EnvelopeError);
+describe('a key ring', () => {
+  it('seals with one key and opens with any, each in its row only', () => {
+    const ring = createKeyRing([key, other]);
+    const before = ring.seal(secret, row);
+    ring.sealWith(other.id.toString('hex'));
+    const after = ring.seal(secret, row);
+    expect([isSealedWith(key, before), isSealedWith(other, after)]).toEqual([true, true]);
+    for (const sealed of [before, after]) {
+      expect(ring.open(sealed, row).equals(secret)).toBe(true);
+      expect(() => ring.open(sealed, 'elsewhere')).toThrow(EnvelopeError);
+    }
+    expect(ring.rewrap(after, row)).toBeUndefined();
+    expect(isSealedWith(other, ring.rewrap(before, row) ?? before)).toBe(true);
+  });
+
+  it('names the key that it lacks, and takes it later', () => {
+    const ring = createKeyRing([key]);
+    const sealed = seal(other, secret, row);
+    expect(() => ring.open(sealed, row)).toThrow(other.id.toString('hex'));
+    expect(() => ring.rewrap(sealed, row)).toThrow(EnvelopeError);
+    expect(() => {
+      ring.sealWith(other.id.toString('hex'));
+    }).toThrow('is not among those');
+    ring.add([other]);
+    expect(ring.open(sealed, row).equals(secret)).toBe(true);
+  });
+});
+
+describe('masterKeysFromText', () => {
+  it('reads a key a line, and names a file without any', () => {
+    const texts = [createMasterKeyText(), createMasterKeyText()];
+    const ids = (text: string) => masterKeysFromText(text).map(({ id }) => id.toString('hex'));
+    expect(ids(`# two\n${texts.join('\n\n')}\n`)).toEqual(texts.flatMap(ids));
+    expect(() => masterKeysFromText('# none\n')).toThrow(/32 bytes/);
+    expect(() => masterKeysFromText(`${texts[0] ?? ''}\nnone`)).toThrow(/32 bytes/);
+  });
 });
 
 describe('masterKeyFromText', () => {

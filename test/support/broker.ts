@@ -26,7 +26,7 @@ import { reconcile } from '../../src/operations/reconcile.ts';
 import { startWorker, type Worker } from '../../src/operations/worker.ts';
 import { createAuthority } from '../../src/pki/authority.ts';
 import { issueClientCertificate } from '../../src/pki/client-certificate.ts';
-import { createVault } from '../../src/pki/envelope.ts';
+import { createKeyRing } from '../../src/pki/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
 import { channels } from '../../src/store/channels.ts';
 import { openDatabase, seedSlots } from '../../src/store/database.ts';
@@ -108,7 +108,8 @@ export async function makeTestBroker(
   const rules = createParameterRules(catalog);
   const authority = await createAuthority({ commonName: 'test', validForDays: 3650 });
   const parts = { store: createStore(workerDatabase, blocks), hypervisor, logger };
-  const vault = createVault(masterKeyFromText(createMasterKeyText()));
+  const masterKey = createMasterKeyText();
+  const vault = createKeyRing([masterKeyFromText(masterKey)]);
 
   const directory = await createCredentialDirectory({
     database: apiDatabase,
@@ -156,6 +157,7 @@ export async function makeTestBroker(
   const app = makeApp(syncWaitMs);
   const asynchronous = makeApp(0);
   const mgmt = createMgmtApp({
+    keys: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
     audit,
     overview: createOverview(apiDatabase),
     platforms: createPlatforms(apiDatabase),
@@ -181,6 +183,9 @@ export async function makeTestBroker(
   return {
     app,
     mgmt,
+    /** What its bindings are sealed with. */
+    vault,
+    masterKey,
     database,
     connectionString,
     /** Connection strings of the database roles. */

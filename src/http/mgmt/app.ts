@@ -2,6 +2,7 @@ import express, { type Express } from 'express';
 import type { AuditTrail } from '../../core/audit.ts';
 import type { HostChecks } from '../../core/integrity.ts';
 import type { Logger } from '../../core/logger.ts';
+import type { KeyRotation } from '../../core/master-keys.ts';
 import type { Overview } from '../../core/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/platform.ts';
 import { auditRequests } from '../audit.ts';
@@ -26,9 +27,10 @@ export function createMgmtApp(parts: {
   /** Requests that the operators may make in a second. */
   ratePerSecond: number;
   audit: AuditTrail;
+  keys: KeyRotation;
   logger: Logger;
 }): Express {
-  const { overview, platforms, checks, credentials, hypervisor, ratePerSecond, audit, logger } = parts;
+  const { overview, platforms, checks, credentials, hypervisor, ratePerSecond, audit, keys, logger } = parts;
   const known = [
     {
       digest: credentialDigest(credentials.username, credentials.password),
@@ -57,6 +59,12 @@ export function createMgmtApp(parts: {
   app.get('/mgmt/audit', getAudit(audit));
 
   app.post(['/mgmt/verify', '/mgmt/verify/:host'], verify(checks));
+  app.get('/mgmt/keys', async (_request, response) => {
+    response.json({ keys: await keys.list() });
+  });
+  app.post('/mgmt/keys/rotate', async (_request, response) => {
+    response.status(202).json({ keys: await keys.rotate() });
+  });
 
   app.get('/mgmt/platforms', async (_request, response) => {
     response.json({ platforms: await platforms.list() });

@@ -1,0 +1,83 @@
+import type { Knex } from 'knex';
+
+/** A column whose values are sealed under the master key. */
+export interface SealedColumn {
+  readonly table: string;
+  readonly column: string;
+  /** Column that tells rows apart, and its type. */
+  readonly key: string;
+  readonly keyType: 'uuid' | 'text';
+  /** What a value is tied to: the `row` of {@link Vault.seal}. */
+  readonly row: (key: string) => string;
+}
+
+/** Where anything sealed is kept; a test fails where a column `sealed_…` is missing here. */
+export const sealedColumns: readonly SealedColumn[] = [
+  {
+    table: 'bindings',
+    column: 'sealed_credentials',
+    key: 'id',
+    keyType: 'uuid',
+    row: (id) => `bindings/${id}/credentials`,
+  },
+  {
+    table: 'authorities',
+    column: 'sealed_key',
+    key: 'name',
+    keyType: 'text',
+    row: (name) => `authorities/${name}/key`,
+  },
+];
+
+const batchSize = 200;
+
+/**
+ * Goes once through all that is sealed and replaces what `rewrap` gives anew, a batch at a time. A value that
+ * somebody changes meanwhile is left as it then is. Killed in the middle, it is begun again.
+ * @param rewrap gives undefined where the value may stay.
+ * @returns how many were replaced.
+ */
+export async function rewrapAll(
+  database: Knex,
+  rewrap: (sealed: Buffer, row: string) => Buffer | undefined,
+  isStopped: () => boolean,
+): Promise<number> {
+  let replaced = 0;
+  for (const place of sealedColumns) {
+    const { table, column, key, keyType } = place;
+    for (let after: string | undefined, more = true; more && !isStopped();) {
+      const { rows } = await database.raw<{ rows: { key: string; sealed: Buffer }[] }>(
+        `SELECT ${key}::text AS key, ${column} AS sealed FROM ${table}
+         WHERE ${column} IS NOT NULL ${after === undefined ? '' : `AND ${key} > :after::${keyType}`}
+         ORDER BY ${key} LIMIT ${batchSize}`,
+        { after: after ?? null },
+      );
+      after = rows.at(-1)?.key;
+      more = rows.length === batchSize;
+      const changes = rows.flatMap(({ key: id, sealed }) => {
+        const anew = rewrap(sealed, place.row(id));
+        return anew === undefined ? [] : [{ id, sealed, anew }];
+      });
+      if (changes.length > 0) replaced += await replace(database, place, changes);
+    }
+  }
+  return replaced;
+}
+
+async function replace(
+  database: Knex,
+  { table, column, key, keyType }: SealedColumn,
+  changes: readonly { id: string; sealed: Buffer; anew: Buffer }[],
+): Promise<number> {
+  const { rowCount } = await database.raw<{ rowCount: number }>(
+    `UPDATE ${table} SET ${column} = change.anew
+     FROM unnest(:ids::${keyType}[], :sealed::bytea[], :anew::bytea[]) AS change (id, sealed, anew)
+     WHERE ${table}.${key} = change.id AND ${table}.${column} = change.sealed`,
+    {
+      ids: changes.map(({ id }) => id),
+      sealed: changes.map(({ sealed }) => sealed),
+      anew: changes.map(({ anew }) => anew),
+    },
+  );
+  return rowCount;
+}
