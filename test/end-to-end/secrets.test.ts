@@ -1,0 +1,281 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
+import type { Credentials } from '../../src/core/credentials.ts';
+import { createMasterKeyText } from '../../src/pki/master-key.ts';
+import type { Answer } from '../support/broker-process.ts';
+import { makeSimulatedProcess, secretFile, type SimulatedProcess } from '../support/simulated-process.ts';
+
+/** Where secrets are kept on purpose, by their paths in the state directory (docs/architecture.md). */
+const secretFiles = [
+  /^credentials\.json$/,
+  /^master\.key$/,
+  /^database-url\.(api|gateway|worker)$/,
+  /^postgres\/password$/,
+];
+
+const brokerPassword = `broker-${randomBytes(18).toString('base64url')}`;
+let directory: string;
+let broker: SimulatedProcess;
+/** Every secret that the run has used, by what it is. */
+const secrets = new Map<string, string>();
+/** What the processes' arguments and environments were while they ran. */
+let processes = '';
+
+const passwordOf = (url: string) => /:\/\/[^:]+:([^@]+)@/.exec(url)?.[1] ?? '';
+
+async function ask<T = unknown>(method: string, route: string, body?: object): Promise<Answer<T>> {
+  const isMgmt = route.startsWith('/mgmt');
+  const user = isMgmt ? `operator:${secrets.get('operator password') ?? ''}` : `platform:${brokerPassword}`;
+  const response = await fetch(`http://127.0.0.1:${isMgmt ? broker.mgmtPort : broker.port}${route}`, {
+    method,
+    headers: {
+      Authorization: `Basic ${Buffer.from(user).toString('base64')}`,
+      'X-Broker-API-Version': '2.17',
+      ...(body !== undefined && { 'Content-Type': 'application/json' }),
+    },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  return { status: response.status, body: (await response.json()) as T };
+}
+
+/** The broker, its roles, what they have started, and Postgres, which is nobody's child. */
+async function pids(): Promise<number[]> {
+  const parents = new Map<number, number>();
+  const named: number[] = [];
+  for (const name of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry))) {
+    const read = (what: string) => readFile(`/proc/${name}/${what}`, 'latin1').catch(() => '');
+    const parent = /^PPid:\s+(\d+)$/m.exec(await read('status'))?.[1];
+    if (parent !== undefined) parents.set(Number(name), Number(parent));
+    if ((await read('cmdline')).includes(broker.stateDirectory)) named.push(Number(name));
+  }
+  const roots = [broker.pid(), ...named];
+  const isBelow = (pid: number): boolean => {
+    const parent = parents.get(pid);
+    return roots.includes(pid) || (parent !== undefined && isBelow(parent));
+  };
+  return [...parents.keys()].filter(isBelow);
+}
+
+async function filesBelow(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => path.join(entry.parentPath, entry.name));
+}
+
+/** Raw, base64, base64url and hexadecimal; base64 also as it looks within a longer text, at each of three offsets. */
+function formsOf(secret: string): string[] {
+  const bytes = Buffer.from(secret);
+  const within = [0, 1, 2].map((shift) =>
+    Buffer.concat([Buffer.alloc(shift), bytes])
+      .toString('base64')
+      // Characters that depend on what stands around it.
+      .slice(shift === 0 ? 0 : 4, -4),
+  );
+  const url = within.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'));
+  const hex = bytes.toString('hex');
+  return [...new Set([secret, ...within, ...url, hex, hex.toUpperCase(), encodeURIComponent(secret)])];
+}
+
+/** Which secrets are in a text. */
+function found(text: string): string[] {
+  return [...secrets]
+    .filter(([, secret]) => formsOf(secret).some((form) => text.includes(form)))
+    .map(([name]) => name);
+}
+
+/** The significant lines of a private key, any of which is a leak. */
+function addKey(name: string, pem: string): void {
+  const lines = pem.split('\n').filter((line) => line !== '' && !line.startsWith('-----'));
+  for (const [index, line] of lines.entries())
+    if (line.length >= 20) secrets.set(`${name}, line ${index + 1}`, line);
+  secrets.set(`${name}, as JSON`, JSON.stringify(pem).slice(1, -1));
+}
+
+async function ownerClient(): Promise<pg.Client> {
+  const url = new URL((await secretFile(broker, 'database-url.api')).replace('@/', '@localhost/'));
+  const client = new pg.Client({
+    host: url.searchParams.get('host') ?? '',
+    user: 'berth',
+    password: await secretFile(broker, 'postgres/password'),
+    database: url.pathname.slice(1),
+  });
+  await client.connect();
+  return client;
+}
+
+async function dump(): Promise<string> {
+  const client = await ownerClient();
+  try {
+    const { rows: tables } = await client.query<{ name: string }>(
+      `SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables
+       WHERE schemaname NOT IN ('pg_catalog', 'information_schema') UNION ALL SELECT 'pg_authid'
+       UNION ALL SELECT 'pg_db_role_setting' UNION ALL SELECT 'pg_shdescription'`,
+    );
+    let text = '';
+    for (const { name } of tables) {
+      const { rows } = await client.query<{ row: string }>(`SELECT t::text AS row FROM ${name} AS t`);
+      text += `${name}\n${rows.map(({ row }) => row).join('\n')}\n`;
+    }
+    return text;
+  } finally {
+    await client.end();
+  }
+}
+
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(tmpdir(), 'berth-secrets-'));
+  const passwordFile = path.join(directory, 'password');
+  await writeFile(passwordFile, brokerPassword, { mode: 0o600 });
+  broker = await makeSimulatedProcess(0, {
+    BERTH_BROKER_USERNAME: 'platform',
+    BERTH_BROKER_PASSWORD_FILE: passwordFile,
+  });
+  await broker.start();
+
+  secrets.set('broker password', brokerPassword);
+  const generated = JSON.parse(await secretFile(broker, 'credentials.json')) as Record<
+    'broker' | 'mgmt',
+    { password: string }
+  >;
+  secrets.set('operator password', generated.mgmt.password);
+  secrets.set('generated broker password', generated.broker.password);
+  secrets.set("owner's database password", await secretFile(broker, 'postgres/password'));
+  for (const role of ['api', 'gateway', 'worker']) {
+    secrets.set(
+      `database password of the ${role}`,
+      passwordOf(await secretFile(broker, `database-url.${role}`)),
+    );
+  }
+
+  const created = await ask<{ password: string }>('PUT', '/mgmt/platforms/second');
+  expect(created.status).toBe(201);
+  secrets.set('password of a second platform', created.body.password);
+
+  const [offering] = builtInCatalog.offerings;
+  const [plan] = offering?.plans ?? [];
+  const wanted = { service_id: offering?.id, plan_id: plan?.id, organization_guid: 'o', space_guid: 's' };
+  const instance = '/v2/service_instances/instance';
+  expect((await ask('PUT', `${instance}?accepts_incomplete=true`, wanted)).status).toBe(201);
+  // A secret where none belongs: in a parameter that does not exist.
+  secrets.set('value of an unknown parameter', 'correct-horse-battery-staple');
+  const refused = await ask('PUT', `${instance}-2?accepts_incomplete=true`, {
+    ...wanted,
+    parameters: { password: 'correct-horse-battery-staple' },
+  });
+  expect(refused.status).toBe(400);
+  for (const id of ['kept', 'unbound']) {
+    const bound = await ask<{ credentials: Credentials }>('PUT', `${instance}/service_bindings/${id}`, {
+      service_id: wanted.service_id,
+      plan_id: wanted.plan_id,
+    });
+    expect(bound.status).toBe(201);
+    addKey(`private key of the binding ${id}`, bound.body.credentials.key);
+  }
+  const hints = `service_id=${wanted.service_id ?? ''}&plan_id=${wanted.plan_id ?? ''}`;
+  expect((await ask('DELETE', `${instance}/service_bindings/unbound?${hints}`)).status).toBe(200);
+
+  // Both master keys of a rotation.
+  const file = path.join(broker.stateDirectory, 'master.key');
+  const former = await secretFile(broker, 'master.key');
+  const next = createMasterKeyText();
+  await writeFile(file, `${former}\n${next}\n`, { mode: 0o600 });
+  expect((await ask('POST', '/mgmt/keys/rotate')).status).toBe(202);
+  for (const [name, key] of [
+    ['former master key', former],
+    ['master key', next],
+  ] as const) {
+    secrets.set(name, key);
+    secrets.set(`${name}, in hexadecimal`, Buffer.from(key, 'base64').toString('hex'));
+  }
+  for (const pid of await pids()) {
+    for (const what of ['cmdline', 'environ']) {
+      processes += `${await readFile(`/proc/${pid}/${what}`, 'latin1').catch(() => '')}\n`;
+    }
+  }
+}, 200_000);
+
+afterAll(async () => {
+  await broker.dispose();
+  await rm(directory, { recursive: true });
+}, 120_000);
+
+it('the search finds what it looks for', () => {
+  expect(secrets.size).toBeGreaterThan(15);
+  for (const [name, secret] of secrets) {
+    expect(secret.length, name).toBeGreaterThan(15);
+    expect(found(`x ${secret} y`), name).toContain(name);
+    expect(found(Buffer.from(`"${secret}" y`).toString('base64')), name).toContain(name);
+    expect(found(Buffer.from(`xy${secret}zz`).toString('hex')), name).toContain(name);
+  }
+});
+
+describe('no secret is', () => {
+  it('printed by any process', () => {
+    expect(broker.output().length).toBeGreaterThan(2_000);
+    expect(found(broker.output())).toEqual([]);
+  });
+
+  it("in a process' arguments or environment", () => {
+    expect(processes).toContain('BERTH_STATE_DIR');
+    expect(processes).toContain('main.js\0gateway');
+    expect(processes).toMatch(/postgres\0-D/);
+    expect(found(processes)).toEqual([]);
+  });
+
+  it('in the database', async () => {
+    const text = await dump();
+    for (const table of ['audit', 'bindings', 'platform_passwords', 'pg_authid'])
+      expect(text).toContain(table);
+    expect(text).toContain('SCRAM-SHA-256');
+    expect(found(text)).toEqual([]);
+  });
+
+  it("in a file of the state directory that is not documented to hold it, Postgres' own included", async () => {
+    const client = await ownerClient();
+    await client.query('CHECKPOINT');
+    await client.end();
+    const leaks: string[] = [];
+    let count = 0;
+    for (const file of await filesBelow(broker.stateDirectory)) {
+      const name = path.relative(broker.stateDirectory, file);
+      if (secretFiles.some((pattern) => pattern.test(name)) || /^postgres\/server-/.test(name)) continue;
+      count += 1;
+      leaks.push(...found(await readFile(file, 'latin1')).map((secret) => `${secret} in ${name}`));
+    }
+    expect(count).toBeGreaterThan(100);
+    expect(leaks).toEqual([]);
+  });
+});
+
+describe('a start without the master key', () => {
+  const key = () => path.join(broker.stateDirectory, 'master.key');
+  const aside = () => `${key()}.aside`;
+
+  it('or with another one says so, names the setting, and harms nothing', async () => {
+    await broker.stop();
+    await rename(key(), aside());
+    await expect(broker.start()).rejects.toThrow(/BERTH_MASTER_KEY_FILE: .*master\.key does not exist/);
+    // No new one was made in its place.
+    await expect(readFile(key())).rejects.toThrow('ENOENT');
+    await writeFile(key(), `${createMasterKeyText()}\n`);
+    await expect(broker.start()).rejects.toThrow(/BERTH_MASTER_KEY_FILE: .* are sealed with [0-9a-f]{16}/);
+    await writeFile(key(), 'not a key\n');
+    await expect(broker.start()).rejects.toThrow(/BERTH_MASTER_KEY_FILE: .* must be 32 bytes/);
+
+    await rename(aside(), key());
+    await broker.start();
+    const [offering] = builtInCatalog.offerings;
+    const hints = `service_id=${offering?.id ?? ''}&plan_id=${offering?.plans[0]?.id ?? ''}`;
+    const kept = await ask<{ credentials: Credentials }>(
+      'GET',
+      `/v2/service_instances/instance/service_bindings/kept?${hints}`,
+    );
+    expect(kept.status).toBe(200);
+    expect(kept.body.credentials.key).toContain('PRIVATE KEY');
+    expect(found(broker.output())).toEqual([]);
+  }, 200_000);
+});
