@@ -5,6 +5,7 @@ import * as quotas from './011-quotas.ts';
 import * as expiry from './012-expiry.ts';
 import * as bindingRotation from './013-binding-rotation.ts';
 import * as updates from './014-updates.ts';
+import * as admission from './015-admission.ts';
 import * as audit from './030-audit.ts';
 import * as hostChecks from './040-host-checks.ts';
 import * as poolAndIdle from './050-pool-and-idle.ts';
@@ -18,6 +19,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '012-expiry', migration: expiry },
   { name: '013-binding-rotation', migration: bindingRotation },
   { name: '014-updates', migration: updates },
+  { name: '015-admission', migration: admission },
   { name: '030-audit', migration: audit },
   { name: '040-host-checks', migration: hostChecks },
   { name: '050-pool-and-idle', migration: poolAndIdle },

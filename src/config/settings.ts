@@ -26,6 +26,8 @@ export interface Settings {
   readonly tlsClientAuthoritiesFile: string | undefined;
   /** The machine's memory that the pool leaves free, in MiB. */
   readonly memoryReserveMib: number;
+  /** How many times the memory beyond the reserve may be promised to hosts. */
+  readonly memoryOvercommit: number;
   readonly catalogFile: string | undefined;
   readonly brokerUsername: string | undefined;
   readonly brokerPasswordFile: string | undefined;
@@ -134,6 +136,12 @@ export function readSettings(environment: Environment = process.env): Settings {
       1024,
       (value) => integer(value, 0, 16 * 1024 * 1024),
       'a number of MiB from 0 to 16777216',
+    ),
+    memoryOvercommit: parse(
+      'BERTH_MEMORY_OVERCOMMIT',
+      4,
+      (value) => (/^\d{1,2}(\.\d)?$/.test(value) && Number(value) >= 1 ? Number(value) : undefined),
+      'a number from 1 to 99, such as 4 or 2.5',
     ),
     catalogFile: file('BERTH_CATALOG'),
     brokerUsername: parse(

@@ -1,3 +1,4 @@
+import type { MachineMemory } from './admission.ts';
 import type { Egress, EngineAddress, HostShape, StartedFrom } from './hypervisor.ts';
 import type {
   Binding,
@@ -134,6 +135,8 @@ export interface Records {
   setHostDestroyed(hostId: string): Promise<void>;
   freeSlots(): Promise<number>;
 
+  /** Memory of the machine with the least of it among those whose workers have been heard of lately; undefined where none tells. */
+  machineMemory(): Promise<MachineMemory | undefined>;
   /** Counts what an update adds to a host until its operation ends. */
   reserve(hostId: string, planName: string, added: Usage): Promise<void>;
   /** What is in use in each of these scopes of `core/quotas.ts`. */

@@ -120,6 +120,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       store,
       waiter: createOperationWaiter(listener, store.records),
       syncWaitMs: settings.syncWaitMs,
+      admission: { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit },
       imageVersion: () => imageVersion,
       notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
       logger,

@@ -1,4 +1,4 @@
-import { hostname } from 'node:os';
+import { hostname, totalmem } from 'node:os';
 import { readCatalog } from '../catalog-source.ts';
 import { siteId } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
@@ -99,6 +99,7 @@ export async function startWorker(
         hypervisor: hypervisor.name,
         templates,
         memoryAvailableMib,
+        memoryTotalMib: hypervisor.name === 'simulated' ? undefined : Math.floor(totalmem() / 1024 ** 2),
         imageVersion: hypervisor.imageVersion,
       });
     },

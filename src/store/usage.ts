@@ -15,8 +15,20 @@ interface UsageRow {
 export const noUsage: Usage = { instances: 0, vcpus: 0, memoryMib: 0, diskGib: 0, publishedPorts: 0 };
 
 /** The counts that a trigger keeps (migrations/011-quotas.ts). */
-export function createUsageRecords(connection: Knex): Pick<Records, 'usage' | 'reserve'> {
+export function createUsageRecords(connection: Knex): Pick<Records, 'usage' | 'reserve' | 'machineMemory'> {
   return {
+    async machineMemory() {
+      const row: { memory_total_mib: number; memory_available_mib: number } | undefined = await connection(
+        'workers',
+      )
+        .whereNotNull('memory_total_mib')
+        .whereNotNull('memory_available_mib')
+        .where('seen_at', '>', connection.raw(`clock_timestamp() - interval '1 minute'`))
+        .orderBy('memory_available_mib')
+        .first('memory_total_mib', 'memory_available_mib');
+      return row && { totalMib: row.memory_total_mib, availableMib: row.memory_available_mib };
+    },
+
     async reserve(hostId, planName, added) {
       await connection('hosts').where({ id: hostId }).update({
         reserved_plan: planName,

@@ -7,6 +7,8 @@ export interface WorkerRow {
   templates: string[];
   /** What the machine's memory could still take, as its kernel reckons; null until it was told. */
   memory_available_mib: number | null;
+  /** Null where its hosts take no memory of the machine. */
+  memory_total_mib: number | null;
   image_version: string | null;
   seen_at: Date;
 }
@@ -19,6 +21,7 @@ export async function reportWorker(
     hypervisor: string;
     templates: readonly string[];
     memoryAvailableMib: number;
+    memoryTotalMib: number | undefined;
     imageVersion: string;
   },
 ): Promise<void> {
@@ -28,6 +31,7 @@ export async function reportWorker(
       hypervisor: worker.hypervisor,
       templates: [...worker.templates],
       memory_available_mib: Math.floor(worker.memoryAvailableMib),
+      memory_total_mib: worker.memoryTotalMib ?? null,
       image_version: worker.imageVersion,
       seen_at: database.raw('clock_timestamp()'),
     })

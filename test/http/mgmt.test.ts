@@ -34,6 +34,7 @@ it('tells by 503 and in words which role is missing, and by 200 that all are at 
     hypervisor: 'simulated',
     templates: [],
     memoryAvailableMib: 1,
+    memoryTotalMib: undefined,
     imageVersion: '1.0.0',
   });
   const whole = await ask('/mgmt/health');

@@ -136,6 +136,7 @@ export async function makeTestBroker(
         store: apiStore,
         waiter: createOperationWaiter(listener, apiStore.records),
         syncWaitMs: waitMs,
+        admission: { reserveMib: 1024, overcommit: 4 },
         imageVersion: () => hypervisor.imageVersion,
         notice: '',
         logger,

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import { type AdmissionRules, requireRoom } from '../admission.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../logger.ts';
@@ -77,11 +78,12 @@ export function createInstances(parts: {
   notice: string;
   /** The version of the image that new hosts are made from; undefined until a worker has told. */
   imageVersion: () => string | undefined;
+  admission: AdmissionRules;
   logger: Logger;
 }): Instances {
-  const { catalog, rules, store, waiter, syncWaitMs, notice, imageVersion, logger } = parts;
+  const { catalog, rules, store, waiter, syncWaitMs, notice, imageVersion, admission, logger } = parts;
 
-  const update = createUpdate({ catalog, rules, store, imageVersion, logger });
+  const update = createUpdate({ catalog, rules, store, imageVersion, admission, logger });
 
   /** An instance that has just been recorded or found. */
   async function viewOf({
@@ -171,6 +173,7 @@ export function createInstances(parts: {
           );
         }
         await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
+        await requireRoom(records, admission, plan.shape.memoryMib);
         return operation;
       });
       const outcome: WorkOutcome =

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { type AdmissionRules, requireRoom } from '../admission.ts';
 import { type Catalog, findPlan, type Plan } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../logger.ts';
@@ -41,9 +42,10 @@ export function createUpdate(parts: {
   rules: ParameterRules;
   store: Store;
   imageVersion: () => string | undefined;
+  admission: AdmissionRules;
   logger: Logger;
 }): (request: UpdateRequest) => Promise<string | undefined> {
-  const { catalog, rules, store, imageVersion, logger } = parts;
+  const { catalog, rules, store, imageVersion, admission, logger } = parts;
 
   return async (request) => {
     const offering = requireOffering(catalog, request.serviceId);
@@ -91,7 +93,7 @@ export function createUpdate(parts: {
         return undefined;
       }
       if (!request.acceptsIncomplete) throw refused.asyncRequired();
-      await reserve(records, catalog, change);
+      await reserve(records, catalog, admission, change);
       return beginOperation(records, 'update', instance.id, target);
     });
   };
@@ -184,7 +186,12 @@ function changesHost({ host, target }: Change): boolean {
 }
 
 /** Counts what the update adds before it is made, so that nobody else takes the room (migrations/011-quotas.ts). */
-async function reserve(records: Records, catalog: Catalog, change: Change): Promise<void> {
+async function reserve(
+  records: Records,
+  catalog: Catalog,
+  admission: AdmissionRules,
+  change: Change,
+): Promise<void> {
   const { instance, host, plan, target } = change;
   const more = (next: number, now: number) => Math.max(0, next - now);
   const added: Usage = {
@@ -197,4 +204,5 @@ async function reserve(records: Records, catalog: Catalog, change: Change): Prom
   await records.reserve(host.id, plan.name, added);
   const ofPlan = plan.name === host.planName ? added : usageOf(plan, target.publishedPorts);
   await requireQuota(records, catalog, plan, instance.tenantId, added, ofPlan);
+  await requireRoom(records, admission, added.memoryMib);
 }

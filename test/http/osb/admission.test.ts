@@ -1,0 +1,67 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { reportWorker } from '../../../src/store/workers.ts';
+import { ids, instance, makeTestBroker, provisionBody, type TestBroker } from '../../support/broker.ts';
+
+let broker: TestBroker;
+beforeAll(async () => {
+  broker = await makeTestBroker(inject('postgres'));
+  broker.startWorker();
+});
+afterAll(() => broker.stop());
+
+/** What a worker reports of its machine; the test broker keeps 1,024 MiB in reserve and promises memory four times. */
+const machine = (memoryAvailableMib: number, memoryTotalMib: number | undefined) =>
+  reportWorker(broker.database, {
+    name: 'w',
+    hypervisor: 'qemu',
+    templates: [],
+    imageVersion: '1.0.0',
+    memoryAvailableMib,
+    memoryTotalMib,
+  });
+const create = async () => {
+  const id = randomUUID();
+  const answer = await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
+  return { id, status: answer.status, text: (answer.body as { description?: string }).description ?? '' };
+};
+const instances = async () => Number((await broker.database('instances').count())[0]?.['count']);
+
+it('refuses what the memory in use leaves no room for, and keeps nothing of it', async () => {
+  await machine(1024 + 192, 100_000);
+  expect((await create()).status).toBe(201);
+  const before = await instances();
+  await machine(1024 + 191, 100_000);
+  const refusal = await create();
+  expect(refusal.status).toBe(503);
+  expect(refusal.text).toMatch(/191 MiB of its memory are free beyond the reserve of 1024 MiB.*192 MiB/);
+  expect(await instances()).toBe(before);
+});
+
+it('refuses what passes the memory that may be promised', async () => {
+  // Four times the 384 MiB beyond the reserve hold two hosts of 768 MiB, one of which is there.
+  await machine(50_000, 1024 + 384);
+  const second = await create();
+  expect(second.status).toBe(201);
+  const refusal = await create();
+  expect(refusal.status).toBe(503);
+  expect(refusal.text).toMatch(/1536 MiB of guest memory are promised.*768 MiB more.*1536 MiB are the most/);
+});
+
+it('asks nothing where hosts take no memory, or nobody has told lately', async () => {
+  await machine(0, undefined);
+  expect((await create()).status).toBe(201);
+  await machine(0, 0);
+  await broker.database('workers').update({ seen_at: broker.database.raw(`now() - interval '1 hour'`) });
+  expect((await create()).status).toBe(201);
+});
+
+it('refuses an update only for the memory that it adds', async () => {
+  const { id } = await create();
+  await machine(0, 100_000);
+  const answer = await broker
+    .ask('patch', `${instance(id)}?accepts_incomplete=true`)
+    .send({ service_id: ids.service, plan_id: ids.otherPlan });
+  // The other plan has more processors and the same memory.
+  expect(answer.status).toBe(200);
+});
