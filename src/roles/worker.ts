@@ -35,12 +35,13 @@ const keepPoolEveryMs = 1_000;
 
 /**
  * The role that drives the hypervisor. It is privileged, and listens on nothing.
- * @param plans what its operations do.
+ * @param variation what another kind of worker does differently (src/chaos): the steps of its operations, the
+ *   length of its leases in milliseconds.
  */
 export async function startWorker(
   settings: Settings,
   logger: Logger,
-  plans: OperationPlans = operationPlans,
+  variation: { plans?: OperationPlans; leaseMs?: number } = {},
 ): Promise<RunningRole> {
   const catalog = await readCatalog(settings);
   const name = `${hostname()}/${await siteId(settings)}`;
@@ -61,11 +62,11 @@ export async function startWorker(
   const adopted = await adopt(parts);
   const operations = startOperations({
     ...parts,
-    plans,
+    plans: variation.plans ?? operationPlans,
     revocations: createRevocations(database, listener),
     name,
     concurrency,
-    leaseMs,
+    leaseMs: variation.leaseMs ?? leaseMs,
   });
   const wake = () => {
     operations.wake();

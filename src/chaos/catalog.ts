@@ -1,0 +1,15 @@
+const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 4 };
+
+export const ids = { service: 'chaos-container-host', plan: 'chaos-small' } as const;
+
+/** What the site offers: the shape of the cached templates, and a pool beside plain creates. */
+export const catalog = {
+  offerings: [
+    {
+      id: ids.service,
+      name: 'container-host',
+      description: 'A container host that is there to be killed',
+      plans: [{ id: ids.plan, name: 'small', description: 'The smallest', free: true, host, pool: 1 }],
+    },
+  ],
+};

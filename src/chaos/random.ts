@@ -1,0 +1,35 @@
+/** Numbers that follow from a seed. */
+export interface Random {
+  /** At least 0, less than `below`. */
+  number(below: number): number;
+  integer(below: number): number;
+  /** True with this probability. */
+  chance(probability: number): boolean;
+  pick<T>(list: readonly T[]): T;
+  /** Another sequence, which follows from this one's seed and the name. */
+  branch(name: string): Random;
+}
+
+/** Mulberry32 by Tommy Ettinger (public domain): 32 bits of state are enough for choices. */
+export function createRandom(seed: number): Random {
+  let state = seed >>> 0;
+  const next = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const number = (below: number) => next() * below;
+  const integer = (below: number) => Math.floor(number(below));
+  return {
+    number,
+    integer,
+    chance: (probability) => next() < probability,
+    pick(list) {
+      const picked = list[integer(list.length)];
+      if (picked === undefined) throw new Error('nothing to pick from');
+      return picked;
+    },
+    branch: (name) => createRandom(Buffer.from(name).reduce((sum, byte) => Math.imul(sum, 31) + byte, seed)),
+  };
+}

@@ -1,0 +1,20 @@
+/**
+ * The worker's role as production runs it, but for steps that can be told to kill it: `worker.js FOLDER LEASE`.
+ * FOLDER holds the faults (faults.ts), LEASE is the length of the leases in milliseconds.
+ */
+import { readSettings } from '../config/settings.ts';
+import { operationPlans } from '../core/operations/plans.ts';
+import { createLogger } from '../log.ts';
+import { startWorker } from '../roles/worker.ts';
+import { withFaults } from './faults.ts';
+
+const [, , faultDirectory = '', leaseMs = ''] = process.argv;
+const settings = readSettings();
+const worker = await startWorker(settings, createLogger('worker', settings.logLevel), {
+  plans: withFaults(operationPlans, faultDirectory),
+  leaseMs: Number(leaseMs),
+});
+process.send?.({ ready: worker.announcement });
+process.once('SIGTERM', () => {
+  void worker.stop().then(() => process.exit());
+});
