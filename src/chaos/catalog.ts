@@ -1,6 +1,6 @@
 const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 4 };
 
-export const ids = { service: 'chaos-container-host', plan: 'chaos-small' } as const;
+export const ids = { service: 'chaos-container-host', plan: 'chaos-small', grown: 'chaos-grown' } as const;
 
 /** What the site offers: the shape of the cached templates, and a pool beside plain creates. */
 export const catalog = {
@@ -9,7 +9,17 @@ export const catalog = {
       id: ids.service,
       name: 'container-host',
       description: 'A container host that is there to be killed',
-      plans: [{ id: ids.plan, name: 'small', description: 'The smallest', free: true, host, pool: 1 }],
+      plans: [
+        { id: ids.plan, name: 'small', description: 'The smallest', free: true, host, pool: 1 },
+        {
+          id: ids.grown,
+          name: 'grown',
+          description: 'What updates aim at',
+          free: true,
+          host: { ...host, memory_mib: 1024, published_ports: 6 },
+          template: 'never',
+        },
+      ],
     },
   ],
 };

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { OperationKind } from '../core/model.ts';
 import type { OperationPlans } from '../core/operations/plans.ts';
@@ -42,6 +42,8 @@ export interface Faults {
   armPause(point: FaultPoint): () => number | undefined;
   /** One operation of this kind, the next to come by, fails at its last step each time that it is tried. */
   armFailure(kind: OperationKind): void;
+  /** Takes back whatever nobody has come by. */
+  disarm(): void;
   armed(): readonly string[];
   /** How many have killed a worker. */
   fired(): number;
@@ -70,6 +72,9 @@ export function openFaults(directory: string): Faults {
     },
     armFailure(kind) {
       writeFileSync(path.join(armed, `${failureOf(kind)}.${randomUUID()}`), '');
+    },
+    disarm() {
+      for (const name of readdirSync(armed)) rmSync(path.join(armed, name), { force: true });
     },
     armed: () => readdirSync(armed),
     fired: () => readdirSync(fired).length,

@@ -1,6 +1,7 @@
 import type { OperationKind } from '../core/model.ts';
 import { processesWith } from '../demo/residue.ts';
 import { createSimulatedHypervisor } from '../hypervisors/simulated/simulated.ts';
+import { ids } from './catalog.ts';
 import type { PatientPlatform } from './platform.ts';
 import type { Site } from './site.ts';
 
@@ -19,6 +20,12 @@ export const occasions: Readonly<Record<OperationKind, Occasion>> = {
       await platform.create(id);
     },
     after: { succeeded: 'ready', undone: 'failed' },
+  },
+  update: {
+    async bring(_site, platform, id) {
+      await platform.update(id, ids.grown);
+    },
+    after: { succeeded: 'ready', undone: 'ready' },
   },
   restart: {
     bring: (site, _platform, id) => endMachine(site, id),

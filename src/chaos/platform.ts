@@ -11,7 +11,7 @@ export interface Answer {
 /** A platform that gives up on no request: it asks again, another api maybe, until it has an answer. */
 export interface PatientPlatform {
   create(id: string): Promise<Answer>;
-  update(id: string, parameters: object): Promise<Answer>;
+  update(id: string, planId: string): Promise<Answer>;
   remove(id: string): Promise<Answer>;
   bind(id: string, bindingId: string): Promise<{ status: number; credentials: Credentials | undefined }>;
   unbind(id: string, bindingId: string): Promise<Answer>;
@@ -72,8 +72,11 @@ export function createPlatform(site: Site, choose: () => number, patienceMs: num
         organization_guid: 'chaos-org',
         space_guid: 'chaos-space',
       }),
-    update: (id, parameters) =>
-      insist('PATCH', `${instance(id)}?accepts_incomplete=true`, { service_id: ids.service, parameters }),
+    update: (id, planId) =>
+      insist('PATCH', `${instance(id)}?accepts_incomplete=true`, {
+        service_id: ids.service,
+        plan_id: planId,
+      }),
     remove: (id) => insist('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`),
     async bind(id, bindingId) {
       const { status, body } = await insist('PUT', binding(id, bindingId), {

@@ -91,7 +91,7 @@ async function killBeforeAnswer(
   expect(await answer).toBe('no answer');
 }
 
-describe('a worker that is killed', { timeout: 300_000 }, () => {
+describe('a worker that is killed', { timeout: 600_000 }, () => {
   it('before, in or after any step of any kind of operation leaves it to be ended rightly', async () => {
     const { kills, violations } = await chaos.drill(site, platformOf(), {
       width: 4,

@@ -1,0 +1,90 @@
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import path from 'node:path';
+import { drill } from './drill.ts';
+import { createPlatform } from './platform.ts';
+import { createRandom } from './random.ts';
+import { wreak } from './run.ts';
+import { startSite } from './site.ts';
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new InvalidArgumentError('It must be a whole number from 1 on.');
+  return value;
+}
+
+function hypervisorOf(text: string): 'qemu' | 'simulated' {
+  if (text !== 'qemu' && text !== 'simulated')
+    throw new InvalidArgumentError('It must be qemu or simulated.');
+  return text;
+}
+
+interface Options {
+  readonly runs: number;
+  readonly seed: number;
+  readonly hypervisor: 'qemu' | 'simulated';
+  readonly cache: string;
+  readonly seat: number;
+}
+
+const program = new Command('chaos')
+  .description(
+    'Kills and suspends the processes of a broker of its own while tenants come and go, and says what was not as promised. First of all a worker is killed before, in and after every step of every kind of operation.',
+  )
+  .option('--runs <number>', 'kills to reach', positive, 300)
+  .option('--seed <number>', 'what is done follows from it, as far as timing allows', positive, 1)
+  .option('--hypervisor <name>', 'qemu (real hosts) or simulated', hypervisorOf, 'simulated')
+  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-chaos')
+  .option('--seat <number>', 'keeps runs side by side apart: 1 to 9', positive, 9)
+  .exitOverride();
+
+async function run({ runs, seed, hypervisor, cache, seat }: Options): Promise<boolean> {
+  const begun = performance.now();
+  const say = (line: string) => {
+    process.stdout.write(`chaos: ${Math.round((performance.now() - begun) / 1000)} s: ${line}\n`);
+  };
+  const isReal = hypervisor === 'qemu';
+  say(`seed ${seed}, ${hypervisor} hosts; a site of its own is started`);
+  const site = await startSite({
+    hypervisor,
+    leaseMs: 2_000,
+    seat,
+    ...(isReal && { cacheDirectory: path.resolve(cache) }),
+  });
+  let isGood = false;
+  try {
+    const random = createRandom(seed);
+    const patienceMs = isReal ? 600_000 : 90_000;
+    const choices = random.branch('apis');
+    const platform = createPlatform(site, () => choices.pick(site.apiPorts), patienceMs);
+    const drilled = await drill(site, platform, { width: isReal ? 2 : 4, patienceMs, report: say });
+    say(`every step of every kind: ${drilled.kills} kills, ${drilled.violations.length} violations`);
+    const left = runs - drilled.kills;
+    const { tally, violations } =
+      drilled.violations.length === 0 && left > 0
+        ? await wreak(site, { kills: left, random, lanes: isReal ? 2 : 4, patienceMs, report: say })
+        : { tally: {}, violations: [] };
+    for (const [what, count] of Object.entries(tally).sort()) say(`  ${what}: ${count}`);
+    const all = [...drilled.violations, ...violations];
+    for (const violation of all) say(`NOT AS PROMISED: ${violation}`);
+    isGood = all.length === 0;
+    say(isGood ? 'everything was as promised' : `what the processes said is in ${site.logFile}`);
+  } finally {
+    await site.stop({ keep: !isGood });
+  }
+  return isGood;
+}
+
+try {
+  program.parse();
+  process.exitCode = (await run(program.opts<Options>())) ? 0 : 1;
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+  } else {
+    process.stderr.write(
+      `chaos: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+    );
+    process.exitCode = 1;
+  }
+}
