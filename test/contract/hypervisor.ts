@@ -156,6 +156,55 @@ export function describeHypervisor(
       expect(await harness.residue(spec.hostId)).toEqual([]);
     });
 
+    it('becomes what its new spec says while it is stopped, with its data, and only then', async () => {
+      const spec = newSpec();
+      await bringUp(spec);
+      const address = await driver.connect(spec);
+      await harness.askEngine(address, {
+        method: 'POST',
+        path: '/volumes/create',
+        body: JSON.stringify({ Name: 'kept' }),
+      });
+      const { vcpus, memoryMib, diskGib } = spec.shape;
+      const larger: HostSpec = {
+        ...spec,
+        shape: { vcpus: vcpus + 1, memoryMib: memoryMib + 256, diskGib: diskGib + 2 },
+        publishedPorts: { ...spec.publishedPorts, count: spec.publishedPorts.count - 1 },
+        imageVersion: driver.imageVersion,
+      };
+      await expect(driver.reshape(larger)).rejects.toThrow('it must be stopped first');
+      await driver.stop(spec.hostId);
+      // Twice, as after a kill in the middle.
+      await driver.reshape(larger);
+      await driver.reshape(larger);
+      const again = await bringUp(larger);
+      expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion);
+      const { body } = await harness.askEngine(again, { method: 'GET', path: '/info' });
+      const info = JSON.parse(body) as { NCPU: number; MemTotal: number };
+      expect(info.NCPU).toBe(vcpus + 1);
+      expect(info.MemTotal / 1024 ** 2).toBeGreaterThan(memoryMib);
+      const volumes = await harness.askEngine(again, { method: 'GET', path: '/volumes' });
+      expect(volumes.body).toContain('"kept"');
+      expect(await driver.verify(spec.hostId)).toEqual([]);
+
+      // And back, as an update does that has failed: the disk stays as large as it has become.
+      await driver.stop(spec.hostId);
+      await driver.reshape(spec);
+      const back = await bringUp(spec);
+      const former = await harness.askEngine(back, { method: 'GET', path: '/info' });
+      expect(JSON.parse(former.body)).toMatchObject({ NCPU: vcpus });
+      const kept = await harness.askEngine(back, { method: 'GET', path: '/volumes' });
+      expect(kept.body).toContain('"kept"');
+    });
+
+    it('refuses an image that is not installed, and leaves the host as it was', async () => {
+      const spec = newSpec();
+      await driver.prepare(spec);
+      const before = await driver.imageVersionOf(spec.hostId);
+      await expect(driver.reshape({ ...spec, imageVersion: '9.9.9+none' })).rejects.toThrow('9.9.9+none');
+      expect(await driver.imageVersionOf(spec.hostId)).toBe(before);
+    });
+
     it('does nothing the second time', async () => {
       const spec = newSpec();
       await driver.prepare(spec);

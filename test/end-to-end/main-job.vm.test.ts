@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Credentials } from '../../src/core/credentials.ts';
-import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
+import { type BrokerProcess, largerPlanId, makeBroker, serviceId } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeOutside, type Outside } from '../../src/demo/outside.ts';
@@ -51,10 +51,7 @@ describe('the main job', { timeout: 300_000 }, () => {
       broker.create('instance-a', 'org-a'),
       broker.create('instance-b', 'org-b'),
     ]);
-    expect(answers).toEqual([
-      { status: 201, body: {} },
-      { status: 201, body: {} },
-    ]);
+    expect(answers.map(({ status }) => status)).toEqual([201, 201]);
   });
 
   it('binds both, with credentials that docker uses', async () => {
@@ -211,6 +208,43 @@ describe('the main job', { timeout: 300_000 }, () => {
       ];
       expect(await reached(dockerA, [...forbidden, own])).toEqual([own]);
     });
+  });
+
+  it('becomes a larger host with its data, its ports and its binding', async () => {
+    const server = ['/bin/httpd', '-f', '-p', '81', '-h', '/www'];
+    const port = firstPort(a) + 1;
+    const lasting = ['run', '-d', '--restart', 'always', '--name', 'lasting', '-p', `${port}:81`];
+    expect((await dockerA.run([...lasting, 'busybox:test', ...server])).code).toBe(0);
+    const sizeOf = async () => {
+      const df = await dockerA.run(['run', '--rm', 'busybox:test', '/bin/df', '-m', '/']);
+      expect(df.code, df.stderr).toBe(0);
+      return Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(df.stdout)?.[1]);
+    };
+    const before = await sizeOf();
+    const answer = await broker.ask('PATCH', '/v2/service_instances/instance-a?accepts_incomplete=true', {
+      service_id: serviceId,
+      plan_id: largerPlanId,
+    });
+    expect(answer.status).toBe(202);
+    await eventually(
+      'the update has ended',
+      async () => {
+        const { body } = await broker.ask('GET', '/v2/service_instances/instance-a/last_operation');
+        expect(body['state'], String(body['description'])).not.toBe('failed');
+        return body['state'] === 'succeeded';
+      },
+      { deadlineMs: 200_000, everyMs: 500 },
+    );
+    const info = await dockerA.run(['info', '--format', '{{.NCPU}}']);
+    expect(info.stdout.trim(), info.stderr).toBe('2');
+    expect((await dockerA.run(['image', 'inspect', 'busybox:test'])).code).toBe(0);
+    expect(await sizeOf()).toBeGreaterThan(before * 1.3);
+    // It came back by its restart policy, behind the port that it had.
+    await eventually('the page is served again', async () =>
+      (await outside.run('curl', '-s', '-m', '5', `http://${ownAddress ?? ''}:${port}/`)).includes('hello'),
+    );
+    const fetched = await broker.ask('GET', '/v2/service_instances/instance-a');
+    expect(fetched.body).toMatchObject({ plan_id: largerPlanId });
   });
 
   it('cuts a running stream before the unbind answers, and refuses from then on', async () => {

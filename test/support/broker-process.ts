@@ -11,6 +11,7 @@ import { makeStateDirectory } from './vm-cache.ts';
 const project = path.join(import.meta.dirname, '..', '..');
 export const serviceId = 'e2e-container-host';
 export const planId = 'e2e-small';
+export const largerPlanId = 'e2e-larger';
 
 export interface Answer<T = Record<string, unknown>> {
   readonly status: number;
@@ -84,6 +85,14 @@ export async function makeBroker(
               description: 'The smallest',
               free: true,
               host: { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 },
+            },
+            {
+              id: largerPlanId,
+              name: 'larger',
+              description: 'For updates; its hosts boot cold',
+              free: true,
+              host: { vcpus: 2, memory_mib: 1024, disk_gib: 6, published_ports: 15 },
+              template: 'never',
             },
           ],
         },

@@ -94,7 +94,9 @@ export async function growDisk(file: string, diskGib: number): Promise<void> {
   const { 'virtual-size': bytes } = JSON.parse(information) as { 'virtual-size': number };
   if (bytes >= diskGib * 1024 ** 3) return;
   await requireRoom(path.dirname(file));
-  await runTool('qemu-img', ['resize', '-q', '-f', 'qcow2', file, `${diskGib}G`]);
+  // Alone: what lies below it is named anew at every start, and need not be where it was when this was made.
+  const alone = { driver: 'qcow2', file: { driver: 'file', filename: file }, backing: null };
+  await runTool('qemu-img', ['resize', '-q', `json:${JSON.stringify(alone)}`, `${diskGib}G`]);
 }
 
 /** Gives back every block of a disk before its name goes, so that nothing of it can be read again. */

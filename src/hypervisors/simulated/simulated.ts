@@ -248,6 +248,9 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         if ((await runningMachine(spec.hostId)) !== undefined) {
           throw new HypervisorError(`simulated host ${spec.hostId} runs: it must be stopped first`);
         }
+        if (spec.imageVersion !== undefined && spec.imageVersion !== imageVersion) {
+          throw new HypervisorError(`no image of version ${spec.imageVersion} is installed`);
+        }
         await files.changeHost(spec.hostId, (host) => ({
           ...host,
           spec: {
