@@ -48,9 +48,7 @@ export async function up(knex: Knex): Promise<void> {
     CREATE TABLE power_requests (
       host_id uuid PRIMARY KEY REFERENCES hosts,
       power text NOT NULL CHECK (power IN ('on', 'paused', 'suspended')),
-      asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-      -- Why it can't be done now.
-      refusal text
+      asked_at timestamptz(3) NOT NULL DEFAULT clock_timestamp()
     );
 
     -- What only one worker at a time may keep.

@@ -1,6 +1,7 @@
 import type { Settings } from '../config/settings.ts';
 import type { HostOverview } from '../core/overview.ts';
-import { askMgmt } from './mgmt-client.ts';
+import type { HostPower } from '../core/model.ts';
+import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
@@ -8,7 +9,7 @@ type HostLine = Omit<HostOverview, 'createdAt'> & { readonly createdAt: string }
 
 const columns: readonly Column<HostLine>[] = [
   ['HOST', (host) => host.host.slice(0, 8)],
-  ['STATE', (host) => host.state],
+  ['STATE', (host) => (host.state === 'running' && host.power !== 'on' ? host.power : host.state)],
   ['PLAN', (host) => host.plan],
   ['INSTANCE', (host) => host.instance ?? '-'],
   ['TENANT', (host) => host.tenant ?? '-'],
@@ -31,4 +32,14 @@ export async function runHosts(settings: Settings, options: { json?: boolean }):
   }
   if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no virtual machines.\n');
   printTable(columns, hosts);
+}
+
+/** `berth host pause|suspend|wake`: asks the worker for it, of the host whose id begins so. */
+export async function runHostPower(settings: Settings, host: string, power: HostPower): Promise<void> {
+  const { hosts } = await askMgmt<{ hosts: HostLine[] }>(settings, '/mgmt/hosts');
+  const [meant, ...others] = hosts.filter((one) => one.host.startsWith(host));
+  if (meant === undefined) throw new MgmtError(`there is no host ${host}: "berth hosts" lists them`);
+  if (others.length > 0) throw new MgmtError(`several hosts begin with ${host}: give more of its id`);
+  await askMgmt(settings, `/mgmt/hosts/${meant.host}/power/${power}`, 'PUT');
+  process.stdout.write(`Asked for: ${meant.host} is to be ${power}. "berth hosts" shows when it is.\n`);
 }

@@ -7,7 +7,7 @@ import { runAudit } from './audit.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
-import { runHosts } from './hosts.ts';
+import { runHostPower, runHosts } from './hosts.ts';
 import { runImageBuild } from './image.ts';
 import { runKeysList, runKeysPrune, runKeysRotate } from './keys.ts';
 import { MgmtError } from './mgmt-client.ts';
@@ -26,6 +26,20 @@ program
   .description('list the hosts of the broker that runs on this machine')
   .option('--json', 'as JSON')
   .action((options: { json?: boolean }) => runHosts(readSettings(), options));
+
+const host = program
+  .command('host')
+  .description('what can be done with one host; HOST may be the beginning of its id');
+for (const [name, power, does] of [
+  ['pause', 'paused', 'stop its processors, whatever runs on it; the next connection wakes it'],
+  ['suspend', 'suspended', 'write its memory to disk and free it; the next connection wakes it'],
+  ['wake', 'on', 'let it go on'],
+] as const) {
+  host
+    .command(`${name} <host>`)
+    .description(does)
+    .action((id: string) => runHostPower(readSettings(), id, power));
+}
 
 program
   .command('verify [host]')

@@ -28,6 +28,9 @@ export interface Settings {
   readonly memoryReserveMib: number;
   /** How many times the memory beyond the reserve may be promised to hosts. */
   readonly memoryOvercommit: number;
+  /** How long nobody must have used a host before it is paused, and how long it is paused before it is suspended. Seconds. */
+  readonly idleAfterSeconds: number;
+  readonly suspendAfterSeconds: number;
   readonly catalogFile: string | undefined;
   readonly brokerUsername: string | undefined;
   readonly brokerPasswordFile: string | undefined;
@@ -142,6 +145,18 @@ export function readSettings(environment: Environment = process.env): Settings {
       4,
       (value) => (/^\d{1,2}(\.\d)?$/.test(value) && Number(value) >= 1 ? Number(value) : undefined),
       'a number from 1 to 99, such as 4 or 2.5',
+    ),
+    idleAfterSeconds: parse(
+      'BERTH_IDLE_AFTER_SECONDS',
+      300,
+      seconds,
+      'a number of seconds from 1 to 31536000',
+    ),
+    suspendAfterSeconds: parse(
+      'BERTH_SUSPEND_AFTER_SECONDS',
+      3600,
+      seconds,
+      'a number of seconds from 1 to 31536000',
     ),
     catalogFile: file('BERTH_CATALOG'),
     brokerUsername: parse(
@@ -282,6 +297,8 @@ function integer(value: string, least: number, most: number): number | undefined
   const number = Number(value);
   return /^\d+$/.test(value) && number >= least && number <= most ? number : undefined;
 }
+
+const seconds = (value: string) => integer(value, 1, 31_536_000);
 
 function readable(name: string): boolean {
   try {

@@ -68,8 +68,19 @@ export type StartedFrom = 'pool' | 'template' | 'boot';
 /** One host that exists on the hypervisor, as found there and not as remembered. */
 export interface HostSeen {
   readonly hostId: string;
-  /** `running`: its machine runs. `stopped`: its disk or network exists, but no machine runs. */
-  readonly state: 'running' | 'stopped';
+  /**
+   * `running`: its machine runs. `paused`: it is there, and its processors stand still. `suspended`: its memory is
+   * on disk. `stopped`: its disk or network exists, but no machine.
+   */
+  readonly state: 'running' | 'paused' | 'suspended' | 'stopped';
+}
+
+/** What goes on at a host, as seen from outside. */
+export interface HostTraffic {
+  /** Connections to its engine that are open. */
+  readonly connections: number;
+  /** Packets that were ever sent to it; whatever somebody does with the host raises it. */
+  readonly packets: number;
 }
 
 /** A host's use of the machine's memory. */
@@ -127,10 +138,35 @@ export interface Hypervisor {
 
   /**
    * Starts the host's machine: lets it go where it is held, restores it from the template where the host has
-   * never run and there is one, else boots it cold from the host's own disk. A machine that runs is left alone.
+   * never run and there is one, resumes it where it is paused or suspended, else boots it cold from the host's own disk. A machine that runs is left alone.
    * Nothing can reach the guest until {@link connect}.
    */
   start(spec: HostSpec): Promise<void>;
+
+  /**
+   * Stops the processors of a host's machine. Nothing of it is lost: its memory and connections stay.
+   * @throws HypervisorError where no machine runs.
+   */
+  pause(hostId: string): Promise<void>;
+
+  /**
+   * Writes the memory of a host's machine to disk and ends it. What was open to it is cut.
+   * @throws HypervisorError where there is no machine, or no room on the disk; {@link resume} lets it go on then.
+   */
+  suspend(hostId: string): Promise<void>;
+
+  /**
+   * Lets a host go on that is paused or suspended; one that runs goes on running. Its clock is behind by the time
+   * that it stood still, until {@link identify}; a suspended one must be prepared before and connected after.
+   * @throws HypervisorError where there is nothing to go on with: its machine has ended.
+   */
+  resume(spec: HostSpec): Promise<void>;
+
+  /** What goes on at these hosts; it costs their guests nothing. */
+  traffic(specs: readonly HostSpec[]): Promise<ReadonlyMap<string, HostTraffic>>;
+
+  /** How many containers run on a host. @throws HypervisorError where its engine does not tell. */
+  runningContainers(spec: HostSpec): Promise<number>;
 
   /**
    * Gives the guest its own identity: reseeds its random generator, sets clock, hostname, machine-id, boot

@@ -11,6 +11,8 @@ export interface LiveBinding {
   readonly hostId: string;
   /** Where the host's engine listens; undefined while the host has no address (it is being restarted). */
   readonly engine: EngineAddress | undefined;
+  /** The host is paused or suspended: its engine answers once it has been woken. */
+  readonly asleep: boolean;
 }
 
 /** What the gateway hears of bindings, in the order in which it was committed. */
@@ -40,6 +42,9 @@ export interface LiveBindingsSource {
 
   /** The live bindings that these certificates belong to, in any order; none for a serial that has none. */
   readBySerial(serials: readonly string[]): Promise<readonly LiveBinding[]>;
+
+  /** Asks for a host to be woken; the bindings of it change when it is. A host that is awake takes no harm. */
+  wake(hostId: string): Promise<void>;
 
   /**
    * Renews this gateway's lease. The lease counts from before the call was made.

@@ -52,12 +52,30 @@ export interface Host {
   readonly imageVersion: string | undefined;
   readonly state: HostState;
   readonly startedFrom: StartedFrom | undefined;
+  /** What is done with it while nobody uses it. */
+  readonly idle: IdlePolicy;
+  readonly power: HostPower;
+  readonly powerSince: Date;
   readonly engine: EngineAddress | undefined;
   /** It was found altered and is cut off, until it is destroyed. */
   readonly quarantined: boolean;
 }
 
 export type HostState = 'planned' | 'running' | 'destroyed';
+
+/**
+ * Whether a running host's processors run. `paused` and `suspended` are on record before they are so, `on` after it
+ * is: who finds a host asleep asks for it to be woken, and is right or does no harm.
+ */
+export type HostPower = 'on' | 'paused' | 'suspended';
+
+/** What a gateway or an operator wants of a host. */
+export interface PowerRequest {
+  readonly hostId: string;
+  readonly power: HostPower;
+  /** Tells it from a later one of the same host. */
+  readonly askedAt: Date;
+}
 
 /** What is done with a host that nobody uses. */
 export type IdlePolicy = 'run' | 'pause' | 'suspend';

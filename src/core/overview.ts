@@ -1,5 +1,5 @@
 import type { Usage } from './quotas.ts';
-import type { HostState, InstanceState, PooledHost } from './model.ts';
+import type { HostPower, HostState, InstanceState, PooledHost } from './model.ts';
 
 /** What operators see: read from Postgres alone, so that any api process can tell it. */
 export interface Overview {
@@ -18,6 +18,7 @@ export interface HostOverview {
   readonly instanceState: InstanceState | undefined;
   readonly tenant: string | undefined;
   readonly startedFrom: string | undefined;
+  readonly power: HostPower;
   readonly engine: string | undefined;
   readonly publishedPorts: string;
   readonly liveBindings: number;
@@ -31,6 +32,7 @@ export interface HostOverview {
 /** Counts, for metrics and health. */
 export interface Counts {
   readonly instances: readonly { state: string; count: number }[];
+  /** A running host that sleeps counts as what it is: `paused` or `suspended`. */
   readonly hosts: readonly { state: string; plan: string; count: number }[];
   /** How hosts came to run for the first time, destroyed ones included. */
   readonly made: readonly { from: string; plan: string; count: number }[];

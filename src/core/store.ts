@@ -4,6 +4,7 @@ import type {
   Binding,
   BindingRequest,
   Host,
+  HostPower,
   IdlePolicy,
   Instance,
   InstanceState,
@@ -12,6 +13,7 @@ import type {
   Operation,
   OperationKind,
   PooledHost,
+  PowerRequest,
   Tenant,
   UpdateTarget,
 } from './model.ts';
@@ -121,6 +123,8 @@ export interface Records {
 
   /** The host of an instance, unless it has been destroyed. */
   hostOfInstance(instanceId: string): Promise<Host | undefined>;
+  /** A host of an instance, unless it has been destroyed. */
+  livingHost(hostId: string): Promise<Host | undefined>;
   /** Every host of an instance that has not been destroyed. */
   livingHosts(): Promise<readonly Host[]>;
   setHostRunning(
@@ -139,6 +143,17 @@ export interface Records {
   machineMemory(): Promise<MachineMemory | undefined>;
   /** Counts what an update adds to a host until its operation ends. */
   reserve(hostId: string, planName: string, added: Usage): Promise<void>;
+  /**
+   * Records that a host is going to sleep, or has woken; gateways hear of it.
+   * @returns false where the host is not running as `from` says, or an operation is in progress on its instance.
+   */
+  setHostPower(hostId: string, from: HostPower, to: HostPower): Promise<boolean>;
+  /** Asks the worker for it. False where there is no such host to ask it of. */
+  requestPower(hostId: string, power: HostPower): Promise<boolean>;
+  powerRequests(): Promise<readonly PowerRequest[]>;
+  /** The request has been met, unless another has come meanwhile. */
+  forgetPowerRequest(request: PowerRequest): Promise<void>;
+
   /** What is in use in each of these scopes of `core/quotas.ts`. */
   usage(scopes: readonly string[]): Promise<ReadonlyMap<string, Usage>>;
 

@@ -21,6 +21,8 @@ export function carry(
     /** Asked for each piece of data before it is passed on. */
     mayPass: () => boolean;
     onPassed: (up: number, down: number) => void;
+    /** The engine takes its time. */
+    onSlow: () => void;
     /** The engine took no connection: the client, of which nothing was read, is to be told. */
     onUnreachable: (error: Error) => void;
   },
@@ -41,8 +43,10 @@ export function carry(
   const connecting = setTimeout(() => {
     engine.destroy(new Error(`no connection within ${limits.connectTimeoutMs} ms`));
   }, limits.connectTimeoutMs);
+  const slow = setTimeout(parts.onSlow, limits.slowConnectMs);
   engine.once('connect', () => {
     clearTimeout(connecting);
+    clearTimeout(slow);
     engine.off('error', unreachable);
     engine.on('error', () => undefined);
     relay(client, engine, parts.mayPass, parts.onPassed);
@@ -51,6 +55,7 @@ export function carry(
   for (const side of [client, engine]) {
     side.once('close', () => {
       clearTimeout(connecting);
+      clearTimeout(slow);
       if (client.closed && engine.closed) streams.remove(binding, stream);
     });
   }

@@ -30,6 +30,7 @@ export function createCounters(): Counters {
       'out-of-sync': 0,
       'look-up-failed': 0,
       'host-away': 0,
+      'host-asleep': 0,
       'too-many': 0,
       'engine-unreachable': 0,
     },

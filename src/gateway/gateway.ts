@@ -13,6 +13,7 @@ import { defaultLimits, type GatewayLimits } from './limits.ts';
 import { createLiveCache } from './live-cache.ts';
 import { refuse, type RefusalReason } from './refusal.ts';
 import { createStreams } from './streams.ts';
+import { createWaker } from './waker.ts';
 
 /** What the gateway shows to clients, and whom of them it believes. */
 export interface GatewayTls {
@@ -80,6 +81,13 @@ export function createGateway(options: GatewayOptions): Gateway {
     onWithdrawn: (bindingId) => {
       wereCut('withdrawn', streams.cut(bindingId), bindingId);
     },
+    onRead: (binding) => {
+      waker.heard(binding);
+    },
+  });
+  const waker = createWaker({
+    ask: (hostId) => options.source.wake(hostId),
+    timeoutMs: limits.wakeTimeoutMs,
   });
   const lease = createLease({
     clock,
@@ -135,6 +143,10 @@ export function createGateway(options: GatewayOptions): Gateway {
     let verdict = judge(serial);
     // Its binding has not connected here lately, or it is faster than the notification of its binding.
     if (verdict === 'unknown') verdict = (await keeper.lookUp(serial)) ? judge(serial) : 'look-up-failed';
+    if (typeof verdict !== 'string' && verdict.asleep) {
+      // Judged anew: it may have been unbound meanwhile.
+      verdict = (await waker.wake(verdict.hostId)) ? judge(serial) : 'host-asleep';
+    }
     if (client.destroyed) return;
     if (typeof verdict === 'string') turnAway(client, verdict);
     else admit(client, verdict);
@@ -172,6 +184,9 @@ export function createGateway(options: GatewayOptions): Gateway {
         if (binding.expiresAt.getTime() > clock.wall()) return true;
         wereCut('expired', streams.cut(binding.bindingId), binding.bindingId);
         return false;
+      },
+      onSlow: () => {
+        options.source.wake(binding.hostId).catch(() => undefined);
       },
       onUnreachable: (error) => {
         logger.warn(

@@ -21,6 +21,10 @@ export interface GatewayLimits {
   readonly lookUpTimeoutMs: number;
   /** How long an engine may take to accept a connection. Milliseconds. */
   readonly connectTimeoutMs: number;
+  /** How long a host that sleeps may take to be woken, less than a handshake may. Milliseconds. */
+  readonly wakeTimeoutMs: number;
+  /** After so long with no connection an engine's host is asked to be woken: it may have just fallen asleep. Milliseconds. */
+  readonly slowConnectMs: number;
   /** Silence after which the kernel asks whether the other side is still there. Milliseconds. */
   readonly keepAliveMs: number;
 }
@@ -36,5 +40,7 @@ export const defaultLimits: GatewayLimits = {
   handshakeTimeoutMs: 10_000,
   lookUpTimeoutMs: 2_000,
   connectTimeoutMs: 5_000,
+  wakeTimeoutMs: 8_000,
+  slowConnectMs: 250,
   keepAliveMs: 30_000,
 };

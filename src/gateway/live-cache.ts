@@ -21,11 +21,13 @@ const refillShare = 0.9;
  * own accord: what is not known can't be withdrawn.
  * @param parts.onWithdrawn is called for each binding that was known and is gone or leads elsewhere now: what
  * is open under it must be cut. The cache has forgotten it by then.
+ * @param parts.onRead is given each binding as it stands now.
  */
 export function createLiveCache(parts: {
   capacity: number;
   isOpen: (bindingId: string) => boolean;
   onWithdrawn: (bindingId: string) => void;
+  onRead: (binding: LiveBinding) => void;
 }): LiveCache {
   const serials = new Map<string, LiveBinding>();
   /** In the order in which they were first read. */
@@ -58,6 +60,7 @@ export function createLiveCache(parts: {
       if (ids.size >= parts.capacity && !ids.has(binding.bindingId)) makeRoom();
       ids.set(binding.bindingId, binding);
       serials.set(binding.serial, binding);
+      parts.onRead(binding);
     },
     remove,
     forgetIdle() {

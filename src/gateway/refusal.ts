@@ -8,6 +8,7 @@ export type RefusalReason =
   | 'out-of-sync'
   | 'look-up-failed'
   | 'host-away'
+  | 'host-asleep'
   | 'too-many'
   | 'engine-unreachable';
 
@@ -41,6 +42,11 @@ const answers: Record<RefusalReason, Answer> = {
   'host-away': {
     status: '503 Service Unavailable',
     message: 'your container host is not running at present, or is being restarted. Try again shortly',
+  },
+  'host-asleep': {
+    status: '503 Service Unavailable',
+    message:
+      'your container host was paused while nobody used it, and could not be woken in time. Try again shortly',
   },
   'too-many': {
     status: '503 Service Unavailable',

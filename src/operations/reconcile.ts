@@ -31,21 +31,24 @@ export async function reconcile(parts: {
     await hypervisor.destroy(orphan.hostId);
   }
 
-  const before = runningAmong(seen);
+  const before = among(seen, wellStates);
   // What is in quarantine stays as it is, for whoever looks into it.
   const missed = hosts.filter(
     (host) => host.state === 'running' && !host.quarantined && !before.has(host.id),
   );
   if (missed.length === 0) return;
   // It may have begun to run after we looked and before we read that it does.
-  const now = runningAmong(await hypervisor.list());
+  const now = among(await hypervisor.list(), wellStates);
   for (const host of missed) {
     if (!now.has(host.id)) await bringBack(store, host, logger);
   }
 }
 
-function runningAmong(seen: readonly HostSeen[]): ReadonlySet<string> {
-  return new Set(seen.filter(({ state }) => state === 'running').map(({ hostId }) => hostId));
+/** One that sleeps is as well as one that runs: it is woken when somebody comes. */
+const wellStates = ['running', 'paused', 'suspended'] as const;
+
+function among(seen: readonly HostSeen[], states: readonly HostSeen['state'][]): ReadonlySet<string> {
+  return new Set(seen.filter(({ state }) => states.includes(state)).map(({ hostId }) => hostId));
 }
 
 async function bringBack(store: Store, host: Host, logger: Logger): Promise<void> {
@@ -75,7 +78,7 @@ export async function adopt(parts: {
   logger: Logger;
 }): Promise<number> {
   const { store, hypervisor, logger } = parts;
-  const running = runningAmong(await hypervisor.list());
+  const running = among(await hypervisor.list(), ['running', 'paused']);
   let adopted = 0;
   for (const { id, instanceId } of await store.records.livingHosts()) {
     if (!running.has(id)) continue;

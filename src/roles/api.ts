@@ -148,6 +148,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     keys,
     audit,
     overview: createOverview(database),
+    records: store.records,
     platforms: createPlatforms(database),
     checks: createHostChecks(database),
     credentials: credentials.mgmt,

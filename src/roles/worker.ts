@@ -14,6 +14,7 @@ import { adopt, reconcile } from '../operations/reconcile.ts';
 import { createPoolKeeper } from '../operations/pool.ts';
 import { startWorker as startOperations } from '../operations/worker.ts';
 import { availableMib } from '../operations/memory.ts';
+import { createSleepKeeper } from '../operations/sleep.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
@@ -32,6 +33,7 @@ const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
 const expireEveryMs = 5_000;
 const keepPoolEveryMs = 1_000;
+const lookForIdleEveryMs = 5_000;
 
 /**
  * The role that drives the hypervisor. It is privileged, and listens on nothing.
@@ -51,7 +53,7 @@ export async function startWorker(
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   const listener = await startListener({
     connectionString,
-    listenTo: [channels.operations, channels.acknowledgements, channels.checks],
+    listenTo: [channels.operations, channels.acknowledgements, channels.checks, channels.power],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
     },
@@ -76,6 +78,24 @@ export async function startWorker(
   const warn = (what: string) => (error: unknown) => {
     logger.warn({ err: error }, what);
   };
+  const sleep = createSleepKeeper({
+    ...parts,
+    pauseAfterMs: settings.idleAfterSeconds * 1_000,
+    suspendAfterMs: settings.suspendAfterSeconds * 1_000,
+  });
+  const serveSleepers = () => {
+    sleep.serve().catch(warn('Requests to wake hosts could not be read; they are read again'));
+  };
+  listener.on(channels.power, serveSleepers);
+  listener.onReconnected(serveSleepers);
+  const stopLooking = repeat(
+    lookForIdleEveryMs,
+    async () => {
+      await sleep.serve();
+      await sleep.look();
+    },
+    warn('Idle hosts could not be looked for; it is tried again'),
+  );
   const stopReconciling = repeat(
     reconcileEveryMs,
     () => reconcile(parts),
@@ -134,6 +154,7 @@ export async function startWorker(
       await Promise.all([
         operations.stop(),
         stopReconciling(),
+        stopLooking(),
         stopReporting(),
         stopExpiring(),
         stopKeepingPool(),

@@ -4,6 +4,8 @@ export const channels = {
   operations: 'berth_operations',
   /** An operation has finished. Payload: its id. */
   finished: 'berth_finished',
+  /** A host is to be woken or put to sleep. Payload: its id. */
+  power: 'berth_power',
   /** A binding, or its host, has changed. Payload: the binding's id. */
   bindings: 'berth_bindings',
   /** A gateway has acknowledged a revocation. Payload: the binding's id. */

@@ -10,6 +10,7 @@ type HostRecords = Pick<
   Records,
   | 'insertHost'
   | 'hostOfInstance'
+  | 'livingHost'
   | 'livingHosts'
   | 'setHostRunning'
   | 'setHostUnreachable'
@@ -18,8 +19,8 @@ type HostRecords = Pick<
   | 'freeSlots'
 >;
 
-/** Gateways read the host's address with each of its bindings. */
-const tellGateways = `
+/** Gateways read the host's address, and whether it sleeps, with each of its bindings. */
+export const tellGateways = `
   SELECT pg_notify('${channels.bindings}', bindings.id::text)
   FROM bindings JOIN hosts USING (instance_id) WHERE hosts.id = ? AND bindings.state = 'live'`;
 
@@ -45,6 +46,15 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
       return row === undefined ? undefined : toHost(row);
     },
 
+    async livingHost(hostId) {
+      const row: HostRow | undefined = await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .whereNot({ state: 'destroyed' })
+        .whereNotNull('instance_id')
+        .first();
+      return row === undefined ? undefined : toHost(row);
+    },
+
     async livingHosts() {
       const rows = await connection<HostRow>('hosts')
         .whereNot({ state: 'destroyed' })
@@ -63,6 +73,8 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
           engine_host: engine.host,
           engine_port: engine.port,
           image_version: imageVersion,
+          power: 'on',
+          power_since: new Date(),
           updated_at: new Date(),
         });
       await connection.raw(tellGateways, [hostId]);

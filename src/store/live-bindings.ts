@@ -2,7 +2,9 @@ import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 import pg from 'pg';
 import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../core/live-bindings.ts';
+import type { HostPower } from '../core/model.ts';
 import { channels } from './channels.ts';
+import { requestPower } from './power.ts';
 import { toEngine } from './rows.ts';
 
 interface LiveBindingRow {
@@ -12,10 +14,11 @@ interface LiveBindingRow {
   host_id: string;
   engine_host: string | null;
   engine_port: number | null;
+  power: HostPower;
 }
 
 const select = `
-  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port
+  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port, power
   FROM bindings JOIN hosts ON hosts.instance_id = bindings.instance_id AND hosts.state <> 'destroyed'
   WHERE bindings.state = 'live'`;
 
@@ -102,6 +105,9 @@ export function createLiveBindingsSource(parts: {
     },
     read: (bindingIds) => query(`${select} AND bindings.id = ANY ($1::uuid[])`, [bindingIds]),
     readBySerial: (serials) => query(`${select} AND serial = ANY ($1::text[])`, [serials]),
+    async wake(hostId) {
+      await connected().query(requestPower, [hostId, 'on']);
+    },
     async renewLease(leaseMs) {
       const { rowCount } = await connected().query(renew, [gatewayId, leaseMs, parts.connections()]);
       if (rowCount !== 1) throw new Error('this gateway is not on record any more');
@@ -130,5 +136,6 @@ function toLiveBinding(row: LiveBindingRow): LiveBinding {
     expiresAt: row.expires_at,
     hostId: row.host_id,
     engine: toEngine(row),
+    asleep: row.power !== 'on',
   };
 }

@@ -53,6 +53,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     instanceState: row.instance_state ?? undefined,
     tenant: row.tenant_key ?? undefined,
     startedFrom: row.started_from ?? undefined,
+    power: row.power,
     engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
     publishedPorts: portRange({ first: row.first_port, count: row.ports }),
     integrity: row.integrity ?? undefined,
@@ -73,7 +74,8 @@ async function counts(database: Knex): Promise<Counts> {
         'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
       ),
       rows<Counts['hosts'][number]>(
-        `SELECT state, plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
+        `SELECT CASE WHEN state = 'running' AND power <> 'on' THEN power ELSE state END AS state,
+           plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
       ),
       rows<Counts['made'][number]>(
         `SELECT made_from AS "from", plan_name AS plan, count(*)::integer AS count FROM hosts

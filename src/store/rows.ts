@@ -2,6 +2,7 @@ import type { Egress, StartedFrom } from '../core/hypervisor.ts';
 import type {
   Binding,
   Host,
+  HostPower,
   HostState,
   IdlePolicy,
   Instance,
@@ -63,6 +64,8 @@ export interface HostRow {
   started_from: StartedFrom | null;
   made_from: StartedFrom | null;
   idle: IdlePolicy;
+  power: HostPower;
+  power_since: Date;
   engine_host: string | null;
   engine_port: number | null;
   quarantined_at: Date | null;
@@ -80,6 +83,9 @@ export function toHost(row: HostRow): Host {
     tenantId,
     state,
     startedFrom: row.started_from ?? undefined,
+    idle: row.idle,
+    power: row.power,
+    powerSince: row.power_since,
     engine: toEngine(row),
     quarantined: row.quarantined_at !== null,
   };

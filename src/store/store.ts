@@ -7,6 +7,7 @@ import { createInstanceRecords } from './instances.ts';
 import { createOperationRecords } from './operations.ts';
 import { createUsageRecords } from './usage.ts';
 import { createPoolRecords } from './pool.ts';
+import { createPowerRecords } from './power.ts';
 
 /** The store over Postgres: one repository a table, all of them on one connection within a transaction. */
 export function createStore(database: Knex, portBlocks: PortBlocks): Store {
@@ -14,6 +15,7 @@ export function createStore(database: Knex, portBlocks: PortBlocks): Store {
     ...createInstanceRecords(connection),
     ...createHostRecords(connection, portBlocks),
     ...createPoolRecords(connection, portBlocks),
+    ...createPowerRecords(connection),
     ...createBindingRecords(connection),
     ...createOperationRecords(connection),
     ...createUsageRecords(connection),

@@ -242,7 +242,7 @@ export function describeHypervisor(
       await driver.prepare(spec);
       expect(await driver.hold(spec)).toBe(true);
       expect(await driver.hold(spec)).toBe(true);
-      expect(await stateOf(spec)).toBe('running');
+      expect(await stateOf(spec)).toBe('paused');
       expect(await driver.identify(spec)).toBe(false);
 
       // Another worker finds it held.
@@ -272,13 +272,83 @@ export function describeHypervisor(
       await harness.killMachine(ended.hostId);
       await eventually('the host is seen as stopped', async () => (await stateOf(ended)) === 'stopped');
       expect(await driver.hold(ended)).toBe(true);
-      expect(await stateOf(ended)).toBe('running');
+      expect(await stateOf(ended)).toBe('paused');
 
       // Claimed, and its machine ends before it is let go: it is as new, and need not boot.
       await harness.killMachine(ended.hostId);
       await eventually('the host is seen as stopped', async () => (await stateOf(ended)) === 'stopped');
       await identityOf(await bringUp(ended));
       expect(await driver.startedFrom(ended.hostId)).toBe('template');
+    });
+
+    it('pauses a host, whose engine answers nobody until it is resumed, and which has lost nothing', async () => {
+      const spec = newSpec();
+      await expect(driver.pause(spec.hostId)).rejects.toThrow(HypervisorError);
+      const address = await bringUp(spec);
+      const before = await identityOf(address);
+      await driver.pause(spec.hostId);
+      await driver.pause(spec.hostId);
+      expect(await stateOf(spec)).toBe('paused');
+      expect(await driver.identify(spec)).toBe(false);
+      await expectUnreachable(address);
+
+      await driver.resume(spec);
+      await driver.resume(spec);
+      expect(await stateOf(spec)).toBe('running');
+      await waitFor('the guest has its clock', () => driver.identify(spec));
+      expect(await identityOf(address)).toMatchObject({ ID: before.ID, Name: before.Name });
+
+      // An operation finds it paused, and brings it up with the same steps as any other.
+      await driver.pause(spec.hostId);
+      expect(await bringUp(spec)).toEqual(address);
+      expect(await stateOf(spec)).toBe('running');
+      await driver.pause(spec.hostId);
+      await driver.stop(spec.hostId);
+      expect(await stateOf(spec)).toBe('stopped');
+      await expect(driver.resume(spec)).rejects.toThrow(HypervisorError);
+    });
+
+    it('suspends a host to disk and lets it go on from there, also after a restart of the worker', async () => {
+      const spec = newSpec();
+      const address = await bringUp(spec);
+      const before = await identityOf(address);
+      await driver.pause(spec.hostId);
+      await driver.suspend(spec.hostId);
+      await driver.suspend(spec.hostId);
+      expect(await stateOf(spec)).toBe('suspended');
+      expect(await driver.memory(spec.hostId)).toBeUndefined();
+      await expectUnreachable(address);
+
+      await driver.close();
+      driver = await harness.createDriver();
+      await driver.open();
+      expect(await stateOf(spec)).toBe('suspended');
+      // It goes on where it was: it does not boot.
+      expect(await bringUp(spec)).toEqual(address);
+      expect(await driver.startedFrom(spec.hostId)).toBe('template');
+      expect(await identityOf(address)).toMatchObject({ ID: before.ID, Name: before.Name });
+
+      await driver.suspend(spec.hostId);
+      await driver.resume(spec);
+      expect(await stateOf(spec)).toBe('running');
+      await driver.suspend(spec.hostId);
+      await driver.destroy(spec.hostId);
+      expect(await harness.residue(spec.hostId)).toEqual([]);
+    });
+
+    it('counts what goes on at a host from outside, and the containers that run on it', async () => {
+      const spec = newSpec();
+      const address = await bringUp(spec);
+      const traffic = async () => {
+        const seen = (await driver.traffic([spec])).get(spec.hostId);
+        if (seen === undefined) throw new Error('nothing is said of the host');
+        return seen;
+      };
+      await eventually('nothing is open', async () => (await traffic()).connections === 0);
+      const { packets } = await traffic();
+      await identityOf(address);
+      expect((await traffic()).packets).toBeGreaterThan(packets);
+      expect(await driver.runningContainers(spec)).toBe(0);
     });
 
     it('takes a host that does not exist for stopped and destroyed', async () => {

@@ -209,7 +209,7 @@ describe('an unknown serial', () => {
     const harness = await startGateway(world);
     const issued = await world.issue();
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt },
+      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt, asleep: false },
       engine: engine.address,
     });
     for (let count = 0; count < 2; count += 1) {
@@ -249,7 +249,7 @@ describe('an unknown serial', () => {
     for (const [index, { serial, expiresAt }] of crowd.entries()) {
       const bindingId = `binding-${index}`;
       harness.source.live.set(bindingId, {
-        ...{ bindingId, serial, expiresAt, hostId: 'h', engine: engine.address },
+        ...{ bindingId, serial, expiresAt, hostId: 'h', engine: engine.address, asleep: false },
       });
     }
     const release = harness.source.hold('readBySerial');
@@ -357,7 +357,7 @@ it('a client that has gone while its serial was looked up leaves nothing behind'
   const release = harness.source.hold('readBySerial');
   const issued = await world.issue();
   harness.source.live.set('b1', {
-    ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt },
+    ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt, asleep: false },
     engine: engine.address,
   });
   const client = harness.connect(issued);

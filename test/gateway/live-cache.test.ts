@@ -11,6 +11,7 @@ const binding = (name: string): LiveBinding => ({
   serial: `serial of ${name}`,
   expiresAt: new Date(0),
   hostId: 'host',
+  asleep: false,
   engine: { host: '127.0.0.1', port: 1 },
 });
 const names = (count: number) => Array.from({ length: count }, (_, index) => `binding ${index}`);
@@ -20,6 +21,7 @@ function makeCache(capacity: number, open: readonly string[] = []) {
   const cache = createLiveCache({
     capacity,
     isOpen: (bindingId) => open.includes(bindingId),
+    onRead: () => undefined,
     onWithdrawn: (bindingId) => withdrawn.push(bindingId),
   });
   return { cache, withdrawn };

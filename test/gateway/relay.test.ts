@@ -82,7 +82,7 @@ describe('ends', () => {
     const issued = await world.issue();
     const release = harness.source.hold('readBySerial');
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt },
+      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt, asleep: false },
       engine: engine.address,
     });
     const client = harness.connect(issued);

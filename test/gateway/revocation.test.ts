@@ -92,7 +92,13 @@ describe('a revoked binding', () => {
     const harness = await startGateway(world);
     const issued = await world.issue();
     const binding = {
-      ...{ bindingId: 'late', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt },
+      ...{
+        bindingId: 'late',
+        serial: issued.serial,
+        hostId: 'h1',
+        expiresAt: issued.expiresAt,
+        asleep: false,
+      },
       engine: engine.address,
     };
     harness.source.live.set('late', binding);
@@ -130,7 +136,14 @@ describe('a revoked binding', () => {
     const issued = await world.issue();
     for (const bindingId of ids) {
       const { expiresAt } = issued;
-      harness.source.put({ bindingId, serial: bindingId, hostId: 'h', expiresAt, engine: engine.address });
+      harness.source.put({
+        bindingId,
+        serial: bindingId,
+        hostId: 'h',
+        expiresAt,
+        engine: engine.address,
+        asleep: false,
+      });
     }
     await until('all are known', () => harness.gateway.state().bindingsHeld === ids.length);
     for (const bindingId of ids) harness.source.revoke(bindingId);

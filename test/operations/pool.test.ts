@@ -205,7 +205,7 @@ describe('the pool', () => {
     await broker.makePoolKeeper().keep();
     const now = await ready();
     expect(now).toEqual([first, ...others]);
-    expect((await broker.hypervisor.list()).map(({ state }) => state)).toEqual(Array(size).fill('running'));
+    expect((await broker.hypervisor.list()).map(({ state }) => state)).toEqual(Array(size).fill('paused'));
   });
 
   it('replaces hosts that do not fit their plan any more', async () => {

@@ -161,6 +161,7 @@ export async function makeTestBroker(
     keys: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
     audit,
     overview: createOverview(apiDatabase),
+    records: store.records,
     platforms: createPlatforms(apiDatabase),
     checks: createHostChecks(apiDatabase),
     credentials: operator,

@@ -5,6 +5,7 @@ import type { Logger } from '../../core/logger.ts';
 import type { KeyRotation } from '../../core/master-keys.ts';
 import type { Overview } from '../../core/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/platform.ts';
+import type { Records } from '../../core/store.ts';
 import { auditRequests } from '../audit.ts';
 import { basicAuth, type BasicCredentials } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
@@ -15,11 +16,13 @@ import { securityHeaders } from '../security-headers.ts';
 import { describeMgmtRequest, getAudit } from './audit.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
+import { putPower } from './power.ts';
 import { verify } from './verify.ts';
 
 /** The management API, for operators: another listener, with credentials of its own. */
 export function createMgmtApp(parts: {
   overview: Overview;
+  records: Pick<Records, 'requestPower'>;
   platforms: Platforms;
   checks: HostChecks;
   credentials: BasicCredentials;
@@ -30,7 +33,18 @@ export function createMgmtApp(parts: {
   keys: KeyRotation;
   logger: Logger;
 }): Express {
-  const { overview, platforms, checks, credentials, hypervisor, ratePerSecond, audit, keys, logger } = parts;
+  const {
+    overview,
+    records,
+    platforms,
+    checks,
+    credentials,
+    hypervisor,
+    ratePerSecond,
+    audit,
+    keys,
+    logger,
+  } = parts;
   const known = [
     {
       digest: credentialDigest(credentials.username, credentials.password),
@@ -56,6 +70,7 @@ export function createMgmtApp(parts: {
   app.get('/mgmt/hosts', async (_request, response) => {
     response.json({ hypervisor, hosts: await overview.hosts() });
   });
+  app.put('/mgmt/hosts/:host/power/:power', putPower(records));
   app.get('/mgmt/audit', getAudit(audit));
 
   app.post(['/mgmt/verify', '/mgmt/verify/:host'], verify(checks));

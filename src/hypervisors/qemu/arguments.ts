@@ -94,10 +94,10 @@ export function qemuCommand(machine: {
   readonly shape: HostShape;
   readonly image: GuestImage;
   readonly memory: Memory;
+  readonly incoming: boolean;
   readonly disk: DiskChain;
 }): QemuCommand {
-  const { name, accelerator, shape, image, memory, disk } = machine;
-  const restored = memory.kind === 'template';
+  const { name, accelerator, shape, image, memory, incoming, disk } = machine;
   const files: HandedFile[] = [];
   const hand = (path: string, access: HandedFile['access'] = 'read'): number =>
     descriptors.firstFile + files.push({ path, access }) - 1;
@@ -119,7 +119,7 @@ export function qemuCommand(machine: {
     `socket,id=agent,fd=${descriptors.agent},server=on,wait=off`,
     '-sandbox',
     'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
-    ...(restored
+    ...(incoming
       ? ['-S', '-incoming', 'defer']
       : ['-kernel', byName(image.kernel), '-initrd', byName(image.initrd), '-append', image.commandLine]),
   ];

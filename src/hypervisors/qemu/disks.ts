@@ -109,7 +109,8 @@ export async function wipeDisk(file: string): Promise<void> {
   await rm(file, { force: true });
 }
 
-async function requireRoom(directory: string): Promise<void> {
+/** @throws HypervisorError where the disk that holds the folder is full, but for what is kept for the machine. */
+export async function requireRoom(directory: string): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
   if (bavail * bsize < reserve) {
     throw new HypervisorError(

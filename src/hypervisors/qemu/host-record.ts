@@ -24,6 +24,8 @@ export interface HostRecord {
   readonly startedFrom: StartedFrom | undefined;
   /** True while the machine is held for the pool: its guest has not run, and its disk is as good as untouched. */
   readonly held: boolean;
+  /** What was last done to the machine's processors. */
+  readonly power: 'on' | 'paused' | 'suspended';
 }
 
 export function newHostRecord(spec: HostSpec, image: string): HostRecord {
@@ -38,6 +40,7 @@ export function newHostRecord(spec: HostSpec, image: string): HostRecord {
     diskIsUsed: false,
     startedFrom: undefined,
     held: false,
+    power: 'on',
   };
 }
 

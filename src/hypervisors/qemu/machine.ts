@@ -22,6 +22,8 @@ export interface Launch {
   readonly shape: HostShape;
   readonly image: GuestImage;
   readonly memory: Memory;
+  /** It begins stopped, to be loaded; else it boots. */
+  readonly incoming: boolean;
   readonly disk: DiskChain;
   /** Open descriptor of a template's sealed memory. */
   readonly memoryDescriptor?: number;
@@ -44,6 +46,10 @@ export interface Machines {
   load(place: Place, then: 'run' | 'hold'): Promise<void>;
   /** Lets the guest's processors run. */
   run(place: Place): Promise<void>;
+  /** Stops them. */
+  pause(place: Place): Promise<void>;
+  /** Stops them, and writes device state and memory to a file. The machine can go on afterwards, or be ended. */
+  save(place: Place, file: string): Promise<void>;
   /**
    * Writes down what the machine that runs is made of, to be held against it later.
    * @throws HypervisorError where it does not run as it was to.
@@ -72,13 +78,14 @@ export function createMachines(
     return new HypervisorError(`${what}${said === '' ? '' : `: ${said}`}`, { cause });
   };
 
-  const commandOf = (place: Place, { shape, image, memory, disk }: Launch) =>
+  const commandOf = (place: Place, { shape, image, memory, incoming, disk }: Launch) =>
     qemuCommand({
       name: `berth-${options.site}-${place.id}`,
       accelerator: options.accelerator,
       shape,
       image,
       memory,
+      incoming,
       disk,
     });
 
@@ -181,19 +188,30 @@ export function createMachines(
       });
     },
 
-    async freeze(place, deviceState) {
-      const receiver = await receiveInto(deviceState, place.stateSocket, place.uid);
+    pause: (place) =>
+      withQmp(place.qmpSocket, async (qmp) => {
+        await qmp.execute('stop');
+      }),
+
+    async save(place, file) {
+      const receiver = await receiveInto(file, place.stateSocket, place.uid);
       try {
         await withQmp(place.qmpSocket, async (qmp) => {
           await qmp.execute('stop');
           await shareMemory(qmp);
+          // Nothing else is sent meanwhile: the default of 32 MiB/s would let a tenant wait.
+          await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 4 * 1024 ** 3 });
           await migrate(qmp, 'migrate', `unix:${place.stateSocket}`);
-          await qmp.execute('quit');
         });
         await receiver.received;
       } finally {
         receiver.close();
       }
+    },
+
+    async freeze(place, deviceState) {
+      await this.save(place, deviceState);
+      await withQmp(place.qmpSocket, (qmp) => qmp.execute('quit'));
     },
 
     async isRunning(place) {

@@ -68,6 +68,7 @@ export async function makeTemplate(
       shape,
       image: options.image,
       memory: { kind: 'file', path: file('memory') },
+      incoming: false,
       disk: { own: file('disk.qcow2'), template: undefined, base },
     });
 

@@ -18,7 +18,7 @@ import { runTool } from '../process.ts';
 import { type DiskChain, qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
 import { baseDiskDigest, createOverlay, ensureBaseDisk, growDisk, wipeDisk } from './disks.ts';
-import { engineAnswers } from './engine.ts';
+import { engineAnswers, runningContainers } from './engine.ts';
 import { type GuestImage, readImage, readImageRecord } from './guest-image.ts';
 import { imageOfVersion, imageVersion } from './image-version.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
@@ -31,6 +31,8 @@ import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
+import { createSleep } from './sleep.ts';
+import { readTraffic } from './traffic.ts';
 import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 
 /** A restored guest answers within tenths of a second; one that boots is asked again. Milliseconds. */
@@ -67,6 +69,7 @@ export async function createQemuHypervisor(
   const templateParts = { options, cgroups, network, machines };
   const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
   const locked = locks.hold;
+  const sleep = createSleep({ cgroups, machines });
   /** Keys of the catalog's plans, as far as they have been asked about. */
   const keys = new Map<string, string>();
 
@@ -120,6 +123,7 @@ export async function createQemuHypervisor(
         shape: record.shape,
         image,
         memory: { kind: 'template' },
+        incoming: true,
         disk,
         memoryDescriptor: template.memory.fd,
         stateDescriptor: state.fd,
@@ -137,11 +141,11 @@ export async function createQemuHypervisor(
     }
   }
 
+  const imageOf = async (record: HostRecord): Promise<GuestImage> =>
+    record.image === image.digest ? image : readImage(path.join(stateDirectory, 'images', record.image));
+
   async function boot(at: Place, record: HostRecord): Promise<void> {
-    const own =
-      record.image === image.digest
-        ? image
-        : await readImage(path.join(stateDirectory, 'images', record.image));
+    const own = await imageOf(record);
     const disk = await diskChain(at, record);
     const madeFrom = new Map(await requireChain(own, disk));
     if (record.template !== undefined && disk.template !== undefined) {
@@ -149,7 +153,13 @@ export async function createQemuHypervisor(
       await requireDigests(digests, [[disk.template, expected]], "The template's disk");
       madeFrom.set(disk.template, expected);
     }
-    const launch: Launch = { shape: record.shape, image: own, memory: { kind: 'own' }, disk };
+    const launch: Launch = {
+      shape: record.shape,
+      image: own,
+      memory: { kind: 'own' },
+      incoming: false,
+      disk,
+    };
     await machines.launch(at, launch);
     await machines.writeDown(at, launch, madeFrom);
   }
@@ -170,6 +180,42 @@ export async function createQemuHypervisor(
     await requireDigests(digests, [base], 'The empty disk');
     return expected.set(...base);
   }
+
+  /** Loads what a suspended machine has left, into one that holds it. */
+  async function load(at: Place, record: HostRecord, memoryImage: string): Promise<void> {
+    const own = await imageOf(record);
+    const disk = await diskChain(at, record);
+    const madeFrom = new Map(await requireChain(own, disk));
+    // A machine that was restored goes on sharing what it never wrote with its template, as far as it can.
+    const template =
+      record.startedFrom === 'boot' || record.template === undefined
+        ? undefined
+        : await templates.load(record.template);
+    for (const [file, digest] of template?.digests ?? []) madeFrom.set(file, digest);
+    const state = await open(memoryImage, 'r');
+    try {
+      const launch: Launch = {
+        shape: record.shape,
+        image: own,
+        memory: template === undefined ? { kind: 'own' } : { kind: 'template' },
+        incoming: true,
+        disk,
+        ...(template !== undefined && { memoryDescriptor: template.memory.fd }),
+        stateDescriptor: state.fd,
+      };
+      await machines.launch(at, launch);
+      await machines.load(at, 'hold');
+      await machines.writeDown(at, launch, madeFrom);
+    } catch (error) {
+      await cgroups.kill(at.id);
+      throw error;
+    } finally {
+      await state.close();
+    }
+  }
+
+  const resume = (at: Place, record: HostRecord) =>
+    sleep.resume(at, record, (memoryImage) => load(at, record, memoryImage));
 
   /** For a machine that has never run: whatever an attempt that was killed has done to its disk goes. */
   async function freshDisk(at: Place, found: HostRecord): Promise<HostRecord> {
@@ -202,15 +248,22 @@ export async function createQemuHypervisor(
     await machines.run(at);
   }
 
+  async function stateOf(hostId: string): Promise<HostSeen['state']> {
+    const record = await readHostRecord(recordFile(hostId));
+    if (await isAlive(hostId)) {
+      return record?.held === true || record?.power === 'paused' ? 'paused' : 'running';
+    }
+    return record !== undefined && (await sleep.isSuspended(place(hostId, record.slot)))
+      ? 'suspended'
+      : 'stopped';
+  }
+
   async function listHosts(): Promise<readonly HostSeen[]> {
     const names = await readdir(hostsDirectory).catch(() => []);
     return Promise.all(
       names
         .filter((name) => hostName.test(name))
-        .map(async (hostId): Promise<HostSeen> => ({
-          hostId,
-          state: (await isAlive(hostId)) ? 'running' : 'stopped',
-        })),
+        .map(async (hostId): Promise<HostSeen> => ({ hostId, state: await stateOf(hostId) })),
     );
   }
 
@@ -306,13 +359,41 @@ export async function createQemuHypervisor(
         const record = await requireRecord(spec.hostId);
         if (await isAlive(spec.hostId)) {
           if (record.held) return letGo(at, record);
-          // Processors that run already don't mind.
-          if (record.startedFrom !== undefined) return machines.run(at);
           // Somebody was killed while starting it. Nobody has seen it yet.
-          await cgroups.kill(spec.hostId);
+          if (record.startedFrom === undefined) await cgroups.kill(spec.hostId);
         }
+        if (await resume(at, record)) return;
         await writeHostRecord(at.record, await startMachine(at, record));
       }),
+
+    pause: (hostId) =>
+      locked(hostId, async () => {
+        const record = await requireRecord(hostId);
+        const at = place(hostId, record.slot);
+        await machines.requireAlive(at);
+        await sleep.pause(at, record);
+      }),
+
+    suspend: (hostId) =>
+      locked(hostId, async () => {
+        const record = await requireRecord(hostId);
+        const at = place(hostId, record.slot);
+        if (await sleep.isSuspended(at)) return;
+        await machines.requireAlive(at);
+        await sleep.suspend(at, record);
+      }),
+
+    resume: (spec) =>
+      locked(spec.hostId, async () => {
+        const at = placeOfSpec(spec);
+        const record = await requireRecord(spec.hostId);
+        if (!(await resume(at, record))) await machines.requireAlive(at);
+      }),
+
+    traffic: (specs) => readTraffic(specs.map(placeOfSpec)),
+
+    runningContainers: (spec) =>
+      runningContainers({ host: placeOfSpec(spec).hostAddress, port: enginePort }, engineTimeoutMs),
 
     identify: (spec) =>
       locked(spec.hostId, async () => {
@@ -375,7 +456,8 @@ export async function createQemuHypervisor(
         if (record === undefined) return;
         const at = place(hostId, record.slot);
         await network.disconnect(at, record.publishedPorts);
-        if (await isAlive(hostId)) {
+        // What is only in its memory must reach its disk.
+        if (await resume(at, record)) {
           await createGuestAgent(at.agentSocket)
             .powerOff(agentTimeoutMs)
             .catch(() => false);
@@ -393,6 +475,7 @@ export async function createQemuHypervisor(
           const at = place(hostId, record.slot);
           await network.destroy(at, record.publishedPorts);
           await wipeDisk(at.disk);
+          await sleep.wipe(at);
           await removeRunFiles(at);
         }
         // Last of all: while its folder stands, the host can be found.

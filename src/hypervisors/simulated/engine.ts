@@ -1,9 +1,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { HostFiles, SimulatedHost } from './host-files.ts';
 
 const version = '20.10.24+simulated';
 const apiVersion = '1.41';
 const notice = 'This host is simulated: no virtual machine runs, and no container can.';
+/** Answered by a machine that is paused as well: it tells that the machine is there, not how its guest is. */
+export const probePath = '/berth-probe';
+/** How soon a paused machine is looked at again, in milliseconds. */
+const pausedPollMs = 20;
 /** Largest body of a request, in bytes. */
 const bodyLimit = 64 * 1024;
 
@@ -34,7 +39,12 @@ export async function serveEngine(
   return { server, port: servedPort };
 
   async function answer(request: IncomingMessage, response: ServerResponse) {
-    const host = await files.readHost(hostId);
+    let host = await files.readHost(hostId);
+    // Who asks a machine that stands still waits until it goes on.
+    while (host?.machine?.power === 'paused' && request.url !== probePath && !response.destroyed) {
+      await delay(pausedPollMs);
+      host = await files.readHost(hostId);
+    }
     if (host?.machine?.port !== servedPort) {
       server.close();
       server.closeAllConnections();

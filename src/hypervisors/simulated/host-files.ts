@@ -17,6 +17,8 @@ export interface SimulatedMachine {
   readonly guestReadyAt: number;
   /** Restored ahead, and its guest has not run. */
   readonly held: boolean;
+  /** What was last done to its processors. */
+  readonly power: 'on' | 'paused' | 'suspended';
   readonly identified: boolean;
   readonly connected: boolean;
 }

@@ -5,6 +5,7 @@ import {
   type Alteration,
   type EngineAddress,
   type HostSeen,
+  type HostTraffic,
   type HostSpec,
   type Hypervisor,
   HypervisorError,
@@ -13,7 +14,7 @@ import {
 import type { Logger } from '../../core/logger.ts';
 import { leaseMs } from '../../core/operations/lease.ts';
 import { createHostLocks } from '../host-locks.ts';
-import { hostHeader, serveEngine } from './engine.ts';
+import { hostHeader, probePath, serveEngine } from './engine.ts';
 import { openHostFiles, type SimulatedMachine } from './host-files.ts';
 
 export interface SimulatedOptions {
@@ -44,7 +45,18 @@ export interface SimulatedFaults {
   alterations?(hostId: string): readonly Alteration[];
 }
 export type SimulatedAct =
-  'prepare' | 'hold' | 'reshape' | 'start' | 'identify' | 'connect' | 'answers' | 'stop' | 'destroy';
+  | 'prepare'
+  | 'hold'
+  | 'reshape'
+  | 'start'
+  | 'pause'
+  | 'suspend'
+  | 'resume'
+  | 'identify'
+  | 'connect'
+  | 'answers'
+  | 'stop'
+  | 'destroy';
 
 /**
  * A hypervisor that makes no virtual machines: each host is a state file and a stand-in of a Docker engine on
@@ -58,6 +70,8 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
   const files = openHostFiles(stateDirectory);
   /** The engines that this process serves, by host. */
   const served = new Map<string, { server: Server; port: number }>();
+  /** Connections that were ever made to them. */
+  const made = new Map<string, number>();
 
   const before = async (act: SimulatedAct, hostId: string) => {
     await faults?.before(act, hostId);
@@ -68,13 +82,14 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     engine.server.once('close', () => {
       if (served.get(hostId) === engine) served.delete(hostId);
     });
+    engine.server.on('connection', () => made.set(hostId, (made.get(hostId) ?? 0) + 1));
     served.set(hostId, engine);
     return engine.port;
   };
 
   /** Whether a process, this or another, serves the host's engine where its file says. */
   const isServed = async (hostId: string, { port }: SimulatedMachine): Promise<boolean> =>
-    served.get(hostId)?.port === port || (await probe(port))?.hostId === hostId;
+    served.get(hostId)?.port === port || (await probe(port, probePath))?.hostId === hostId;
 
   /**
    * The machine that the host's file tells of, where it can be reached. A process that served it and has been
@@ -82,7 +97,8 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
    */
   const runningMachine = async (hostId: string): Promise<SimulatedMachine | undefined> => {
     const machine = (await files.readHost(hostId))?.machine;
-    if (machine === undefined || (await isServed(hostId, machine))) return machine;
+    if (machine === undefined || machine.power === 'suspended') return undefined;
+    if (await isServed(hostId, machine)) return machine;
     try {
       await serve(hostId, machine.port);
     } catch {
@@ -116,8 +132,26 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       throw new HypervisorError(`simulated host ${spec.hostId} got no address: ${String(cause)}`, { cause });
     });
     const guestReadyAt = Date.now() + delayMs;
-    const machine = { port, startedFrom, guestReadyAt, identified: false, connected: false };
+    const machine = {
+      port,
+      startedFrom,
+      guestReadyAt,
+      power: 'on' as const,
+      identified: false,
+      connected: false,
+    };
     await changeMachine(spec.hostId, { ...machine, held: startedFrom === 'pool' });
+  };
+
+  /** Lets a machine go on that stands still; false where there is none. */
+  const goOn = async (hostId: string): Promise<boolean> => {
+    const host = await files.readHost(hostId);
+    if (host?.machine === undefined) return false;
+    const { spec, machine } = host;
+    if (machine.power === 'suspended') await serve(hostId, machine.port);
+    else if ((await runningMachine(hostId)) === undefined) return false;
+    if (machine.power !== 'on') await files.writeHost({ spec, machine: { ...machine, power: 'on' } });
+    return true;
   };
 
   const endMachine = async (hostId: string, leave: () => Promise<void>) => {
@@ -126,7 +160,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     const engine = served.get(hostId);
     if (engine !== undefined) await closeServer(engine.server);
     // Another process may serve it: asked, it finds that the machine has ended, and closes.
-    else if (port !== undefined) await probe(port);
+    else if (port !== undefined) await probe(port, probePath);
   };
 
   const locks = createHostLocks(path.join(stateDirectory, 'simulated', 'locks'), {
@@ -193,19 +227,55 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         const machine = await runningMachine(hostId);
         const disk = await files.readDisk(hostId);
         await files.writeDisk(hostId, { ...disk, hasRun: true });
-        if (machine !== undefined) {
-          if (machine.held) await changeMachine(hostId, { ...machine, held: false });
-          return;
-        }
+        if (machine?.held === true) await changeMachine(hostId, { ...machine, held: false });
+        if (await goOn(hostId)) return;
         const template = await files.readTemplate(spec.planName);
         await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
       }),
+
+    pause: (hostId) =>
+      locked(hostId, async () => {
+        await before('pause', hostId);
+        const machine = await requireMachine(hostId);
+        const host = await files.readHost(hostId);
+        if (host !== undefined) await files.writeHost({ ...host, machine: { ...machine, power: 'paused' } });
+      }),
+
+    suspend: (hostId) =>
+      locked(hostId, async () => {
+        await before('suspend', hostId);
+        const host = await files.readHost(hostId);
+        if (host?.machine?.power === 'suspended') return;
+        const machine = await requireMachine(hostId);
+        if (host === undefined) return;
+        await endMachine(hostId, () =>
+          files.writeHost({ ...host, machine: { ...machine, power: 'suspended' } }),
+        );
+      }),
+
+    resume: ({ hostId }) =>
+      locked(hostId, async () => {
+        await before('resume', hostId);
+        if (!(await goOn(hostId))) await requireMachine(hostId);
+      }),
+
+    async traffic(specs) {
+      const one = async ({ hostId }: HostSpec): Promise<[string, HostTraffic]> => {
+        const server = served.get(hostId)?.server;
+        const connections = server === undefined ? 0 : await countConnections(server);
+        return [hostId, { connections, packets: made.get(hostId) ?? 0 }];
+      };
+      return new Map(await Promise.all(specs.map(one)));
+    },
+
+    // No container can run.
+    runningContainers: ({ hostId }) => requireMachine(hostId).then(() => 0),
 
     identify: (spec) =>
       locked(spec.hostId, async () => {
         await before('identify', spec.hostId);
         const machine = await requireMachine(spec.hostId);
-        if (machine.held || Date.now() < machine.guestReadyAt) return false;
+        if (machine.held || machine.power !== 'on' || Date.now() < machine.guestReadyAt) return false;
         await changeMachine(spec.hostId, { ...machine, identified: true });
         return true;
       }),
@@ -231,7 +301,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     async answers({ hostId }) {
       await before('answers', hostId);
       const { port } = await requireMachine(hostId);
-      return (await probe(port))?.status === 200;
+      return (await probe(port, '/_ping'))?.status === 200;
     },
 
     async startedFrom(hostId) {
@@ -277,10 +347,14 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
 
     async list() {
       return Promise.all(
-        (await files.hostIds()).map(async (hostId): Promise<HostSeen> => ({
-          hostId,
-          state: (await runningMachine(hostId)) === undefined ? 'stopped' : 'running',
-        })),
+        (await files.hostIds()).map(async (hostId): Promise<HostSeen> => {
+          const machine = await runningMachine(hostId);
+          if (machine !== undefined) {
+            return { hostId, state: machine.held || machine.power === 'paused' ? 'paused' : 'running' };
+          }
+          const isSuspended = (await files.readHost(hostId))?.machine?.power === 'suspended';
+          return { hostId, state: isSuspended ? 'suspended' : 'stopped' };
+        }),
       );
     },
 
@@ -319,20 +393,29 @@ function closeServer(server: Server): Promise<void> {
   return closed;
 }
 
-/** Pings whatever listens at a port. Undefined where nothing does, or it does not answer within two seconds. */
-function probe(port: number): Promise<{ hostId: string | undefined; status: number } | undefined> {
+function countConnections(server: Server): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.getConnections((error, count) => {
+      if (error === null) resolve(count);
+      else reject(error);
+    });
+  });
+}
+
+/** Asks whatever listens at a port. Undefined where nothing does, or it does not answer within two seconds. */
+function probe(
+  port: number,
+  path: string,
+): Promise<{ hostId: string | undefined; status: number } | undefined> {
   return new Promise((resolve) => {
-    const request = get(
-      { host: '127.0.0.1', port, path: '/_ping', agent: false, timeout: 2000 },
-      (response) => {
-        response.resume();
-        const hostId = response.headers[hostHeader];
-        resolve({
-          hostId: typeof hostId === 'string' ? hostId : undefined,
-          status: response.statusCode ?? 0,
-        });
-      },
-    );
+    const request = get({ host: '127.0.0.1', port, path, agent: false, timeout: 2000 }, (response) => {
+      response.resume();
+      const hostId = response.headers[hostHeader];
+      resolve({
+        hostId: typeof hostId === 'string' ? hostId : undefined,
+        status: response.statusCode ?? 0,
+      });
+    });
     request.once('timeout', () => request.destroy());
     request.once('error', () => {
       resolve(undefined);

@@ -85,6 +85,14 @@ export class FakeSource implements LiveBindingsSource {
       [...this.live.values()].filter(({ serial }) => serials.includes(serial)),
     );
 
+  /** Hosts that were asked to be woken. */
+  readonly woken: string[] = [];
+
+  wake = (hostId: string): Promise<void> =>
+    this.#answer('wake', hostId, () => {
+      this.woken.push(hostId);
+    });
+
   renewLease = (): Promise<void> =>
     this.#answer('renewLease', '', () => {
       this.leases = 1;

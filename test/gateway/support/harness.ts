@@ -66,6 +66,7 @@ export async function startGateway(
         expiresAt: issued.expiresAt,
         hostId: randomUUID(),
         engine,
+        asleep: false,
         ...change,
       };
       source.put(binding);

@@ -1,0 +1,53 @@
+import type { Knex } from 'knex';
+import type { Records } from '../core/store.ts';
+import { channels } from './channels.ts';
+import { tellGateways } from './hosts.ts';
+
+type PowerRecords = Pick<Records, 'setHostPower' | 'requestPower' | 'powerRequests' | 'forgetPowerRequest'>;
+
+const setPower = `
+  UPDATE hosts SET power = :to, power_since = clock_timestamp(), updated_at = clock_timestamp()
+  WHERE id = :host AND state = 'running' AND power = :from AND engine_host IS NOT NULL AND NOT EXISTS (
+    SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
+
+/** $1: the host, $2: what is wanted of it. Gateways send it over a connection of their own (live-bindings.ts). */
+export const requestPower = `
+  WITH request AS (
+    INSERT INTO power_requests (host_id, power) SELECT id, $2 FROM hosts WHERE id = $1 AND state = 'running'
+    ON CONFLICT (host_id) DO UPDATE SET power = excluded.power, asked_at = clock_timestamp() RETURNING host_id)
+  SELECT pg_notify('${channels.power}', host_id::text) FROM request`;
+
+interface PowerRequestRow {
+  host_id: string;
+  power: 'on' | 'paused' | 'suspended';
+  asked_at: Date;
+}
+
+export function createPowerRecords(connection: Knex): PowerRecords {
+  return {
+    async setHostPower(hostId, from, to) {
+      const { rowCount } = await connection.raw<{ rowCount: number }>(setPower, { host: hostId, from, to });
+      if (rowCount === 1) await connection.raw(tellGateways, [hostId]);
+      return rowCount === 1;
+    },
+
+    async requestPower(hostId, power) {
+      const { rowCount } = await connection.raw<{ rowCount: number }>(
+        requestPower.replaceAll('$1', ':host').replaceAll('$2', ':power'),
+        { host: hostId, power },
+      );
+      return rowCount === 1;
+    },
+
+    async powerRequests() {
+      const rows = await connection<PowerRequestRow>('power_requests').orderBy('asked_at');
+      return rows.map((row) => ({ hostId: row.host_id, power: row.power, askedAt: row.asked_at }));
+    },
+
+    async forgetPowerRequest({ hostId, power, askedAt }) {
+      await connection<PowerRequestRow>('power_requests')
+        .where({ host_id: hostId, power, asked_at: askedAt })
+        .delete();
+    },
+  };
+}

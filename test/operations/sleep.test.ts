@@ -1,0 +1,345 @@
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import supertest from 'supertest';
+import type { Host, IdlePolicy } from '../../src/core/model.ts';
+import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
+import { createSleepKeeper } from '../../src/operations/sleep.ts';
+import {
+  hints,
+  instance,
+  makeTestBroker,
+  operator,
+  provisionBody,
+  type TestBroker,
+} from '../support/broker.ts';
+import { eventually } from '../support/eventually.ts';
+import { silentLogger } from '../support/logger.ts';
+
+let broker: TestBroker;
+let before: SimulatedFaults['before'] = () => undefined;
+
+beforeEach(async () => {
+  before = () => undefined;
+  broker = await makeTestBroker(inject('postgres'), {
+    faults: { before: (act, hostId) => before(act, hostId) },
+  });
+  broker.startWorker();
+});
+afterEach(() => broker.stop());
+
+const makeKeeper = (times: { pauseAfterMs?: number; suspendAfterMs?: number } = {}) =>
+  createSleepKeeper({
+    store: broker.store,
+    hypervisor: broker.hypervisor,
+    logger: silentLogger,
+    pauseAfterMs: 0,
+    suspendAfterMs: 0,
+    ...times,
+  });
+
+let lastId = '';
+async function makeHost(idle: IdlePolicy): Promise<string> {
+  lastId = randomUUID();
+  const made = await broker.ask('put', `${instance(lastId)}?accepts_incomplete=true`).send(provisionBody);
+  expect(made.status).toBe(201);
+  const [host] = (await broker.store.records.livingHosts()).slice(-1);
+  if (host === undefined) throw new Error('there is no host');
+  await broker.database('hosts').where({ id: host.id }).update({ idle });
+  return host.id;
+}
+async function rowOf(hostId: string): Promise<Host> {
+  const host = await broker.store.records.livingHost(hostId);
+  if (host === undefined) throw new Error('the host is gone');
+  return host;
+}
+const powerOf = async (hostId: string) => (await rowOf(hostId)).power;
+const stateOf = async (hostId: string) =>
+  (await broker.hypervisor.list()).find((host) => host.hostId === hostId)?.state;
+const ask = (hostId: string, power: 'on' | 'paused' | 'suspended') =>
+  broker.store.records.requestPower(hostId, power);
+const requests = () => broker.store.records.powerRequests();
+const forgetKeepers = () => broker.database('keepers').update({ lease_until: new Date(0) });
+
+describe('a host that nobody uses', () => {
+  it('is paused once it has been idle for long enough, and not before', async () => {
+    const host = await makeHost('pause');
+    const patient = makeKeeper({ pauseAfterMs: 3_600_000 });
+    await patient.look();
+    await patient.look();
+    expect(await powerOf(host)).toBe('on');
+    await forgetKeepers();
+    const keeper = makeKeeper();
+    // The first look only learns what has been sent so far.
+    await keeper.look();
+    expect(await powerOf(host)).toBe('on');
+    await keeper.look();
+    expect(await powerOf(host)).toBe('paused');
+    expect(await stateOf(host)).toBe('paused');
+    // It is not dead: nobody boots it.
+    await broker.reconcile();
+    expect(await stateOf(host)).toBe('paused');
+    // And it is paused only, however long.
+    await keeper.look();
+    expect(await powerOf(host)).toBe('paused');
+  });
+
+  it('is left running where its policy says so', async () => {
+    const host = await makeHost('run');
+    const keeper = makeKeeper();
+    for (let count = 0; count < 3; count += 1) await keeper.look();
+    expect(await powerOf(host)).toBe('on');
+    expect(await stateOf(host)).toBe('running');
+  });
+
+  it('that was used since the last look is not idle', async () => {
+    const host = await makeHost('pause');
+    const keeper = makeKeeper();
+    await keeper.look();
+    const { engine } = await rowOf(host);
+    await fetch(`http://${engine?.host ?? ''}:${engine?.port ?? 0}/version`, {
+      headers: { connection: 'close' },
+    });
+    await keeper.look();
+    expect(await powerOf(host)).toBe('on');
+  });
+
+  it('is suspended where its policy says so and it was paused for long enough', async () => {
+    const host = await makeHost('suspend');
+    const patient = makeKeeper({ suspendAfterMs: 3_600_000 });
+    for (let count = 0; count < 4; count += 1) await patient.look();
+    expect(await powerOf(host)).toBe('paused');
+    await forgetKeepers();
+    await makeKeeper().look();
+    expect(await powerOf(host)).toBe('suspended');
+    expect(await stateOf(host)).toBe('suspended');
+    await broker.reconcile();
+    expect(await stateOf(host)).toBe('suspended');
+    expect((await rowOf(host)).engine).toBeDefined();
+  });
+
+  it('is woken again where somebody came while it fell asleep', async () => {
+    const host = await makeHost('pause');
+    const keeper = makeKeeper();
+    await keeper.look();
+    const { engine } = await rowOf(host);
+    let socket: Socket | undefined;
+    before = async (act) => {
+      // From a gateway that has not yet heard that it is going to sleep.
+      if (act !== 'pause' || engine === undefined) return;
+      socket = connect(engine.port, engine.host);
+      await once(socket, 'connect');
+    };
+    await keeper.look();
+    expect(socket?.readyState).toBe('open');
+    expect(await powerOf(host)).toBe('on');
+    expect(await stateOf(host)).toBe('running');
+    socket?.destroy();
+  });
+
+  it('can be deleted while it sleeps', async () => {
+    for (const power of ['paused', 'suspended'] as const) {
+      const host = await makeHost('run');
+      await ask(host, power);
+      await makeKeeper().serve();
+      expect(await powerOf(host)).toBe(power);
+      const gone = await broker.ask('delete', `${instance(lastId)}?accepts_incomplete=true&${hints}`);
+      expect(gone.status).toBe(200);
+      expect(await stateOf(host)).toBeUndefined();
+    }
+    expect(await requests()).toEqual([]);
+  });
+});
+
+describe('a host that is asked for', () => {
+  it('is woken, its clock set, before gateways hear that it is awake; from the disk it is connected again', async () => {
+    for (const power of ['paused', 'suspended'] as const) {
+      const host = await makeHost('run');
+      const keeper = makeKeeper();
+      expect(await ask(host, power)).toBe(true);
+      await keeper.serve();
+      expect(await stateOf(host)).toBe(power);
+      expect(await requests()).toEqual([]);
+
+      const acts: string[] = [];
+      before = async (act) => {
+        acts.push(act);
+        expect(await powerOf(host)).toBe(power);
+      };
+      expect(await ask(host, 'on')).toBe(true);
+      await keeper.serve();
+      before = () => undefined;
+      expect(acts).toEqual(
+        power === 'paused' ? ['resume', 'identify'] : ['prepare', 'resume', 'identify', 'connect'],
+      );
+      expect(await powerOf(host)).toBe('on');
+      expect(await stateOf(host)).toBe('running');
+      expect(await requests()).toEqual([]);
+    }
+  });
+
+  it('that is awake takes no harm', async () => {
+    const host = await makeHost('run');
+    await ask(host, 'on');
+    await makeKeeper().serve();
+    expect(await powerOf(host)).toBe('on');
+    expect(await requests()).toEqual([]);
+  });
+
+  it('goes on being asked for while it can not be woken', async () => {
+    const host = await makeHost('run');
+    const keeper = makeKeeper();
+    await ask(host, 'paused');
+    await keeper.serve();
+    before = (act) => {
+      if (act === 'resume') throw new Error('not now');
+    };
+    await ask(host, 'on');
+    await keeper.serve();
+    expect(await powerOf(host)).toBe('paused');
+    expect(await requests()).toHaveLength(1);
+    before = () => undefined;
+    await keeper.serve();
+    expect(await powerOf(host)).toBe('on');
+  });
+
+  it('by an operator, over the management API; others are told that there is none', async () => {
+    const host = await makeHost('run');
+    const put = (id: string, power: string) =>
+      supertest(broker.mgmt)
+        .put(`/mgmt/hosts/${id}/power/${power}`)
+        .auth(operator.username, operator.password);
+    expect((await put(host, 'paused')).status).toBe(202);
+    await makeKeeper().serve();
+    expect(await powerOf(host)).toBe('paused');
+    const wrong = await put(host, 'off');
+    expect(wrong.status).toBe(400);
+    expect((wrong.body as { description: string }).description).toContain('power is "off"');
+    expect((await put(randomUUID(), 'paused')).status).toBe(404);
+    expect((await put("'; DROP TABLE hosts", 'paused')).status).toBe(404);
+  });
+
+  it('waits for an operation that is in progress on it', async () => {
+    const host = await makeHost('run');
+    await ask(host, 'paused');
+    const keeper = makeKeeper();
+    await keeper.serve();
+    const { instanceId } = await rowOf(host);
+    const operation = {
+      id: randomUUID(),
+      kind: 'restart',
+      instanceId,
+      step: 'prepare',
+      description: '',
+    } as const;
+    await broker.database('operations').insert({
+      id: operation.id,
+      kind: operation.kind,
+      instance_id: instanceId,
+      state: 'in progress',
+      step: 'prepare',
+      description: '',
+      deadline: new Date(Date.now() + 60_000),
+      run_after: new Date(Date.now() + 3_600_000),
+    });
+    await ask(host, 'on');
+    await keeper.serve();
+    expect(await powerOf(host)).toBe('paused');
+    expect(await requests()).toHaveLength(1);
+    // The operation brings it up, and it is awake.
+    await broker
+      .database('operations')
+      .where({ id: operation.id })
+      .update({ run_after: new Date(0) });
+    await eventually('the host is on', async () => (await powerOf(host)) === 'on');
+    expect(await stateOf(host)).toBe('running');
+    await eventually('the operation has ended', async () => {
+      await keeper.serve();
+      return (await requests()).length === 0;
+    });
+  });
+});
+
+describe('a worker that is killed', () => {
+  /** Runs a keeper's act up to this act on the host, where it dies. */
+  async function killAt(act: string, run: () => Promise<void>): Promise<void> {
+    let isKilled = false;
+    before = (at) => {
+      if (at === act) isKilled = true;
+      // Nothing that it would do after this is done: it is dead.
+      if (isKilled) throw new Error('killed');
+    };
+    const { records } = broker.store;
+    const setHostPower = records.setHostPower.bind(records);
+    records.setHostPower = (...args) =>
+      isKilled ? Promise.reject(new Error('killed')) : setHostPower(...args);
+    await run();
+    records.setHostPower = setHostPower;
+    before = () => undefined;
+    expect(isKilled).toBe(true);
+    await forgetKeepers();
+  }
+
+  it('before it has paused a host leaves one that the next worker pauses, or wakes', async () => {
+    const host = await makeHost('pause');
+    await killAt('pause', async () => {
+      const keeper = makeKeeper();
+      await keeper.look();
+      await keeper.look();
+    });
+    expect(await powerOf(host)).toBe('paused');
+    expect(await stateOf(host)).toBe('running');
+    await makeKeeper().look();
+    expect(await stateOf(host)).toBe('paused');
+    await ask(host, 'on');
+    await makeKeeper().serve();
+    expect(await stateOf(host)).toBe('running');
+    expect(await powerOf(host)).toBe('on');
+  });
+
+  it('before it has suspended a host leaves one that the next worker suspends, and loses no memory', async () => {
+    const host = await makeHost('suspend');
+    const { engine } = await rowOf(host);
+    await killAt('suspend', async () => {
+      const keeper = makeKeeper();
+      for (let count = 0; count < 3; count += 1) await keeper.look();
+    });
+    expect(await powerOf(host)).toBe('suspended');
+    expect(await stateOf(host)).toBe('paused');
+    await makeKeeper().look();
+    expect(await stateOf(host)).toBe('suspended');
+    await ask(host, 'on');
+    await makeKeeper().serve();
+    expect(await stateOf(host)).toBe('running');
+    expect((await rowOf(host)).engine).toEqual(engine);
+  });
+
+  it('in the middle of waking a host leaves one that is woken', async () => {
+    for (const act of ['resume', 'identify']) {
+      const host = await makeHost('run');
+      await ask(host, 'paused');
+      await makeKeeper().serve();
+      await ask(host, 'on');
+      await killAt(act, () => makeKeeper().serve());
+      expect(await powerOf(host)).toBe('paused');
+      expect(await requests()).toHaveLength(1);
+      await makeKeeper().serve();
+      expect(await powerOf(host)).toBe('on');
+      expect(await stateOf(host)).toBe('running');
+    }
+  });
+
+  it('leaves hosts to one successor at a time', async () => {
+    const host = await makeHost('pause');
+    await makeKeeper().look();
+    const second = makeKeeper();
+    await second.look();
+    await second.look();
+    expect(await powerOf(host)).toBe('on');
+    await forgetKeepers();
+    await second.look();
+    await second.look();
+    expect(await powerOf(host)).toBe('paused');
+  });
+});
