@@ -65,17 +65,7 @@ export interface LeafRequest {
  */
 export async function signLeaf(authority: Authority, leaf: LeafRequest): Promise<x509.X509Certificate> {
   const signer = await signerOf(authority);
-  // X.509 counts whole seconds; rounding down keeps what is promised on the safe side.
-  const notAfter = new Date(Math.floor(leaf.notAfter.getTime() / 1000) * 1000);
-  if (Number.isNaN(notAfter.getTime())) throw new PkiError('notAfter is not a date');
-  if (notAfter.getTime() <= Date.now()) {
-    throw new PkiError(`notAfter is ${notAfter.toISOString()}: it must be in the future`);
-  }
-  if (notAfter > signer.notAfter) {
-    throw new PkiError(
-      `notAfter is ${notAfter.toISOString()}, but the authority itself expires at ${signer.notAfter.toISOString()}: choose an earlier date, or rotate the authority`,
-    );
-  }
+  const notAfter = await possibleEnd(authority, leaf.notAfter);
   return x509.X509CertificateGenerator.create(
     {
       serialNumber: leaf.serial,
@@ -99,6 +89,26 @@ export async function signLeaf(authority: Authority, leaf: LeafRequest): Promise
     },
     webcrypto,
   );
+}
+
+/**
+ * When a certificate of this authority ends that was asked for until `notAfter`.
+ * @throws PkiError where it would be expired, or valid for longer than its authority.
+ */
+export async function possibleEnd(authority: Authority, notAfter: Date): Promise<Date> {
+  const signer = await signerOf(authority);
+  // X.509 counts whole seconds; rounding down keeps what is promised on the safe side.
+  const end = new Date(Math.floor(notAfter.getTime() / 1000) * 1000);
+  if (Number.isNaN(end.getTime())) throw new PkiError('notAfter is not a date');
+  if (end.getTime() <= Date.now()) {
+    throw new PkiError(`notAfter is ${end.toISOString()}: it must be in the future`);
+  }
+  if (end > signer.notAfter) {
+    throw new PkiError(
+      `notAfter is ${end.toISOString()}, but the authority itself expires at ${signer.notAfter.toISOString()}: choose an earlier date, or rotate the authority`,
+    );
+  }
+  return end;
 }
 
 /** An authority, ready to sign. */

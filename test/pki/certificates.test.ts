@@ -107,16 +107,6 @@ describe('issueClientCertificate', () => {
     ).not.toThrow();
   });
 
-  it('takes a serial that it is given', async () => {
-    const issued = await issueClientCertificate(authority, {
-      commonName: 'binding',
-      notAfter: inDays(1),
-      serial: '00AB12',
-    });
-    expect(issued.serial).toBe('ab12');
-    expect(normaliseSerial(new X509Certificate(issued.certificatePem).serialNumber)).toBe('ab12');
-  });
-
   it('gives each certificate a key of its own', async () => {
     const request = { commonName: 'binding', notAfter: inDays(1) };
     const made = await Promise.all([1, 2].map(() => issueClientCertificate(authority, request)));
