@@ -5,9 +5,10 @@ import { projectDirectory } from '../setup/project.ts';
 import { createProgress } from '../setup/progress.ts';
 import { apiSuite } from './api.ts';
 import { gatewaySuite } from './gateway.ts';
+import { isolationFigures } from './isolation.ts';
 import { provisionSuite } from './provision.ts';
 import { writeReport } from './report/write-report.ts';
-import { describeComputer, describeMachine, publish } from './report.ts';
+import { describeComputer, describeMachine, type Figure, publish } from './report.ts';
 
 function atLeastFive(text: string): number {
   const runs = Number(text);
@@ -25,19 +26,28 @@ function seconds(text: string): number {
   return value;
 }
 
+async function provisionAndIsolation(
+  options: { runs: number; cacheDirectory: string },
+  progress: (line: string) => void,
+): Promise<readonly Figure[]> {
+  return [...(await provisionSuite(options, progress)), ...(await isolationFigures(options, progress))];
+}
+
 const program = new Command('bench')
   .description('Measures Berth on this machine, each figure beside what it is compared with, in one run.')
   .exitOverride();
 
 program
   .command('provision')
-  .description('cold boot against restore, memory of a running host, time until an unbind has cut')
+  .description(
+    'cold boot against restore, memory of a running host, time until an unbind has cut, what isolation costs',
+  )
   .option('--runs <number>', 'creates of each kind', atLeastFive, 5)
   .option('--json <file>', 'write the figures there')
   .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
   .action(async (options: { runs: number; json?: string; cache: string }) => {
     const progress = createProgress(process.stderr);
-    const figures = await provisionSuite(
+    const figures = await provisionAndIsolation(
       { runs: options.runs, cacheDirectory: path.resolve(options.cache) },
       (line) => {
         progress.show(line);

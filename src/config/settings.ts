@@ -49,6 +49,8 @@ export interface Settings {
   readonly uidBase: number;
   /** What guests ask for names; reached through their own namespace. */
   readonly dnsServers: readonly string[];
+  /** What hosts of one template share in memory. */
+  readonly pageSharing: 'template' | 'none';
   /** What becomes of a host that is found altered. */
   readonly integrityPolicy: 'report' | 'quarantine';
   /** Every host is checked so often, in seconds. */
@@ -203,6 +205,7 @@ export function readSettings(environment: Environment = process.env): Settings {
       addressList,
       'IPv4 addresses, separated by commas',
     ),
+    pageSharing: oneOf('BERTH_PAGE_SHARING', ['template', 'none']),
     integrityPolicy: oneOf('BERTH_INTEGRITY_POLICY', ['report', 'quarantine']),
     integrityEverySeconds: parse(
       'BERTH_INTEGRITY_SECONDS',

@@ -81,6 +81,7 @@ async function qemu(
     gatewayUid: ids.gateway,
     dnsServers: settings.dnsServers,
     hostLimits: settings.hostLimits,
+    pageSharing: settings.pageSharing,
     loadAhead,
     logger,
   });

@@ -35,6 +35,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     gatewayUid: 610_001 + seat * 1000,
     dnsServers: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
+    pageSharing: 'template',
     loadAhead: false,
     logger: silentLogger,
   };

@@ -9,7 +9,7 @@ export type Memory =
   | { readonly kind: 'own' }
   /** A file, as descriptor 3, that holds it afterwards: a template in the making. */
   | { readonly kind: 'file'; readonly path: string }
-  /** A template's, sealed, as descriptor 3; what the guest writes is its own copy. */
+  /** A template's, or a copy of it, as descriptor 3; what the guest writes is its own in any case. */
   | { readonly kind: 'template' };
 
 /** The data disk, as the chain of images that it is made of. */

@@ -2,6 +2,9 @@ import type { Logger } from '../../core/logger.ts';
 import type { GuestImage } from './guest-image.ts';
 import type { HostLimits } from './rules.ts';
 
+/** What hosts of one template share in memory. */
+export type PageSharing = 'template' | 'none';
+
 export type Accelerator = 'kvm' | 'tcg';
 
 /** What the driver is made with. All names and numbers that are global to the machine follow from it. */
@@ -25,6 +28,8 @@ export interface QemuOptions {
   /** IPv4 addresses that a guest's name queries are sent to; none: guests can't resolve names. */
   readonly dnsServers: readonly string[];
   readonly hostLimits: HostLimits;
+  /** Whether hosts share the pages of their template that none has written to, or have copies of their own. */
+  readonly pageSharing: PageSharing;
   /** Load small templates when the driver is opened; else each when it is first used. */
   readonly loadAhead: boolean;
   readonly logger: Logger;

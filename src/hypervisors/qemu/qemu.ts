@@ -1,4 +1,4 @@
-import { access, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -30,6 +30,7 @@ import { createMachines, type Launch } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
+import { openOwnCopy } from './sealed-memory.ts';
 import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
 import { createSleep } from './sleep.ts';
 import { readTraffic } from './traffic.ts';
@@ -118,6 +119,7 @@ export async function createQemuHypervisor(
     const disk = await diskChain(at, record);
     const madeFrom = new Map([...(await requireChain(image, disk)), ...template.digests]);
     const state = await open(template.deviceState, 'r');
+    const own = options.pageSharing === 'none' ? await ownMemory(at, record, template) : undefined;
     try {
       const launch: Launch = {
         shape: record.shape,
@@ -125,7 +127,7 @@ export async function createQemuHypervisor(
         memory: { kind: 'template' },
         incoming: true,
         disk,
-        memoryDescriptor: template.memory.fd,
+        memoryDescriptor: (own ?? template.memory).fd,
         stateDescriptor: state.fd,
       };
       await machines.launch(at, launch);
@@ -137,12 +139,19 @@ export async function createQemuHypervisor(
       templates.distrust(template.key);
       throw error;
     } finally {
+      await own?.close();
       await state.close();
     }
   }
 
   const imageOf = async (record: HostRecord): Promise<GuestImage> =>
     record.image === image.digest ? image : readImage(path.join(stateDirectory, 'images', record.image));
+
+  /** Made from the sealed memory, which has been held against its digest, and charged to the host. */
+  async function ownMemory(at: Place, record: HostRecord, { memory }: LoadedTemplate): Promise<FileHandle> {
+    const folders = await cgroups.make(at.id, record.shape);
+    return openOwnCopy(options.libexecDirectory, `/proc/${process.pid}/fd/${memory.fd}`, folders);
+  }
 
   async function boot(at: Place, record: HostRecord): Promise<void> {
     const own = await imageOf(record);
@@ -188,7 +197,7 @@ export async function createQemuHypervisor(
     const madeFrom = new Map(await requireChain(own, disk));
     // A machine that was restored goes on sharing what it never wrote with its template, as far as it can.
     const template =
-      record.startedFrom === 'boot' || record.template === undefined
+      record.startedFrom === 'boot' || record.template === undefined || options.pageSharing === 'none'
         ? undefined
         : await templates.load(record.template);
     for (const [file, digest] of template?.digests ?? []) madeFrom.set(file, digest);

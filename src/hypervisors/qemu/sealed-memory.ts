@@ -10,8 +10,19 @@ const timeoutMs = 120_000;
  * Copies a file into memory that nobody can change any more. The memory lives as long as a descriptor of it,
  * and every host that is restored from it shares its pages.
  */
-export async function openSealedCopy(libexecDirectory: string, file: string): Promise<FileHandle> {
-  const child = spawn('perl', [path.join(libexecDirectory, 'berth-sealed-copy'), file], {
+export const openSealedCopy = (libexecDirectory: string, file: string) =>
+  openCopy(libexecDirectory, file, ['sealed']);
+
+/** Copies a file into memory that is one host's own, at the cost of its control groups. */
+export const openOwnCopy = (libexecDirectory: string, file: string, cgroups: readonly string[]) =>
+  openCopy(libexecDirectory, file, ['own', cgroups.join(',')]);
+
+async function openCopy(
+  libexecDirectory: string,
+  file: string,
+  kind: readonly string[],
+): Promise<FileHandle> {
+  const child = spawn('perl', [path.join(libexecDirectory, 'berth-memory-copy'), file, ...kind], {
     env: toolEnvironment,
     stdio: ['pipe', 'pipe', 'pipe'],
   });

@@ -1,0 +1,304 @@
+import { execFile, spawn } from 'node:child_process';
+import { mkdtemp, open, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openCgroups } from '../../src/hypervisors/qemu/cgroup.ts';
+import { createOverlay } from '../../src/hypervisors/qemu/disks.ts';
+import { askEngine } from '../../src/hypervisors/qemu/engine.ts';
+import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
+
+const execute = promisify(execFile);
+
+/** What a guest, and a QEMU that a guest has taken over, can do to this machine and to others on it. */
+describe('the jail', { timeout: 240_000 }, () => {
+  let hosts: TestHosts;
+  let a: TestHost;
+  let b: TestHost;
+  let pid: number;
+
+  beforeAll(async () => {
+    hosts = await makeHosts();
+    [a, b] = await Promise.all([hosts.make(), hosts.make()]);
+    pid = await a.pid();
+  }, 1_200_000);
+  afterAll(() => hosts.close(), 120_000);
+
+  /** What this program prints as host A's user, and whether it was let. */
+  const asUserOfA = (program: string, ...args: string[]) =>
+    execute('setpriv', [
+      ...[`--reuid=${a.place.uid}`, `--regid=${a.place.uid}`, '--clear-groups', '--no-new-privs'],
+      ...[program, ...args],
+    ]).then(
+      ({ stdout }) => ({ allowed: true, said: stdout }),
+      (error: unknown) => ({ allowed: false, said: (error as { stderr: string }).stderr }),
+    );
+
+  it('5: QEMU has a user of its own, no rights, a system call filter, and namespaces of its own', async () => {
+    // Seen to fail with the jail left out (`command: (command) => command`): its namespaces were the machine's.
+    const status = await readFile(`/proc/${pid}/status`, 'utf8');
+    const line = (name: string) => new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(status)?.[1];
+    expect(line('Uid')).toBe(Array(4).fill(a.place.uid).join('\t'));
+    expect(a.place.uid).not.toBe(b.place.uid);
+    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) {
+      expect(line(set), set).toBe('0000000000000000');
+    }
+    expect([line('NoNewPrivs'), line('Seccomp')]).toEqual(['1', '2']);
+    const namespaces = async (of: number | 'self') =>
+      Promise.all(
+        ['net', 'mnt', 'pid', 'ipc', 'uts', 'user', 'cgroup'].map((name) =>
+          readlink(`/proc/${of}/ns/${name}`),
+        ),
+      );
+    const [own, others, machine] = await Promise.all([
+      namespaces(pid),
+      namespaces(await b.pid()),
+      namespaces('self'),
+    ]);
+    expect(new Set([...own, ...others, ...machine]).size).toBe(21);
+    // bubblewrap says where it is, and nothing else.
+    expect(await readFile(`/proc/${pid}/environ`, 'utf8')).toBe('PWD=/\0');
+    const limits = await readFile(`/proc/${pid}/limits`, 'utf8');
+    expect(limits).toMatch(/^Max core file size +0 +0 /m);
+    expect(limits).toMatch(/^Max open files +512 +512 /m);
+  });
+
+  it('5: its root holds copies of QEMU and its libraries, and nothing else', async () => {
+    // Seen to fail with the jail left out: its root was the machine's.
+    const root = `/proc/${pid}/root`;
+    expect((await readdir(root)).sort()).toEqual(['dev', 'lib', 'lib64', 'proc', 'run', 'usr']);
+    expect((await readdir(`${root}/dev`)).sort()).toEqual(['null', 'urandom']);
+    expect(await readdir(`${root}/usr/bin`)).toEqual(['qemu-system-x86_64']);
+    const found = await execute('find', [
+      `${root}/usr`,
+      '-type',
+      'f',
+      '-perm',
+      '/111',
+      '-not',
+      '-name',
+      '*.so*',
+    ]);
+    expect(found.stdout.trim()).toBe(`${root}/usr/bin/qemu-system-x86_64`);
+    const mounts = (await readFile(`/proc/${pid}/mounts`, 'utf8')).split('\n').filter(Boolean);
+    const writable = mounts.filter((line) => / rw[, ]/.test(line)).map((line) => line.split(' ')[1]);
+    expect(writable.sort()).toEqual(['/dev/null', '/dev/urandom', '/proc']);
+  });
+
+  it("6: a process of A's user opens nothing of another host, of the templates or of the broker", async () => {
+    // Seen to fail with mode 0666 for overlays in disks.ts: B's disk could be read.
+    const { stateDirectory, runDirectory } = hosts.options;
+    expect((await asUserOfA('head', '-c', '4', a.place.disk)).allowed).toBe(true);
+    for (const file of [
+      b.place.disk,
+      b.place.record,
+      a.place.record,
+      a.place.manifest,
+      path.join(stateDirectory, 'manifest-key.pem'),
+      b.place.exchangeDirectory,
+      path.join(runDirectory, 'hosts'),
+      b.place.directory,
+    ]) {
+      expect(await stat(file), file).toBeDefined();
+      const read = await asUserOfA((await stat(file)).isDirectory() ? 'ls' : 'cat', file);
+      expect(read.allowed, file).toBe(false);
+      expect(read.said, file).toContain('ermission denied');
+    }
+    for (const socket of [a.place.qmpSocket, b.place.qmpSocket, b.place.agentSocket]) {
+      const connect =
+        'use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, sockaddr_un(shift)) or die $!';
+      expect(await asUserOfA('perl', '-e', connect, socket), socket).toMatchObject({ allowed: false });
+    }
+    const templates = path.join(stateDirectory, 'templates');
+    for (const key of await readdir(templates)) {
+      for (const name of await readdir(path.join(templates, key)).catch(() => [])) {
+        const file = path.join(templates, key, name);
+        expect(await asUserOfA('dd', 'if=/dev/null', `of=${file}`, 'conv=notrunc'), file).toMatchObject({
+          allowed: false,
+        });
+      }
+    }
+  });
+
+  it("7: not even root can change a template's memory that hosts run from", async () => {
+    // Seen to fail without the seals in libexec/berth-memory-copy: the write went through.
+    const memory = (await readdir(`/proc/${pid}/fd`)).map((name) => `/proc/${pid}/fd/${name}`);
+    let tried = 0;
+    for (const file of memory) {
+      if (!(await readlink(file)).includes('berth-template')) continue;
+      tried += 1;
+      const handle = await open(file, 'r+');
+      const before = await handle.stat();
+      await expect(handle.write('x', 0)).rejects.toThrow('EPERM');
+      await expect(handle.truncate(0)).rejects.toThrow('EPERM');
+      await expect(handle.truncate(before.size + 4096)).rejects.toThrow('EPERM');
+      await handle.close();
+    }
+    expect(tried).toBeGreaterThan(0);
+  });
+
+  it("8: a guest's disk ends at the plan's size, and the machine keeps its reserve", async () => {
+    // Seen to fail without RLIMIT_FSIZE in libexec/berth-launch; the part on the reserve was not seen failing.
+    const attacker = await a.attacker();
+    const end = a.spec.shape.diskGib * 1024;
+    const printed = await attacker.root(`
+      busybox fallocate -l 100G /host/var/fill 2>&1; busybox rm -f /host/var/fill
+      busybox dd if=/dev/zero of=/host/dev/vdb bs=1M seek=${end} count=1 2>&1; echo end`);
+    expect(printed.match(/No space left|File too large/g)).toHaveLength(2);
+    const { size } = await stat(a.place.disk);
+    const most = Number(/^Max file size +(\d+)/m.exec(await readFile(`/proc/${pid}/limits`, 'utf8'))?.[1]);
+    expect(size).toBeLessThan(most);
+    expect(most).toBeLessThan(a.spec.shape.diskGib * 1024 ** 3 * 1.03);
+
+    // No disk is made where the machine's own is nearly full.
+    const full = await mkdtemp(path.join(tmpdir(), 'berth-full-'));
+    try {
+      await execute('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', full]);
+      const made = createOverlay(
+        path.join(full, 'disk'),
+        { file: a.place.disk, format: 'qcow2' },
+        4,
+        a.place.uid,
+      );
+      await expect(made).rejects.toThrow(/is full.*are kept for the machine/);
+    } finally {
+      await execute('umount', [full]);
+      await rm(full, { recursive: true });
+    }
+  });
+
+  it("9: a busy guest leaves another's answers within bounds of what they were", async () => {
+    // Not to be seen failing by one setting: the guest has one virtual processor. The next test is the limit's.
+    const median = async () => {
+      const times: number[] = [];
+      for (let count = 0; count < 25; count += 1) {
+        const begun = performance.now();
+        await askEngine(b.engine, 'GET', '/_ping', { timeoutMs: 30_000 });
+        times.push(performance.now() - begun);
+      }
+      return times.sort((one, other) => one - other)[12] ?? 0;
+    };
+    const attacker = await a.attacker();
+    const alone = await median();
+    await attacker.root(`
+      for n in $(busybox seq 1 40); do (while :; do :; done) & done
+      (bomb() { bomb | bomb & }; busybox timeout 20 /bin/busybox sh -c 'b() { b | b & }; b') >/dev/null 2>&1 &
+      echo begun`);
+    const beside = await median();
+    // Two cores, of which the other guest can have one and a half.
+    expect(beside / alone).toBeLessThan(8);
+  });
+
+  it('9: processes and processors that a QEMU can take are limited, whatever becomes of it', async () => {
+    // Seen to fail without pids.max in cgroup.ts: all 400 processes were made. The quota was not taken away alone.
+    const folders = await groupsOf(hosts, a);
+    const bomb = `my @made;
+      for (1 .. 400) { my $pid = fork; last unless defined $pid; if (!$pid) { sleep 60; exit } push @made, $pid }
+      print scalar @made; kill 'KILL', @made; waitpid $_, 0 for @made;`;
+    const made = await inGroup(folders, a.place.uid, bomb);
+    expect(Number(made.output)).toBeGreaterThan(20);
+    expect(Number(made.output)).toBeLessThan(128);
+
+    const throttled = async () => {
+      const texts = await Promise.all(
+        folders.map((folder) => readFile(path.join(folder, 'cpu.stat'), 'utf8').catch(() => '')),
+      );
+      return Number(/^nr_throttled (\d+)/m.exec(texts.join('\n'))?.[1] ?? 0);
+    };
+    // Others on this machine may leave it less than its quota: it is put before them.
+    for (const folder of folders) await prefer(folder);
+    const before = await throttled();
+    const spin = 'for (1 .. 4) { fork or last } my $end = time + 5; 1 while time < $end;';
+    for (let round = 0; round < 6 && (await throttled()) <= before; round += 1) {
+      await inGroup(folders, a.place.uid, spin);
+    }
+    expect(await throttled()).toBeGreaterThan(before);
+  });
+
+  it('10: memory beyond the limit of its host is refused to the host, and nobody else is ended for it', async () => {
+    // Seen to fail without memory.limit_in_bytes: it printed that it had all of it.
+    const folders = await groupsOf(hosts, a);
+    const limit = (a.spec.shape.memoryMib + 512) * 1024 ** 2;
+    const taken = await inGroup(
+      folders,
+      a.place.uid,
+      `my @all; push @all, 'x' x 10_000_000 for 1 .. 200; print 'all';`,
+    );
+    expect(taken).toMatchObject({ output: '', signal: 'SIGKILL' });
+    const argv = await readFile(`/proc/${pid}/cmdline`, 'utf8');
+    expect(argv).toContain('tb-size=64');
+    const limits = await (await openCgroups(hosts.options.site)).limits(a.spec.hostId);
+    expect(limits.join(', ')).toContain(String(limit));
+    expect(await hosts.driver.answers(b.spec)).toBe(true);
+    expect(await hosts.driver.answers(a.spec)).toBe(true);
+  });
+
+  it('11: a flood on every console writes nothing on the machine', async () => {
+    // Not seen failing: a machine with a console is another machine, which no template fits.
+    const listing = async () => {
+      const { runDirectory } = hosts.options;
+      const { stdout } = await execute('find', [
+        runDirectory,
+        a.place.directory,
+        '-type',
+        'f',
+        '-printf',
+        '%s %p\n',
+      ]);
+      return stdout.split('\n').filter((line) => !line.endsWith('disk.qcow2'));
+    };
+    const before = await listing();
+    const attacker = await a.attacker();
+    const printed = await attacker.root(`
+      for to in ttyS0 console kmsg hvc0; do
+        [ -e /host/dev/$to ] && busybox timeout 4 busybox sh -c "busybox yes flood | busybox head -c 3000000 > /host/dev/$to" &
+      done; wait; echo end`);
+    expect(printed).toContain('end');
+    expect(await listing()).toEqual(before);
+    expect(await readFile(`/proc/${pid}/cmdline`, 'utf8')).toContain('\0-serial\0null\0');
+  });
+});
+
+async function groupsOf(hosts: TestHosts, { spec }: TestHost): Promise<string[]> {
+  const roots = ['memory', 'cpu', 'pids'].map((name) => `/sys/fs/cgroup/${name}`);
+  const found: string[] = [];
+  for (const root of [...roots, '/sys/fs/cgroup']) {
+    const folder = path.join(root, `berth-${hosts.options.site}`, spec.hostId);
+    if (
+      await stat(folder).then(
+        () => true,
+        () => false,
+      )
+    )
+      found.push(folder);
+  }
+  return found;
+}
+
+async function prefer(folder: string): Promise<void> {
+  for (const group of [folder, path.dirname(folder)]) {
+    await writeFile(path.join(group, 'cpu.shares'), '262144').catch(() => undefined);
+    await writeFile(path.join(group, 'cpu.weight'), '10000').catch(() => undefined);
+  }
+}
+
+/** Runs a perl script as this user in these control groups: what a QEMU could do that was taken over. */
+async function inGroup(folders: readonly string[], uid: number, script: string) {
+  const child = spawn(
+    'setpriv',
+    [...[`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', 'perl', '-e'], `<STDIN>; ${script}`],
+    { stdio: ['pipe', 'pipe', 'ignore'] },
+  );
+  let output = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+  const ended = new Promise<NodeJS.Signals | null>((resolve) => {
+    child.once('exit', (_, signal) => {
+      resolve(signal);
+    });
+  });
+  for (const folder of folders) await writeFile(path.join(folder, 'cgroup.procs'), String(child.pid));
+  child.stdin.end('\n');
+  const signal = await ended;
+  return { output, signal };
+}

@@ -1,0 +1,59 @@
+import { type EngineAddress } from '../../../src/core/hypervisor.ts';
+import { busyboxTree } from '../../../src/demo/docker.ts';
+import { askEngine } from '../../../src/hypervisors/qemu/engine.ts';
+
+const timeoutMs = 120_000;
+
+/** A tenant that has gone as far as Docker's API lets it: root in its guest, outside of every container. */
+export interface Attacker {
+  /** Runs a shell script as root of the guest, its root file system at /host; what it printed, to the end. */
+  root(script: string): Promise<string>;
+  /** Runs a perl script so, with the guest's own perl: raw sockets, system calls. */
+  perl(script: string): Promise<string>;
+}
+
+/** Makes a privileged container with the guest's network, processes and files, by Docker's API alone. */
+export async function makeAttacker(engine: EngineAddress): Promise<Attacker> {
+  const ask = async (method: string, path: string, body?: Buffer | object) => {
+    const sent = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
+    const answer = await askEngine(engine, method, path, {
+      timeoutMs,
+      ...(sent && {
+        body: sent,
+        contentType: Buffer.isBuffer(body) ? 'application/x-tar' : 'application/json',
+      }),
+    });
+    const text = answer.body.toString('latin1');
+    if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.status} ${text.slice(0, 500)}`);
+    return text;
+  };
+  await ask('POST', '/images/create?fromSrc=-&repo=attack&tag=1', await busyboxTree());
+  const created = await ask('POST', '/containers/create', {
+    Image: 'attack:1',
+    Cmd: ['/bin/busybox', 'sleep', '1000000'],
+    HostConfig: { Privileged: true, NetworkMode: 'host', PidMode: 'host', Binds: ['/:/host'] },
+  });
+  const { Id: container } = JSON.parse(created) as { Id: string };
+  await ask('POST', `/containers/${container}/start`);
+
+  async function run(command: readonly string[]): Promise<string> {
+    const exec = await ask('POST', `/containers/${container}/exec`, {
+      Cmd: command,
+      AttachStdout: true,
+      AttachStderr: true,
+      // With a terminal the stream is what was printed, and nothing else.
+      Tty: true,
+    });
+    const { Id: id } = JSON.parse(exec) as { Id: string };
+    return (await ask('POST', `/exec/${id}/start`, { Detach: false, Tty: true })).replaceAll('\r\n', '\n');
+  }
+  return {
+    root: (script) =>
+      run([
+        '/bin/sh',
+        '-c',
+        `for a in $(/bin/busybox --list); do alias $a="busybox $a"; done 2>/dev/null; ${script}`,
+      ]),
+    perl: (script) => run(['/bin/busybox', 'chroot', '/host', '/usr/bin/perl', '-e', script]),
+  };
+}

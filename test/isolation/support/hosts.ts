@@ -1,0 +1,189 @@
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { cp, readdir, readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import type { Egress, EngineAddress, HostSpec, Hypervisor } from '../../../src/core/hypervisor.ts';
+import { forgetSite, residueOf } from '../../../src/demo/residue.ts';
+import { qemuProgram } from '../../../src/hypervisors/qemu/arguments.ts';
+import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
+import { type Place, placeOf } from '../../../src/hypervisors/qemu/place.ts';
+import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
+import { eventually } from '../../support/eventually.ts';
+import { silentLogger } from '../../support/logger.ts';
+import { seat } from '../../support/seat.ts';
+import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
+import { type Attacker, makeAttacker } from './attacker.ts';
+
+const execute = promisify(execFile);
+const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
+const bootMs = 300_000;
+
+export interface TestHost {
+  readonly spec: HostSpec;
+  readonly place: Place;
+  readonly engine: EngineAddress;
+  /** Process id of its QEMU, on this machine. */
+  pid(): Promise<number>;
+  /** Root in its guest. */
+  attacker(): Promise<Attacker>;
+  /** Runs a program in its network namespace, as this machine's root. */
+  inNamespace(program: string, ...args: string[]): Promise<string>;
+  /** How many packets were dropped there, by why. */
+  dropped(): Promise<Record<string, number>>;
+}
+
+export interface TestHosts {
+  readonly driver: Hypervisor;
+  readonly options: QemuOptions;
+  make(spec?: { egress?: Egress; slot?: number }): Promise<TestHost>;
+  newSpec(spec?: { egress?: Egress; slot?: number }): HostSpec;
+  /** From a recorded host to an engine that answers. */
+  bringUp(spec: HostSpec): Promise<TestHost>;
+  /** What is left on the machine of a host that was destroyed, in words. */
+  residue(spec: HostSpec): Promise<string[]>;
+  close(): Promise<void>;
+}
+
+/**
+ * Real hosts of an installation of their own, restored from the template of the plan `small`.
+ * @param settings.ownTemplates for tests that damage one: a copy of the shared cache's.
+ */
+export async function makeHosts(
+  settings: { ownTemplates?: boolean; options?: Partial<QemuOptions> } = {},
+): Promise<TestHosts> {
+  const site = randomBytes(2).toString('hex');
+  const state = await makeStateDirectory();
+  const options: QemuOptions = {
+    site,
+    stateDirectory: state.directory,
+    runDirectory: `/run/berth-${site}`,
+    libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
+    image: await testImage(),
+    accelerator: 'tcg',
+    hostNetwork: `10.211.${seat}.0/24`,
+    firstUid: 610_016 + seat * 1000,
+    gatewayUid: 610_001 + seat * 1000,
+    dnsServers: [],
+    hostLimits: { connections: 4096, bandwidthMbit: 1000 },
+    pageSharing: 'template',
+    loadAhead: false,
+    logger: silentLogger,
+    ...settings.options,
+  };
+  let driver = await createQemuHypervisor(options);
+  await driver.open();
+  const plan = { planName: 'small', shape };
+  await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
+  if (settings.ownTemplates === true) {
+    const shared = path.join(state.directory, 'templates');
+    const keys = (await readdir(shared, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+    await driver.close();
+    const own = path.join(state.directory, 'own-templates');
+    for (const { name } of keys) {
+      const record = await readFile(path.join(shared, name, 'template.json'), 'utf8').catch(() => '');
+      if (!record.includes(options.image.digest) || !record.includes('"small"')) continue;
+      await cp(path.join(shared, name), path.join(own, name), { recursive: true });
+    }
+    await rm(shared);
+    await execute('mv', [own, shared]);
+    driver = await createQemuHypervisor(options);
+    await driver.open();
+    await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
+  }
+  let slots = 0;
+
+  const none: Egress = { kind: 'none' };
+  const newSpec: TestHosts['newSpec'] = ({ egress = none, slot } = {}) => {
+    slots += 1;
+    const own = slot ?? slots;
+    return {
+      hostId: randomUUID(),
+      slot: own,
+      planName: 'small',
+      shape,
+      publishedPorts: { first: 20_000 + seat * 500 + 4 * own, count: 4 },
+      egress,
+    };
+  };
+
+  async function bringUp(spec: HostSpec): Promise<TestHost> {
+    const deadline = { deadlineMs: bootMs, everyMs: 50 };
+    await driver.prepare(spec);
+    await driver.start(spec);
+    await eventually('the guest has its identity', () => driver.identify(spec), deadline);
+    const engine = await driver.connect(spec);
+    await eventually('the engine answers', () => driver.answers(spec), deadline);
+    const place = placeOf(options, spec.hostId, spec.slot);
+    let attacker: Promise<Attacker> | undefined;
+    const inNamespace = async (program: string, ...args: string[]) =>
+      (await execute('nsenter', [`--net=${place.netnsPath}`, program, ...args])).stdout;
+    return {
+      spec,
+      place,
+      engine,
+      pid: () => pidOf(place),
+      attacker: () => (attacker ??= makeAttacker(engine)),
+      inNamespace,
+      async dropped() {
+        const listing = JSON.parse(await inNamespace('nft', '-j', 'list', 'counters')) as {
+          nftables: { counter?: { name: string; packets: number } }[];
+        };
+        const counts: Record<string, number> = {};
+        for (const { counter } of listing.nftables) {
+          const name = counter?.name.replace('dropped_', '') ?? '';
+          counts[name] = (counts[name] ?? 0) + (counter?.packets ?? 0);
+        }
+        return counts;
+      },
+    };
+  }
+
+  const made: HostSpec[] = [];
+  return {
+    driver,
+    options,
+    newSpec,
+    bringUp(spec) {
+      made.push(spec);
+      return bringUp(spec);
+    },
+    make(spec) {
+      const own = newSpec(spec);
+      made.push(own);
+      return bringUp(own);
+    },
+    residue: async ({ hostId, slot }) => {
+      const place = placeOf(options, hostId, slot);
+      const files = await execute('find', [
+        ...[options.runDirectory, path.join(state.directory, 'hosts'), '/run/netns', '/sys/class/net'],
+        ...['(', '-name', hostId, '-o', '-name', place.netns, '-o', '-name', place.veth, ')'],
+      ]);
+      const published = await execute('nft', ['list', 'map', 'inet', `berth_${site}`, 'ports']);
+      return [
+        ...files.stdout.split('\n').filter(Boolean),
+        ...(await residueOf(site)).filter((line) => line.includes(hostId)),
+        ...(new RegExp(`: ${place.hostAddress.replaceAll('.', '\\.')}\\b`).test(published.stdout)
+          ? [`published ports of ${place.hostAddress}`]
+          : []),
+      ];
+    },
+    async close() {
+      for (const { hostId } of made) await driver.destroy(hostId);
+      await driver.close();
+      const left = await residueOf(site);
+      await forgetSite(site);
+      await state.remove();
+      if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
+    },
+  };
+}
+
+async function pidOf(place: Place): Promise<number> {
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const command = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    if (command.startsWith(`${qemuProgram}\0`) && command.includes(`-${place.id}\0`)) return Number(name);
+  }
+  throw new Error(`no QEMU of ${place.id} runs`);
+}

@@ -1,0 +1,55 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { askEngine } from '../../src/hypervisors/qemu/engine.ts';
+import { makeHosts, type TestHosts } from './support/hosts.ts';
+
+const count = 20;
+const atOnce = 4;
+
+/** Copies of one template have nothing in common that should tell them apart. */
+describe(`${count} hosts restored from one template`, { timeout: 600_000 }, () => {
+  let hosts: TestHosts;
+  beforeAll(async () => {
+    hosts = await makeHosts();
+  }, 1_200_000);
+  afterAll(() => hosts.close(), 120_000);
+
+  it('16: share no identity and no random value, and their clocks are right', async () => {
+    const look = async () => {
+      const host = await hosts.make();
+      const attacker = await host.attacker();
+      const printed = await attacker.root(`
+        for n in 1 2 3; do echo "uuid=$(busybox cat /proc/sys/kernel/random/uuid)"; done
+        echo "machine id=$(busybox cat /host/etc/machine-id)"
+        echo "boot id=$(busybox cat /host/run/berth/boot-id)"
+        echo "hostname=$(busybox chroot /host /bin/hostname 2>/dev/null || busybox hostname)"
+        echo "random=$(busybox head -c 16 /dev/urandom | busybox md5sum)"
+        echo "random=$(busybox head -c 16 /dev/random | busybox md5sum)"
+        echo "clock=$(busybox date +%s)"`);
+      const clockError = Math.abs(Number(/clock=(\d+)/.exec(printed)?.[1]) - Date.now() / 1000);
+      const info = await askEngine(host.engine, 'GET', '/info', { timeoutMs: 60_000 });
+      const { ID } = JSON.parse(info.body.toString('utf8')) as { ID: string };
+      await hosts.driver.destroy(host.spec.hostId);
+      const values = [...printed.matchAll(/^(uuid|machine id|boot id|hostname|random)=(.+)$/gm)].map(
+        ([, name = '', value = '']) => `${name === 'uuid' || name === 'random' ? 'random' : name} ${value}`,
+      );
+      return { values: [...values, `engine id ${ID}`], clockError };
+    };
+    const seen: { values: string[]; clockError: number }[] = [];
+    const next = async (): Promise<void> => {
+      while (begun < count) {
+        begun += 1;
+        seen.push(await look());
+      }
+    };
+    let begun = 0;
+    await Promise.all(Array.from({ length: atOnce }, next));
+
+    expect(seen).toHaveLength(count);
+    const times = new Map<string, number>();
+    for (const value of seen.flatMap(({ values }) => values)) times.set(value, (times.get(value) ?? 0) + 1);
+    expect(times.size).toBe(count * 9);
+    expect([...times].filter(([, found]) => found > 1)).toEqual([]);
+    // Seconds; reading it takes a moment itself.
+    for (const { clockError } of seen) expect(clockError).toBeLessThan(30);
+  });
+});
