@@ -13,8 +13,13 @@ export interface DrillOptions {
   readonly width: number;
   /** Within which everything that was begun must have ended, in milliseconds. */
   readonly patienceMs: number;
+  /** Of these kinds only; of all where it is left out. */
+  readonly kinds?: readonly OperationKind[];
   readonly report: (line: string) => void;
 }
+
+/** Every kind of operation that there is. */
+export const operationKinds = Object.keys(operationPlans) as readonly OperationKind[];
 
 const lookEveryMs = 100;
 /** Each round meets several points; more rounds than this mean that a point is never come by. */
@@ -32,7 +37,7 @@ export async function drill(
 ): Promise<{ kills: number; violations: readonly string[] }> {
   const violations: string[] = [];
   const before = site.faults.fired();
-  for (const kind of Object.keys(operationPlans) as OperationKind[]) {
+  for (const kind of options.kinds ?? operationKinds) {
     for (const part of ['steps', 'undo'] as const) {
       const points = faultPoints(operationPlans).filter(
         (point) => point.kind === kind && point.part === part,
@@ -51,7 +56,9 @@ export async function drill(
         await Promise.all(ids.map((id) => remove(platform, id)));
       } while (ready().length > 0 && rounds < mostRounds);
       for (const name of ready()) violations.push(`no operation came by ${name}`);
-      options.report(`${kind} ${part}: ${points.length} kills in ${rounds * options.width} operations`);
+      options.report(
+        `${kind} ${part}: ${points.length} kills in ${rounds * options.width} operations, ${violations.length} violations so far`,
+      );
     }
   }
   violations.push(...(await whenQuiet(site, options.patienceMs)));

@@ -1,6 +1,7 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import path from 'node:path';
-import { drill } from './drill.ts';
+import type { OperationKind } from '../core/model.ts';
+import { drill, operationKinds } from './drill.ts';
 import { createPlatform } from './platform.ts';
 import { createRandom } from './random.ts';
 import { wreak } from './run.ts';
@@ -19,12 +20,21 @@ function hypervisorOf(text: string): 'qemu' | 'simulated' {
   return text;
 }
 
+function kindsOf(text: string): readonly OperationKind[] {
+  return text.split(',').map((name) => {
+    const kind = operationKinds.find((one) => one === name);
+    if (kind === undefined) throw new InvalidArgumentError(`Kinds are ${operationKinds.join(', ')}.`);
+    return kind;
+  });
+}
+
 interface Options {
   readonly runs: number;
   readonly seed: number;
   readonly hypervisor: 'qemu' | 'simulated';
   readonly cache: string;
   readonly seat: number;
+  readonly kinds?: readonly OperationKind[];
 }
 
 const program = new Command('chaos')
@@ -36,9 +46,14 @@ const program = new Command('chaos')
   .option('--hypervisor <name>', 'qemu (real hosts) or simulated', hypervisorOf, 'simulated')
   .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-chaos')
   .option('--seat <number>', 'keeps runs side by side apart: 1 to 9', positive, 9)
+  .option(
+    '--kinds <list>',
+    'kinds of operation whose every step is killed, separated by commas; all',
+    kindsOf,
+  )
   .exitOverride();
 
-async function run({ runs, seed, hypervisor, cache, seat }: Options): Promise<boolean> {
+async function run({ runs, seed, hypervisor, cache, seat, kinds }: Options): Promise<boolean> {
   const begun = performance.now();
   const say = (line: string) => {
     process.stdout.write(`chaos: ${Math.round((performance.now() - begun) / 1000)} s: ${line}\n`);
@@ -52,12 +67,22 @@ async function run({ runs, seed, hypervisor, cache, seat }: Options): Promise<bo
     ...(isReal && { cacheDirectory: path.resolve(cache) }),
   });
   let isGood = false;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      void site.stop().finally(() => process.exit(130));
+    });
+  }
   try {
     const random = createRandom(seed);
     const patienceMs = isReal ? 600_000 : 90_000;
     const choices = random.branch('apis');
     const platform = createPlatform(site, () => choices.pick(site.apiPorts), patienceMs);
-    const drilled = await drill(site, platform, { width: isReal ? 2 : 4, patienceMs, report: say });
+    const drilled = await drill(site, platform, {
+      width: isReal ? 2 : 4,
+      patienceMs,
+      report: say,
+      ...(kinds && { kinds }),
+    });
     say(`every step of every kind: ${drilled.kills} kills, ${drilled.violations.length} violations`);
     const left = runs - drilled.kills;
     const { tally, violations } =

@@ -15,6 +15,9 @@ const worker = await startWorker(settings, createLogger('worker', settings.logLe
   leaseMs: Number(leaseMs),
 });
 process.send?.({ ready: worker.announcement });
-process.once('SIGTERM', () => {
-  void worker.stop().then(() => process.exit());
-});
+// The site tells it to stop, or has been killed itself.
+for (const event of ['SIGTERM', 'disconnect'] as const) {
+  process.once(event, () => {
+    void worker.stop().then(() => process.exit());
+  });
+}
