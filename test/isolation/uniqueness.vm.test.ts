@@ -3,10 +3,10 @@ import { askEngine } from '../../src/hypervisors/qemu/engine.ts';
 import { makeHosts, type TestHosts } from './support/hosts.ts';
 
 const count = 20;
-const atOnce = 4;
+const atOnce = 2;
 
 /** Copies of one template have nothing in common that should tell them apart. */
-describe(`${count} hosts restored from one template`, { timeout: 600_000 }, () => {
+describe(`${count} hosts restored from one template`, { timeout: 1_200_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
