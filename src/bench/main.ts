@@ -4,6 +4,7 @@ import { probeKvm } from '../hypervisors/qemu/kvm.ts';
 import { projectDirectory } from '../setup/project.ts';
 import { createProgress } from '../setup/progress.ts';
 import { apiSuite } from './api.ts';
+import { densitySuite } from './density.ts';
 import { gatewaySuite } from './gateway.ts';
 import { isolationFigures } from './isolation.ts';
 import { provisionSuite } from './provision.ts';
@@ -16,6 +17,14 @@ function atLeastFive(text: string): number {
     throw new InvalidArgumentError('It must be a whole number from 5 to 1000.');
   }
   return runs;
+}
+
+function hosts(text: string): number {
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1 || count > 400) {
+    throw new InvalidArgumentError('It must be a whole number from 1 to 400.');
+  }
+  return count;
 }
 
 function seconds(text: string): number {
@@ -40,7 +49,7 @@ const program = new Command('bench')
 program
   .command('provision')
   .description(
-    'cold boot against restore, memory of a running host, time until an unbind has cut, what isolation costs',
+    'cold boot against template and pool, creates at once and sustained, memory of hosts, deletes, unbinds, isolation',
   )
   .option('--runs <number>', 'creates of each kind', atLeastFive, 5)
   .option('--json <file>', 'write the figures there')
@@ -59,6 +68,30 @@ program
     const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
     const machine = await describeMachine(accelerator);
     await publish({ suite: 'provision', machine, date, figures }, options.json);
+  });
+
+program
+  .command('density')
+  .description(
+    'hosts until the broker refuses one: what they cost running and paused, and how fast they wake',
+  )
+  .option('--hosts <number>', 'no more hosts than this', hosts, 100)
+  .option('--json <file>', 'write the figures there')
+  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
+  .action(async (options: { hosts: number; json?: string; cache: string }) => {
+    const progress = createProgress(process.stderr);
+    const figures = await densitySuite(
+      { hosts: options.hosts, cacheDirectory: path.resolve(options.cache) },
+      (line) => {
+        progress.show(line);
+      },
+    ).finally(() => {
+      progress.end();
+    });
+    const date = new Date().toISOString();
+    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+    const machine = await describeMachine(accelerator);
+    await publish({ suite: 'density', machine, date, figures }, options.json);
   });
 
 program

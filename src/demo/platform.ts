@@ -24,13 +24,27 @@ export interface Platform {
   /** How the broker says that it is. */
   readonly simulated: boolean;
   /** @param planId the first plan of the catalog where it is left out. */
-  create(instanceId: string, org: string, planId?: string): Promise<void>;
+  /** Resolves once it is there: to whether the answer to the request said so already. */
+  create(instanceId: string, org: string, planId?: string): Promise<{ synchronous: boolean }>;
   bind(instanceId: string, bindingId: string, planId?: string): Promise<Credentials>;
   /** What last_operation says just now. */
   progress(instanceId: string): Promise<string>;
   unbind(instanceId: string, bindingId: string): Promise<void>;
   remove(instanceId: string): Promise<void>;
-  hosts(): Promise<readonly { instance: string; host: string; engine?: string; publishedPorts: string }[]>;
+  hosts(): Promise<
+    readonly {
+      /** Left out while the host waits in the pool. */
+      instance?: string;
+      host: string;
+      state: string;
+      power: string;
+      plan: string;
+      engine?: string;
+      publishedPorts: string;
+    }[]
+  >;
+  /** Asks for a host to be put to sleep or woken. */
+  setPower(host: string, power: 'on' | 'paused' | 'suspended'): Promise<void>;
 }
 
 /**
@@ -118,6 +132,7 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
       const body = { ...ids, plan_id: planId, organization_guid: org, space_guid: `${org}-space` };
       const answer = await osb('PUT', `${instance(id)}?accepts_incomplete=true`, body);
       await settle(expectStatus(answer, 201, 202), instance(id));
+      return { synchronous: answer.status === 201 };
     },
     async bind(id, bindingId, planId = plan.id) {
       const body = { ...ids, plan_id: planId };
@@ -134,6 +149,9 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
     async remove(id) {
       const answer = await osb('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`);
       await settle(expectStatus(answer, 200, 202, 410), instance(id));
+    },
+    async setPower(host, power) {
+      expectStatus(await ask(settings.mgmtPort, mgmt, 'PUT', `/mgmt/hosts/${host}/power/${power}`), 202);
     },
     async hosts() {
       const answer = expectStatus(await ask(settings.mgmtPort, mgmt, 'GET', '/mgmt/hosts'), 200);

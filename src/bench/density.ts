@@ -1,0 +1,208 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { siteId } from '../config/secrets.ts';
+import type { Credentials } from '../core/credentials.ts';
+import { busyboxTree, type Docker, dockerFor } from '../demo/docker.ts';
+import { connectPlatform, type Platform } from '../demo/platform.ts';
+import { startBroker } from './broker.ts';
+import { cpuSeconds, machinesOf, pssMib } from './machines.ts';
+import { type Figure, figure } from './report.ts';
+import { median, p95 } from './statistics.ts';
+import { ping } from './tenant.ts';
+
+const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 0 };
+const planId = 'density';
+const catalog = {
+  offerings: [
+    {
+      id: 'bench',
+      name: 'container-host',
+      description: 'For the bench',
+      plans: [{ id: planId, name: 'small', description: 'Restored', free: true, host, idle: 'run' }],
+    },
+  ],
+};
+
+const image = 'density:1';
+/** Containers on the one host, and hosts with one container each, that are held against each other. */
+const sideBySide = 100;
+/** A container that costs as little as one can. */
+const sleeper = ['/bin/sleep', '1000000'];
+/** So long the processors are watched, in milliseconds. */
+const watchMs = 20_000;
+/** `docker run` is timed on one host each time that the number of hosts has grown by so many. */
+const every = 20;
+
+interface Tenant {
+  readonly instanceId: string;
+  readonly credentials: Credentials;
+}
+
+/**
+ * Hosts, one after the other, until the broker refuses one or there are `hosts`: what each costs that runs idle, that
+ * holds a container, and that is paused, and how fast a paused one answers.
+ */
+export async function densitySuite(
+  options: { hosts: number; cacheDirectory: string },
+  progress: (line: string) => void,
+): Promise<readonly Figure[]> {
+  const broker = await startBroker(catalog, options.cacheDirectory, progress, {
+    // A block of ports for each host, and memory as far as it goes.
+    BERTH_PUBLISHED_PORTS: '31000-39999',
+    BERTH_MEMORY_OVERCOMMIT: '99',
+    // What is measured does not come and go by itself.
+    BERTH_INTEGRITY_SECONDS: '86400',
+  });
+  const dockers: Docker[] = [];
+  try {
+    const platform = await connectPlatform(broker.settings);
+    const site = await siteId(broker.settings);
+    const docker = async (tenant: Tenant) => {
+      const made = await dockerFor(tenant.credentials);
+      dockers.push(made);
+      return made;
+    };
+
+    progress('one host with many containers');
+    const lone = await make(platform);
+    const loneDocker = await docker(lone);
+    await importImage(loneDocker);
+    for (let count = 0; count < sideBySide; count += 1) {
+      progress(`container ${count + 1} of ${sideBySide} on one host`);
+      await run(loneDocker);
+    }
+    const containers = await pssOfAll(site);
+    await platform.remove(lone.instanceId);
+
+    const tenants: Tenant[] = [];
+    const runs: Figure[] = [];
+    let refusal = '';
+    while (tenants.length < options.hosts) {
+      progress(`host ${tenants.length + 1} of ${options.hosts}`);
+      try {
+        tenants.push(await make(platform));
+      } catch (error) {
+        refusal = error instanceof Error ? error.message : String(error);
+        progress(`no further host: ${refusal}`);
+        break;
+      }
+      if (tenants.length % every === 0 || tenants.length === 1) {
+        runs.push(
+          figure(`density.docker_run_ms_beside_${tenants.length}`, await timedRun(tenants[0], docker), 'ms'),
+        );
+      }
+    }
+    const count = tenants.length;
+    const idle = await costOf(site, 'running idle', progress);
+
+    const asleep = await pauseAll(platform, count, progress);
+    const paused = await costOf(site, 'paused', progress);
+    const wakes: number[] = [];
+    for (const [index, tenant] of tenants.entries()) {
+      progress(`waking host ${index + 1} of ${count}`);
+      const begun = performance.now();
+      if (await ping(tenant.credentials)) wakes.push(performance.now() - begun);
+    }
+
+    const held = tenants.slice(0, sideBySide);
+    for (const [index, tenant] of held.entries()) {
+      progress(`a container on host ${index + 1} of ${held.length}`);
+      const own = await docker(tenant);
+      await importImage(own);
+      await run(own);
+    }
+    const withOne = await pssOfAll(site);
+
+    for (const [index, tenant] of tenants.entries()) {
+      progress(`deleting host ${index + 1} of ${count}`);
+      await platform.remove(tenant.instanceId);
+    }
+    return [
+      figure('density.hosts', count, 'count'),
+      figure('density.refused', refusal === '' ? 0 : 1, 'count'),
+      figure('density.running.pss_mib', median(idle.pss), 'MiB'),
+      figure('density.running.cpu_share', idle.cpuShare, 'cores'),
+      figure('density.paused_hosts', Math.min(asleep, wakes.filter((ms) => ms <= 1_000).length), 'count'),
+      figure('density.paused.pss_mib', median(paused.pss), 'MiB'),
+      figure('density.paused.cpu_share', paused.cpuShare, 'cores'),
+      figure('density.wake.answered', wakes.length, 'count'),
+      figure('density.wake.p50_ms', median(wakes), 'ms'),
+      figure('density.wake.p95_ms', p95(wakes), 'ms'),
+      ...runs,
+      figure('density.containers_100_pss_mib', containers, 'MiB'),
+      // Fewer hosts than that are never called so many: the figure is left out then.
+      ...(held.length === sideBySide ? [figure('density.hosts_100_pss_mib', withOne, 'MiB')] : []),
+    ];
+  } finally {
+    for (const one of dockers) await one.dispose();
+    await broker.stop();
+  }
+}
+
+async function make(platform: Platform): Promise<Tenant> {
+  const instanceId = `density-${randomUUID()}`;
+  await platform.create(instanceId, 'bench', planId);
+  return { instanceId, credentials: await platform.bind(instanceId, 'first', planId) };
+}
+
+async function must(docker: Docker, args: string[], input?: Buffer): Promise<void> {
+  const { code, stderr } = await docker.run(args, input);
+  if (code !== 0) throw new Error(`docker ${args[0] ?? ''} failed: ${stderr.trim()}`);
+}
+
+const importImage = async (docker: Docker) => must(docker, ['import', '-', image], await busyboxTree());
+const run = (docker: Docker) => must(docker, ['run', '-d', '--network', 'none', image, ...sleeper]);
+
+/** How long `docker run` takes on one host while the others are there. */
+async function timedRun(
+  tenant: Tenant | undefined,
+  docker: (tenant: Tenant) => Promise<Docker>,
+): Promise<number> {
+  if (tenant === undefined) throw new Error('there is no host');
+  const own = await docker(tenant);
+  await importImage(own);
+  const begun = performance.now();
+  await must(own, ['run', '--rm', '--network', 'none', image, '/bin/true']);
+  return performance.now() - begun;
+}
+
+async function pssOfAll(site: string): Promise<number> {
+  const sizes = await Promise.all((await machinesOf(site)).map(pssMib));
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+/** Memory of each machine, and the processor time that all of them together use, in cores. */
+async function costOf(
+  site: string,
+  what: string,
+  progress: (line: string) => void,
+): Promise<{ pss: number[]; cpuShare: number }> {
+  progress(`what hosts cost that are ${what}`);
+  const machines = await machinesOf(site);
+  const used = async () => {
+    const seconds = await Promise.all(machines.map(cpuSeconds));
+    return seconds.reduce((sum, each) => sum + each, 0);
+  };
+  const [before, begun] = [await used(), performance.now()];
+  await delay(watchMs);
+  const cpuShare = ((await used()) - before) / ((performance.now() - begun) / 1000);
+  return { pss: await Promise.all(machines.map(pssMib)), cpuShare };
+}
+
+const pauseTimeoutMs = 300_000;
+
+/** Returns how many are paused at the same time. */
+async function pauseAll(
+  platform: Platform,
+  count: number,
+  progress: (line: string) => void,
+): Promise<number> {
+  for (const { host: id } of await platform.hosts()) await platform.setPower(id, 'paused');
+  const until = performance.now() + pauseTimeoutMs;
+  for (;;) {
+    const paused = (await platform.hosts()).filter(({ power }) => power === 'paused').length;
+    progress(`${paused} of ${count} hosts are paused`);
+    if (paused >= count || performance.now() > until) return paused;
+    await delay(500);
+  }
+}
