@@ -92,12 +92,14 @@ export function createHostNetwork(
       const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
       const rules = openHostRules(place, ports, egress, network, options.hostLimits);
       // What is listed at once is what was asked for, in nft's own words: whatever is found later is held against it.
-      const listing = await runTool(
-        'nsenter',
-        [`--net=${place.netnsPath}`, 'sh', '-c', 'nft --file - && exec nft --json list ruleset'],
-        { input: rules },
-      );
-      await onMachine(publishPorts(site, place, ports));
+      const [listing] = await Promise.all([
+        runTool(
+          'nsenter',
+          [`--net=${place.netnsPath}`, 'sh', '-c', 'nft --file - && exec nft --json list ruleset'],
+          { input: rules },
+        ),
+        onMachine(publishPorts(site, place, ports)),
+      ]);
       return { firewall: firewallLines(listing), 'machine firewall': await machineFacts(place) };
     },
 
