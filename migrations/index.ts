@@ -10,6 +10,7 @@ import * as audit from './030-audit.ts';
 import * as hostChecks from './040-host-checks.ts';
 import * as poolAndIdle from './050-pool-and-idle.ts';
 import * as masterKeys from './031-master-keys.ts';
+import * as authorities from './032-authorities.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -24,6 +25,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '040-host-checks', migration: hostChecks },
   { name: '050-pool-and-idle', migration: poolAndIdle },
   { name: '031-master-keys', migration: masterKeys },
+  { name: '032-authorities', migration: authorities },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -4,6 +4,7 @@ import { HypervisorError } from '../core/hypervisor.ts';
 import { CatalogError } from '../core/catalog/load.ts';
 import { PkiError } from '../pki/errors.ts';
 import { runAudit } from './audit.ts';
+import { runAuthorityList, runAuthorityRotate } from './authorities.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
@@ -83,6 +84,19 @@ program
   .action((options: { instance?: string; since?: string; limit: string; json?: boolean }) =>
     runAudit(readSettings(), options),
   );
+
+const authority = program
+  .command('authority')
+  .description("the certificate authorities: client signs bindings' certificates, server the gateways' own");
+authority
+  .command('list')
+  .description('list them, with the live bindings that need each')
+  .action(() => runAuthorityList(readSettings()));
+authority
+  .command('rotate')
+  .argument('<name>', 'client or server')
+  .description('put a new one in its place; live bindings go on working')
+  .action((name: string) => runAuthorityRotate(readSettings(), name));
 
 const keys = program
   .command('keys')

@@ -3,9 +3,20 @@ import type { JsonObject } from './model.ts';
 
 /** Issues client certificates. The authority's key stays behind this port. */
 export interface CertificateIssuer {
-  /** Certificate of the authority that signs the gateways' own certificates, PEM: what clients check them with. */
+  issue(request: { commonName: string; notAfter: Date }): Promise<IssuedCredentials>;
+}
+
+/** A client certificate, and what its holder checks gateways with. */
+export interface IssuedCredentials extends IssuedCertificate {
+  /** Certificate of the authority that vouches for the gateways, PEM. */
   readonly serverAuthorityPem: string;
-  issue(request: { commonName: string; notAfter: Date }): Promise<IssuedCertificate>;
+  readonly authorities: BindingAuthorities;
+}
+
+/** Ids of the authority that signed a binding's certificate, and of the one that its holder trusts. */
+export interface BindingAuthorities {
+  readonly client: string;
+  readonly server: string;
 }
 
 export interface IssuedCertificate {

@@ -1,3 +1,4 @@
+import type { BindingAuthorities } from './credentials.ts';
 import type { MachineMemory } from './admission.ts';
 import type { Egress, EngineAddress, HostShape, StartedFrom } from './hypervisor.ts';
 import type {
@@ -62,6 +63,7 @@ export interface NewBinding {
   readonly instanceId: string;
   readonly tenantId: string;
   readonly serial: string;
+  readonly authorities: BindingAuthorities;
   readonly certificate: string;
   readonly sealedCredentials: Buffer;
   readonly createdAt: Date;

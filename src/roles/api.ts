@@ -1,5 +1,4 @@
 import { createAuditTrail } from '../store/audit.ts';
-import type { Knex } from 'knex';
 import { readCatalog } from '../catalog-source.ts';
 import { type BrokerCredentials, brokerCredentials } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
@@ -8,18 +7,13 @@ import { userIds } from '../config/users.ts';
 import { createBindings } from '../core/broker/bindings.ts';
 import { createInstances } from '../core/broker/instances.ts';
 import { createParameterRules } from '../core/broker/parameters.ts';
-import type { CertificateIssuer, Vault } from '../core/credentials.ts';
 import type { Logger } from '../core/logger.ts';
 import { credentialDigest } from '../core/platform.ts';
 import { listen } from '../http/listen.ts';
 import { createMgmtApp } from '../http/mgmt/app.ts';
 import { createOsbApp } from '../http/osb/app.ts';
 import { rehearse } from '../http/rehearse.ts';
-import { type Authority, createAuthority } from '../pki/authority.ts';
-import { issueClientCertificate } from '../pki/client-certificate.ts';
-import { signServerRequest } from '../pki/server-certificate.ts';
 import { dropPrivileges } from '../privileges.ts';
-import { type AuthorityName, ensureAuthority } from '../store/authorities.ts';
 import { answerCertificateRequests } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase, seedSlots } from '../store/database.ts';
@@ -34,16 +28,13 @@ import { createPresence, forgetDeadPresences } from '../store/presence.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
 import { installedImageVersion } from '../store/workers.ts';
+import { openAuthorities } from './authorities.ts';
 import { startKeyRotation } from './key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from './master-key.ts';
 import { portBlocks, requireDatabaseUrl } from './postgres.ts';
 import { repeat } from './repeat.ts';
 import type { RunningRole } from './role.ts';
 
-const authorityValidDays = 10 * 365;
-const dayMs = 24 * 3600 * 1000;
-/** Gateways ask for a new certificate long before this ends. */
-const serverCertificateDays = 90;
 const houseKeepingMs = 60_000;
 const askWorkersEveryMs = 5_000;
 
@@ -61,8 +52,6 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const blocks = portBlocks(settings, catalog);
   await seedSlots(database, blocks);
   const firstPlatform = await ensurePlatform(database, 'cloudfoundry');
-  const clientAuthority = await authority(database, vault, 'client');
-  const serverAuthority = await authority(database, vault, 'server');
   const listener = await startListener({
     connectionString,
     listenTo: [
@@ -71,6 +60,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       channels.certificates,
       channels.platforms,
       channels.keys,
+      channels.authorities,
     ],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
@@ -101,10 +91,10 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   );
   const store = createStore(database, blocks);
   const rules = createParameterRules(catalog);
-  const issuer: CertificateIssuer = {
-    serverAuthorityPem: serverAuthority.certificatePem,
-    issue: (request) => issueClientCertificate(clientAuthority, request),
-  };
+  const authorities = await openAuthorities({
+    ...{ database, listener, vault, logger },
+    hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
+  });
   const audit = createAuditTrail(database);
   const osb = createOsbApp({
     audit,
@@ -129,7 +119,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       catalog,
       rules,
       store,
-      issuer,
+      issuer: authorities.issuer,
       vault,
       revocations: createRevocations(database, listener),
       address: { host: settings.externalHost, gatewayPort: settings.gatewayPort },
@@ -146,6 +136,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   });
   const mgmt = createMgmtApp({
     keys,
+    authorities,
     audit,
     overview: createOverview(database),
     records: store.records,
@@ -160,11 +151,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
   const stopAnswering = answerCertificateRequests(
     database,
     listener,
-    (request) =>
-      signServerRequest(serverAuthority, request, {
-        hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
-        notAfter: new Date(Date.now() + serverCertificateDays * dayMs),
-      }),
+    (request) => authorities.signForGateway(request),
     (error) => {
       logger.error({ err: error }, 'A request for a certificate could not be answered');
     },
@@ -203,6 +190,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
       await stopKeeping();
       await stopAskingWorkers();
       await keys.stop();
+      await authorities.stop();
       await listener.stop();
       await database.destroy();
     },
@@ -212,23 +200,4 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
 /** The password of the first platform, and while it is being rotated its former one. */
 function passwordsOf({ broker, formerPassword }: BrokerCredentials): readonly string[] {
   return formerPassword === undefined ? [broker.password] : [broker.password, formerPassword];
-}
-
-/** An authority with its key in the clear: made once, then kept in Postgres under the master key. */
-async function authority(database: Knex, vault: Vault, name: AuthorityName): Promise<Authority> {
-  const row = `authorities/${name}/key`;
-  const stored = await ensureAuthority(database, name, async () => {
-    const made = await createAuthority({
-      commonName: `Berth ${name} authority`,
-      validForDays: authorityValidDays,
-    });
-    return {
-      certificatePem: made.certificatePem,
-      sealedKey: vault.seal(Buffer.from(made.privateKeyPem), row),
-    };
-  });
-  return {
-    certificatePem: stored.certificatePem,
-    privateKeyPem: vault.open(stored.sealedKey, row).toString('utf8'),
-  };
 }

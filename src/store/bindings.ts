@@ -25,6 +25,8 @@ export function createBindingRecords(connection: Knex): BindingRecords {
           instance_id: binding.instanceId,
           tenant_id: binding.tenantId,
           serial: binding.serial,
+          client_authority: binding.authorities.client,
+          server_authority: binding.authorities.server,
           certificate: binding.certificate,
           sealed_credentials: binding.sealedCredentials,
           app_guid: binding.request.appGuid ?? null,

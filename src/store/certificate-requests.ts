@@ -9,6 +9,13 @@ interface CertificateRequestRow {
   id: string;
   request: string;
   certificate: string | null;
+  authority: string | null;
+}
+
+/** A gateway's certificate with the chain that leads from it, PEM, and the id of the authority that signed it. */
+export interface SignedRequest {
+  readonly chain: string;
+  readonly authority: string;
 }
 
 /**
@@ -22,24 +29,24 @@ export async function requestCertificate(
   listener: Listener,
   requestPem: string,
   forMs: number,
-): Promise<string> {
+): Promise<SignedRequest> {
   const id = randomUUID();
   await database<CertificateRequestRow>('certificate_requests').insert({ id, request: requestPem });
   try {
     await notify(database, channels.certificates, id);
-    const certificate = await waitFor(
+    const signed = await waitFor(
       listener,
       channels.certificates,
       (heard) => heard === id,
       async () => {
         const row = await database<CertificateRequestRow>('certificate_requests').where({ id }).first();
-        return row?.certificate ?? undefined;
+        if (row === undefined || row.certificate === null || row.authority === null) return undefined;
+        return { chain: row.certificate, authority: row.authority };
       },
       forMs,
     );
-    if (certificate === undefined)
-      throw new Error('no api has signed the certificate request: does one run?');
-    return certificate;
+    if (signed === undefined) throw new Error('no api has signed the certificate request: does one run?');
+    return signed;
   } finally {
     await database<CertificateRequestRow>('certificate_requests').where({ id }).delete();
   }
@@ -47,22 +54,22 @@ export async function requestCertificate(
 
 /**
  * Answers requests for certificates, those that wait already and those to come.
- * @param sign makes the certificate, PEM, for a PKCS#10 request.
+ * @param sign makes the certificate for a PKCS#10 request.
  * @returns what ends it.
  */
 export function answerCertificateRequests(
   database: Knex,
   listener: Listener,
-  sign: (requestPem: string) => Promise<string>,
+  sign: (requestPem: string) => Promise<SignedRequest>,
   onError: (error: unknown) => void,
 ): () => void {
   const answer = async () => {
     const waiting = await database<CertificateRequestRow>('certificate_requests').whereNull('certificate');
     for (const { id, request } of waiting) {
-      const certificate = await sign(request);
+      const { chain, authority } = await sign(request);
       const answered = await database<CertificateRequestRow>('certificate_requests')
         .where({ id, certificate: null })
-        .update({ certificate });
+        .update({ certificate: chain, authority });
       if (answered === 1) await notify(database, channels.certificates, id);
     }
   };

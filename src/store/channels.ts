@@ -18,6 +18,8 @@ export const channels = {
   checks: 'berth_checks',
   /** Which master key is sealed with, or what a process holds, has changed. Payload: none of meaning. */
   keys: 'berth_keys',
+  /** The certificate authorities have changed. Payload: the id of one. */
+  authorities: 'berth_authorities',
 } as const;
 
 export type Channel = (typeof channels)[keyof typeof channels];

@@ -73,7 +73,10 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
     worker: ['SELECT', 'INSERT', 'UPDATE'],
   },
-  authorities: { api: ['SELECT', 'INSERT', 'UPDATE (sealed_key)'], gateway: ['SELECT (name, certificate)'] },
+  authorities: {
+    api: ['SELECT', 'INSERT', 'UPDATE (state, since, sealed_key)'],
+    gateway: ['SELECT (id, name, state, certificate)'],
+  },
   gateways: {
     api: ['SELECT', 'DELETE'],
     gateway: ['SELECT', 'INSERT', 'UPDATE (lease_until, connections)', 'DELETE'],
@@ -81,7 +84,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   },
   workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   certificate_requests: {
-    api: ['SELECT', 'UPDATE (certificate)'],
+    api: ['SELECT', 'UPDATE (certificate, authority)'],
     gateway: ['SELECT', 'INSERT (id, request)', 'DELETE'],
   },
   revocation_acknowledgements: {

@@ -4,11 +4,10 @@ import type { Knex } from 'knex';
 export interface SealedColumn {
   readonly table: string;
   readonly column: string;
-  /** Column that tells rows apart, and its type. */
+  /** Column that tells rows apart: a UUID. */
   readonly key: string;
-  readonly keyType: 'uuid' | 'text';
-  /** What a value is tied to: the `row` of {@link Vault.seal}. */
-  readonly row: (key: string) => string;
+  /** What a value is tied to, the `row` of {@link Vault.seal}, in SQL. */
+  readonly row: string;
 }
 
 /** Where anything sealed is kept; a test fails where a column `sealed_…` is missing here. */
@@ -17,15 +16,13 @@ export const sealedColumns: readonly SealedColumn[] = [
     table: 'bindings',
     column: 'sealed_credentials',
     key: 'id',
-    keyType: 'uuid',
-    row: (id) => `bindings/${id}/credentials`,
+    row: `'bindings/' || id || '/credentials'`,
   },
   {
     table: 'authorities',
     column: 'sealed_key',
-    key: 'name',
-    keyType: 'text',
-    row: (name) => `authorities/${name}/key`,
+    key: 'id',
+    row: `'authorities/' || name || '/key'`,
   },
 ];
 
@@ -44,18 +41,18 @@ export async function rewrapAll(
 ): Promise<number> {
   let replaced = 0;
   for (const place of sealedColumns) {
-    const { table, column, key, keyType } = place;
+    const { table, column, key, row } = place;
     for (let after: string | undefined, more = true; more && !isStopped();) {
-      const { rows } = await database.raw<{ rows: { key: string; sealed: Buffer }[] }>(
-        `SELECT ${key}::text AS key, ${column} AS sealed FROM ${table}
-         WHERE ${column} IS NOT NULL ${after === undefined ? '' : `AND ${key} > :after::${keyType}`}
+      const { rows } = await database.raw<{ rows: { key: string; row: string; sealed: Buffer }[] }>(
+        `SELECT ${key}::text AS key, ${row} AS row, ${column} AS sealed FROM ${table}
+         WHERE ${column} IS NOT NULL ${after === undefined ? '' : `AND ${key} > :after::uuid`}
          ORDER BY ${key} LIMIT ${batchSize}`,
         { after: after ?? null },
       );
       after = rows.at(-1)?.key;
       more = rows.length === batchSize;
-      const changes = rows.flatMap(({ key: id, sealed }) => {
-        const anew = rewrap(sealed, place.row(id));
+      const changes = rows.flatMap(({ key: id, row: tiedTo, sealed }) => {
+        const anew = rewrap(sealed, tiedTo);
         return anew === undefined ? [] : [{ id, sealed, anew }];
       });
       if (changes.length > 0) replaced += await replace(database, place, changes);
@@ -66,12 +63,12 @@ export async function rewrapAll(
 
 async function replace(
   database: Knex,
-  { table, column, key, keyType }: SealedColumn,
+  { table, column, key }: SealedColumn,
   changes: readonly { id: string; sealed: Buffer; anew: Buffer }[],
 ): Promise<number> {
   const { rowCount } = await database.raw<{ rowCount: number }>(
     `UPDATE ${table} SET ${column} = change.anew
-     FROM unnest(:ids::${keyType}[], :sealed::bytea[], :anew::bytea[]) AS change (id, sealed, anew)
+     FROM unnest(:ids::uuid[], :sealed::bytea[], :anew::bytea[]) AS change (id, sealed, anew)
      WHERE ${table}.${key} = change.id AND ${table}.${column} = change.sealed`,
     {
       ids: changes.map(({ id }) => id),

@@ -6,7 +6,7 @@ import path from 'node:path';
 import tls from 'node:tls';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority } from '../../src/pki/authority.ts';
+import { type Authority, createAuthority, crossSign, longestChain } from '../../src/pki/authority.ts';
 import { createSerial, normaliseSerial } from '../../src/pki/certificate.ts';
 import { issueClientCertificate } from '../../src/pki/client-certificate.ts';
 import { PkiError } from '../../src/pki/errors.ts';
@@ -139,6 +139,49 @@ describe('issueClientCertificate', () => {
     await expect(issueClientCertificate({ ...authority, certificatePem: 'none' }, request)).rejects.toThrow(
       /certificatePem/,
     );
+  });
+});
+
+describe('crossSign', () => {
+  it('leads from what a new server authority signs to the former ones, several rotations long', async () => {
+    const server = (commonName: string) =>
+      createAuthority({ commonName, validForDays: 30, chain: longestChain });
+    const line = [await server('first'), await server('second'), await server('third')] as const;
+    const crosses = [
+      await crossSign(line[1], line[2].certificatePem),
+      await crossSign(line[0], line[1].certificatePem),
+    ];
+    const { requestPem } = await createServerRequest('gateway');
+    const leaf = await signServerRequest(line[2], requestPem, { hosts: ['127.0.0.1'], notAfter: inDays(1) });
+    const files = { leaf: path.join(directory, 'x-leaf'), chain: path.join(directory, 'x-chain') };
+    await writeFile(files.leaf, leaf);
+    const verifies = async (trusted: string, chain: readonly string[]) => {
+      const ca = path.join(directory, 'x-ca');
+      await writeFile(ca, trusted);
+      await writeFile(files.chain, chain.join(''));
+      const extra = chain.length > 0 ? ['-untrusted', files.chain] : [];
+      return run('openssl', [
+        'verify',
+        '-no-CApath',
+        '-CAfile',
+        ca,
+        ...extra,
+        '-purpose',
+        'sslserver',
+        files.leaf,
+      ]).then(
+        () => true,
+        () => false,
+      );
+    };
+    for (const { certificatePem } of line) expect(await verifies(certificatePem, crosses)).toBe(true);
+    expect(await verifies(line[0].certificatePem, [])).toBe(false);
+    expect(await verifies(line[0].certificatePem, crosses.slice(0, 1))).toBe(false);
+    expect(await verifies(authority.certificatePem, crosses)).toBe(false);
+  });
+
+  it('is refused to an authority that signs leaf certificates only', async () => {
+    await expect(crossSign(authority, other.certificatePem)).rejects.toThrow('leaf certificates only');
   });
 });
 

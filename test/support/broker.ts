@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { createAuditTrail } from '../../src/store/audit.ts';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -146,8 +147,11 @@ export async function makeTestBroker(
         rules,
         store: apiStore,
         issuer: {
-          serverAuthorityPem: authority.certificatePem,
-          issue: (request) => issueClientCertificate(authority, request),
+          issue: async (request) => ({
+            ...(await issueClientCertificate(authority, request)),
+            serverAuthorityPem: authority.certificatePem,
+            authorities: { client: randomUUID(), server: randomUUID() },
+          }),
         },
         vault,
         revocations,
@@ -159,6 +163,7 @@ export async function makeTestBroker(
   const asynchronous = makeApp(0);
   const mgmt = createMgmtApp({
     keys: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
+    authorities: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
     audit,
     overview: createOverview(apiDatabase),
     records: store.records,

@@ -64,10 +64,11 @@ export async function seed(database: Knex, parts: SeedParts, population: Populat
      SELECT ${id('operation', 'i')}, 'provision', ${id('instance', 'i')}, 'succeeded', 'engine', 'The container host is ready',
        now() + interval '1 hour', now() - interval '1 minute', now() FROM generate_series(0, :instances::integer - 1) i`,
     `INSERT INTO bindings (id, osb_id, instance_id, tenant_id, serial, certificate, sealed_credentials, app_guid,
-       parameters, state, created_at, expires_at)
+       parameters, state, client_authority, server_authority, created_at, expires_at)
      SELECT ${id('binding', `i || '/' || b`)}, md5('osb' || i || '/' || b)::uuid::text, ${id('instance', 'i')},
        ${id('tenant', `(i / ${instancesPerOrg})`)}, '5' || md5(i || '/' || b), :certificate, ${sealed}, md5('app' || i), '{}',
-       'live', now(), now() + interval '1 year'
+       'live', (SELECT id FROM authorities WHERE name = 'client'), (SELECT id FROM authorities WHERE name = 'server'), now(),
+       now() + interval '1 year'
      FROM generate_series(0, :instances::integer - 1) i, generate_series(1, :bindingsPerInstance::integer) b, noise`,
   ];
   await database.transaction(async (transaction) => {

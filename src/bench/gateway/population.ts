@@ -26,9 +26,10 @@ export async function populate(database: Knex, bindings: number): Promise<void> 
      SELECT ${id('host')}, ${id('instance')}, ${id('tenant')}, 'small', :firstSlot::integer + i, 1, 768, 4, 30000, 0,
        '{"kind": "internet"}', 'planned' FROM generate_series(0, :last::integer) i`,
     `INSERT INTO bindings (id, osb_id, instance_id, tenant_id, serial, certificate, sealed_credentials, parameters, state,
-       created_at, expires_at)
+       client_authority, server_authority, created_at, expires_at)
      SELECT md5('binding' || i || '/' || b)::uuid, 'bench ' || b, ${id('instance')}, ${id('tenant')}, 'b' || md5(i || '/' || b),
-       repeat('x', 800), repeat('x', 1400)::bytea, '{}', 'live', now(), now() + interval '1 year'
+       repeat('x', 800), repeat('x', 1400)::bytea, '{}', 'live',
+       gen_random_uuid(), gen_random_uuid(), now(), now() + interval '1 year'
      FROM generate_series(0, :last::integer) i, generate_series(1, ${bindingsPerInstance}) b`,
   ];
   await database.transaction(async (transaction) => {

@@ -9,7 +9,7 @@ import type { Credentials } from '../../core/credentials.ts';
 import type { EngineAddress } from '../../core/hypervisor.ts';
 import { connectPlatform, type Platform } from '../../demo/platform.ts';
 import { processesWith } from '../../demo/residue.ts';
-import { authorityCertificate } from '../../store/authorities.ts';
+import { gatewayAuthorities } from '../../store/authorities.ts';
 import { requestCertificate } from '../../store/certificate-requests.ts';
 import { channels } from '../../store/channels.ts';
 import { openDatabase } from '../../store/database.ts';
@@ -121,11 +121,11 @@ export async function buildRig(
       listenTo: [channels.certificates],
       onLost: () => undefined,
     });
-    const clientAuthority = await authorityCertificate(database, 'client');
+    const clientAuthority = (await gatewayAuthorities(database)).clients[0]?.certificate;
     if (clientAuthority === undefined) throw new Error('the broker has no authority for clients');
     const haproxy = await startHaproxy({
       ...{ directory, port: haproxyPort, engine, clientAuthority, uid },
-      sign: (request) => requestCertificate(database, listener, request, 10_000),
+      sign: async (request) => (await requestCertificate(database, listener, request, 10_000)).chain,
     }).finally(() => listener.stop());
     stops.push(() => haproxy.stop());
     const gatewayPid = await gatewayOf(broker.settings.stateDirectory);

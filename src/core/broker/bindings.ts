@@ -120,7 +120,7 @@ export function createBindings(parts: {
         commonName: id,
         notAfter: new Date(createdAt.getTime() + validMs(planOf(catalog, bindable), wanted.parameters)),
       });
-      const credentials = makeCredentials(issued, issuer.serverAuthorityPem, address, host.publishedPorts);
+      const credentials = makeCredentials(issued, issued.serverAuthorityPem, address, host.publishedPorts);
       const sealed = vault.seal(Buffer.from(JSON.stringify(credentials)), credentialsRow(id));
       const retried = await store.transaction(async (records) => {
         // Held until the commit, so that a delete that begins now finds this binding and revokes it.
@@ -132,6 +132,7 @@ export function createBindings(parts: {
           instanceId: host.instanceId,
           tenantId: host.tenantId,
           serial: issued.serial,
+          authorities: issued.authorities,
           certificate: issued.certificatePem,
           sealedCredentials: sealed,
           createdAt,

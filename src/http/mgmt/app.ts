@@ -2,6 +2,7 @@ import express, { type Express } from 'express';
 import type { AuditTrail } from '../../core/audit.ts';
 import type { HostChecks } from '../../core/integrity.ts';
 import type { Logger } from '../../core/logger.ts';
+import type { AuthorityRotation } from '../../core/authorities.ts';
 import type { KeyRotation } from '../../core/master-keys.ts';
 import type { Overview } from '../../core/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/platform.ts';
@@ -31,6 +32,7 @@ export function createMgmtApp(parts: {
   ratePerSecond: number;
   audit: AuditTrail;
   keys: KeyRotation;
+  authorities: AuthorityRotation;
   logger: Logger;
 }): Express {
   const {
@@ -43,6 +45,7 @@ export function createMgmtApp(parts: {
     ratePerSecond,
     audit,
     keys,
+    authorities,
     logger,
   } = parts;
   const known = [
@@ -80,6 +83,15 @@ export function createMgmtApp(parts: {
   app.post('/mgmt/keys/rotate', async (_request, response) => {
     response.status(202).json({ keys: await keys.rotate() });
   });
+
+  app.get('/mgmt/authorities', async (_request, response) => {
+    response.json({ authorities: await authorities.list() });
+  });
+  for (const name of ['client', 'server'] as const) {
+    app.post(`/mgmt/authorities/${name}/rotate`, async (_request, response) => {
+      response.json({ authorities: await authorities.rotate(name) });
+    });
+  }
 
   app.get('/mgmt/platforms', async (_request, response) => {
     response.json({ platforms: await platforms.list() });

@@ -1,0 +1,34 @@
+import type { Settings } from '../config/settings.ts';
+import type { AuthorityOverview } from '../core/authorities.ts';
+import { askMgmt, MgmtError } from './mgmt-client.ts';
+import { type Column, printTable } from './table.ts';
+
+/** As JSON carries it. */
+type AuthorityLine = Omit<AuthorityOverview, 'since'> & { readonly since: string };
+interface Answer {
+  readonly authorities: readonly AuthorityLine[];
+}
+
+const columns: readonly Column<AuthorityLine>[] = [
+  ['NAME', ({ name }) => name],
+  ['AUTHORITY', ({ id }) => id.slice(0, 8)],
+  ['STATE', ({ state }) => state],
+  ['SINCE', ({ since }) => since.slice(0, 19)],
+  ['BINDINGS', ({ liveBindings }) => String(liveBindings)],
+];
+/** Gateways are given 25 s to take a new authority up. */
+const rotateTimeoutMs = 60_000;
+
+/** `berth authority list` */
+export async function runAuthorityList(settings: Settings): Promise<void> {
+  printTable(columns, (await askMgmt<Answer>(settings, '/mgmt/authorities')).authorities);
+}
+
+/** `berth authority rotate client|server` */
+export async function runAuthorityRotate(settings: Settings, name: string): Promise<void> {
+  if (name !== 'client' && name !== 'server') {
+    throw new MgmtError(`${JSON.stringify(name.slice(0, 40))} is no authority: name client or server`);
+  }
+  const route = `/mgmt/authorities/${name}/rotate`;
+  printTable(columns, (await askMgmt<Answer>(settings, route, 'POST', rotateTimeoutMs)).authorities);
+}
