@@ -9,6 +9,7 @@ import * as admission from './015-admission.ts';
 import * as audit from './030-audit.ts';
 import * as hostChecks from './040-host-checks.ts';
 import * as poolAndIdle from './050-pool-and-idle.ts';
+import * as registries from './060-registries.ts';
 import * as masterKeys from './031-master-keys.ts';
 import * as authorities from './032-authorities.ts';
 
@@ -24,6 +25,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '030-audit', migration: audit },
   { name: '040-host-checks', migration: hostChecks },
   { name: '050-pool-and-idle', migration: poolAndIdle },
+  { name: '060-registries', migration: registries },
   { name: '031-master-keys', migration: masterKeys },
   { name: '032-authorities', migration: authorities },
 ];

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { HostSpec, Hypervisor } from '../core/hypervisor.ts';
+import { type HostSpec, type Hypervisor, noRegistries } from '../core/hypervisor.ts';
 import { forgetSite } from '../demo/residue.ts';
 import { ensureGuestImage } from '../hypervisors/qemu/build-image.ts';
 import type { Jail } from '../hypervisors/qemu/jail.ts';
@@ -69,6 +69,7 @@ export async function isolationFigures(
         shape,
         publishedPorts: { first: 32_000 + 2 * slot, count: 2 },
         egress: { kind: 'none' },
+        registries: noRegistries,
       };
       hosts.push(spec.hostId);
       const begun = performance.now();

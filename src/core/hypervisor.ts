@@ -32,6 +32,18 @@ export interface PortBlock {
   readonly count: number;
 }
 
+/** What a host's engine is told of the registries that it pulls images from. */
+export interface RegistrySettings {
+  /** URLs that are asked first for the images of Docker Hub. */
+  readonly mirrors: readonly string[];
+  /** Registries, as `host`, `host:port` or a network, whose certificates are not checked. */
+  readonly insecure: readonly string[];
+  /** Certificates (PEM) of authorities that may vouch for one registry, as `host` or `host:port`. */
+  readonly authorities: readonly { readonly host: string; readonly certificate: string }[];
+}
+
+export const noRegistries: RegistrySettings = { mirrors: [], insecure: [], authorities: [] };
+
 /**
  * Everything that a driver needs to know of one host. It is read from Postgres, so that a driver keeps no
  * truth of its own: the same spec always names the same machine.
@@ -49,6 +61,7 @@ export interface HostSpec {
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
+  readonly registries: RegistrySettings;
   /** Version of the image that the host boots; left out: the one that it has, and where it never ran the installed one. */
   readonly imageVersion?: string;
 }
@@ -175,7 +188,17 @@ export interface Hypervisor {
    */
   identify(spec: HostSpec): Promise<boolean>;
 
-  /** Opens the way from the gateway to the engine and the published ports, and the guest's egress. */
+  /**
+   * Gives the running guest's engine its registries; containers notice nothing. A cold boot forgets them. False
+   * while the engine can't be told yet.
+   * @throws HypervisorError where the machine has ended.
+   */
+  configure(spec: HostSpec): Promise<boolean>;
+
+  /**
+   * Opens the way from the gateway to the engine and the published ports, and the guest's egress. Where that is
+   * another way than before, connections that it still allows live on, and all others end.
+   */
   connect(spec: HostSpec): Promise<EngineAddress>;
 
   /**
@@ -192,10 +215,16 @@ export interface Hypervisor {
 
   /**
    * Makes a stopped host what its spec says from its next start on: processors, memory, the image. Its disk
-   * grows where it is smaller; it never shrinks.
+   * keeps what is on it: it grows where it is smaller, and its file system when it boots; it never shrinks.
    * @throws HypervisorError where the image is not installed, or the machine runs.
    */
   reshape(spec: HostSpec): Promise<void>;
+
+  /**
+   * Starts the containers again that ran when {@link stop} was last called, whatever their restart policies. One
+   * that can't be started is left alone. False while some are left, or the engine does not answer.
+   */
+  restartContainers(hostId: string): Promise<boolean>;
 
   /** Stops the machine, its disk kept. Nothing reaches it afterwards. */
   stop(hostId: string): Promise<void>;

@@ -1,4 +1,11 @@
-import type { Egress, EngineAddress, HostShape, PortBlock, StartedFrom } from './hypervisor.ts';
+import type {
+  Egress,
+  EngineAddress,
+  HostShape,
+  PortBlock,
+  RegistrySettings,
+  StartedFrom,
+} from './hypervisor.ts';
 
 /** JSON as it comes from a request body. */
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -48,6 +55,7 @@ export interface Host {
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
+  readonly registries: RegistrySettings;
   /** Version of the image that it boots; undefined until it first ran. */
   readonly imageVersion: string | undefined;
   readonly state: HostState;
@@ -91,6 +99,7 @@ export interface PooledHost {
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
+  readonly registries: RegistrySettings;
   readonly imageVersion: string | undefined;
   readonly state: 'pooling' | 'pooled';
 }
@@ -132,6 +141,7 @@ export interface UpdateTarget {
   /** Number of ports out of the host's block. */
   readonly publishedPorts: number;
   readonly egress: Egress;
+  readonly registries: RegistrySettings;
   /** Left out: whichever the host has. */
   readonly imageVersion?: string;
   /** ISO 8601; null: the instance has no term. */

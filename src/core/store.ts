@@ -1,6 +1,6 @@
 import type { BindingAuthorities } from './credentials.ts';
 import type { MachineMemory } from './admission.ts';
-import type { Egress, EngineAddress, HostShape, StartedFrom } from './hypervisor.ts';
+import type { Egress, EngineAddress, HostShape, RegistrySettings, StartedFrom } from './hypervisor.ts';
 import type {
   Binding,
   BindingRequest,
@@ -54,6 +54,7 @@ export interface NewPooledHost {
 export interface NewHost extends NewPooledHost {
   readonly instanceId: string;
   readonly tenantId: string;
+  readonly registries: RegistrySettings;
   readonly idle: IdlePolicy;
 }
 

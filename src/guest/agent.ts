@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
-import { HypervisorError } from '../core/hypervisor.ts';
+import { HypervisorError, type RegistrySettings } from '../core/hypervisor.ts';
 import type { GuestIdentity } from './identity.ts';
 
 /** No honest answer is longer, in bytes. A tenant is root in the guest, so the agent may be anybody. */
@@ -30,6 +30,11 @@ export interface GuestAgent {
    * machine-id, boot id and engine id stay what they were made the first time since boot or restore.
    */
   identify(identity: GuestIdentity, timeoutMs: number): Promise<boolean>;
+  /**
+   * Gives the engine its registries in the place of those that it had. Safe to ask again.
+   * @returns false also while the engine is still starting.
+   */
+  configure(registries: RegistrySettings, timeoutMs: number): Promise<boolean>;
   /** Grows the data disk's file system to its disk, in use as it is; the guest does so by itself at boot. */
   grow(timeoutMs: number): Promise<boolean>;
   /** Readies the guest to become a template. The engine stands still from here on, until {@link identify}. */
@@ -70,6 +75,14 @@ export function createGuestAgent(socketPath: string): GuestAgent {
         engine_id: identity.engineId,
         engine_key: identity.engineKey,
       }),
+    async configure({ mirrors, insecure, authorities }, timeoutMs) {
+      const answer = await call('configure', timeoutMs, {
+        mirrors: JSON.stringify(mirrors),
+        insecure: JSON.stringify(insecure),
+        authorities: authorities.map(({ host, certificate }) => `host ${host}\n${certificate}\n`).join(''),
+      });
+      return answer?.get('told') === '1';
+    },
     grow: (timeoutMs) => done('grow', timeoutMs),
     freeze: (timeoutMs) => done('freeze', timeoutMs),
     powerOff: (timeoutMs) => done('poweroff', timeoutMs),

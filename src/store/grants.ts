@@ -37,14 +37,14 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     api: [
       'SELECT',
       'INSERT',
-      'UPDATE (instance_id, tenant_id, state, egress, idle, updated_at)',
+      'UPDATE (instance_id, tenant_id, state, egress, registries, idle, updated_at)',
       'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports)',
     ],
     gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power)'],
     worker: [
       'SELECT',
       'INSERT',
-      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, image_version)',
+      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, registries, image_version)',
       'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, quarantined_at, updated_at)',
     ],
   },

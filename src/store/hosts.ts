@@ -32,6 +32,7 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
         (await insertHostRow(connection, portBlocks, host, {
           instance_id: host.instanceId,
           tenant_id: host.tenantId,
+          registries: host.registries,
           idle: host.idle,
           state: 'planned',
         }));

@@ -11,7 +11,7 @@ type PoolRecords = Pick<
 
 /** Who claims at the same time takes another one, and waits for nobody. */
 const claim = `
-  UPDATE hosts SET instance_id = :instance, tenant_id = :tenant, egress = :egress, idle = :idle,
+  UPDATE hosts SET instance_id = :instance, tenant_id = :tenant, egress = :egress, registries = :registries, idle = :idle,
     state = 'planned', updated_at = now()
   WHERE id = (
     SELECT id FROM hosts
@@ -26,6 +26,7 @@ export async function claimPooledHost(connection: Knex, host: NewHost): Promise<
     instance: host.instanceId,
     tenant: host.tenantId,
     egress: JSON.stringify(host.egress),
+    registries: JSON.stringify(host.registries),
     idle: host.idle,
     plan: host.planName,
     vcpus: host.shape.vcpus,

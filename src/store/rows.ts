@@ -1,4 +1,4 @@
-import type { Egress, StartedFrom } from '../core/hypervisor.ts';
+import type { Egress, RegistrySettings, StartedFrom } from '../core/hypervisor.ts';
 import type {
   Binding,
   Host,
@@ -59,6 +59,7 @@ export interface HostRow {
   first_port: number;
   ports: number;
   egress: Egress;
+  registries: RegistrySettings;
   image_version: string | null;
   state: HostState | PooledHost['state'];
   started_from: StartedFrom | null;
@@ -103,6 +104,7 @@ const body = (row: HostRow) => ({
   shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
   publishedPorts: { first: row.first_port, count: row.ports },
   egress: row.egress,
+  registries: row.registries,
   imageVersion: row.image_version ?? undefined,
 });
 

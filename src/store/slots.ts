@@ -14,7 +14,7 @@ export async function insertHostRow(
   connection: Knex,
   portBlocks: PortBlocks,
   host: NewPooledHost,
-  owner: Pick<HostRow, 'state'> & Partial<Pick<HostRow, 'instance_id' | 'tenant_id' | 'idle'>>,
+  owner: Pick<HostRow, 'state'> & Partial<Pick<HostRow, 'instance_id' | 'tenant_id' | 'registries' | 'idle'>>,
 ): Promise<HostRow | undefined> {
   if (host.publishedPorts > portBlocks.size) {
     throw new Error(`plan ${host.planName} publishes more ports than a block holds`);

@@ -5,7 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import type { HostSpec } from '../../src/core/hypervisor.ts';
+import { type HostSpec, noRegistries } from '../../src/core/hypervisor.ts';
 import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-record.ts';
 import { createHostNetwork } from '../../src/hypervisors/qemu/network.ts';
 import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
@@ -61,6 +61,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
         shape,
         publishedPorts: { first: 20_000 + seat * 500 + 4 * slot, count: 4 },
         egress: { kind: 'internet' },
+        registries: noRegistries,
       };
     },
 

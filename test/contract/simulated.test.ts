@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { noRegistries } from '../../src/core/hypervisor.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
 import { describeHypervisor } from './hypervisor.ts';
 
@@ -28,6 +29,7 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
         shape,
         publishedPorts: { first: 20_000 + 2 * slot, count: 2 },
         egress: { kind: 'internet' },
+        registries: noRegistries,
       };
     },
 

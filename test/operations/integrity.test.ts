@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
-import type { Alteration } from '../../src/core/hypervisor.ts';
+import { type Alteration, noRegistries } from '../../src/core/hypervisor.ts';
 import { type Checks } from '../../src/operations/integrity.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
@@ -94,6 +94,7 @@ it('cuts an altered host off where that is the policy, for good', async () => {
       shape: { vcpus: 1, memoryMib: 768, diskGib: 4 },
       publishedPorts: { first: 20_000, count: 0 },
       egress: { kind: 'none' },
+      registries: noRegistries,
     }),
   ).rejects.toThrow(/quarantine/);
   // Reconciliation does not bring it back, not even when its machine ends.

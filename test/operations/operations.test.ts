@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { noRegistries } from '../../src/core/hypervisor.ts';
 import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
 import { hints, instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
@@ -161,6 +162,7 @@ describe('reconciliation', () => {
       shape: host.shape,
       publishedPorts: { first: 29_000, count: 0 },
       egress: { kind: 'none' },
+      registries: noRegistries,
     } as const;
     await broker.hypervisor.prepare(orphan);
 

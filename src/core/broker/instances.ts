@@ -165,6 +165,7 @@ export function createInstances(parts: {
           shape: plan.shape,
           publishedPorts: demand.publishedPorts,
           egress: demand.egress,
+          registries: demand.registries,
           idle: plan.idle,
         });
         if (host === undefined) {

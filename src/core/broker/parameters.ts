@@ -9,7 +9,7 @@ import {
 } from '../catalog/catalog.ts';
 import { durationMs } from '../duration.ts';
 import { refused } from '../errors.ts';
-import type { Egress } from '../hypervisor.ts';
+import { type Egress, noRegistries, type RegistrySettings } from '../hypervisor.ts';
 import type { JsonObject } from '../model.ts';
 import { contains, overlap, specialNetworks } from '../networks.ts';
 
@@ -60,6 +60,7 @@ export function createParameterRules(catalog: Catalog): ParameterRules {
 export interface Demand {
   readonly publishedPorts: number;
   readonly egress: Egress;
+  readonly registries: RegistrySettings;
   /** In milliseconds; undefined: the instance has no term. */
   readonly expiresAfterMs: number | undefined;
 }
@@ -70,6 +71,7 @@ export function demandOf(plan: Plan, parameters: JsonObject): Demand {
   return {
     publishedPorts: (parameters['published_ports'] as number | undefined) ?? plan.publishedPorts,
     egress: egressOf(plan, parameters['egress'] as string | readonly string[] | undefined),
+    registries: noRegistries,
     expiresAfterMs: expiresAfter === undefined ? undefined : durationMs(expiresAfter),
   };
 }

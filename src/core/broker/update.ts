@@ -139,7 +139,7 @@ function aim(
     Object.entries({ ...instance.parameters, ...request.parameters }).filter(([, value]) => value !== null),
   );
   rules.checkProvision(plan, parameters);
-  const { publishedPorts, egress, expiresAfterMs } = demandOf(plan, parameters);
+  const { publishedPorts, egress, registries, expiresAfterMs } = demandOf(plan, parameters);
   const imageVersion = request.maintenanceVersion ?? host.imageVersion;
   const sameTerm = parameters['expires_after'] === instance.parameters['expires_after'];
   return {
@@ -149,6 +149,7 @@ function aim(
     shape: plan.shape,
     publishedPorts,
     egress,
+    registries,
     ...(imageVersion !== undefined && { imageVersion }),
     expiresAt: sameTerm
       ? (instance.expiresAt?.toISOString() ?? null)
@@ -180,8 +181,15 @@ function changesHost({ host, target }: Change): boolean {
     );
   }
   return !isDeepStrictEqual(
-    [target.shape, target.planName, target.publishedPorts, target.egress, target.imageVersion],
-    [host.shape, host.planName, host.publishedPorts.count, host.egress, host.imageVersion],
+    [
+      target.shape,
+      target.planName,
+      target.publishedPorts,
+      target.egress,
+      target.registries,
+      target.imageVersion,
+    ],
+    [host.shape, host.planName, host.publishedPorts.count, host.egress, host.registries, host.imageVersion],
   );
 }
 

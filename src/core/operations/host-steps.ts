@@ -1,6 +1,6 @@
 import type { HostSpec } from '../hypervisor.ts';
 import type { Host, PooledHost } from '../model.ts';
-import { again, done, type Step, type StepContext } from './step.ts';
+import { again, done, type Step, type StepContext, type StepOutcome } from './step.ts';
 
 /** What the hypervisor needs to know of a host, out of its row. */
 export function toHostSpec(host: Host | PooledHost): HostSpec {
@@ -11,6 +11,7 @@ export function toHostSpec(host: Host | PooledHost): HostSpec {
     shape: host.shape,
     publishedPorts: host.publishedPorts,
     egress: host.egress,
+    registries: host.registries,
     ...(host.imageVersion !== undefined && { imageVersion: host.imageVersion }),
   };
 }
@@ -23,6 +24,8 @@ export function requireHost({ host, operation }: StepContext): Host {
 
 /** How soon a guest that is not there yet is asked again, in milliseconds: a restored one answers within tenths of a second. */
 export const guestPollMs = 50;
+/** The same of an engine that is still starting, which more questions would only slow down. */
+const enginePollMs = 500;
 
 const makeDiskAndNetwork: Step = {
   name: 'prepare',
@@ -42,11 +45,17 @@ const startMachine: Step = {
   },
 };
 
+/** Tells a running guest who it is, and its engine which registries it has. */
+export async function introduce({ hypervisor }: StepContext, spec: HostSpec): Promise<StepOutcome> {
+  if (!(await hypervisor.identify(spec))) return again(guestPollMs);
+  return (await hypervisor.configure(spec)) ? done : again(enginePollMs);
+}
+
 const giveIdentity: Step = {
   name: 'identify',
   description: 'Waiting for the virtual machine, and giving it an identity of its own',
   async run(context) {
-    return (await context.hypervisor.identify(toHostSpec(requireHost(context)))) ? done : again(guestPollMs);
+    return introduce(context, toHostSpec(requireHost(context)));
   },
 };
 
@@ -69,8 +78,18 @@ const connectAndCheck: Step = {
   },
 };
 
-/** From a recorded host to an engine that answers. The same steps bring back a host whose machine has gone. */
+/** From a recorded host to an engine that answers. */
 export const startSteps: readonly Step[] = [makeDiskAndNetwork, startMachine, giveIdentity, connectAndCheck];
+
+/** Also of a host that is brought back: an update that was given up may have left them stopped. */
+export const restartContainers: Step = {
+  name: 'containers',
+  description: 'Starting the containers that ran before',
+  async run(context) {
+    const { hypervisor } = context;
+    return (await hypervisor.restartContainers(requireHost(context).id)) ? done : again(guestPollMs);
+  },
+};
 
 const revokeBindings: Step = {
   name: 'revoke',

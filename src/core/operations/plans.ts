@@ -1,6 +1,6 @@
 import type { StartedFrom } from '../hypervisor.ts';
 import type { OperationKind } from '../model.ts';
-import { removeSteps, startSteps } from './host-steps.ts';
+import { removeSteps, restartContainers, startSteps } from './host-steps.ts';
 import type { OperationPlan } from './step.ts';
 import { updateSteps, updateUndo } from './update-steps.ts';
 
@@ -50,7 +50,7 @@ export const operationPlans: OperationPlans = {
   },
   restart: {
     kind: 'restart',
-    steps: startSteps,
+    steps: [...startSteps, restartContainers],
     // The host is kept: it holds its tenant's data. The next reconciliation tries again.
     undo: [],
     attempts: 5,

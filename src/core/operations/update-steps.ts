@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { HostSpec } from '../hypervisor.ts';
 import type { Host, UpdateTarget } from '../model.ts';
-import { guestPollMs, requireHost, toHostSpec } from './host-steps.ts';
+import { guestPollMs, introduce, requireHost, restartContainers, toHostSpec } from './host-steps.ts';
 import { again, done, type Step, type StepContext } from './step.ts';
 
 /** The host as it is on record, and as it is to become. */
@@ -29,6 +29,7 @@ function towards(spec: HostSpec, target: UpdateTarget): HostSpec {
     shape: target.shape,
     publishedPorts: { first: spec.publishedPorts.first, count: target.publishedPorts },
     egress: target.egress,
+    registries: target.registries,
     ...(target.imageVersion !== undefined && { imageVersion: target.imageVersion }),
   };
 }
@@ -69,18 +70,18 @@ function remake(specOf: (aim: Aim) => HostSpec, words: string): readonly Step[] 
     {
       name: 'start',
       description: `${words}: starting the virtual machine from its own disk`,
-      run: where(async ({ hypervisor }, aim) => {
-        await hypervisor.prepare(specOf(aim));
-        await hypervisor.start(specOf(aim));
+      // Also where it is not restarted: it may have ended, or stand still.
+      async run(context) {
+        const spec = specOf(aimOf(context));
+        await context.hypervisor.prepare(spec);
+        await context.hypervisor.start(spec);
         return done;
-      }),
+      },
     },
     {
       name: 'identify',
       description: `${words}: waiting for the virtual machine`,
-      run: where(async ({ hypervisor }, aim) =>
-        (await hypervisor.identify(specOf(aim))) ? done : again(guestPollMs),
-      ),
+      run: (context) => introduce(context, specOf(aimOf(context))),
     },
     {
       name: 'connect',
@@ -99,6 +100,7 @@ function remake(specOf: (aim: Aim) => HostSpec, words: string): readonly Step[] 
         return done;
       },
     },
+    restartContainers,
   ];
 }
 

@@ -60,15 +60,6 @@ export function askEngine(
   });
 }
 
-/** How many containers run. @throws HypervisorError where the engine does not tell. */
-export async function runningContainers(engine: EngineAddress, timeoutMs: number): Promise<number> {
-  // Without `all` the list is of those that run (Engine API, ContainerList); paused ones are among them.
-  const { status, body } = await askEngine(engine, 'GET', '/containers/json', { timeoutMs });
-  const list: unknown = status === 200 ? JSON.parse(body.toString('utf8')) : undefined;
-  if (!Array.isArray(list)) throw new HypervisorError(`The engine listed no containers (${status})`);
-  return list.length;
-}
-
 /** Whether the engine answers `GET /_ping`. */
 export async function engineAnswers(engine: EngineAddress, timeoutMs: number): Promise<boolean> {
   try {

@@ -1,3 +1,5 @@
+import type { PortBlock } from '../../core/hypervisor.ts';
+
 /** What nft(8) prints as JSON (libnftables-json(5)), a line an object, without what changes by itself. */
 
 interface Listing {
@@ -24,12 +26,29 @@ function lasting(key: string, value: unknown): unknown {
 export function machineFirewallLines(json: string, hostAddress: string): readonly string[] {
   const { nftables } = JSON.parse(json) as Listing;
   const rest = nftables.filter((entry) => !('map' in entry));
-  const published = nftables.flatMap((entry) => {
-    const { elem = [] } = (entry['map'] ?? {}) as { elem?: readonly (readonly [unknown, unknown])[] };
-    return elem.filter(([, address]) => address === hostAddress);
-  });
   return [
     ...firewallLines(JSON.stringify({ nftables: rest })),
-    ...published.map(([ports]) => `published ${JSON.stringify(ports)} to ${hostAddress}`),
+    ...elementsFor(nftables, hostAddress).map(
+      (ports) => `published ${JSON.stringify(ports)} to ${hostAddress}`,
+    ),
   ];
+}
+
+/** The blocks of ports that a listing of the map of published ports leads to one host. */
+export function publishedTo(json: string, hostAddress: string): readonly PortBlock[] {
+  const { nftables } = JSON.parse(json) as Listing;
+  return elementsFor(nftables, hostAddress).map((ports) => {
+    if (typeof ports === 'number') return { first: ports, count: 1 };
+    const [first, last] = ports.range;
+    return { first, count: last - first + 1 };
+  });
+}
+
+type Ports = number | { readonly range: readonly [number, number] };
+
+function elementsFor(nftables: Listing['nftables'], hostAddress: string): readonly Ports[] {
+  return nftables.flatMap((entry) => {
+    const { elem = [] } = (entry['map'] ?? {}) as { elem?: readonly (readonly [Ports, unknown])[] };
+    return elem.filter(([, address]) => address === hostAddress).map(([ports]) => ports);
+  });
 }

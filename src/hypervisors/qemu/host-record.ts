@@ -11,7 +11,8 @@ export interface HostRecord {
   readonly slot: number;
   readonly planName: string;
   readonly shape: HostShape;
-  readonly publishedPorts: PortBlock;
+  /** Left out while they change: then only the firewall itself can tell. */
+  readonly publishedPorts?: PortBlock | undefined;
   /** Size of the empty disk below its own, in GiB; left out: that of its shape, which can grow. */
   readonly baseDiskGib?: number;
   /** Digest of the guest image that the host boots. */
@@ -22,6 +23,10 @@ export interface HostRecord {
   readonly diskIsUsed: boolean;
   /** How the machine came to run; undefined until it first ran. */
   readonly startedFrom: StartedFrom | undefined;
+  /** Whether the machine that runs may have been told of registries; left out: no. */
+  readonly hasRegistries?: boolean;
+  /** Containers that ran when the machine was stopped, and are to run again; left out: none. */
+  readonly containers?: readonly string[];
   /** True while the machine is held for the pool: its guest has not run, and its disk is as good as untouched. */
   readonly held: boolean;
   /** What was last done to the machine's processors. */

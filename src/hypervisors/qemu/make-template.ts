@@ -84,7 +84,7 @@ export async function makeTemplate(
       }
     };
     await until("the guest's agent", async () => (await agent.status(1_000)) !== undefined);
-    await network.connect(place, noPorts, { kind: 'none' });
+    await network.connect(place, noPorts, { kind: 'none' }, noPorts);
     report('starting the Docker engine');
     await until('the Docker engine', () => engineAnswers(engine, 5_000));
     await warmUp(engine, (step) => {

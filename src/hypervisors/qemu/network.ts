@@ -1,9 +1,10 @@
 import { access, writeFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
+import { isDeepStrictEqual } from 'node:util';
 import type { Egress, PortBlock } from '../../core/hypervisor.ts';
 import { guestLink } from '../../guest/link.ts';
 import { runTool } from '../process.ts';
-import { firewallLines, machineFirewallLines } from './firewall-facts.ts';
+import { firewallLines, machineFirewallLines, publishedTo } from './firewall-facts.ts';
 import type { Facts } from './manifest.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap, uplink, vethPrefix } from './place.ts';
@@ -22,11 +23,19 @@ export interface HostNetwork {
   open(): Promise<void>;
   /** Makes a host's namespace, with its two links; nothing passes through it. */
   make(place: Place): Promise<void>;
-  /** Lets through what the host may send and receive. */
-  connect(place: Place, ports: PortBlock, egress: Egress): Promise<FirewallFacts>;
-  /** Closes it again: the guest is cut off. */
-  disconnect(place: Place, ports: PortBlock): Promise<void>;
-  destroy(place: Place, ports: PortBlock): Promise<void>;
+  /**
+   * Lets through what the host may send and receive; of the connections that are open, only what it still may.
+   * @param published the ports that lead to it by now, if any do; undefined: whichever the firewall has.
+   */
+  connect(
+    place: Place,
+    ports: PortBlock,
+    egress: Egress,
+    published: PortBlock | undefined,
+  ): Promise<FirewallFacts>;
+  /** Closes it again: the guest is cut off, and so is every connection that is open. */
+  disconnect(place: Place, ports: PortBlock | undefined): Promise<void>;
+  destroy(place: Place, ports: PortBlock | undefined): Promise<void>;
   /** The rules that are in force for a host, in its namespace and on the machine. */
   facts(place: Place): Promise<FirewallFacts>;
 }
@@ -88,17 +97,18 @@ export function createHostNetwork(
       await inNamespace(place, closedHostRules(options.hostLimits));
     },
 
-    async connect(place, ports, egress) {
+    async connect(place, ports, egress, published) {
       const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
       const rules = openHostRules(place, ports, egress, network, options.hostLimits);
       // What is listed at once is what was asked for, in nft's own words: whatever is found later is held against it.
+      const former = isDeepStrictEqual(ports, published) ? '' : await unpublishing(place, published);
       const [listing] = await Promise.all([
         runTool(
           'nsenter',
           [`--net=${place.netnsPath}`, 'sh', '-c', 'nft --file - && exec nft --json list ruleset'],
           { input: rules },
         ),
-        onMachine(publishPorts(site, place, ports)),
+        onMachine(`${former}${publishPorts(site, place, ports)}`),
       ]);
       return { firewall: firewallLines(listing), 'machine firewall': await machineFacts(place) };
     },
@@ -112,15 +122,26 @@ export function createHostNetwork(
     },
 
     async disconnect(place, ports) {
-      await onMachine(unpublishPorts(site, place, ports));
+      await onMachine(await unpublishing(place, ports));
       if (await exists(place.netnsPath)) await inNamespace(place, closedHostRules(options.hostLimits));
     },
 
     async destroy(place, ports) {
-      await onMachine(unpublishPorts(site, place, ports));
+      await onMachine(await unpublishing(place, ports));
       await removeNamespace(place);
     },
   };
+
+  /** The rules that lead none of these ports to the host any more; undefined: whichever the firewall has. */
+  async function unpublishing(place: Place, ports: PortBlock | undefined): Promise<string> {
+    const blocks = ports === undefined ? await publishedPorts(place) : [ports];
+    return blocks.map((block) => unpublishPorts(site, place, block)).join('');
+  }
+
+  async function publishedPorts(place: Place): Promise<readonly PortBlock[]> {
+    const listing = await runTool('nft', ['--json', 'list', 'map', 'inet', machineTable(site), 'ports']);
+    return publishedTo(listing, place.hostAddress);
+  }
 
   async function machineFacts(place: Place): Promise<readonly string[]> {
     const listing = await runTool('nft', ['--json', 'list', 'table', 'inet', machineTable(site)]);

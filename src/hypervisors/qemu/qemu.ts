@@ -1,6 +1,7 @@
 import { access, type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import {
   type EngineAddress,
   enginePort,
@@ -8,6 +9,7 @@ import {
   type HostSpec,
   type Hypervisor,
   HypervisorError,
+  noRegistries,
   type StartedFrom,
 } from '../../core/hypervisor.ts';
 import { leaseMs } from '../../core/operations/lease.ts';
@@ -18,7 +20,8 @@ import { runTool } from '../process.ts';
 import { type DiskChain, qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
 import { baseDiskDigest, createOverlay, ensureBaseDisk, growDisk, wipeDisk } from './disks.ts';
-import { engineAnswers, runningContainers } from './engine.ts';
+import { runningContainers, startContainer } from './containers.ts';
+import { engineAnswers } from './engine.ts';
 import { type GuestImage, readImage, readImageRecord } from './guest-image.ts';
 import { imageOfVersion, imageVersion } from './image-version.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
@@ -39,7 +42,9 @@ import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 /** A restored guest answers within tenths of a second; one that boots is asked again. Milliseconds. */
 const agentTimeoutMs = 700;
 const engineTimeoutMs = 1_000;
-const powerOffTimeoutMs = 20_000;
+const powerOffTimeoutMs = 60_000;
+/** A busy engine under emulation. */
+const listTimeoutMs = 10_000;
 
 /** There is one place on the machine where templates are made. */
 const templateLock = 'template';
@@ -228,8 +233,10 @@ export async function createQemuHypervisor(
 
   /** For a machine that has never run: whatever an attempt that was killed has done to its disk goes. */
   async function freshDisk(at: Place, found: HostRecord): Promise<HostRecord> {
-    const record = found.diskIsUsed ? await newDisk(at, found) : found;
-    const used = { ...record, diskIsUsed: true, startedFrom: undefined, held: false };
+    // Nor does an untouched disk fit another image than the one that is installed.
+    const isUseless = found.diskIsUsed || found.image !== image.digest;
+    const record = isUseless ? await newDisk(at, found) : found;
+    const used = { ...record, diskIsUsed: true, startedFrom: undefined, held: false, hasRegistries: false };
     await writeHostRecord(at.record, used);
     return used;
   }
@@ -237,7 +244,7 @@ export async function createQemuHypervisor(
   async function startMachine(at: Place, found: HostRecord): Promise<HostRecord> {
     if (hasRun(found)) {
       await boot(at, found);
-      return { ...found, startedFrom: 'boot' };
+      return { ...found, startedFrom: 'boot', hasRegistries: false };
     }
     let record = await freshDisk(at, found);
     const template = record.template === undefined ? undefined : await templates.load(record.template);
@@ -265,6 +272,23 @@ export async function createQemuHypervisor(
     return record !== undefined && (await sleep.isSuspended(place(hostId, record.slot)))
       ? 'suspended'
       : 'stopped';
+  }
+
+  /**
+   * Writes down which containers run, before they are stopped. Those that an earlier stop has written down, and
+   * that have not been started again since, are among them.
+   */
+  async function noteContainers(at: Place): Promise<void> {
+    const engine = { host: at.hostAddress, port: enginePort };
+    try {
+      if (!(await engineAnswers(engine, engineTimeoutMs))) return;
+      const running = await runningContainers(engine, listTimeoutMs);
+      const record = await requireRecord(at.id);
+      const containers = [...new Set([...(record.containers ?? []), ...running])];
+      await writeHostRecord(at.record, { ...record, containers });
+    } catch (error) {
+      logger.warn({ host: at.id, err: error }, 'A host is stopped, and which containers it ran is not known');
+    }
   }
 
   async function listHosts(): Promise<readonly HostSeen[]> {
@@ -401,8 +425,9 @@ export async function createQemuHypervisor(
 
     traffic: (specs) => readTraffic(specs.map(placeOfSpec)),
 
-    runningContainers: (spec) =>
-      runningContainers({ host: placeOfSpec(spec).hostAddress, port: enginePort }, engineTimeoutMs),
+    runningContainers: async (spec) =>
+      (await runningContainers({ host: placeOfSpec(spec).hostAddress, port: enginePort }, engineTimeoutMs))
+        .length,
 
     identify: (spec) =>
       locked(spec.hostId, async () => {
@@ -411,11 +436,33 @@ export async function createQemuHypervisor(
         return createGuestAgent(at.agentSocket).identify(createGuestIdentity(spec.hostId), agentTimeoutMs);
       }),
 
+    configure: (spec) =>
+      locked(spec.hostId, async () => {
+        const at = placeOfSpec(spec);
+        await machines.requireAlive(at);
+        const { hasRegistries = false, ...record } = await requireRecord(spec.hostId);
+        const wantsThem = !isDeepStrictEqual(spec.registries, noRegistries);
+        // As after most creates, which are not to wait for another question to the guest.
+        if (!wantsThem && !hasRegistries) return true;
+        // On record first: from here on it may have them.
+        await writeHostRecord(at.record, { ...record, hasRegistries: true });
+        if (!(await createGuestAgent(at.agentSocket).configure(spec.registries, agentTimeoutMs)))
+          return false;
+        await writeHostRecord(at.record, { ...record, hasRegistries: wantsThem });
+        return true;
+      }),
+
     connect: (spec) =>
       locked(spec.hostId, async (): Promise<EngineAddress> => {
         const at = placeOfSpec(spec);
         if (await isQuarantined(at)) throw new HypervisorError(`host ${spec.hostId} is in quarantine`);
-        const firewall = await network.connect(at, spec.publishedPorts, spec.egress);
+        const record = await requireRecord(spec.hostId);
+        const { publishedPorts, egress } = spec;
+        const isOther = !isDeepStrictEqual(record.publishedPorts, publishedPorts);
+        if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts: undefined });
+        const former = isOther ? undefined : publishedPorts;
+        const firewall = await network.connect(at, publishedPorts, egress, former);
+        if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts });
         const manifest = await manifests.read(at.manifest);
         if (manifest !== undefined) {
           await manifests.write(at.manifest, { ...manifest, facts: { ...manifest.facts, ...firewall } });
@@ -452,11 +499,29 @@ export async function createQemuHypervisor(
         await writeHostRecord(at.record, {
           ...record,
           planName: spec.planName,
-          shape: spec.shape,
-          publishedPorts: spec.publishedPorts,
+          // A disk that has grown stays so, whatever the plan says.
+          shape: { ...spec.shape, diskGib: Math.max(spec.shape.diskGib, record.shape.diskGib) },
           baseDiskGib: record.baseDiskGib ?? record.shape.diskGib,
           image: own ?? record.image,
         });
+      }),
+
+    restartContainers: (hostId) =>
+      locked(hostId, async () => {
+        const { slot, containers = [] } = await requireRecord(hostId);
+        if (containers.length === 0) return true;
+        const at = place(hostId, slot);
+        const engine = { host: at.hostAddress, port: enginePort };
+        if (!(await engineAnswers(engine, engineTimeoutMs))) {
+          await machines.requireAlive(at);
+          return false;
+        }
+        const [next = '', ...left] = containers;
+        await startContainer(engine, next).catch((error: unknown) => {
+          logger.warn({ host: hostId, container: next, err: error }, 'A container did not start again');
+        });
+        await writeHostRecord(at.record, { ...(await requireRecord(hostId)), containers: left });
+        return left.length === 0;
       }),
 
     stop: (hostId) =>
@@ -464,9 +529,11 @@ export async function createQemuHypervisor(
         const record = await readHostRecord(recordFile(hostId));
         if (record === undefined) return;
         const at = place(hostId, record.slot);
-        await network.disconnect(at, record.publishedPorts);
         // What is only in its memory must reach its disk.
-        if (await resume(at, record)) {
+        const runs = await resume(at, record);
+        if (runs) await noteContainers(at);
+        await network.disconnect(at, record.publishedPorts);
+        if (runs) {
           await createGuestAgent(at.agentSocket)
             .powerOff(agentTimeoutMs)
             .catch(() => false);

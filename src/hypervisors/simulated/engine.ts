@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
+import { noRegistries, type RegistrySettings } from '../../core/hypervisor.ts';
 import type { HostFiles, SimulatedHost } from './host-files.ts';
 
 const version = '20.10.24+simulated';
@@ -133,7 +134,7 @@ const versionBody = {
   BuildTime: 'simulated',
 };
 
-function info({ spec }: SimulatedHost) {
+function info({ spec, machine }: SimulatedHost) {
   return {
     ID: spec.hostId,
     Name: `berth-${spec.hostId.slice(0, 8)}`,
@@ -153,10 +154,23 @@ function info({ spec }: SimulatedHost) {
     DockerRootDir: '/var/lib/docker',
     Labels: ['berth.simulated=true'],
     Plugins: { Volume: ['local'], Network: [], Authorization: null, Log: [] },
-    RegistryConfig: { IndexConfigs: {}, InsecureRegistryCIDRs: [], Mirrors: [] },
+    RegistryConfig: registryConfig(machine?.registries ?? noRegistries),
     Runtimes: {},
     Swarm: { LocalNodeState: 'inactive' },
     Warnings: [`WARNING: ${notice}`],
+  };
+}
+
+/** As dockerd 20.10 shows it: mirrors with a slash at the end, networks apart from names. */
+function registryConfig({ mirrors, insecure }: RegistrySettings) {
+  const isNetwork = (registry: string) => registry.includes('/');
+  const names = insecure.filter((registry) => !isNetwork(registry));
+  return {
+    InsecureRegistryCIDRs: ['127.0.0.0/8', ...insecure.filter(isNetwork)],
+    IndexConfigs: Object.fromEntries(
+      names.map((name) => [name, { Name: name, Mirrors: [], Secure: false, Official: false }]),
+    ),
+    Mirrors: mirrors.map((mirror) => (mirror.endsWith('/') ? mirror : `${mirror}/`)),
   };
 }
 

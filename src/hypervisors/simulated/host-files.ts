@@ -4,6 +4,7 @@ import path from 'node:path';
 import {
   type HostSpec,
   HypervisorError,
+  type RegistrySettings,
   type StartedFrom,
   type TemplatePlan,
 } from '../../core/hypervisor.ts';
@@ -20,6 +21,8 @@ export interface SimulatedMachine {
   /** What was last done to its processors. */
   readonly power: 'on' | 'paused' | 'suspended';
   readonly identified: boolean;
+  /** What its engine was told since it started. */
+  readonly registries: RegistrySettings;
   readonly connected: boolean;
 }
 

@@ -9,6 +9,7 @@ import {
   type HostSpec,
   type Hypervisor,
   HypervisorError,
+  noRegistries,
   type StartedFrom,
 } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -53,6 +54,7 @@ export type SimulatedAct =
   | 'suspend'
   | 'resume'
   | 'identify'
+  | 'configure'
   | 'connect'
   | 'answers'
   | 'stop'
@@ -136,11 +138,13 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       port,
       startedFrom,
       guestReadyAt,
+      held: startedFrom === 'pool',
       power: 'on' as const,
       identified: false,
+      registries: noRegistries,
       connected: false,
     };
-    await changeMachine(spec.hostId, { ...machine, held: startedFrom === 'pool' });
+    await changeMachine(spec.hostId, machine);
   };
 
   /** Lets a machine go on that stands still; false where there is none. */
@@ -280,6 +284,15 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         return true;
       }),
 
+    configure: (spec) =>
+      locked(spec.hostId, async () => {
+        await before('configure', spec.hostId);
+        const machine = await requireMachine(spec.hostId);
+        if (machine.held || Date.now() < machine.guestReadyAt) return false;
+        await changeMachine(spec.hostId, { ...machine, registries: spec.registries });
+        return true;
+      }),
+
     connect: (spec) =>
       locked(spec.hostId, async (): Promise<EngineAddress> => {
         await before('connect', spec.hostId);
@@ -330,6 +343,9 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
           },
         }));
       }),
+
+    // It has no containers.
+    restartContainers: () => Promise.resolve(true),
 
     stop: (hostId) =>
       locked(hostId, async () => {

@@ -6,7 +6,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type HostSpec, type Hypervisor, HypervisorError } from '../../../src/core/hypervisor.ts';
+import {
+  type HostSpec,
+  type Hypervisor,
+  HypervisorError,
+  noRegistries,
+} from '../../../src/core/hypervisor.ts';
 import {
   createSimulatedHypervisor,
   type SimulatedFaults,
@@ -21,6 +26,7 @@ const newSpec = (): HostSpec => ({
   shape,
   publishedPorts: { first: 20_000, count: 2 },
   egress: { kind: 'none' },
+  registries: noRegistries,
 });
 
 describe('the simulated hypervisor', () => {

@@ -3,7 +3,13 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { cp, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import type { Egress, EngineAddress, HostSpec, Hypervisor } from '../../../src/core/hypervisor.ts';
+import {
+  type Egress,
+  type EngineAddress,
+  type HostSpec,
+  type Hypervisor,
+  noRegistries,
+} from '../../../src/core/hypervisor.ts';
 import { forgetSite, residueOf } from '../../../src/demo/residue.ts';
 import { qemuProgram } from '../../../src/hypervisors/qemu/arguments.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
@@ -104,6 +110,7 @@ export async function makeHosts(
       shape,
       publishedPorts: { first: 20_000 + seat * 500 + 4 * own, count: 4 },
       egress,
+      registries: noRegistries,
     };
   };
 
