@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, realpath, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
+import { leaseMs } from '../../core/operations/lease.ts';
+import { takeFileLock } from '../file-lock.ts';
 import { runTool } from '../process.ts';
 import { qemuProgram } from './arguments.ts';
 
@@ -79,6 +81,18 @@ async function ensureRoot(directory: string): Promise<string> {
   const root = path.join(directory, await nameOf(files));
   if (await exists(root)) return root;
   await mkdir(directory, { recursive: true, mode: 0o755 });
+  // Another worker that starts at this moment would take what we are making for left over.
+  const lock = await takeFileLock(path.join(directory, 'lock'), { patienceMs: leaseMs, logger: undefined });
+  try {
+    if (!(await exists(root))) await makeRoot(directory, root, files);
+  } finally {
+    await lock.release();
+  }
+  return root;
+}
+
+/** What a killed attempt has left is removed before. */
+async function makeRoot(directory: string, root: string, files: readonly string[]): Promise<void> {
   for (const left of await readdir(directory)) {
     if (left.startsWith('making-')) await rm(path.join(directory, left), { recursive: true, force: true });
   }
@@ -91,13 +105,9 @@ async function ensureRoot(directory: string): Promise<string> {
     }
     await runTool('chmod', ['--recursive', 'u=rwX,go=rX', attempt]);
     await rename(attempt, root);
-  } catch (error) {
-    // Two that start at once make the same.
-    if (!(await exists(root))) throw error;
   } finally {
     await rm(attempt, { recursive: true, force: true });
   }
-  return root;
 }
 
 async function wanted(): Promise<readonly string[]> {
