@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { forgetSite } from '../../src/demo/residue.ts';
 import { compiled } from './build.ts';
 import { eventually } from './eventually.ts';
 import { seat } from './seat.ts';
@@ -81,6 +82,8 @@ export async function makeSimulatedProcess(
     },
     async dispose() {
       await stop();
+      const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
+      if (site !== undefined) await forgetSite(site.trim());
       await rm(stateDirectory, { recursive: true, force: true });
     },
   };
