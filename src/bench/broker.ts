@@ -3,6 +3,8 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readSettings, type Settings } from '../config/settings.ts';
+import { destroyHosts } from '../setup/hypervisor.ts';
+import { quietLogger } from './quiet-logger.ts';
 import { forgetSite } from '../demo/residue.ts';
 
 /** A broker of the bench's own, so that nothing else is measured and nothing of the operator's is touched. */
@@ -59,7 +61,10 @@ export async function startBroker(
   const stop = async () => {
     await ended(child);
     const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
-    if (site !== undefined) await forgetSite(site.trim());
+    if (site !== undefined) {
+      await destroyHosts(readSettings(environment), quietLogger);
+      await forgetSite(site.trim());
+    }
     await rm(stateDirectory, { recursive: true, force: true });
   };
   try {

@@ -1,3 +1,4 @@
+import { quietLogger } from './quiet-logger.ts';
 import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
@@ -22,9 +23,6 @@ const checkedHosts = 5;
 const noJail: Jail = { command: (command) => command };
 
 type Way = 'jailed' | 'unjailed' | 'copied';
-
-const quiet = () => undefined;
-const logger = { debug: quiet, info: quiet, warn: quiet, error: quiet, child: () => logger };
 
 /**
  * What isolation costs: a restore (disk, network, machine) in the jail and outside of one, with pages shared and
@@ -150,7 +148,7 @@ async function driverOptions(stateDirectory: string): Promise<Omit<QemuOptions, 
       imagesDirectory: path.join(stateDirectory, 'images'),
       recipeDirectory: path.join(projectDirectory(), 'image'),
     },
-    quiet,
+    () => undefined,
     new AbortController().signal,
   );
   const { accelerator } = await probeKvm(path.join(stateDirectory, 'kvm.json'));
@@ -167,6 +165,6 @@ async function driverOptions(stateDirectory: string): Promise<Omit<QemuOptions, 
     dnsServers: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     loadAhead: false,
-    logger,
+    logger: quietLogger,
   };
 }

@@ -12,7 +12,7 @@ import { createLogger } from '../log.ts';
 import { provideRoles } from '../roles/provide-roles.ts';
 import { migrate, openDatabase } from '../store/database.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../store/embedded.ts';
-import { openHypervisor } from '../setup/hypervisor.ts';
+import { destroyHosts } from '../setup/hypervisor.ts';
 import { catalog } from './catalog.ts';
 import { type Faults, openFaults } from './faults.ts';
 import { type RoleProcess, startRole } from './role-process.ts';
@@ -87,7 +87,7 @@ export async function startSite(options: SiteOptions): Promise<Site> {
   const roles: RoleProcess[] = [];
   const stop = async ({ keep = false } = {}) => {
     await Promise.all(roles.map((role) => role.stop()));
-    if (options.hypervisor === 'qemu') await destroyHosts(settings);
+    if (options.hypervisor === 'qemu') await destroyHosts(settings, createLogger('chaos', 'warn'));
     for (const act of cleanUp.reverse()) await act();
     if (options.hypervisor === 'qemu') await forgetSite(id);
     if (!keep) await rm(directory, { recursive: true, force: true });
@@ -152,13 +152,6 @@ export async function startSite(options: SiteOptions): Promise<Site> {
     await stop();
     throw error;
   }
-}
-
-/** Hosts outlive their workers, pooled ones and what a failed run has left among them. */
-async function destroyHosts(settings: Settings): Promise<void> {
-  const hypervisor = await openHypervisor(settings, createLogger('chaos', 'warn'), { loadAhead: false });
-  for (const { hostId } of await hypervisor.list()) await hypervisor.destroy(hostId);
-  await hypervisor.close();
 }
 
 /** SIGQUIT ends the server with all its backends at once, as a crash does (PostgreSQL manual, 18.5). */

@@ -36,6 +36,16 @@ export async function openHypervisor(
   return hypervisor;
 }
 
+/**
+ * Destroys every host of an installation that is given up and whose worker has ended: hosts outlive it, those of the
+ * pool, which are nobody's, among them.
+ */
+export async function destroyHosts(settings: Settings, logger: Logger): Promise<void> {
+  const hypervisor = await openHypervisor(settings, logger, { loadAhead: false });
+  for (const { hostId } of await hypervisor.list()) await hypervisor.destroy(hostId);
+  await hypervisor.close();
+}
+
 /** Where the guest image is kept, and its recipe. */
 export function imageOptions(settings: Settings): ImageOptions {
   return {
