@@ -14,6 +14,7 @@ import {
   machineTable,
   openHostRules,
   publishPorts,
+  removePorts,
   unpublishPorts,
 } from './rules.ts';
 
@@ -25,7 +26,7 @@ export interface HostNetwork {
   make(place: Place): Promise<void>;
   /**
    * Lets through what the host may send and receive; of the connections that are open, only what it still may.
-   * @param published the ports that lead to it by now, if any do; undefined: whichever the firewall has.
+   * @param published the ports that lead to it by now, if any do; undefined: only the firewall knows.
    */
   connect(
     place: Place,
@@ -101,7 +102,7 @@ export function createHostNetwork(
       const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
       const rules = openHostRules(place, ports, egress, network, options.hostLimits);
       // What is listed at once is what was asked for, in nft's own words: whatever is found later is held against it.
-      const former = isDeepStrictEqual(ports, published) ? '' : await unpublishing(place, published);
+      const former = isDeepStrictEqual(ports, published) ? '' : await measuredRemoval(place);
       const [listing] = await Promise.all([
         runTool(
           'nsenter',
@@ -122,25 +123,26 @@ export function createHostNetwork(
     },
 
     async disconnect(place, ports) {
-      await onMachine(await unpublishing(place, ports));
+      await unpublish(place, ports);
       if (await exists(place.netnsPath)) await inNamespace(place, closedHostRules(options.hostLimits));
     },
 
     async destroy(place, ports) {
-      await onMachine(await unpublishing(place, ports));
+      await unpublish(place, ports);
       await removeNamespace(place);
     },
   };
 
-  /** The rules that lead none of these ports to the host any more; undefined: whichever the firewall has. */
-  async function unpublishing(place: Place, ports: PortBlock | undefined): Promise<string> {
-    const blocks = ports === undefined ? await publishedPorts(place) : [ports];
-    return blocks.map((block) => unpublishPorts(site, place, block)).join('');
+  /** What ends the ways that lead to the host by now. */
+  async function measuredRemoval(place: Place): Promise<string> {
+    const listing = await runTool('nft', ['--json', 'list', 'map', 'inet', machineTable(site), 'ports']);
+    return publishedTo(listing, place.hostAddress)
+      .map((ports) => removePorts(site, place, ports))
+      .join('');
   }
 
-  async function publishedPorts(place: Place): Promise<readonly PortBlock[]> {
-    const listing = await runTool('nft', ['--json', 'list', 'map', 'inet', machineTable(site), 'ports']);
-    return publishedTo(listing, place.hostAddress);
+  async function unpublish(place: Place, ports: PortBlock | undefined): Promise<void> {
+    await onMachine(ports === undefined ? await measuredRemoval(place) : unpublishPorts(site, place, ports));
   }
 
   async function machineFacts(place: Place): Promise<readonly string[]> {

@@ -92,14 +92,24 @@ export function publishPorts(site: string, place: Place, ports: PortBlock): stri
 
 /** Safe to repeat: what is added first is certainly there to be deleted. */
 export function unpublishPorts(site: string, place: Place, ports: PortBlock): string {
-  if (ports.count === 0) return '';
-  const element = `inet ${machineTable(site)} ports { ${range(ports)} : ${place.hostAddress} }`;
-  return `add element ${element}\ndelete element ${element}\n`;
+  return `${publishPorts(site, place, ports)}${removePorts(site, place, ports)}`;
 }
 
-/** A host's namespace before its guest has an identity of its own: nothing passes, in either direction. */
+/**
+ * Leads a block of published ports, which is there just so, to the host no more. Unlike after the other one, a
+ * block that overlaps it can be added in the same text: nft 1.0.6 refuses it after an addition.
+ */
+export function removePorts(site: string, place: Place, ports: PortBlock): string {
+  if (ports.count === 0) return '';
+  return `delete element inet ${machineTable(site)} ports { ${range(ports)} : ${place.hostAddress} }\n`;
+}
+
+/**
+ * A host's namespace before its guest has an identity of its own, and after it was cut off: nothing passes, in
+ * either direction, and what was open ends.
+ */
 export function closedHostRules(limits: HostLimits): string {
-  return hostRules({ translate: [], forward: [] }, limits);
+  return hostRules({ translate: [], published: [], destinations: [] }, limits);
 }
 
 /**
@@ -122,27 +132,27 @@ export function openHostRules(
       `iifname ${uplink} ip daddr ${place.hostAddress} meta l4proto { tcp, udp } th dport ${range(ports)} dnat ip to ${guestAddress}`,
     );
   }
-  const forward: string[] = [];
+  // By where a connection was opened to, so that the rules hold for every packet of it, in both directions.
+  const to = 'ct original ip daddr';
+  const destinations: string[] = [];
   const [dns] = network.dnsServers;
   if (egress.kind !== 'none' && dns !== undefined) {
     translate.push(
       `iifname ${tap} ip daddr ${gatewayAddress} meta l4proto { tcp, udp } th dport 53 dnat ip to ${dns}`,
     );
-    forward.push(`ct original ip daddr ${gatewayAddress} ct status dnat accept`);
+    destinations.push(`${to} ${gatewayAddress} ct status dnat accept`);
   }
   const own = [network.hostNetwork, ...network.localNetworks];
   if (egress.kind === 'internet') {
-    forward.push(`ip daddr ${set([...specialNetworks, ...own])} counter name dropped_refused drop`, 'accept');
+    destinations.push(`${to} ${set([...specialNetworks, ...own])} return`, 'accept');
   }
   if (egress.kind === 'networks') {
     const never =
       egress.publicOnly === true ? [...specialNetworks, ...own] : [...neverAtAll, network.hostNetwork];
-    forward.push(
-      `ip daddr ${set(never)} counter name dropped_refused drop`,
-      `ip daddr ${set(egress.cidrs)} accept`,
-    );
+    destinations.push(`${to} ${set(never)} return`, `${to} ${set(egress.cidrs)} accept`);
   }
-  return hostRules({ translate, forward }, limits);
+  const published = [String(enginePort), ...(ports.count > 0 ? [range(ports)] : [])];
+  return hostRules({ translate, published, destinations }, limits);
 }
 
 /** Counters of what is dropped on the guest's own link, and of what is dropped behind it. */
@@ -150,7 +160,13 @@ const linkCounters = ['foreign_mac', 'foreign_address', 'arp', 'ipv6', 'not_ip',
 const forwardCounters = ['refused', 'invalid', 'connections', 'bandwidth'];
 
 function hostRules(
-  rules: { translate: readonly string[]; forward: readonly string[] },
+  rules: {
+    readonly translate: readonly string[];
+    /** Ports of the host's own address that may be connected to. */
+    readonly published: readonly string[];
+    /** Accept what the guest may connect to, and return from all else. */
+    readonly destinations: readonly string[];
+  },
   limits: HostLimits,
 ): string {
   const { guestAddress, guestMac } = guestLink;
@@ -160,6 +176,16 @@ function hostRules(
   const kbytes = limits.bandwidthMbit * 125;
   const bandwidth = `limit rate over ${kbytes} kbytes/second burst ${Math.ceil(kbytes / 4)} kbytes ${drop('bandwidth')}`;
   const { perSecond, burst } = newConnections;
+  const opened = `ct original ip saddr ${guestAddress}`;
+  const others = `ct original ip saddr != ${guestAddress}`;
+  const published =
+    rules.published.length === 0
+      ? []
+      : [
+          `${others} meta l4proto { tcp, udp } ct original proto-dst { ${rules.published.join(', ')} } accept`,
+          // What a router on the way has to say of such a connection.
+          `${others} meta l4proto icmp ct state related accept`,
+        ];
   // Each in a rule of its own: an expression counts what it has seen.
   const connections = `ct count over ${limits.connections} ${drop('connections')}
     limit rate over ${perSecond}/second burst ${burst} packets ${drop('connections')}`;
@@ -204,11 +230,17 @@ table inet berth {
     type filter hook forward priority filter; policy drop;
     iifname ${uplink} ${bandwidth}
     tcp flags syn tcp option maxseg size set rt mtu
-    ct state established,related accept
+    ct state established,related goto standing
     ct state invalid ${drop('invalid')}
     iifname ${uplink} oifname ${tap} ct status dnat jump ingress
     iifname ${tap} oifname ${uplink} ip saddr ${guestAddress} jump egress
     ${drop('refused')}
+  }
+  chain standing {
+    ${opened} jump destinations
+    ${published.join('\n    ')}
+    counter name dropped_refused meta l4proto tcp reject with tcp reset
+    drop
   }
   chain ingress {
     tcp dport ${guestLink.enginePort} accept
@@ -217,7 +249,10 @@ table inet berth {
   }
   chain egress {
     ${connections}
-    ${rules.forward.join('\n    ')}
+    jump destinations
+  }
+  chain destinations {
+    ${rules.destinations.join('\n    ')}
   }
 }
 `;

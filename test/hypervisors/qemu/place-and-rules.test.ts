@@ -77,7 +77,7 @@ describe('egress', () => {
     for (const refused of ['169.254.0.0/16', '192.168.0.0/16', '10.0.0.0/8', '192.0.2.7/24']) {
       expect(rules).toContain(refused);
     }
-    expect(rules.indexOf('drop')).toBeLessThan(rules.lastIndexOf('accept'));
+    expect(rules.indexOf('return')).toBeLessThan(rules.lastIndexOf('accept'));
   });
 
   it('to none is none, names included', () => {
