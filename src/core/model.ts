@@ -144,6 +144,7 @@ export interface UpdateTarget {
   readonly registries: RegistrySettings;
   /** Left out: whichever the host has. */
   readonly imageVersion?: string;
+  readonly idle: IdlePolicy;
   /** ISO 8601; null: the instance has no term. */
   readonly expiresAt: string | null;
 }

@@ -44,7 +44,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     worker: [
       'SELECT',
       'INSERT',
-      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, registries, image_version)',
+      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version)',
       'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, quarantined_at, updated_at)',
     ],
   },

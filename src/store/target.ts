@@ -29,6 +29,7 @@ export async function setHostTarget(
       disk_gib: target.shape.diskGib,
       ports: target.publishedPorts,
       egress: target.egress,
+      idle: target.idle,
       registries: target.registries,
       ...(target.imageVersion !== undefined && { image_version: target.imageVersion }),
       updated_at: new Date(),

@@ -166,7 +166,7 @@ export function createInstances(parts: {
           publishedPorts: demand.publishedPorts,
           egress: demand.egress,
           registries: demand.registries,
-          idle: plan.idle,
+          idle: demand.idle,
         });
         if (host === undefined) {
           throw refused.unavailable(

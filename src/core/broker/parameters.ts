@@ -10,7 +10,7 @@ import {
 import { durationMs } from '../duration.ts';
 import { refused } from '../errors.ts';
 import { type Egress, noRegistries, type RegistrySettings } from '../hypervisor.ts';
-import type { JsonObject } from '../model.ts';
+import type { IdlePolicy, JsonObject } from '../model.ts';
 import { contains, overlap, specialNetworks } from '../networks.ts';
 
 // The package is CommonJS: its class is the default export's default.
@@ -61,6 +61,7 @@ export interface Demand {
   readonly publishedPorts: number;
   readonly egress: Egress;
   readonly registries: RegistrySettings;
+  readonly idle: IdlePolicy;
   /** In milliseconds; undefined: the instance has no term. */
   readonly expiresAfterMs: number | undefined;
 }
@@ -72,6 +73,7 @@ export function demandOf(plan: Plan, parameters: JsonObject): Demand {
     publishedPorts: (parameters['published_ports'] as number | undefined) ?? plan.publishedPorts,
     egress: egressOf(plan, parameters['egress'] as string | readonly string[] | undefined),
     registries: noRegistries,
+    idle: (parameters['idle'] as IdlePolicy | undefined) ?? plan.idle,
     expiresAfterMs: expiresAfter === undefined ? undefined : durationMs(expiresAfter),
   };
 }

@@ -139,7 +139,7 @@ function aim(
     Object.entries({ ...instance.parameters, ...request.parameters }).filter(([, value]) => value !== null),
   );
   rules.checkProvision(plan, parameters);
-  const { publishedPorts, egress, registries, expiresAfterMs } = demandOf(plan, parameters);
+  const { publishedPorts, egress, registries, idle, expiresAfterMs } = demandOf(plan, parameters);
   const imageVersion = request.maintenanceVersion ?? host.imageVersion;
   const sameTerm = parameters['expires_after'] === instance.parameters['expires_after'];
   return {
@@ -150,6 +150,7 @@ function aim(
     publishedPorts,
     egress,
     registries,
+    idle,
     ...(imageVersion !== undefined && { imageVersion }),
     expiresAt: sameTerm
       ? (instance.expiresAt?.toISOString() ?? null)
@@ -187,9 +188,18 @@ function changesHost({ host, target }: Change): boolean {
       target.publishedPorts,
       target.egress,
       target.registries,
+      target.idle,
       target.imageVersion,
     ],
-    [host.shape, host.planName, host.publishedPorts.count, host.egress, host.registries, host.imageVersion],
+    [
+      host.shape,
+      host.planName,
+      host.publishedPorts.count,
+      host.egress,
+      host.registries,
+      host.idle,
+      host.imageVersion,
+    ],
   );
 }
 

@@ -122,6 +122,11 @@ function provisionProperties(plan: Plan): Properties {
         'Where containers may open connections to: "internet", "none", or a list of IPv4 networks such as ["203.0.113.0/24"], within what the plan allows. Private networks, other hosts and the machine itself are refused unless the plan names them.',
       anyOf: [{ enum: words }, ...(plan.egress.kind === 'none' ? [] : [networks])],
     },
+    idle: {
+      description: `What happens to the host while nobody uses it and no container runs: "run" leaves it running, "pause" stops its processors, "suspend" later frees its memory as well. The next connection wakes it. "${plan.idle}" where it is left out.`,
+      type: 'string',
+      enum: ['run', 'pause', 'suspend'],
+    },
     expires_after: {
       description:
         'After this time, such as "90m", "12h" or "30d", counted from the creation or from the update that sets it, the host is destroyed with all its data. The instance stays listed as expired until it is deleted.',

@@ -143,6 +143,16 @@ describe('parameters', () => {
     expect(await fetched(id)).toMatchObject({ plan_id: ids.plan });
   });
 
+  it('say what happens to a host that nobody uses, on create and later', async () => {
+    const id = await create({ idle: 'suspend' });
+    expect(await hostOf(id)).toMatchObject({ idle: 'suspend' });
+    expect((await patch(id, { parameters: { idle: 'run' } })).status).toBe(200);
+    expect(await hostOf(id)).toMatchObject({ idle: 'run' });
+    expect((await patch(id, { parameters: { idle: null } })).status).toBe(200);
+    expect(await hostOf(id)).toMatchObject({ idle: 'pause' });
+    expect((await patch(id, { parameters: { idle: 'sleep' } })).status).toBe(400);
+  });
+
   it('set and take back a term', async () => {
     const id = await create();
     expect((await patch(id, { parameters: { expires_after: '2h' } }, '')).body).toEqual({});
