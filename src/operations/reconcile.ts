@@ -33,14 +33,18 @@ export async function reconcile(parts: {
 
   const before = among(seen, wellStates);
   // What is in quarantine stays as it is, for whoever looks into it.
-  const missed = hosts.filter(
-    (host) => host.state === 'running' && !host.quarantined && !before.has(host.id),
-  );
-  if (missed.length === 0) return;
-  // It may have begun to run after we looked and before we read that it does.
-  const now = among(await hypervisor.list(), wellStates);
-  for (const host of missed) {
-    if (!now.has(host.id)) await bringBack(store, host, logger);
+  const expected = hosts.filter(({ state, quarantined }) => state === 'running' && !quarantined);
+  const missed = expected.filter(({ id }) => !before.has(id));
+  if (missed.length > 0) {
+    // It may have begun to run after we looked and before we read that it does.
+    const now = among(await hypervisor.list(), wellStates);
+    for (const host of missed) {
+      if (!now.has(host.id)) await bringBack(store, host, 'its machine has gone', logger);
+    }
+  }
+  // What an operation has left that could not bring it back.
+  for (const host of expected.filter(({ engine }) => engine === undefined)) {
+    await bringBack(store, host, unreachable, logger);
   }
 }
 
@@ -51,11 +55,15 @@ function among(seen: readonly HostSeen[], states: readonly HostSeen['state'][]):
   return new Set(seen.filter(({ state }) => states.includes(state)).map(({ hostId }) => hostId));
 }
 
-async function bringBack(store: Store, host: Host, logger: Logger): Promise<void> {
+const unreachable = 'nothing leads to it';
+
+async function bringBack(store: Store, host: Host, why: string, logger: Logger): Promise<void> {
   const begun = await store.transaction(async (records) => {
     if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
     const current = await records.hostOfInstance(host.instanceId);
     if (current?.id !== host.id || current.state !== 'running') return false;
+    // It may have come back since it was read.
+    if (why === unreachable && current.engine !== undefined) return false;
     await records.setHostUnreachable(host.id);
     await records.insertOperation({
       id: randomUUID(),
@@ -68,7 +76,7 @@ async function bringBack(store: Store, host: Host, logger: Logger): Promise<void
     });
     return true;
   });
-  if (begun) logger.warn({ host: host.id }, 'The machine of a host has gone; it is started again');
+  if (begun) logger.warn({ host: host.id, why }, 'A host is brought back');
 }
 
 /** Opens again the ways to all hosts that run, after a worker has been away and firewall rules may have gone. */

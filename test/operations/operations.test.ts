@@ -176,4 +176,23 @@ describe('reconciliation', () => {
     expect(await last(id)).toMatchObject({ state: 'succeeded' });
     expect((await broker.ask('get', instance(id))).status).toBe(200);
   });
+
+  it('brings back a host that runs and that nothing leads to, as an update can leave it that failed', async () => {
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    await ended(id);
+    const [host] = await broker.store.records.livingHosts();
+    if (host === undefined) throw new Error('there is no host');
+    await broker.store.records.setHostUnreachable(host.id);
+    await broker.reconcile();
+    await eventually('something leads to it', async () => {
+      const [now] = await broker.store.records.livingHosts();
+      return now?.engine !== undefined;
+    });
+    const count = async () => (await broker.database('operations').where({ kind: 'restart' })).length;
+    expect(await count()).toBe(1);
+    await broker.reconcile();
+    expect(await count()).toBe(1);
+  });
 });
