@@ -18,6 +18,7 @@ import type { RunningRole } from './roles/role.ts';
 import { forgetAudit } from './store/audit.ts';
 import { migrate, openDatabase } from './store/database.ts';
 import { startEmbeddedPostgres } from './store/embedded.ts';
+import { refuseDroppedPlans } from './store/plans-in-use.ts';
 import { untilReachable } from './store/reachable.ts';
 
 const roleNames = ['gateway', 'worker', 'api'] as const;
@@ -98,6 +99,7 @@ export async function startAll(settings: Settings): Promise<RunningRole> {
       const database = openDatabase(url, { maxConnections: 1 });
       try {
         await migrate(database);
+        await refuseDroppedPlans(database, catalog);
         return await provideRoles(settings, url, database);
       } finally {
         await database.destroy();

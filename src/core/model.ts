@@ -113,6 +113,7 @@ export interface Binding {
   readonly createdAt: Date;
   readonly expiresAt: Date;
   readonly state: 'live' | 'revoked';
+  readonly revokedAt: Date | undefined;
   /** What was asked for, to tell a retry from a conflict. */
   readonly request: BindingRequest;
   /** The credentials, encrypted under the master key and tied to this row; undefined once revoked. */

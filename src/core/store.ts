@@ -94,8 +94,8 @@ export interface Records {
   instance(platformId: string, osbId: string, lock?: RowLock): Promise<Instance | undefined>;
   /** The instance with this id of its row. */
   instanceOfId(id: string, lock?: RowLock): Promise<Instance | undefined>;
-  /** False where the platform has used the id already; nothing is written then. */
-  insertInstance(instance: NewInstance): Promise<boolean>;
+  /** The caller holds its id, and has found no instance of it. */
+  insertInstance(instance: NewInstance): Promise<void>;
   setInstanceState(id: string, state: InstanceState): Promise<void>;
   setInstanceContext(id: string, context: JsonObject): Promise<void>;
   /** Writes what an update has come to: plan, parameters and term. */
@@ -103,6 +103,11 @@ export interface Records {
   /** Ids of instances that are ready and whose term is over; at most 100 at a time. */
   instancesDueToExpire(): Promise<readonly string[]>;
 
+  /**
+   * Keeps all others off this id until the transaction ends, also while there is no row of it: a DELETE that comes
+   * in the middle of its PUT must find it.
+   */
+  holdInstanceId(platformId: string, osbId: string): Promise<void>;
   /** Remembers for an hour that this id was deleted before it was ever seen (osb-notes 40). */
   rememberUnseenDelete(platformId: string, osbId: string): Promise<void>;
   wasDeletedUnseen(platformId: string, osbId: string): Promise<boolean>;
@@ -178,6 +183,12 @@ export interface Records {
   latestOperation(instanceId: string, kinds: readonly OperationKind[]): Promise<Operation | undefined>;
   /** Ends an operation from outside, in favour of another; whoever holds it finds its fence passed. */
   haltOperation(id: string, description: string): Promise<void>;
+
+  /**
+   * Forgets operations of instances that were deleted so long ago, at most `limit` of them.
+   * @returns how many it were.
+   */
+  forgetOperations(olderThanMs: number, limit: number): Promise<number>;
 
   /** Takes the oldest operation that is due and that no live lease holds. */
   leaseOperation(worker: string, leaseMs: number): Promise<LeasedOperation | undefined>;

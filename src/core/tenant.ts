@@ -1,12 +1,11 @@
 import type { TenantCut } from './catalog/catalog.ts';
-import { refused } from './errors.ts';
 import type { JsonObject } from './model.ts';
 
 /**
  * What tells the tenants of one platform apart: on Cloud Foundry the org, or where the offering is cut finer the
  * space or the instance; on Kubernetes cluster and namespace. Which platform asks is known from its credential,
- * never from what the context claims (osb-notes 19).
- * @throws RefusedError (400) where a Kubernetes context names no cluster or namespace.
+ * never from what the context claims. What a context leaves out is taken from the fields beside it, which on
+ * Kubernetes stand for cluster and namespace (osb-notes 19).
  */
 export function tenantKey(
   cut: TenantCut,
@@ -19,17 +18,13 @@ export function tenantKey(
 ): string {
   const { context, instanceId } = request;
   if (cut === 'instance') return JSON.stringify(['instance', instanceId]);
-  if (context['platform'] === 'kubernetes') {
-    const cluster = textOf(context, 'clusterid');
-    const namespace = textOf(context, 'namespace');
-    if (cluster === undefined || namespace === undefined) {
-      throw refused.badRequest('context: clusterid and namespace are required for the platform kubernetes.');
-    }
-    return JSON.stringify(['kubernetes', cluster, namespace]);
-  }
   const org = textOf(context, 'organization_guid') ?? request.organizationGuid;
-  if (cut === 'org') return JSON.stringify(['org', org]);
-  return JSON.stringify(['space', org, textOf(context, 'space_guid') ?? request.spaceGuid]);
+  const space = textOf(context, 'space_guid') ?? request.spaceGuid;
+  if (context['platform'] === 'kubernetes') {
+    const cluster = textOf(context, 'clusterid') ?? org;
+    return JSON.stringify(['kubernetes', cluster, textOf(context, 'namespace') ?? space]);
+  }
+  return JSON.stringify(cut === 'org' ? ['org', org] : ['space', org, space]);
 }
 
 /** A field that may be absent or empty: both mean the same (osb-notes 21). */

@@ -1,38 +1,39 @@
 import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
-import { RefusedError, refused } from '../core/errors.ts';
+import { type Refusal, RefusedError, refused } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { maxBodyBytes } from './limits.ts';
 
 /** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (osb-notes 6). */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
   return (error: unknown, _request, response, next) => {
+    // It has been answered already, because it took too long (answer-within.ts).
+    if (response.writableEnded) return;
     if (response.headersSent) {
       next(error);
       return;
     }
     const refusal = asRefused(error)?.refusal;
     if (refusal === undefined) {
-      logger.error({ err: error, request: requestIdentity(response) }, 'A request failed');
+      logger.error({ err: error }, 'A request failed');
       const description =
         'The broker could not do this; its operator finds the reason in the log. Try again later.';
       response.locals['error'] = description;
       response.status(500).json({ description });
       return;
     }
-    // For the audit trail.
-    response.locals['error'] = refusal.description;
-    if (refusal.status === 401) response.set('WWW-Authenticate', 'Basic realm="berth", charset="UTF-8"');
-    if (refusal.retryAfterSeconds !== undefined) {
-      response.set('Retry-After', String(refusal.retryAfterSeconds));
-    }
-    response
-      .status(refusal.status)
-      .json(
-        refusal.emptyBody === true
-          ? {}
-          : { ...(refusal.code !== undefined && { error: refusal.code }), description: refusal.description },
-      );
+    sendRefusal(response, refusal);
   };
+}
+
+export function sendRefusal(response: Response, refusal: Refusal): void {
+  const { status, code, description, emptyBody, retryAfterSeconds } = refusal;
+  // For the audit trail.
+  response.locals['error'] = description;
+  if (status === 401) response.set('WWW-Authenticate', 'Basic realm="berth", charset="UTF-8"');
+  if (retryAfterSeconds !== undefined) response.set('Retry-After', String(retryAfterSeconds));
+  response
+    .status(status)
+    .json(emptyBody === true ? {} : { ...(code !== undefined && { error: code }), description });
 }
 
 /** What the log calls a request by. */

@@ -7,6 +7,8 @@ export const maxBodyDepth = 64;
 /** All headers of a request together, with its first line. */
 export const maxHeaderBytes = 16 * 1024;
 export const maxHeaders = 100;
+/** How long a request to the OSB API is worked on at the most, in milliseconds (osb-notes 7). */
+export const longestAnswerMs = 29_000;
 /** Connections of one listener; further ones are closed at once. */
 export const maxConnections = 2_000;
 

@@ -1,7 +1,33 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import type { RequestHandler } from 'express';
 import type { Logger } from '../core/logger.ts';
 import { requestIdentity } from './errors.ts';
+
+const current = new AsyncLocalStorage<string>();
+
+/** Says on every line which request it is of, for all that logs while it works on one (osb-notes 3). */
+export function withRequestIdentity(logger: Logger): Logger {
+  const tell = (details: object) => {
+    const request = current.getStore();
+    return request === undefined ? details : { request, ...details };
+  };
+  return {
+    debug: (details, message) => {
+      logger.debug(tell(details), message);
+    },
+    info: (details, message) => {
+      logger.info(tell(details), message);
+    },
+    warn: (details, message) => {
+      logger.warn(tell(details), message);
+    },
+    error: (details, message) => {
+      logger.error(tell(details), message);
+    },
+    child: (bindings) => withRequestIdentity(logger.child(bindings)),
+  };
+}
 
 /** One line a request, with the platform's own name for it, which is echoed (osb-notes 3). Bodies are never logged. */
 export function requestLog(logger: Logger): RequestHandler {
@@ -22,6 +48,6 @@ export function requestLog(logger: Logger): RequestHandler {
         'A request was answered',
       );
     });
-    next();
+    current.run(identity, next);
   };
 }

@@ -9,9 +9,11 @@ import { createInstances } from '../core/broker/instances.ts';
 import { createParameterRules } from '../core/broker/parameters.ts';
 import type { Logger } from '../core/logger.ts';
 import { credentialDigest } from '../core/platform.ts';
+import { longestAnswerMs } from '../http/limits.ts';
 import { listen } from '../http/listen.ts';
 import { createMgmtApp } from '../http/mgmt/app.ts';
 import { createOsbApp } from '../http/osb/app.ts';
+import { withRequestIdentity } from '../http/request-log.ts';
 import { rehearse } from '../http/rehearse.ts';
 import { dropPrivileges } from '../privileges.ts';
 import { answerCertificateRequests } from '../store/certificate-requests.ts';
@@ -27,6 +29,7 @@ import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../s
 import { createPresence, forgetDeadPresences } from '../store/presence.ts';
 import { createRevocations } from '../store/revocations.ts';
 import { createStore } from '../store/store.ts';
+import { refuseDroppedPlans } from '../store/plans-in-use.ts';
 import { installedImageVersion } from '../store/workers.ts';
 import { openAuthorities } from './authorities.ts';
 import { startKeyRotation } from './key-rotation.ts';
@@ -39,13 +42,15 @@ const houseKeepingMs = 60_000;
 const askWorkersEveryMs = 5_000;
 
 /** The role that faces the platform. It holds the authorities' keys, and no rights on the machine. */
-export async function startApi(settings: Settings, logger: Logger): Promise<RunningRole> {
+export async function startApi(settings: Settings, roleLogger: Logger): Promise<RunningRole> {
+  const logger = withRequestIdentity(roleLogger);
   const catalog = await readCatalog(settings);
   const credentials = await brokerCredentials(settings);
   const tls = await listenerTls(settings);
   const connectionString = await requireDatabaseUrl(settings, 'api');
   const database = openDatabase(connectionString);
   await refuseOwner(database, 'api');
+  await refuseDroppedPlans(database, catalog);
   const vault = await openKeyRing(settings, database);
   const simulated = settings.hypervisor === 'simulated';
 
@@ -103,6 +108,7 @@ export async function startApi(settings: Settings, logger: Logger): Promise<Runn
     simulated,
     credentials: () => directory.known(),
     ratePerSecond: settings.ratePerSecond,
+    answerWithinMs: longestAnswerMs,
     logger,
     instances: createInstances({
       catalog,

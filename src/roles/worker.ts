@@ -9,6 +9,7 @@ import { leaseMs } from '../core/operations/lease.ts';
 import { type OperationPlans, operationPlans } from '../core/operations/plans.ts';
 import { openHypervisor } from '../setup/hypervisor.ts';
 import { expireDue } from '../operations/expire.ts';
+import { forgetOldOperations } from '../operations/forget.ts';
 import { startChecks } from '../operations/integrity.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
 import { createPoolKeeper } from '../operations/pool.ts';
@@ -32,6 +33,7 @@ const concurrency = 8;
 const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
 const expireEveryMs = 5_000;
+const forgetEveryMs = 3600 * 1000;
 const keepPoolEveryMs = 1_000;
 const lookForIdleEveryMs = 5_000;
 
@@ -131,6 +133,11 @@ export async function startWorker(
     () => expireDue(parts),
     warn('Instances whose term is over could not be looked for; it is tried again'),
   );
+  const stopForgetting = repeat(
+    forgetEveryMs,
+    () => forgetOldOperations(parts),
+    warn('Old operations could not be forgotten; it is tried again in an hour'),
+  );
   const leave = new AbortController();
   const pool = createPoolKeeper({
     ...parts,
@@ -157,6 +164,7 @@ export async function startWorker(
         stopLooking(),
         stopReporting(),
         stopExpiring(),
+        stopForgetting(),
         stopKeepingPool(),
         checks.stop(),
         making,

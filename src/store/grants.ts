@@ -71,7 +71,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   operation_kinds: {},
   operations: {
     api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
-    worker: ['SELECT', 'INSERT', 'UPDATE'],
+    worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
   },
   authorities: {
     api: ['SELECT', 'INSERT', 'UPDATE (state, since, sealed_key)'],

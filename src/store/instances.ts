@@ -15,6 +15,7 @@ type InstanceRecords = Pick<
   | 'setInstanceContext'
   | 'setInstanceTarget'
   | 'instancesDueToExpire'
+  | 'holdInstanceId'
   | 'rememberUnseenDelete'
   | 'wasDeletedUnseen'
 >;
@@ -50,23 +51,18 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
     instanceOfId: (id, lock) => find({ id }, lock),
 
     async insertInstance(instance) {
-      const inserted = await connection('instances')
-        .insert({
-          id: instance.id,
-          platform_id: instance.platformId,
-          tenant_id: instance.tenantId,
-          osb_id: instance.osbId,
-          service_id: instance.serviceId,
-          plan_id: instance.planId,
-          parameters: JSON.stringify(instance.parameters),
-          context: JSON.stringify(instance.context),
-          state: 'creating',
-          expires_at: instance.expiresAt ?? null,
-        })
-        .onConflict(['platform_id', 'osb_id'])
-        .ignore()
-        .returning('id');
-      return inserted.length === 1;
+      await connection('instances').insert({
+        id: instance.id,
+        platform_id: instance.platformId,
+        tenant_id: instance.tenantId,
+        osb_id: instance.osbId,
+        service_id: instance.serviceId,
+        plan_id: instance.planId,
+        parameters: JSON.stringify(instance.parameters),
+        context: JSON.stringify(instance.context),
+        state: 'creating',
+        expires_at: instance.expiresAt ?? null,
+      });
     },
 
     async setInstanceState(id, state) {
@@ -87,6 +83,12 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
         .limit(100)
         .select('id');
       return rows.map(({ id }) => id);
+    },
+
+    async holdInstanceId(platformId, osbId) {
+      await connection.raw('SELECT pg_advisory_xact_lock(hashtextextended(?, 0))', [
+        `${platformId} ${osbId}`,
+      ]);
     },
 
     async rememberUnseenDelete(platformId, osbId) {

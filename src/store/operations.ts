@@ -13,6 +13,7 @@ type OperationRecords = Pick<
   | 'unfinishedOperation'
   | 'latestOperation'
   | 'haltOperation'
+  | 'forgetOperations'
   | 'leaseOperation'
   | 'renewLease'
   | 'recordProgress'
@@ -35,6 +36,14 @@ const lease = `
 const due = `
   SELECT extract(epoch FROM min(greatest(run_after, coalesce(lease_until, run_after))) - clock_timestamp()) * 1000
     AS ms FROM operations WHERE state = 'in progress'`;
+
+const forget = `
+  DELETE FROM operations WHERE id IN (
+    SELECT operations.id FROM operations JOIN instances ON instances.id = instance_id
+    WHERE instances.state = 'deleted' AND finished_at < clock_timestamp() - :olderThanMs * interval '1 millisecond'
+      AND instances.updated_at < clock_timestamp() - :olderThanMs * interval '1 millisecond'
+    LIMIT :limit
+  )`;
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
@@ -86,6 +95,11 @@ export function createOperationRecords(connection: Knex): OperationRecords {
         .update({ state: 'failed', description, finished_at: new Date(), lease_until: null });
       await table().where({ id }).increment('fence', 1);
       await notify(connection, channels.finished, id);
+    },
+
+    async forgetOperations(olderThanMs, limit) {
+      const { rowCount } = await connection.raw<{ rowCount: number }>(forget, { olderThanMs, limit });
+      return rowCount;
     },
 
     async leaseOperation(worker, leaseMs) {

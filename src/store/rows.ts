@@ -140,6 +140,7 @@ export function toBinding(row: BindingRow): Binding {
     createdAt: row.created_at,
     expiresAt: row.expires_at,
     state: row.state,
+    revokedAt: row.revoked_at ?? undefined,
     request: {
       appGuid: row.app_guid ?? undefined,
       parameters: row.parameters,

@@ -70,11 +70,15 @@ describe('the catalog', () => {
     expect(load).toThrow(words);
   });
 
+  const shownAs = (simulated: boolean) =>
+    toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), {
+      simulated,
+      imageVersion: '1.0.0',
+      newerFields: true,
+    });
   it('says in every description where hosts are simulated', () => {
-    const shown = JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), true, '1.0.0'));
+    const shown = JSON.stringify(shownAs(true));
     expect(shown.match(/SIMULATED/g)).toHaveLength(4);
-    expect(
-      JSON.stringify(toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), false, '1.0.0')),
-    ).not.toContain('SIMULATED');
+    expect(JSON.stringify(shownAs(false))).not.toContain('SIMULATED');
   });
 });

@@ -88,13 +88,13 @@ describe('a tenant', () => {
     );
   });
 
-  it('on Kubernetes needs a cluster and a namespace', () => {
-    for (const context of [
-      { ...kubernetes, clusterid: '' },
-      { platform: 'kubernetes', clusterid: 'c' },
-    ]) {
-      expect(() => tenantKey('org', { ...request, context })).toThrow('clusterid and namespace are required');
-    }
+  it('on Kubernetes falls back to the fields beside the context, and is no tenant of Cloud Foundry', () => {
+    const key = (context: object, more = {}) =>
+      tenantKey('org', { ...request, ...more, context: { platform: 'kubernetes', ...context } });
+    expect(key({ clusterid: '', namespace: 'n' })).toBe(key({ clusterid: 'o-1', namespace: 'n' }));
+    expect(key({ clusterid: 'c' })).toBe(key({ clusterid: 'c', namespace: 's-1' }));
+    expect(key({ clusterid: 'c' })).not.toBe(key({ clusterid: 'c' }, { spaceGuid: 's-2' }));
+    expect(key({})).not.toBe(tenantKey('org', request));
   });
 
   it('can not be forged by an id with the separator of another', () => {

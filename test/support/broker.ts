@@ -17,6 +17,8 @@ import {
   createSimulatedHypervisor,
   type SimulatedFaults,
 } from '../../src/hypervisors/simulated/simulated.ts';
+import { longestAnswerMs } from '../../src/http/limits.ts';
+import { withRequestIdentity } from '../../src/http/request-log.ts';
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
 import type { IntegrityPolicy } from '../../src/core/integrity.ts';
@@ -71,6 +73,7 @@ export async function makeTestBroker(
     faults?: SimulatedFaults;
     slots?: number;
     ratePerSecond?: number;
+    answerWithinMs?: number;
     logger?: Logger;
     /** In the form of `BERTH_CATALOG`. */
     catalog?: object;
@@ -81,9 +84,11 @@ export async function makeTestBroker(
     faults,
     slots = 50,
     ratePerSecond = 5_000,
-    logger = silentLogger,
+    answerWithinMs = longestAnswerMs,
+    logger: roleLogger = silentLogger,
     catalog: file = catalogFile,
   } = options;
+  const logger = withRequestIdentity(roleLogger);
   const testDatabase = await createTestDatabase(server);
   const { connectionString } = testDatabase;
   const urls = await testDatabase.roleUrls();
@@ -130,6 +135,7 @@ export async function makeTestBroker(
       simulated: false,
       credentials: () => directory.known(),
       ratePerSecond,
+      answerWithinMs,
       logger,
       instances: createInstances({
         catalog,
@@ -198,6 +204,8 @@ export async function makeTestBroker(
     /** Connection strings of the database roles. */
     urls,
     store,
+    /** As the worker's database role. */
+    workerStore: parts.store,
     hypervisor,
     revocations,
     platformId,

@@ -21,3 +21,13 @@ export function createRecordingLogger() {
   };
   return { logger, lines };
 }
+
+/** Keeps every line that is logged, with its message. */
+export function createLineLogger() {
+  const lines: { details: Record<string, unknown>; message: string }[] = [];
+  const keep = (details: object, message: string) => {
+    lines.push({ details: { ...details }, message });
+  };
+  const logger: Logger = { debug: keep, info: keep, warn: keep, error: keep, child: () => logger };
+  return { logger, lines };
+}

@@ -19,6 +19,7 @@ import type { Records, Store } from '../store.ts';
 import type { InstanceReference } from './instances.ts';
 import type { ParameterRules } from './parameters.ts';
 import { checkHints } from './plan-lookup.ts';
+import { keepOperationsMs } from './retention.ts';
 
 export interface BindRequest {
   readonly platformId: string;
@@ -50,8 +51,11 @@ export interface Bindings {
   fetch(request: BindingReference): Promise<BindingView>;
   /** Returns once no connection with the binding's certificate is open or accepted anywhere. */
   unbind(request: BindingReference): Promise<void>;
+  /** What has become of a binding, in words. */
+  lastOperation(request: BindingReference): Promise<string>;
 }
 
+const noInstance = 'There is no instance with this id.';
 const dayMs = 24 * 3600 * 1000;
 /** The share of a certificate's life that is left when it should be renewed. */
 const renewShare = 0.1;
@@ -86,8 +90,8 @@ export function createBindings(parts: {
     };
   }
 
-  /** The answer to a bind whose id is taken: a retry gets the same credentials, all else is refused. */
-  function answerRetry(existing: Binding, request: BindRequest, host: Host): BindingView {
+  /** A bind whose id is taken: a retry gets the same credentials, all else is refused. */
+  function requireSame(existing: Binding, request: BindRequest): void {
     if (existing.state === 'revoked') {
       throw refused.conflict('This binding id has been used and unbound. Use a new binding id.');
     }
@@ -101,17 +105,28 @@ export function createBindings(parts: {
     if (!isSame) {
       throw refused.conflict('A binding with this id exists already, for another app or other parameters.');
     }
-    return view(existing, host, false);
+  }
+
+  /** The binding of a request, whatever has become of it. */
+  async function findBinding(request: BindingReference) {
+    const instance = await store.records.instance(request.platformId, request.instanceId);
+    checkHints(catalog, instance, request, logger);
+    const binding =
+      instance === undefined ? undefined : await store.records.binding(instance.id, request.bindingId);
+    return { instance, binding };
   }
 
   return {
     async bind(request) {
       const instance = await store.records.instance(request.platformId, request.instanceId);
       checkHints(catalog, instance, request, logger);
-      if (instance !== undefined) rules.checkBind(planOf(catalog, instance), request.parameters ?? {});
+      const plan = planOfBind(catalog, instance, request);
+      if (plan !== undefined) rules.checkBind(plan, request.parameters ?? {});
+      if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);
+      const early = await store.records.binding(instance.id, request.bindingId);
+      if (early !== undefined) requireSame(early, request);
       const { instance: bindable, host } = await requireBindable(store.records, instance);
-      const early = await store.records.binding(host.instanceId, request.bindingId);
-      if (early !== undefined) return answerRetry(early, request, host);
+      if (early !== undefined) return view(early, host, false);
 
       const wanted = await inherit(store.records, host.instanceId, request);
       const id = randomUUID();
@@ -141,17 +156,16 @@ export function createBindings(parts: {
         });
         return isNew ? undefined : records.binding(host.instanceId, request.bindingId);
       });
-      if (retried !== undefined) return answerRetry(retried, request, host);
+      if (retried !== undefined) {
+        requireSame(retried, request);
+        return view(retried, host, false);
+      }
       return { isNew: true, credentials, ...describe(createdAt, issued.expiresAt, host) };
     },
 
     async fetch(request) {
-      const { records } = store;
-      const instance = await records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request, logger);
-      const host = instance === undefined ? undefined : await records.hostOfInstance(instance.id);
-      const binding =
-        instance === undefined ? undefined : await records.binding(instance.id, request.bindingId);
+      const { instance, binding } = await findBinding(request);
+      const host = instance === undefined ? undefined : await store.records.hostOfInstance(instance.id);
       if (host === undefined || binding === undefined) {
         throw refused.notFound('There is no binding with this id.');
       }
@@ -159,15 +173,21 @@ export function createBindings(parts: {
     },
 
     async unbind(request) {
-      const instance = await store.records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request, logger);
-      const binding =
-        instance === undefined ? undefined : await store.records.binding(instance.id, request.bindingId);
+      const { binding } = await findBinding(request);
       if (binding === undefined) throw refused.gone();
       await store.records.revokeBinding(binding.id);
       // Also where it was revoked before: an earlier unbind may have been killed while it waited here.
       await revocations.settled([binding.id]);
       if (binding.state === 'revoked') throw refused.gone();
+    },
+
+    async lastOperation(request) {
+      const { binding } = await findBinding(request);
+      if (binding === undefined) throw refused.notFound('There is no binding with this id.');
+      if (binding.revokedAt === undefined) return 'Bound';
+      // The row is kept for ever, for its serial and its id: what is told of it ends like an operation's record.
+      if (binding.revokedAt.getTime() < Date.now() - keepOperationsMs) throw refused.gone();
+      return 'Unbound';
     },
   };
 }
@@ -193,6 +213,16 @@ async function inherit(records: Records, instanceId: string, request: BindReques
     parameters: request.parameters ?? former.request.parameters,
     predecessor,
   };
+}
+
+/** The plan whose schema a bind has to keep: the instance's, or where there is none the one that was named. */
+function planOfBind(
+  catalog: Catalog,
+  instance: Instance | undefined,
+  { serviceId, planId }: BindRequest,
+): Plan | undefined {
+  if (instance !== undefined && instance.state !== 'deleted') return planOf(catalog, instance);
+  return serviceId === undefined || planId === undefined ? undefined : findPlan(catalog, serviceId, planId);
 }
 
 /** The plan of an instance that exists. Only a catalog that has dropped it could lack it, and then nothing starts. */
@@ -223,9 +253,7 @@ async function requireBindable(
   records: Records,
   instance: Instance | undefined,
 ): Promise<{ instance: Instance; host: Host }> {
-  if (instance === undefined || instance.state === 'deleted') {
-    throw refused.notFound('There is no instance with this id.');
-  }
+  if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);
   if (instance.state === 'creating' || instance.state === 'deleting') throw refused.concurrency();
   if (instance.state === 'expired') {
     throw refused.unprocessable(

@@ -115,6 +115,7 @@ export function createInstances(parts: {
       const key = tenantKey(requireOffering(catalog, request.serviceId).tenant, request);
 
       const operationId = await store.transaction(async (records) => {
+        await records.holdInstanceId(request.platformId, request.instanceId);
         const existing = await records.instance(request.platformId, request.instanceId, 'lock');
         if (existing !== undefined) {
           const tenant = await records.tenant(request.platformId, key);
@@ -132,7 +133,7 @@ export function createInstances(parts: {
         if (!request.acceptsIncomplete) throw refused.asyncRequired();
         const tenant = await records.tenant(request.platformId, key);
         const id = randomUUID();
-        const isNew = await records.insertInstance({
+        await records.insertInstance({
           id,
           platformId: request.platformId,
           tenantId: tenant.id,
@@ -149,12 +150,6 @@ export function createInstances(parts: {
           expiresAt:
             demand.expiresAfterMs === undefined ? undefined : new Date(Date.now() + demand.expiresAfterMs),
         });
-        if (!isNew) {
-          // The same id came twice at once, and the other one has just been committed.
-          const other = await records.instance(request.platformId, request.instanceId, 'lock');
-          if (other === undefined) throw refused.concurrency();
-          return continueProvision(records, request, other, other.tenantId === tenant.id);
-        }
         const operation = await beginOperation(records, 'provision', id);
         // Last of all: it holds the counts of everybody's use until the commit.
         const host = await records.insertHost({
@@ -191,6 +186,7 @@ export function createInstances(parts: {
 
     async deprovision(request) {
       const operationId = await store.transaction(async (records) => {
+        await records.holdInstanceId(request.platformId, request.instanceId);
         const instance = await records.instance(request.platformId, request.instanceId, 'lock');
         checkHints(catalog, instance, request, logger);
         if (instance === undefined) {

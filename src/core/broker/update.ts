@@ -122,9 +122,10 @@ async function requireUpdatable(
   return { instance, host };
 }
 
-/** What the platform says now, over what it said before: it may send a part only. */
+/** What the platform says now, over what it said before: it may send a part only, and empty is absent (osb-notes 21). */
 function mergeContext(instance: Instance, context: JsonObject | undefined): JsonObject {
-  return { ...instance.context, ...context };
+  const said = Object.entries(context ?? {}).filter(([, value]) => value !== '');
+  return { ...instance.context, ...Object.fromEntries(said) };
 }
 
 /** @throws RefusedError (400) where the merged parameters are not what the target plan allows. */

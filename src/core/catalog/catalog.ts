@@ -138,14 +138,15 @@ function provisionProperties(plan: Plan): Properties {
 
 /**
  * The catalog as the platform sees it (OSB 2.17, "Catalog Management"). Only what works today is declared.
- * @param simulated says in every description that there are no virtual machines behind it.
- * @param imageVersion of the image that new hosts boot: platforms offer an upgrade to hosts of another one.
+ * @param view.simulated says in every description that there are no virtual machines behind it.
+ * @param view.imageVersion of the image that new hosts boot: platforms offer an upgrade to hosts of another one.
+ * @param view.newerFields whether the platform knows the fields that are newer than 2.14.
  */
 export function toOsbCatalog(
   catalog: Catalog,
-  simulated: boolean,
-  imageVersion: string | undefined,
+  view: { simulated: boolean; imageVersion: string | undefined; newerFields: boolean },
 ): JsonObject {
+  const { simulated, imageVersion, newerFields } = view;
   const notice = simulated ? 'SIMULATED, no virtual machine: ' : '';
   return {
     services: catalog.offerings.map((offering) => ({
@@ -156,7 +157,7 @@ export function toOsbCatalog(
       bindable: true,
       instances_retrievable: true,
       bindings_retrievable: true,
-      allow_context_updates: true,
+      ...(newerFields && { allow_context_updates: true }),
       plan_updateable: true,
       // Another org could bind, and a host serves one tenant only.
       metadata: { ...offering.metadata, shareable: false },
@@ -166,16 +167,7 @@ export function toOsbCatalog(
         description: `${notice}${plan.description}`,
         free: plan.free,
         bindable: true,
-        binding_rotatable: true,
-        plan_updateable: true,
-        maximum_polling_duration: maximumPollingSeconds,
-        ...(imageVersion !== undefined && {
-          maintenance_info: {
-            version: imageVersion,
-            description:
-              'A new guest image. An upgrade restarts the host; its data, ports and bindings are kept.',
-          },
-        }),
+        ...(newerFields && fieldsOfPlanSince215(imageVersion)),
         metadata: plan.metadata,
         schemas: {
           service_instance: {
@@ -186,6 +178,21 @@ export function toOsbCatalog(
         },
       })),
     })),
+  };
+}
+
+function fieldsOfPlanSince215(imageVersion: string | undefined): JsonObject {
+  return {
+    binding_rotatable: true,
+    plan_updateable: true,
+    maximum_polling_duration: maximumPollingSeconds,
+    ...(imageVersion !== undefined && {
+      maintenance_info: {
+        version: imageVersion,
+        description:
+          'A new guest image. An upgrade restarts the host; its data, ports and bindings are kept.',
+      },
+    }),
   };
 }
 

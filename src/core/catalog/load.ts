@@ -52,8 +52,8 @@ interface PlanEntry {
 }
 
 const id = { type: 'string', minLength: 1, maxLength: 255 };
-/** Platforms use names on their command lines: lower case, no spaces. */
-const name = { type: 'string', pattern: '^[a-z0-9][a-z0-9._-]{0,49}$' };
+/** CLI-friendly (OSB 2.17, "Catalog Management"): alphanumeric characters, periods and hyphens; here in lower case. */
+const name = { type: 'string', pattern: '^[a-z0-9][a-z0-9.-]{0,49}$' };
 const description = { type: 'string', minLength: 1, maxLength: 10_000 };
 const limits = {
   type: 'object',

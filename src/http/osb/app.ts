@@ -10,6 +10,7 @@ import { basicAuth } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { headerLimit } from '../header-limit.ts';
 import { maxBodyBytes } from '../limits.ts';
+import { answerWithin } from '../answer-within.ts';
 import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
 import { securityHeaders } from '../security-headers.ts';
@@ -20,8 +21,8 @@ import { deprovision } from './deprovision.ts';
 import { fetchBinding } from './fetch-binding.ts';
 import { fetchInstance } from './fetch-instance.ts';
 import { apiVersion, originatingIdentity } from './headers.ts';
-import { jsonBody } from './input.ts';
-import { lastOperation } from './last-operation.ts';
+import { jsonBody, wholeRequest } from './input.ts';
+import { lastBindingOperation, lastOperation } from './last-operation.ts';
 import { provision } from './provision.ts';
 import { unbind } from './unbind.ts';
 import { update } from './update.ts';
@@ -39,24 +40,26 @@ export function createOsbApp(parts: {
   credentials: () => readonly KnownCredential[];
   /** Requests that each platform may make in a second. */
   ratePerSecond: number;
+  /** How long a request is worked on at the most, in milliseconds. */
+  answerWithinMs: number;
   audit: AuditTrail;
   logger: Logger;
 }): Express {
-  const { catalog, imageVersion, simulated, instances, bindings, credentials, ratePerSecond, audit, logger } =
-    parts;
+  const { catalog, imageVersion, simulated, instances, bindings, credentials, audit, logger } = parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
   // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
   app.use(
     requestLog(logger),
+    answerWithin(parts.answerWithinMs),
     auditRequests(audit, describeOsbRequest, logger),
     securityHeaders,
     headerLimit,
     basicAuth(credentials),
-    rateLimit(ratePerSecond),
+    rateLimit(parts.ratePerSecond),
   );
-  app.use(apiVersion, originatingIdentity, express.json({ limit: maxBodyBytes }));
+  app.use(apiVersion, wholeRequest, originatingIdentity, express.json({ limit: maxBodyBytes }));
 
   const instance = '/v2/service_instances/:instance_id';
   const binding = `${instance}/service_bindings/:binding_id`;
@@ -69,6 +72,7 @@ export function createOsbApp(parts: {
   app.put(binding, jsonBody, bind(bindings));
   app.get(binding, fetchBinding(bindings));
   app.delete(binding, unbind(bindings));
+  app.get(`${binding}/last_operation`, lastBindingOperation(bindings));
 
   app.use(notFound);
   app.use(errorHandler(logger));

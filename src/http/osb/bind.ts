@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
 import type { Bindings, BindingView } from '../../core/broker/bindings.ts';
 import type { JsonObject } from '../../core/model.ts';
-import { knowsMetadata } from './headers.ts';
+import { knowsNewerFields } from './headers.ts';
 import { pathId, readBindBody, text } from './input.ts';
 
 /** PUT /v2/service_instances/:instance_id/service_bindings/:binding_id; synchronous in any case. */
@@ -19,7 +19,7 @@ export function bind(bindings: Bindings): RequestHandler {
       parameters: body.parameters ?? undefined,
       predecessor: text(body.predecessor_binding_id),
     });
-    response.status(view.isNew ? 201 : 200).json(toBody(view, knowsMetadata(request)));
+    response.status(view.isNew ? 201 : 200).json(toBody(view, knowsNewerFields(request)));
   };
 }
 

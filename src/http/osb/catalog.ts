@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { RequestHandler } from 'express';
 import { type Catalog, toOsbCatalog } from '../../core/catalog/catalog.ts';
+import { knowsNewerFields } from './headers.ts';
 
 /** GET /v2/catalog: the same bytes until a new image is installed; a platform that has them gets 304 (osb-notes 11). */
 export function getCatalog(
@@ -8,15 +9,20 @@ export function getCatalog(
   simulated: boolean,
   imageVersion: () => string | undefined,
 ): RequestHandler {
-  const write = (version: string | undefined) => {
-    const body = JSON.stringify(toOsbCatalog(catalog, simulated, version));
-    const etag = `"${createHash('sha256').update(body).digest('hex').slice(0, 32)}"`;
-    return { version, body, etag };
+  const write = (version: string | undefined, newerFields: boolean) => {
+    const body = JSON.stringify(toOsbCatalog(catalog, { simulated, imageVersion: version, newerFields }));
+    return { body, etag: `"${createHash('sha256').update(body).digest('hex').slice(0, 32)}"` };
   };
-  let written = write(imageVersion());
+  const writeAll = (version: string | undefined) => ({
+    version,
+    newer: write(version, true),
+    older: write(version, false),
+  });
+  let all = writeAll(imageVersion());
   return (request, response) => {
-    if (written.version !== imageVersion()) written = write(imageVersion());
-    response.set({ ETag: written.etag, 'Cache-Control': 'no-cache' });
+    if (all.version !== imageVersion()) all = writeAll(imageVersion());
+    const written = knowsNewerFields(request) ? all.newer : all.older;
+    response.set({ ETag: written.etag, 'Cache-Control': 'no-cache', Vary: 'X-Broker-API-Version' });
     if (request.fresh) {
       response.status(304).end();
       return;

@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import type { Bindings } from '../../core/broker/bindings.ts';
 import { toBody } from './bind.ts';
-import { knowsMetadata } from './headers.ts';
+import { knowsNewerFields } from './headers.ts';
 import { instanceReference, pathId } from './input.ts';
 
 /** GET /v2/service_instances/:instance_id/service_bindings/:binding_id: credentials included (osb-notes 36). */
@@ -11,6 +11,6 @@ export function fetchBinding(bindings: Bindings): RequestHandler {
       ...instanceReference(request, response),
       bindingId: pathId(request, 'binding_id'),
     });
-    response.json(toBody(view, knowsMetadata(request)));
+    response.json(toBody(view, knowsNewerFields(request)));
   };
 }

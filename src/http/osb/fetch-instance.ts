@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
-import { knowsMetadata } from './headers.ts';
+import { knowsNewerFields } from './headers.ts';
 import { instanceReference } from './input.ts';
 import { toMetadata } from './metadata.ts';
 
@@ -12,8 +12,10 @@ export function fetchInstance(instances: Instances): RequestHandler {
       service_id: instance.serviceId,
       plan_id: instance.planId,
       parameters: instance.parameters,
-      ...(host?.imageVersion !== undefined && { maintenance_info: { version: host.imageVersion } }),
-      ...(knowsMetadata(request) && { metadata: toMetadata(instance, host) }),
+      ...(knowsNewerFields(request) && {
+        ...(host?.imageVersion !== undefined && { maintenance_info: { version: host.imageVersion } }),
+        metadata: toMetadata(instance, host),
+      }),
     });
   };
 }

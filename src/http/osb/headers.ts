@@ -2,15 +2,14 @@ import type { Request, RequestHandler } from 'express';
 import type { OriginatingIdentity } from '../../core/audit.ts';
 import { refused } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/model.ts';
+import { flawOf } from '../json-flaws.ts';
 
-/** The minor version of the API that the platform speaks: 17 of "2.17". */
-export function minorVersion(request: Request): number {
-  return Number(/^2\.(\d+)$/.exec(request.get('X-Broker-API-Version') ?? '')?.[1] ?? 0);
-}
-
-/** Fields newer than 2.14, such as `metadata`, go to platforms only that know them: older clients fail on them (osb-notes 1). */
-export function knowsMetadata(request: Request): boolean {
-  return minorVersion(request) >= 15;
+/**
+ * Whether the platform speaks 2.15 or higher. Response fields newer than 2.14, such as `metadata`, go to no other:
+ * older clients fail on them (osb-notes 1).
+ */
+export function knowsNewerFields(request: Request): boolean {
+  return Number(/^2\.(\d+)$/.exec(request.get('X-Broker-API-Version') ?? '')?.[1] ?? 0) >= 15;
 }
 
 /** `X-Broker-API-Version` is required, deliberately also of clients that send none (osb-notes 1). */
@@ -29,7 +28,7 @@ export const originatingIdentity: RequestHandler = (request, _response, next) =>
     sent === undefined || decodeIdentity(sent) !== undefined
       ? undefined
       : refused.badRequest(
-          'X-Broker-API-Originating-Identity is not of the form: platform, a space, and base64 of a JSON object.',
+          'X-Broker-API-Originating-Identity is not of the form: platform, a space, and base64 of a JSON object without NUL characters.',
         ),
   );
 };
@@ -41,7 +40,7 @@ export function decodeIdentity(header: string): OriginatingIdentity | undefined 
   try {
     const value: unknown = JSON.parse(Buffer.from(encoded, 'base64').toString('utf8'));
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-    return { platform, value: value as JsonObject };
+    return flawOf(value, 1) === undefined ? { platform, value: value as JsonObject } : undefined;
   } catch {
     return undefined;
   }

@@ -4,7 +4,7 @@ import type { InstanceReference } from '../../core/broker/instances.ts';
 import { refused } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/model.ts';
 import { platformOf } from '../auth.ts';
-import { maxBodyDepth } from '../limits.ts';
+import { flawOf } from '../json-flaws.ts';
 
 /** Bodies are JSON objects, and say so (osb-notes 5). */
 export const jsonBody: RequestHandler = (request, _response, next) => {
@@ -21,23 +21,23 @@ export const jsonBody: RequestHandler = (request, _response, next) => {
   next(flaw === undefined ? undefined : refused.badRequest(`The request body ${flaw}.`));
 };
 
-/** What neither Postgres nor whatever walks through a body can take, in any corner of it. */
-function flawOf(value: unknown, depth: number): string | undefined {
-  if (typeof value === 'string') return flawOfText(value);
-  if (typeof value !== 'object' || value === null) return undefined;
-  if (depth > maxBodyDepth) return `is nested deeper than ${maxBodyDepth} levels`;
-  for (const [key, inner] of Object.entries(value)) {
-    const flaw = flawOfText(key) ?? flawOf(inner, depth + 1);
-    if (flaw !== undefined) return flaw;
+/**
+ * No part of a request may hold a NUL, whether the broker uses it or not, and no id may be empty (osb-notes 5).
+ * What is not percent-encoded rightly in the path is left to the router, which refuses it.
+ */
+export const wholeRequest: RequestHandler = (request, _response, next) => {
+  const encodedNul = /%00/;
+  if (encodedNul.test(request.originalUrl)) {
+    next(refused.badRequest('The path or the query holds a NUL character, which no id or name may have.'));
+    return;
   }
-  return undefined;
-}
-
-function flawOfText(text: string): string | undefined {
-  if (text.includes('\0')) return 'holds a NUL character, which no id or name may have';
-  // A surrogate without its other half is no character: neither UTF-8 nor jsonb can hold it.
-  return /\p{Surrogate}/u.test(text) ? 'holds half a character: an unpaired surrogate' : undefined;
-}
+  const [, kind] = /\/service_(instance|binding)s\/(?:\/|$)/.exec(request.path) ?? [];
+  next(
+    kind === undefined
+      ? undefined
+      : refused.badRequest(`${kind}_id: must have 1 to 255 characters, and no NUL.`),
+  );
+};
 
 /** An id out of the path, already percent-decoded. */
 export function pathId(request: Request, name: 'instance_id' | 'binding_id'): string {
@@ -45,7 +45,7 @@ export function pathId(request: Request, name: 'instance_id' | 'binding_id'): st
 }
 
 function checkedId(id: string, name: string): string {
-  if (id.length === 0 || id.length > 255 || id.includes('\0')) {
+  if (id === '' || Array.from(id).length > 255) {
     throw refused.badRequest(`${name}: must have 1 to 255 characters, and no NUL.`);
   }
   return id;
@@ -56,9 +56,7 @@ export function queryText(request: Request, name: string): string | undefined {
   const value = request.query[name];
   if (value === undefined || value === '') return undefined;
   if (typeof value !== 'string') throw refused.badRequest(`${name}: must be given once.`);
-  if (value.length > 10_000 || value.includes('\0')) {
-    throw refused.badRequest(`${name}: is longer than 10,000 characters, or holds a NUL.`);
-  }
+  if (value.length > 10_000) throw refused.badRequest(`${name}: is longer than 10,000 characters.`);
   return value;
 }
 

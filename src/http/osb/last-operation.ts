@@ -1,6 +1,8 @@
 import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
-import { instanceReference, queryText } from './input.ts';
+import type { Bindings } from '../../core/broker/bindings.ts';
+import { knowsNewerFields } from './headers.ts';
+import { instanceReference, pathId, queryText } from './input.ts';
 
 /** Whole seconds until it is worth asking again; Cloud Controller's own default is a minute. */
 const retryAfterSeconds = 5;
@@ -16,8 +18,24 @@ export function lastOperation(instances: Instances): RequestHandler {
     response.json({
       state: report.state,
       description: report.description,
-      ...(report.instanceUsable !== undefined && { instance_usable: report.instanceUsable }),
-      ...(report.updateRepeatable !== undefined && { update_repeatable: report.updateRepeatable }),
+      ...(knowsNewerFields(request) && {
+        ...(report.instanceUsable !== undefined && { instance_usable: report.instanceUsable }),
+        ...(report.updateRepeatable !== undefined && { update_repeatable: report.updateRepeatable }),
+      }),
     });
+  };
+}
+
+/**
+ * GET /v2/service_instances/:instance_id/service_bindings/:binding_id/last_operation. Binding and unbinding are
+ * synchronous, so whatever is on record has succeeded.
+ */
+export function lastBindingOperation(bindings: Bindings): RequestHandler {
+  return async (request, response) => {
+    const description = await bindings.lastOperation({
+      ...instanceReference(request, response),
+      bindingId: pathId(request, 'binding_id'),
+    });
+    response.json({ state: 'succeeded', description });
   };
 }

@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
 import type { Instances } from '../../core/broker/instances.ts';
-import { knowsMetadata } from './headers.ts';
+import { knowsNewerFields } from './headers.ts';
 import { acceptsIncomplete, pathId, readProvisionBody, text } from './input.ts';
 import { toMetadata } from './metadata.ts';
 
@@ -21,7 +21,7 @@ export function provision(instances: Instances): RequestHandler {
       maintenanceVersion: text(body.maintenance_info?.version),
       acceptsIncomplete: acceptsIncomplete(request),
     });
-    const metadata = knowsMetadata(request) && { metadata: toMetadata(outcome.instance, outcome.host) };
+    const metadata = knowsNewerFields(request) && { metadata: toMetadata(outcome.instance, outcome.host) };
     switch (outcome.kind) {
       case 'unchanged':
         response.status(200).json({ ...metadata });

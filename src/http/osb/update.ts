@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
 import { platformOf } from '../auth.ts';
-import { knowsMetadata } from './headers.ts';
+import { knowsNewerFields } from './headers.ts';
 import { acceptsIncomplete, pathId, present, readUpdateBody, text } from './input.ts';
 import { toMetadata } from './metadata.ts';
 
@@ -24,7 +24,7 @@ export function update(instances: Instances): RequestHandler {
       response.json({});
       return;
     }
-    const metadata = knowsMetadata(request) && { metadata: toMetadata(outcome.instance, outcome.host) };
+    const metadata = knowsNewerFields(request) && { metadata: toMetadata(outcome.instance, outcome.host) };
     if (outcome.kind === 'done') response.json({ ...metadata });
     else response.status(202).json({ operation: outcome.operationId, ...metadata });
   };

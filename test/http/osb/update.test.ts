@@ -6,7 +6,6 @@ import {
   bindBody,
   binding,
   catalogFile,
-  hints,
   ids,
   instance,
   makeTestBroker,
@@ -90,16 +89,6 @@ describe('another plan', () => {
     expect((await broker.ask('get', binding(id, 'key'))).status).toBe(200);
   });
 
-  it('26 with a smaller disk is refused and changes nothing', async () => {
-    const id = await create();
-    await patch(id, { plan_id: 'plan-disk' });
-    const before = await hostOf(id);
-    const answer = await patch(id, { plan_id: ids.plan });
-    expect(answer.status).toBe(422);
-    expect(answer.body['description']).toMatch(/smaller disk \(4 GiB\) than the host has now \(8 GiB\)/);
-    expect(await hostOf(id)).toEqual(before);
-  });
-
   it('that would pass a quota is refused, says what is in use, and changes nothing', async () => {
     const org = randomUUID();
     const [first, second] = [await create({}, org), await create({}, org)];
@@ -115,34 +104,9 @@ describe('another plan', () => {
     expect((await patch(first, { plan_id: ids.plan })).status).toBe(200);
     expect((await patch(second, { plan_id: ids.otherPlan })).status).toBe(200);
   });
-
-  it('13 needs the consent to wait, where there is work', async () => {
-    const id = await create();
-    expect(await patch(id, { plan_id: 'plan-disk' }, '')).toMatchObject({
-      status: 422,
-      body: { error: 'AsyncRequired' },
-    });
-  });
 });
 
 describe('parameters', () => {
-  it('24 merge by key, and null takes one back', async () => {
-    const id = await create({ published_ports: 3, egress: 'none' });
-    expect((await patch(id, { parameters: { published_ports: 5 } })).status).toBe(200);
-    expect(await fetched(id)).toMatchObject({ parameters: { published_ports: 5, egress: 'none' } });
-    expect((await patch(id, { parameters: { published_ports: null } })).status).toBe(200);
-    expect((await fetched(id)).parameters).toEqual({ egress: 'none' });
-    expect(await hostOf(id)).toMatchObject({ ports: 10, egress: { kind: 'none' } });
-  });
-
-  it('24b of the merged result must satisfy the target plan', async () => {
-    const id = await create({ egress: 'internet' });
-    const answer = await patch(id, { plan_id: 'plan-quiet' });
-    expect(answer.status).toBe(400);
-    expect(answer.body['description']).toMatch(/^parameters\/egress /);
-    expect(await fetched(id)).toMatchObject({ plan_id: ids.plan });
-  });
-
   it('say what happens to a host that nobody uses, on create and later', async () => {
     const id = await create({ idle: 'suspend' });
     expect(await hostOf(id)).toMatchObject({ idle: 'suspend' });
@@ -163,84 +127,6 @@ describe('parameters', () => {
     await patch(id, { parameters: { expires_after: null } }, '');
     expect((await fetched(id)).metadata.attributes['expires_at']).toBeUndefined();
   });
-});
-
-describe('what has no effect', () => {
-  it('25c, 27 is 200 {} at once, also without the consent to wait', async () => {
-    const id = await create({ published_ports: 10 });
-    for (const body of [
-      { plan_id: ids.plan },
-      { parameters: {} },
-      { parameters: { published_ports: null } },
-      { context: { platform: 'cloudfoundry', organization_guid: 'org-of-this', instance_name: 'renamed' } },
-      { plan_id: ids.plan, parameters: {}, context: { instance_name: 'again' }, maintenance_info: {} },
-    ]) {
-      const { context } = body as { context?: Record<string, string> };
-      if (context?.['organization_guid'] !== undefined) delete context['organization_guid'];
-      expect([body, await patch(id, body, '')]).toEqual([body, { status: 200, body: {} }]);
-    }
-    const row = (await broker.database('instances').where({ osb_id: id }).first()) as { context: object };
-    expect(row.context).toMatchObject({ instance_name: 'again' });
-  });
-
-  it('27b names nothing at all: 422', async () => {
-    const id = await create();
-    const answer = await patch(id, {}, '');
-    expect(answer.status).toBe(422);
-    expect(answer.body['description']).toMatch(/nothing to change/);
-  });
-
-  it('27c a context of another tenant is refused', async () => {
-    const id = await create();
-    const answer = await patch(id, { context: { organization_guid: 'somebody-else' } }, '');
-    expect(answer.status).toBe(422);
-    expect(answer.body['description']).toMatch(/another owner/);
-  });
-
-  it('25d of an unknown instance: 404', async () => {
-    expect((await patch(randomUUID(), { plan_id: ids.plan })).status).toBe(404);
-  });
-});
-
-it('25, 23, 35, 39 while it runs: the same is 202 with the same operation, all else waits', async () => {
-  const id = await create();
-  const held = await makeTestBroker(inject('postgres'));
-  try {
-    const one = randomUUID();
-    const worker = held.startWorker();
-    await held
-      .ask('put', `${instance(one)}?accepts_incomplete=true`)
-      .send(provisionBody)
-      .expect(201);
-    await worker.stop();
-    const ask = (body: object) =>
-      held
-        .askAsynchronous('patch', `${instance(one)}?accepts_incomplete=true`)
-        .send({ service_id: ids.service, ...body });
-    const first = await ask({ plan_id: ids.otherPlan });
-    expect(first.status).toBe(202);
-    const again = await ask({ plan_id: ids.otherPlan });
-    expect([again.status, (again.body as { operation: string }).operation]).toEqual([
-      202,
-      (first.body as { operation: string }).operation,
-    ]);
-    const concurrency = { error: 'ConcurrencyError' };
-    expect((await ask({ parameters: { egress: 'none' } })).body).toMatchObject(concurrency);
-    expect((await held.ask('get', instance(one))).body).toMatchObject(concurrency);
-    expect((await held.ask('put', binding(one, 'k')).send(bindBody)).body).toMatchObject(concurrency);
-    const deletion = await held.ask('delete', `${instance(one)}?accepts_incomplete=true&${hints}`);
-    expect(deletion.body).toMatchObject(concurrency);
-    const last = await held.ask('get', `${instance(one)}/last_operation?plan_id=${ids.plan}`);
-    expect(last.body).toMatchObject({ state: 'in progress' });
-    held.startWorker('another');
-    await eventually('the update has ended', async () => {
-      const answer = await held.ask('get', `${instance(one)}/last_operation`);
-      return (answer.body as { state: string }).state === 'succeeded';
-    });
-  } finally {
-    await held.stop();
-  }
-  expect(await fetched(id)).toMatchObject({ plan_id: ids.plan });
 });
 
 describe('an update that fails', () => {

@@ -1,0 +1,352 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { readSettings } from '../../../../src/config/settings.ts';
+import { maximumPollingSeconds } from '../../../../src/core/catalog/catalog.ts';
+import { forgetOldOperations } from '../../../../src/operations/forget.ts';
+import { bindBody, binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
+import { accepting, asyncRequired, type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
+import { createLineLogger } from '../../../support/logger.ts';
+
+const { logger, lines } = createLineLogger();
+let on: ClauseBroker;
+beforeAll(async () => {
+  on = await makeClauseBroker(inject('postgres'), { logger });
+});
+afterAll(() => on.stop());
+
+const apart = { wait: false };
+const daysAgo = (days: number) => new Date(Date.now() - days * 24 * 3600 * 1000);
+const lastOfBinding = (id: string, bindingId: string, query = '') =>
+  on.ask('get', `${binding(id, bindingId)}/last_operation${query}`);
+/** Puts the end of everything that was done to an instance so long ago. */
+async function age(osbId: string, days: number) {
+  const row = (await on.broker.database('instances').where({ osb_id: osbId }).first()) as { id: string };
+  await on.broker
+    .database('instances')
+    .where({ id: row.id })
+    .update({ updated_at: daysAgo(days) });
+  await on.broker
+    .database('operations')
+    .where({ instance_id: row.id })
+    .update({ finished_at: daysAgo(days) });
+}
+
+it.each(['', '?accepts_incomplete=false', '?accepts_incomplete='])(
+  '13a refuses to create with the query "%s": 422 AsyncRequired',
+  async (query) => {
+    const answer = await on.put(randomUUID(), {}, query);
+    expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
+  },
+);
+
+it('13b refuses to delete without accepts_incomplete: 422 AsyncRequired', async () => {
+  const id = await on.newInstance();
+  const answer = await on.remove(id, `?${hints}`);
+  expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
+  expect((await on.get(id)).status).toBe(200);
+});
+
+it('13c refuses an update that has work to do without accepts_incomplete: 422 AsyncRequired', async () => {
+  const answer = await on.patch(await on.newInstance(), { plan_id: ids.otherPlan }, '');
+  expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
+});
+
+it.each(['', `?${accepting}`])('13d binds and unbinds synchronously with the query "%s"', async (query) => {
+  const id = await on.newInstance();
+  expect((await on.ask('put', `${binding(id, 'b')}${query}`, bindBody)).status).toBe(201);
+  const unbound = await on.unbind(id, 'b', `?${hints}${query.replace('?', '&')}`);
+  expect([unbound.status, unbound.body]).toEqual([200, {}]);
+});
+
+it('13e answers 201 and 200 where the work ends within BERTH_SYNC_WAIT_MS', async () => {
+  const id = randomUUID();
+  expect((await on.put(id)).status).toBe(201);
+  expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
+  expect((await on.remove(id)).status).toBe(200);
+});
+
+it('13f answers 202 where the work does not end within BERTH_SYNC_WAIT_MS', async () => {
+  const hasty = await makeClauseBroker(inject('postgres'), { syncWaitMs: 50 });
+  try {
+    const id = randomUUID();
+    hasty.holds.hold('start');
+    expect((await hasty.put(id)).status).toBe(202);
+    hasty.holds.letGo();
+    await hasty.ended(id);
+  } finally {
+    await hasty.stop();
+  }
+});
+
+it('13g waits 2500 ms where BERTH_SYNC_WAIT_MS is not set', () => {
+  expect(readSettings({}).syncWaitMs).toBe(2500);
+});
+
+it('13h answers 202 to every create, update with work to do, and delete where BERTH_SYNC_WAIT_MS is 0', async () => {
+  const id = randomUUID();
+  const ask = (method: 'put' | 'patch' | 'delete', query: string, body?: object) =>
+    on.ask(method, `${instance(id)}?${accepting}${query}`, body, apart);
+  on.operationOf(await ask('put', '', provisionBody));
+  await on.ended(id);
+  on.operationOf(await ask('patch', '', { service_id: ids.service, plan_id: ids.otherPlan }));
+  await on.ended(id);
+  on.operationOf(await ask('delete', `&${hints}`));
+  await on.ended(id);
+  expect((await on.get(id)).status).toBe(404);
+});
+
+it('14 names an operation in every 202: URL-safe, short, not null', async () => {
+  const id = randomUUID();
+  const seen = new Set<string>();
+  const look = (operation: string) => {
+    expect(operation).toMatch(/^[A-Za-z0-9._~-]{1,10000}$/);
+    seen.add(operation);
+    return Promise.resolve();
+  };
+  await on.duringCreate(id, look);
+  await on.duringUpdate(id, look);
+  await on.duringDelete(id, look);
+  expect(seen.size).toBe(3);
+  expect(seen).not.toContain('null');
+});
+
+it('15a answers 404 for an instance that was never seen', async () => {
+  expect((await on.last(randomUUID())).status).toBe(404);
+  expect((await on.last(randomUUID(), `?operation=${randomUUID()}`)).status).toBe(404);
+});
+
+it('15b answers 404 for a binding that was never seen, of a known instance and of none', async () => {
+  expect((await lastOfBinding(await on.newInstance(), 'never')).status).toBe(404);
+  expect((await lastOfBinding(randomUUID(), 'never')).status).toBe(404);
+});
+
+it('15c answers 200 succeeded for what is deleted, its operation still on record', async () => {
+  const id = await on.newInstance();
+  await on.bind(id, 'b');
+  expect(await lastOfBinding(id, 'b')).toMatchObject({ status: 200, body: { state: 'succeeded' } });
+  await on.unbind(id, 'b');
+  expect(await lastOfBinding(id, 'b')).toMatchObject({ status: 200, body: { state: 'succeeded' } });
+  await on.remove(id);
+  expect(await on.last(id)).toMatchObject({ status: 200, body: { state: 'succeeded' } });
+});
+
+it('15d keeps the operation of a deleted instance for 7 days at least', async () => {
+  const id = await on.newInstance();
+  await on.bind(id, 'b');
+  await on.remove(id);
+  await age(id, 8);
+  await on.broker
+    .database('bindings')
+    .where({ osb_id: 'b' })
+    .whereNotNull('revoked_at')
+    .update({ revoked_at: daysAgo(8) });
+  await forgetOldOperations(on.broker);
+  expect(await on.last(id)).toMatchObject({ status: 200, body: { state: 'succeeded' } });
+  expect((await lastOfBinding(id, 'b')).status).toBe(200);
+});
+
+it('15e answers 410 where only the id is left, and forgets nothing of an instance that lives', async () => {
+  const [dead, living] = [await on.newInstance(), await on.newInstance()];
+  await on.bind(dead, 'b');
+  await on.remove(dead);
+  await age(dead, 31);
+  await age(living, 31);
+  await forgetOldOperations(on.broker);
+  expect(await on.last(dead)).toMatchObject({ status: 410, body: {} });
+  expect((await on.last(living)).status).toBe(200);
+  // The id is never used again.
+  expect((await on.put(dead)).status).toBe(409);
+});
+
+it('15f answers 410 for a binding of which only the id is left', async () => {
+  const id = await on.newInstance();
+  await on.bind(id, 'gone');
+  await on.unbind(id, 'gone');
+  await on.broker
+    .database('bindings')
+    .where({ osb_id: 'gone' })
+    .update({ revoked_at: daysAgo(31) });
+  expect(await lastOfBinding(id, 'gone')).toMatchObject({ status: 410, body: {} });
+});
+
+it('15g forgets in batches, as the database role of a worker', async () => {
+  const dead = [await on.newInstance(), await on.newInstance()];
+  for (const id of dead) {
+    await on.remove(id);
+    await age(id, 31);
+  }
+  const { records } = on.broker.workerStore;
+  const month = 30 * 24 * 3600 * 1000;
+  const counts = [];
+  for (let round = 0; round < 3; round += 1) counts.push(await records.forgetOperations(month, 3));
+  expect(counts).toEqual([3, 1, 0]);
+});
+
+it.each(['not-ours', randomUUID(), '%F0%9F%98%80', "'"])(
+  '15h tolerates the operation %s, which it did not issue, of an instance that it knows',
+  async (operation) => {
+    const id = await on.newInstance();
+    expect(await on.last(id, `?operation=${operation}`)).toMatchObject({
+      status: 200,
+      body: { state: 'succeeded' },
+    });
+  },
+);
+
+it("15i does not show another instance's operation", async () => {
+  const [mine, other] = [await on.newInstance(), randomUUID()];
+  await on.duringCreate(other, async (operation) => {
+    expect((await on.last(mine, `?operation=${operation}`)).body['state']).toBe('succeeded');
+  });
+});
+
+it('15j takes service_id and plan_id as optional hints', async () => {
+  const id = await on.newInstance();
+  await on.bind(id, 'b');
+  for (const query of [
+    '',
+    `?${hints}`,
+    `?service_id=${ids.service}`,
+    `?plan_id=${ids.plan}`,
+    '?service_id=&plan_id=',
+  ]) {
+    expect((await on.last(id, query)).status).toBe(200);
+    expect((await lastOfBinding(id, 'b', query)).status).toBe(200);
+  }
+});
+
+it.each([
+  'service_id=unknown',
+  'plan_id=unknown',
+  `service_id=${ids.service}&plan_id=unknown`,
+  `service_id=${ids.plan}`,
+])('15k refuses ids that are not in the catalog: ?%s is 400', async (query) => {
+  const id = await on.newInstance();
+  await on.bind(id, 'b');
+  expect((await on.last(id, `?${query}`)).status).toBe(400);
+  expect((await lastOfBinding(id, 'b', `?${query}`)).status).toBe(400);
+});
+
+it('15l accepts another plan of the same offering, and logs it', async () => {
+  const id = await on.newInstance();
+  const before = lines.length;
+  const answer = await on.last(id, `?service_id=${ids.service}&plan_id=${ids.otherPlan}`);
+  expect(answer.status).toBe(200);
+  const stale = lines.slice(before).find(({ message }) => message.includes('stale plan'));
+  expect(stale?.details).toMatchObject({ planId: ids.plan, sent: ids.otherPlan });
+});
+
+it('15m takes the old plan for the plan while an update runs', async () => {
+  const id = await on.newInstance();
+  await on.duringUpdate(id, async (operation) => {
+    const before = lines.length;
+    const query = (plan: string) => `?service_id=${ids.service}&plan_id=${plan}&operation=${operation}`;
+    expect((await on.last(id, query(ids.plan))).body['state']).toBe('in progress');
+    expect(lines.slice(before).filter(({ message }) => message.includes('stale'))).toEqual([]);
+    expect((await on.last(id, query(ids.otherPlan))).status).toBe(200);
+    expect(lines.slice(before).filter(({ message }) => message.includes('stale'))).toHaveLength(1);
+  });
+});
+
+it('16a says in words which step is under way', async () => {
+  const id = randomUUID();
+  await on.duringCreate(id, async () => {
+    expect((await on.last(id)).body).toMatchObject({
+      state: 'in progress',
+      description: 'Starting the virtual machine',
+    });
+  });
+  await on.duringDelete(id, async () => {
+    expect((await on.last(id)).body['description']).toMatch(/^Destroying the virtual machine/);
+  });
+});
+
+it('16b sends Retry-After in whole seconds while it is worth asking again', async () => {
+  const id = randomUUID();
+  await on.duringCreate(id, async () => {
+    expect((await on.last(id)).headers['retry-after']).toMatch(/^[1-9]\d*$/);
+  });
+});
+
+it('17a says instance_usable of no create, nor of what succeeded or runs', async () => {
+  const id = randomUUID();
+  const keys = async () => Object.keys((await on.last(id)).body).sort();
+  await on.failCreate(id);
+  expect(await keys()).toEqual(['description', 'state']);
+  await on.remove(id);
+  expect(await keys()).toEqual(['description', 'state']);
+  const other = randomUUID();
+  await on.duringCreate(other, async () => {
+    expect(Object.keys((await on.last(other)).body).sort()).toEqual(['description', 'state']);
+  });
+});
+
+it('17b says truly that an instance is usable, and that the update can be repeated', async () => {
+  const id = await on.newInstance();
+  await on.failUpdate(id);
+  expect((await on.last(id)).body).toMatchObject({
+    state: 'failed',
+    instance_usable: true,
+    update_repeatable: true,
+  });
+  expect((await on.get(id)).body).toMatchObject({ plan_id: ids.plan });
+  expect((await on.bind(id, 'b')).status).toBe(201);
+  expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
+});
+
+it('17c says truly that an instance is not usable after a failed delete, and nothing of repeating', async () => {
+  const id = await on.newInstance();
+  await on
+    .duringDelete(id, async (operation) => {
+      await on.broker
+        .database('operations')
+        .where({ id: operation })
+        .update({ deadline: daysAgo(1) });
+      on.holds.fail('destroy', 1);
+    })
+    .catch(() => undefined);
+  const { body } = await on.last(id);
+  if (body['state'] !== 'failed') throw new Error(`the delete did not fail: ${JSON.stringify(body)}`);
+  expect(body['instance_usable']).toBe(false);
+  expect(body).not.toHaveProperty('update_repeatable');
+  expect((await on.bind(id, 'b')).status).toBe(422);
+  // The platform asks again, and then it works.
+  expect((await on.remove(id)).status).toBe(200);
+});
+
+it('18a ends an operation that can not end in time by itself, and cleans up first', async () => {
+  const id = randomUUID();
+  on.holds.hold('start');
+  on.holds.hold('destroy');
+  const operation = on.operationOf(await on.ask('put', `${instance(id)}?${accepting}`, provisionBody, apart));
+  await on.holds.reached('start');
+  await on.broker
+    .database('operations')
+    .where({ id: operation })
+    .update({ deadline: daysAgo(1) });
+  on.holds.fail('start', 1);
+  on.holds.letGo('start');
+  await on.holds.reached('destroy');
+  const { body } = await on.last(id);
+  expect(body['state']).toBe('in progress');
+  expect(body['description']).toMatch(/^Destroying .*could not end in time/);
+  on.holds.letGo('destroy');
+  expect((await on.ended(id))['description']).toMatch(/could not end in time/);
+  expect((await on.last(id)).body['state']).toBe('failed');
+  const hosts = await on.broker.database('hosts').whereNot('state', 'destroyed').pluck('instance_id');
+  const row = (await on.broker.database('instances').where({ osb_id: id }).first()) as { id: string };
+  expect(hosts).not.toContain(row.id);
+});
+
+it('18b gives up early enough to clean up before the platform does', async () => {
+  const id = randomUUID();
+  await on.duringCreate(id, async (operation) => {
+    const row = (await on.broker.database('operations').where({ id: operation }).first()) as {
+      created_at: Date;
+      deadline: Date;
+    };
+    const seconds = (row.deadline.getTime() - row.created_at.getTime()) / 1000;
+    expect(seconds).toBeGreaterThan(60);
+    expect(seconds).toBeLessThanOrEqual(maximumPollingSeconds - 60);
+  });
+});

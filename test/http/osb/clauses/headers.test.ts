@@ -1,0 +1,365 @@
+import { randomUUID } from 'node:crypto';
+import supertest from 'supertest';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { longestAnswerMs } from '../../../../src/http/limits.ts';
+import { binding, credentials, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
+import {
+  accepting,
+  asyncRequired,
+  type ClauseBroker,
+  concurrencyError,
+  maintenanceInfoConflict,
+  makeClauseBroker,
+} from '../../../support/clauses.ts';
+import { eventually } from '../../../support/eventually.ts';
+import { createLineLogger } from '../../../support/logger.ts';
+
+const { logger, lines } = createLineLogger();
+let on: ClauseBroker;
+beforeAll(async () => {
+  on = await makeClauseBroker(inject('postgres'), { logger });
+});
+afterAll(() => on.stop());
+
+const bare = (method: 'get' | 'put', route: string) =>
+  supertest(on.broker.app)[method](route).auth(credentials.username, credentials.password);
+const described = (body: unknown) => (body as { description: string }).description;
+const putRaw = (body: string, type = 'application/json') =>
+  on.broker
+    .ask('put', `${instance('raw')}?${accepting}`)
+    .set('Content-Type', type)
+    .send(body);
+const identity = (value: unknown) => `cloudfoundry ${Buffer.from(JSON.stringify(value)).toString('base64')}`;
+const asIdentity = (value: string) => ({ headers: { 'X-Broker-API-Originating-Identity': value } });
+
+it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws comes first', async () => {
+  const id = await on.newInstance();
+  await on.bind(id, 'taken');
+  // 401 before 412; 412 before 400.
+  expect((await supertest(on.broker.app).put(instance(id)).send('{')).status).toBe(401);
+  expect((await bare('put', instance(id)).set('Content-Type', 'application/json').send('{')).status).toBe(
+    412,
+  );
+  // 400 before 404, of an update, a bind and a poll of what does not exist.
+  expect((await on.patch('nowhere', { plan_id: 'unknown' })).status).toBe(400);
+  expect((await on.bind('nowhere', 'b', { parameters: { colour: 'red' } })).status).toBe(400);
+  expect((await on.last('nowhere', '?service_id=unknown')).status).toBe(400);
+  // 400 before 410.
+  expect((await on.remove('nowhere', `?${accepting}&service_id=unknown&plan_id=${ids.plan}`)).status).toBe(
+    400,
+  );
+  // 404 and 410 before 422.
+  expect((await on.patch('nowhere', { plan_id: ids.otherPlan }, '')).status).toBe(404);
+  expect((await on.remove('nowhere', `?${hints}`)).status).toBe(410);
+  // 409 before 422, of a create without the consent to wait, and of a bind while an update runs.
+  expect((await on.put(id, { plan_id: ids.otherPlan }, '')).status).toBe(409);
+  await on.duringUpdate(id, async () => {
+    expect((await on.bind(id, 'taken', { app_guid: 'another' })).status).toBe(409);
+  });
+});
+
+it.each([undefined, '1.0', '3.0', '2', '2.x', '12.1', ''])(
+  '1a refuses the API version %s with 412, and names what is supported',
+  async (version) => {
+    const request = bare('get', '/v2/catalog');
+    const answer = await (version === undefined ? request : request.set('X-Broker-API-Version', version));
+    expect(answer.status).toBe(412);
+    expect(described(answer.body)).toContain('2.17');
+  },
+);
+
+it.each(['2.0', '2.13', '2.17', '2.99'])('1b accepts the API version %s', async (version) => {
+  expect((await bare('get', '/v2/catalog').set('X-Broker-API-Version', version)).status).toBe(200);
+});
+
+it('1c sends fields newer than 2.14 to no older platform, in no answer', async () => {
+  const id = randomUUID();
+  const keys = async (version: string, ...[method, route, body]: Parameters<ClauseBroker['ask']>) => {
+    const answer = await on.ask(method, route, body, { version });
+    expect(answer.status).toBeLessThan(300);
+    return Object.keys(answer.body).sort();
+  };
+  const create = [`put`, `${instance(id)}?${accepting}`, provisionBody] as const;
+  expect(await keys('2.14', ...create)).toEqual([]);
+  expect(await keys('2.15', ...create)).toEqual(['metadata']);
+  expect(await keys('2.14', 'get', instance(id))).toEqual(['parameters', 'plan_id', 'service_id']);
+  expect(await keys('2.15', 'get', instance(id))).toEqual(
+    ['parameters', 'plan_id', 'service_id', 'maintenance_info', 'metadata'].sort(),
+  );
+  const bind = ['put', binding(id, 'b'), { service_id: ids.service, plan_id: ids.plan }] as const;
+  expect(await keys('2.14', ...bind)).toEqual(['credentials']);
+  expect(await keys('2.15', ...bind)).toEqual(['credentials', 'endpoints', 'metadata']);
+  expect(await keys('2.14', 'get', binding(id, 'b'))).toEqual(['credentials']);
+  expect(await keys('2.15', 'get', binding(id, 'b'))).toEqual(['credentials', 'endpoints', 'metadata']);
+  const update = (plan: string) =>
+    ['patch', `${instance(id)}?${accepting}`, { service_id: ids.service, plan_id: plan }] as const;
+  expect(await keys('2.14', ...update(ids.otherPlan))).toEqual([]);
+  expect(await keys('2.15', ...update(ids.plan))).toEqual(['metadata']);
+});
+
+it('1d says on failed operations what is newer than 2.14 to no older platform', async () => {
+  const id = await on.newInstance();
+  await on.failUpdate(id);
+  const poll = (version: string) =>
+    on.ask('get', `${instance(id)}/last_operation`, undefined, { version }).then(({ body }) => body);
+  expect(Object.keys(await poll('2.14')).sort()).toEqual(['description', 'state']);
+  expect(await poll('2.16')).toMatchObject({ instance_usable: true, update_repeatable: true });
+});
+
+it('2a accepts an originating identity of its form, and its absence', async () => {
+  const catalog = (headers: Record<string, string>) => on.ask('get', '/v2/catalog', undefined, { headers });
+  expect((await catalog({})).status).toBe(200);
+  expect((await catalog(asIdentity(identity({ user_id: '1' })).headers)).status).toBe(200);
+});
+
+it.each([
+  ['no value', 'cloudfoundry'],
+  ['no platform', Buffer.from('{}').toString('base64')],
+  ['what is not base64', 'cloudfoundry !!'],
+  ['base64 of no JSON', `cloudfoundry ${Buffer.from('{').toString('base64')}`],
+  ['base64 of no object', identity([])],
+])('2b refuses an originating identity with %s: 400, and names the header', async (_, value) => {
+  const answer = await on.ask('get', '/v2/catalog', undefined, asIdentity(value));
+  expect(answer.status).toBe(400);
+  expect(described(answer.body)).toContain('X-Broker-API-Originating-Identity');
+});
+
+it('2c keeps the originating identity in the audit trail', async () => {
+  const id = randomUUID();
+  const sent = asIdentity(identity({ user_id: 'me' }));
+  await on.ask('put', `${instance(id)}?${accepting}`, provisionBody, sent);
+  const row = (await on.broker.database('audit').where({ instance_id: id, action: 'provision' }).first()) as {
+    identity: unknown;
+  };
+  expect(row.identity).toEqual({ platform: 'cloudfoundry', value: { user_id: 'me' } });
+});
+
+const requestIdentity = (value: string) => ({ headers: { 'X-Broker-API-Request-Identity': value } });
+
+it('3a echoes the request identity, on refusals too', async () => {
+  const answer = await on.ask('get', '/v2/catalog', undefined, requestIdentity('abc-1'));
+  expect(answer.headers['x-broker-api-request-identity']).toBe('abc-1');
+  const refusal = await supertest(on.broker.app)
+    .get('/v2/catalog')
+    .set('X-Broker-API-Request-Identity', 'abc-2');
+  expect(refusal.status).toBe(401);
+  expect(refusal.headers['x-broker-api-request-identity']).toBe('abc-2');
+});
+
+it('3b has the request identity on every log line of the request, those of the core included', async () => {
+  const id = await on.newInstance();
+  const before = lines.length;
+  const name = randomUUID();
+  await on.ask(
+    'get',
+    `${instance(id)}/last_operation?service_id=${ids.service}&plan_id=${ids.otherPlan}`,
+    undefined,
+    requestIdentity(name),
+  );
+  const written = await eventually('both lines are written', () => {
+    const since = lines.slice(before);
+    return since.some(({ message }) => message === 'A request was answered') && since;
+  });
+  expect(written.map(({ message }) => message)).toContain('The platform sent a stale plan id');
+  expect(written.filter(({ details }) => details['request'] !== name)).toEqual([]);
+});
+
+it.each([
+  ['wrong password', 'platform', 'wrong'],
+  ['unknown user', 'nobody', credentials.password],
+  ['empty both', '', ''],
+])('4a refuses a %s with 401 JSON', async (_, user, password) => {
+  const answer = await supertest(on.broker.app).get('/v2/catalog').auth(user, password);
+  expect(answer.status).toBe(401);
+  expect(described(answer.body)).not.toBe('');
+});
+
+it.each(['/v2/catalog', '/v2/nothing', '/v2/service_instances/%zz', '/v2/service_instances/%00'])(
+  '4b looks at nothing else before the password: %s without one is 401, whatever else is wrong',
+  async (route) => {
+    const answer = await supertest(on.broker.app)
+      .put(route)
+      .set('X-Broker-API-Version', '9')
+      .set('X-Broker-API-Originating-Identity', 'wrong')
+      .set('Content-Type', 'application/json')
+      .send('{');
+    expect(answer.status).toBe(401);
+  },
+);
+
+it.each(['{', '', 'null'])('5a refuses the body %j, which is no JSON object: 400 JSON', async (body) => {
+  const answer = await putRaw(body);
+  expect(answer.status).toBe(400);
+  expect(described(answer.body)).not.toBe('');
+});
+
+it.each(['text/plain', 'application/x-www-form-urlencoded', 'application/xml'])(
+  '5b refuses the Content-Type %s: 400 JSON',
+  async (type) => {
+    const answer = await putRaw(JSON.stringify(provisionBody), type);
+    expect(answer.status).toBe(400);
+    expect(described(answer.body)).toContain('Content-Type');
+  },
+);
+
+it.each(['[]', '"text"', '7', 'true'])(
+  '5c refuses the body %s, which is not an object: 400',
+  async (body) => {
+    const answer = await putRaw(body);
+    expect(answer.status).toBe(400);
+    expect(described(answer.body)).toMatch(/object/);
+  },
+);
+
+it('5d ignores unknown fields, in the body and in the context', async () => {
+  const answer = await on.put(randomUUID(), { colour: 'red', context: { colour: 'red' } });
+  expect(answer.status).toBe(201);
+});
+
+it('5e leaves unknown fields inside the parameters to the schema', async () => {
+  const answer = await on.put(randomUUID(), { parameters: { colour: 'red' } });
+  expect(answer.status).toBe(400);
+  expect(described(answer.body)).toContain('colour');
+});
+
+it('5f decodes percent-encoded ids, slashes and characters beyond ASCII among them', async () => {
+  const id = `a/b ${randomUUID()} é`;
+  expect((await on.put(encodeURIComponent(id))).status).toBe(201);
+  expect(await on.broker.store.records.instance(on.broker.platformId, id)).toBeDefined();
+  expect((await on.bind(encodeURIComponent(id), encodeURIComponent('k/1'))).status).toBe(201);
+  expect((await on.ask('get', binding(encodeURIComponent(id), 'k%2f1'))).status).toBe(200);
+  expect((await on.get('%zz')).status).toBe(400);
+});
+
+it.each([
+  ['put', '/v2/service_instances/?'],
+  ['get', '/v2/service_instances//last_operation?'],
+  ['delete', `/v2/service_instances/x/service_bindings/?${hints}&`],
+  ['get', '/v2/service_instances//service_bindings/b?'],
+] as const)('5g refuses an empty id: %s %s is 400', async (method, route) => {
+  const answer = await on.ask(method, `${route}${accepting}`, method === 'put' ? provisionBody : undefined);
+  expect(answer.status).toBe(400);
+  expect(described(answer.body)).toMatch(/_id: /);
+});
+
+it('5h takes ids of 255 characters, and refuses longer ones', async () => {
+  const longest = `${'é'.repeat(200)}${'😀'.repeat(55)}`;
+  expect((await on.put(encodeURIComponent(longest))).status).toBe(201);
+  const answer = await on.put('x'.repeat(256));
+  expect(answer.status).toBe(400);
+  expect(described(answer.body)).toContain('255');
+  expect((await on.put(randomUUID(), { organization_guid: 'x'.repeat(256) })).status).toBe(400);
+});
+
+it.each<[string, string, object, Record<string, string>?]>([
+  ['the path', `${instance('a%00b')}?${accepting}`, provisionBody],
+  ['a query parameter that nobody reads', `${instance('a')}?${accepting}&x=%00`, provisionBody],
+  ['the name of a query parameter', `${instance('a')}?${accepting}&%00=x`, provisionBody],
+  ['an id in the body', `${instance('a')}?${accepting}`, { ...provisionBody, space_guid: 'a\0b' }],
+  ['an unknown field', `${instance('a')}?${accepting}`, { ...provisionBody, x: [{ y: '\0' }] }],
+  ['a key', `${instance('a')}?${accepting}`, { ...provisionBody, '\0': 1 }],
+  [
+    'the identity',
+    `${instance('a')}?${accepting}`,
+    provisionBody,
+    asIdentity(identity({ user: '\0' })).headers,
+  ],
+])('5i refuses a NUL in %s: 400', async (_, route, body, headers = {}) => {
+  const answer = await on.ask('put', route, body, { headers });
+  expect(answer.status).toBe(400);
+  expect(described(answer.body)).toContain('NUL');
+});
+
+it('6a says AsyncRequired to the letter', async () => {
+  const answer = await on.put(randomUUID(), {}, '');
+  // The specification has "Service Plan" in the text that it offers as an example; none is required of us.
+  expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
+});
+
+it('6b says ConcurrencyError to the letter', async () => {
+  const id = randomUUID();
+  await on.duringCreate(id, async () => {
+    const answer = await on.bind(id, 'b');
+    expect([answer.status, answer.body]).toEqual([422, concurrencyError]);
+  });
+});
+
+it('6c says MaintenanceInfoConflict to the letter', async () => {
+  const answer = await on.put(randomUUID(), { maintenance_info: { version: '0.0.1' } });
+  expect([answer.status, answer.body]).toEqual([422, maintenanceInfoConflict]);
+});
+
+it('6d has a description in every refusal but 410, and an error of the specification only', async () => {
+  const id = await on.newInstance();
+  const answers = [
+    await on.ask('get', '/v2/nothing'),
+    await on.get('nowhere'),
+    await on.put(id, { plan_id: ids.otherPlan }),
+    await on.put(randomUUID(), { parameters: { egress: 1 } }),
+    await on.patch(id, {}),
+    await putRaw('{'),
+  ];
+  expect(answers.map(({ status }) => status)).toEqual([404, 404, 409, 400, 422, 400]);
+  for (const { body } of answers) {
+    expect(Object.keys(body as object)).toEqual(['description']);
+    expect(described(body)).not.toBe('');
+  }
+});
+
+it('7a leaves everything as it was on every kind of 4xx', async () => {
+  const id = await on.newInstance();
+  await on.bind(id, 'taken');
+  const deleted = await on.newInstance();
+  await on.remove(deleted);
+  const before = await on.tables();
+  const answers = [
+    await on.put(randomUUID(), {}, ''),
+    await on.put(randomUUID(), { organization_guid: randomUUID(), maintenance_info: { version: '0.0.1' } }),
+    await on.put(id, { organization_guid: randomUUID() }),
+    await on.put(deleted),
+    await on.patch(id, { context: { instance_name: 'new' }, plan_id: ids.otherPlan }, ''),
+    await on.patch(id, { context: { organization_guid: 'another', instance_name: 'new' } }),
+    await on.patch(id, { parameters: { egress: 'none', published_ports: 100 } }),
+    await on.bind(id, 'taken', { app_guid: 'another' }),
+    await on.bind(id, 'new', { parameters: { valid_for: '4000d' } }),
+    await on.bind(deleted, 'new'),
+    await on.bind(id, 'new', { predecessor_binding_id: 'unknown' }),
+    await on.unbind(id, 'unknown'),
+    await on.unbind(id, 'taken', `?service_id=${ids.service}`),
+    await on.remove(id, `?${hints}`),
+    await on.remove(id, `?${accepting}&service_id=${ids.service}&plan_id=unknown`),
+    await on.remove(deleted),
+  ];
+  expect(answers.map(({ status }) => status)).toEqual([
+    422, 422, 409, 409, 422, 422, 400, 409, 400, 404, 400, 410, 400, 422, 400, 410,
+  ]);
+  expect(await on.tables()).toEqual(before);
+});
+
+it('7b leaves everything as it was on a 5xx', async () => {
+  const full = await makeClauseBroker(inject('postgres'), { slots: 1 });
+  try {
+    await full.newInstance();
+    const before = await full.tables();
+    const answer = await full.put(randomUUID(), { organization_guid: 'a new tenant' });
+    expect(answer.status).toBe(503);
+    expect(await full.tables()).toEqual(before);
+  } finally {
+    await full.stop();
+  }
+});
+
+it('7c answers within 30 s, also while the database stands still', async () => {
+  expect(longestAnswerMs).toBeLessThan(30_000);
+  const slow = await makeClauseBroker(inject('postgres'), { answerWithinMs: 300 });
+  const blocker = await slow.broker.database.transaction();
+  try {
+    await blocker.raw('LOCK TABLE instances IN ACCESS EXCLUSIVE MODE');
+    const answer = await slow.put(randomUUID());
+    expect(answer.status).toBe(503);
+    expect(described(answer.body)).toMatch(/Try again later/);
+  } finally {
+    await blocker.rollback();
+    await slow.stop();
+  }
+});

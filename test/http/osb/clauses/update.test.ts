@@ -1,0 +1,262 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { catalogFile, hints, ids, instance } from '../../../support/broker.ts';
+import {
+  accepting,
+  asyncRequired,
+  type ClauseBroker,
+  concurrencyError,
+  maintenanceInfoConflict,
+  makeClauseBroker,
+} from '../../../support/clauses.ts';
+
+const [offering] = catalogFile.offerings;
+const [small] = offering?.plans ?? [];
+const disk = 'plan-disk';
+const quiet = 'plan-quiet';
+let on: ClauseBroker;
+beforeAll(async () => {
+  on = await makeClauseBroker(inject('postgres'), {
+    catalog: {
+      offerings: [
+        {
+          ...offering,
+          plans: [
+            ...(offering?.plans ?? []),
+            { ...small, id: disk, name: 'disk', host: { ...small?.host, disk_gib: 8 } },
+            { ...small, id: quiet, name: 'quiet', egress: 'none' },
+          ],
+        },
+      ],
+    },
+  });
+});
+afterAll(() => on.stop());
+
+const current = { version: () => on.broker.hypervisor.imageVersion };
+const recorded = async (id: string) => {
+  const row = (await on.broker.database('instances').where({ osb_id: id }).first()) as { id: string };
+  const { plan_id, parameters, context } = row as unknown as Record<string, unknown>;
+  const host = await on.broker.store.records.hostOfInstance(row.id);
+  return { plan_id, parameters, context, host };
+};
+/** Of an update that has no effect on the host: it may come without accepts_incomplete. */
+const hasNoEffect = async (id: string, change: object) => {
+  const { host } = await recorded(id);
+  const answer = await on.patch(id, change, '');
+  expect([change, answer.status, answer.body]).toEqual([change, 200, {}]);
+  expect((await recorded(id)).host).toEqual(host);
+};
+
+it('21d compares the maintenance_info of a PATCH with the target plan: stale is 422', async () => {
+  const id = await on.newInstance();
+  const before = await recorded(id);
+  const stale = { plan_id: ids.otherPlan, maintenance_info: { version: '0.0.1' } };
+  const answer = await on.patch(id, stale);
+  expect([answer.status, answer.body]).toEqual([422, maintenanceInfoConflict]);
+  expect(await recorded(id)).toEqual(before);
+  expect((await on.patch(id, { ...stale, maintenance_info: { version: current.version() } })).status).toBe(
+    200,
+  );
+});
+
+it('21e upgrades by maintenance_info only: a PATCH without it leaves the image as it is', async () => {
+  const id = await on.newInstance();
+  // The host has an older image: of the simulated hypervisor only the record says so.
+  const { host } = await recorded(id);
+  await on.broker.database('hosts').where({ id: host?.id }).update({ image_version: '0.9.0' });
+  for (const change of [{ parameters: { egress: 'none' } }, { plan_id: quiet }, { maintenance_info: {} }]) {
+    await on.patch(id, { ...change, context: { instance_name: 'x' } });
+    expect([change, (await recorded(id)).host?.imageVersion]).toEqual([change, '0.9.0']);
+  }
+  expect((await on.patch(id, { maintenance_info: { version: current.version() } })).status).toBe(200);
+  expect((await recorded(id)).host?.imageVersion).toBe(current.version());
+});
+
+it('21f takes empty previous_values, texts and objects for absent', async () => {
+  await hasNoEffect(await on.newInstance(), {
+    plan_id: '',
+    parameters: null,
+    previous_values: {},
+    maintenance_info: { version: '' },
+    context: { organization_guid: '', instance_name: 'x' },
+  });
+});
+
+it('24a keeps the plan where no plan_id is given', async () => {
+  const id = await on.newInstance({ plan_id: ids.otherPlan });
+  expect((await on.patch(id, { parameters: { egress: 'none' } })).status).toBe(200);
+  expect(await recorded(id)).toMatchObject({ plan_id: ids.otherPlan, host: { planName: 'large' } });
+});
+
+it('24b keeps the parameters where none are given', async () => {
+  const id = await on.newInstance({ parameters: { egress: 'none' } });
+  expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
+  expect(await recorded(id)).toMatchObject({
+    parameters: { egress: 'none' },
+    host: { egress: { kind: 'none' } },
+  });
+});
+
+it('24c merges the given parameters by top-level key', async () => {
+  const id = await on.newInstance({ parameters: { published_ports: 3, egress: 'none' } });
+  expect((await on.patch(id, { parameters: { published_ports: 5 } })).status).toBe(200);
+  expect((await on.get(id)).body['parameters']).toEqual({ published_ports: 5, egress: 'none' });
+});
+
+it('24d takes a parameter back by null', async () => {
+  const id = await on.newInstance({ parameters: { published_ports: 3, egress: 'none' } });
+  expect((await on.patch(id, { parameters: { published_ports: null } })).status).toBe(200);
+  expect(await recorded(id)).toMatchObject({
+    parameters: { egress: 'none' },
+    host: { publishedPorts: { count: 10 } },
+  });
+  // A create knows no null.
+  expect((await on.put(randomUUID(), { parameters: { published_ports: null } })).status).toBe(400);
+});
+
+it("24e holds the merged result against the target plan's create schema", async () => {
+  const id = await on.newInstance({ parameters: { egress: 'internet' } });
+  const before = await recorded(id);
+  const answer = await on.patch(id, { plan_id: quiet });
+  expect(answer.status).toBe(400);
+  expect(answer.body['description']).toMatch(/^parameters\/egress /);
+  expect(await recorded(id)).toEqual(before);
+  expect((await on.patch(id, { plan_id: quiet, parameters: { egress: null } })).status).toBe(200);
+});
+
+it('25a answers the same PATCH again while it runs with 202 and the same operation', async () => {
+  const id = await on.newInstance();
+  await on.duringUpdate(id, async (operation) => {
+    const again = await on.ask(
+      'patch',
+      `${instance(id)}?${accepting}`,
+      { service_id: ids.service, plan_id: ids.otherPlan },
+      { wait: false },
+    );
+    expect(on.operationOf(again)).toBe(operation);
+    expect((await on.patch(id, { plan_id: ids.otherPlan }, '')).body).toEqual(asyncRequired);
+  });
+});
+
+it('25b refuses a different one while it runs: 422 ConcurrencyError', async () => {
+  const id = await on.newInstance();
+  await on.duringUpdate(id, async () => {
+    for (const change of [{ plan_id: disk }, { plan_id: ids.plan }, { parameters: { egress: 'none' } }]) {
+      const answer = await on.patch(id, change);
+      expect([answer.status, answer.body]).toEqual([422, concurrencyError]);
+    }
+  });
+  expect(await recorded(id)).toMatchObject({ plan_id: ids.otherPlan, parameters: {} });
+});
+
+it('25c answers 200 {} at once where there is no effect', async () => {
+  const id = await on.newInstance({ parameters: { published_ports: 10 } });
+  for (const change of [
+    { plan_id: ids.plan },
+    { parameters: {} },
+    { parameters: { published_ports: 10 } },
+    // What the plan gives anyway.
+    { parameters: { published_ports: null } },
+  ]) {
+    await hasNoEffect(id, change);
+  }
+});
+
+it('25d answers 404 for an unknown instance, and one that is deleted', async () => {
+  expect((await on.patch(randomUUID(), { plan_id: ids.otherPlan })).status).toBe(404);
+  const id = await on.newInstance();
+  await on.remove(id, `?${accepting}&${hints}`);
+  expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(404);
+});
+
+it('25e refuses a PATCH while the instance is being created: 422 ConcurrencyError', async () => {
+  const id = randomUUID();
+  await on.duringCreate(id, async () => {
+    const answer = await on.patch(id, { plan_id: ids.otherPlan });
+    expect([answer.status, answer.body]).toEqual([422, concurrencyError]);
+  });
+});
+
+it('26a refuses a smaller disk with 422, and changes nothing', async () => {
+  const id = await on.newInstance({ plan_id: disk });
+  const before = await on.tables();
+  const answer = await on.patch(id, { plan_id: ids.plan, context: { instance_name: 'new' } });
+  expect(answer.status).toBe(422);
+  expect(answer.body['description']).toMatch(/smaller disk \(4 GiB\) than the host has now \(8 GiB\)/);
+  expect(await on.tables()).toEqual(before);
+});
+
+it('26b leaves the instance as it was where an update fails, and says that it is usable', async () => {
+  const id = await on.newInstance();
+  const made = await on.bind(id, 'b');
+  const { host: before, ...row } = await recorded(id);
+  await on.failUpdate(id);
+  expect((await on.last(id)).body).toMatchObject({ state: 'failed', instance_usable: true });
+  const { host, ...after } = await recorded(id);
+  expect(after).toEqual(row);
+  expect(host).toMatchObject({ id: before?.id, planName: 'small', shape: before?.shape, state: 'running' });
+  expect(host?.engine).toBeDefined();
+  expect((await on.bind(id, 'b')).body).toEqual(made.body);
+});
+
+it.each<[string, object, string]>([
+  ['with the current plan_id', { plan_id: ids.plan }, ''],
+  ['with parameters {}', { parameters: {} }, ''],
+  ['with both and accepts_incomplete', { plan_id: ids.plan, parameters: {} }, `?${accepting}`],
+  ['alone', {}, ''],
+])(
+  '27a answers a context that renames the instance, %s, with 200 {}, and keeps it',
+  async (_, more, query) => {
+    const id = await on.newInstance();
+    const context = { platform: 'cloudfoundry', organization_guid: 'org-1', instance_name: 'renamed' };
+    const answer = await on.patch(id, { context, ...more }, query);
+    expect([answer.status, answer.body]).toEqual([200, {}]);
+    expect((await recorded(id)).context).toMatchObject({ instance_name: 'renamed', space_guid: 'space-1' });
+  },
+);
+
+it('27b refuses a PATCH with service_id and nothing else: 422', async () => {
+  const id = await on.newInstance();
+  for (const change of [
+    {},
+    { previous_values: { plan_id: ids.plan } },
+    { context: {}, maintenance_info: {} },
+  ]) {
+    expect([change, (await on.patch(id, change)).status]).toEqual([change, 422]);
+  }
+});
+
+it('27c refuses a context that would change the tenant: 422, and changes nothing', async () => {
+  const id = await on.newInstance();
+  const before = await recorded(id);
+  for (const context of [
+    { organization_guid: 'another' },
+    { platform: 'kubernetes', clusterid: 'c', namespace: 'n' },
+  ]) {
+    expect((await on.patch(id, { context })).status).toBe(422);
+  }
+  expect(await recorded(id)).toEqual(before);
+});
+
+it('28a repairs by a later update what an earlier one broke', async () => {
+  const id = await on.newInstance();
+  // Neither forward nor back: the host stands still.
+  on.holds.fail('reshape', 8);
+  expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(202);
+  await on.ended(id);
+  expect((await on.last(id)).body).toMatchObject({ state: 'failed', instance_usable: false });
+  expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
+  expect(await recorded(id)).toMatchObject({
+    plan_id: ids.otherPlan,
+    host: { state: 'running', planName: 'large' },
+  });
+});
+
+it('28b does not trust previous_values', async () => {
+  const id = await on.newInstance();
+  const previous_values = { plan_id: ids.otherPlan, service_id: 'unknown', organization_id: 'another' };
+  await hasNoEffect(id, { plan_id: ids.plan, previous_values });
+  expect((await on.patch(id, { plan_id: ids.otherPlan, previous_values })).status).toBe(200);
+  expect(await recorded(id)).toMatchObject({ plan_id: ids.otherPlan });
+});
