@@ -216,7 +216,7 @@ describe('the main job', { timeout: 300_000 }, () => {
     const lasting = ['run', '-d', '--restart', 'always', '--name', 'lasting', '-p', `${port}:81`];
     expect((await dockerA.run([...lasting, 'busybox:test', ...server])).code).toBe(0);
     const sizeOf = async () => {
-      const df = await dockerA.run(['run', '--rm', 'busybox:test', '/bin/df', '-m', '/']);
+      const df = await dockerA.run(['run', '--rm', 'busybox:test', '/bin/busybox', 'df', '-m', '/']);
       expect(df.code, df.stderr).toBe(0);
       return Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(df.stdout)?.[1]);
     };

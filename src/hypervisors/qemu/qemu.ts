@@ -529,8 +529,13 @@ export async function createQemuHypervisor(
         const record = await readHostRecord(recordFile(hostId));
         if (record === undefined) return;
         const at = place(hostId, record.slot);
-        // What is only in its memory must reach its disk.
-        const runs = await resume(at, record);
+        // What is only in its memory must reach its disk. A machine whose monitor is gone has ended, or is ended below.
+        const isSuspended = await sleep.isSuspended(at);
+        const runs = await resume(at, record).catch((error: unknown) => {
+          if (isSuspended) throw error;
+          logger.warn({ host: hostId, err: error }, 'A machine could not be asked to end; it is ended');
+          return false;
+        });
         if (runs) await noteContainers(at);
         await network.disconnect(at, record.publishedPorts);
         if (runs) {
