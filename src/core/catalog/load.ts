@@ -3,7 +3,7 @@ import type { Egress } from '../hypervisor.ts';
 import type { IdlePolicy, JsonObject } from '../model.ts';
 import { networkPattern } from '../networks.ts';
 import type { Limits, Quotas } from '../quotas.ts';
-import { type Catalog, type TenantCut, updateSchema } from './catalog.ts';
+import type { Catalog, TenantCut } from './catalog.ts';
 
 /** A catalog breaks a rule; the message names the rule and the place. The start is refused. */
 export class CatalogError extends Error {
@@ -144,7 +144,6 @@ const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).compile
 
 /** Cloud Controller refuses tags that together are longer. */
 const maximumTagCharacters = 2048;
-const maximumSchemaBytes = 64 * 1024;
 
 /**
  * Checks a catalog in its file form and turns it into a frozen {@link Catalog}.
@@ -246,9 +245,6 @@ function rulesBroken(catalog: Catalog): string[] {
   for (const plan of plans) {
     if (plan.pool > 0 && !plan.fromTemplate) {
       problems.push(`${plan.name} has a pool, but no template to fill it from: leave out one of the two`);
-    }
-    if (Buffer.byteLength(JSON.stringify(updateSchema(plan))) > maximumSchemaBytes) {
-      problems.push(`the schema of ${plan.name} is larger than 64 kB`);
     }
   }
   return problems;

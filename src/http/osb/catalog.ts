@@ -23,10 +23,7 @@ export function getCatalog(
     if (all.version !== imageVersion()) all = writeAll(imageVersion());
     const written = knowsNewerFields(request) ? all.newer : all.older;
     response.set({ ETag: written.etag, 'Cache-Control': 'no-cache', Vary: 'X-Broker-API-Version' });
-    if (request.fresh) {
-      response.status(304).end();
-      return;
-    }
+    // Express compares the tag with If-None-Match, and leaves the body out.
     response.type('application/json').send(written.body);
   };
 }

@@ -192,13 +192,14 @@ it('35e unbinds while an update or a delete runs', async () => {
 
 it('36a fetches a binding with its credentials', async () => {
   const made = await on.bind(id, '36a');
+  expect((made.body as unknown as Bound).credentials.key).toContain('PRIVATE KEY');
   expect(await fetched(id, '36a')).toMatchObject({ status: 200, body: made.body });
 });
 
 it('36b answers 404 for an unbound binding, has forgotten its key, and 404 for one that never was', async () => {
   await on.bind(id, '36b');
   const unbound = await on.unbind(id, '36b');
-  expect([unbound.status, unbound.body]).toEqual([200, {}]);
+  expect([unbound.status, unbound.text]).toEqual([200, '{}']);
   expect((await fetched(id, '36b')).status).toBe(404);
   expect((await fetched(id, 'never')).status).toBe(404);
   const row: unknown = await on.broker.database('bindings').where({ osb_id: '36b' }).first();

@@ -151,7 +151,7 @@ it('9b uses no form that is later than draft 04, and no reference', async () => 
   }
 });
 
-it('9c shows no schema of more than 64 kB, and refuses a catalog that would', async () => {
+it('9c shows no schema of more than 64 kB: no plan can bring one about', async () => {
   for (const schema of (await shown()).services.flatMap(({ plans }) => plans.flatMap(schemasOf))) {
     expect(Buffer.byteLength(JSON.stringify(schema))).toBeLessThanOrEqual(64 * 1024);
   }
@@ -191,10 +191,11 @@ it('10b has a maximum_polling_duration in whole seconds', async () => {
 const conditional = (tag: string, version = '2.17') =>
   on.ask('get', '/v2/catalog', undefined, { version, headers: { 'If-None-Match': tag } });
 
-it('11a has an ETag, the same for the same catalog', async () => {
+it('11a has an ETag, the same for the same catalog in every api process', async () => {
   const first = await on.ask('get', '/v2/catalog');
   expect(first.headers['etag']).toMatch(/^"[0-9a-f]{32}"$/);
-  expect((await on.ask('get', '/v2/catalog')).headers['etag']).toBe(first.headers['etag']);
+  const other = await on.ask('get', '/v2/catalog', undefined, { wait: false });
+  expect(other.headers['etag']).toBe(first.headers['etag']);
 });
 
 it('11b answers 304 and nothing else to who has it, weakly or in a list', async () => {

@@ -187,10 +187,14 @@ it.each(['/v2/catalog', '/v2/nothing', '/v2/service_instances/%zz', '/v2/service
   },
 );
 
-it.each(['{', '', 'null'])('5a refuses the body %j, which is no JSON object: 400 JSON', async (body) => {
+it.each([
+  ['{', /not valid JSON/],
+  ['null', /not a JSON object/],
+  ['', /service_id: is required/],
+])('5a refuses the body %j, which is no JSON object: 400 JSON that says so', async (body, words) => {
   const answer = await putRaw(body);
   expect(answer.status).toBe(400);
-  expect(described(answer.body)).not.toBe('');
+  expect(described(answer.body)).toMatch(words);
 });
 
 it.each(['text/plain', 'application/x-www-form-urlencoded', 'application/xml'])(
@@ -207,7 +211,7 @@ it.each(['[]', '"text"', '7', 'true'])(
   async (body) => {
     const answer = await putRaw(body);
     expect(answer.status).toBe(400);
-    expect(described(answer.body)).toMatch(/object/);
+    expect(described(answer.body)).toMatch(/JSON object/);
   },
 );
 
