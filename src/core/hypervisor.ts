@@ -141,11 +141,11 @@ export interface Hypervisor {
   prepare(spec: HostSpec): Promise<void>;
 
   /**
-   * Restores a prepared host's machine from its plan's template and holds it before its guest has run at all:
-   * for the pool. {@link start} lets it go. Asked again, it verifies that the host still stands so, and restores
+   * Restores a prepared host's machine from its plan's template and holds it, for the pool: its processors stand
+   * still, nobody has used it, and nothing reaches it. {@link start} lets it go. Asked again, it verifies that the host still stands so, and restores
    * anew what has ended.
    * @returns false where it can't be held: there is no template, it was made from another one than the plan's
-   * present one, or it has run. Such a host is of no use to the pool.
+   * present one, or it was let go. Such a host is of no use to the pool.
    */
   hold(spec: HostSpec): Promise<boolean>;
 

@@ -25,7 +25,7 @@ const marginMib = 256;
 const marginSlots = 2;
 
 /**
- * Hosts restored ahead and held before their guests have run. They are on record before they are made and until
+ * Hosts restored ahead, and held before anybody has used them. They are on record before they are made and until
  * they are gone; an instance claims one by one update of its row (store), and its provision operation goes on
  * from there with the same steps as for any other host, all of which find their work done but for the identity.
  * @param parts.isBusy whether tenants' operations are in hand: nothing is made meanwhile.

@@ -236,7 +236,7 @@ export function describeHypervisor(
       expect(await driver.hasTemplate(harness.plan.planName)).toBe(true);
     });
 
-    it('holds a host ready before its guest has run, and lets it go when it is started', async () => {
+    it('holds a host ready before anybody has used it, and lets it go when it is started', async () => {
       const spec = newSpec();
       await expect(driver.hold(spec)).rejects.toThrow(HypervisorError);
       await driver.prepare(spec);

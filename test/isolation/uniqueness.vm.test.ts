@@ -6,7 +6,7 @@ const count = 20;
 const atOnce = 2;
 
 /** Copies of one template have nothing in common that should tell them apart. */
-describe(`${count} hosts restored from one template`, { timeout: 1_200_000 }, () => {
+describe(`${count} hosts of one template, half of them out of the pool`, { timeout: 1_200_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
@@ -14,8 +14,8 @@ describe(`${count} hosts restored from one template`, { timeout: 1_200_000 }, ()
   afterAll(() => hosts.close(), 120_000);
 
   it('16: share no identity and no random value, and their clocks are right', async () => {
-    const look = async () => {
-      const host = await hosts.make();
+    const look = async (way: 'pool' | 'template') => {
+      const host = way === 'pool' ? await hosts.bringUp((await hosts.pool()).spec) : await hosts.make();
       const attacker = await host.attacker();
       const printed = await attacker.root(`
         for n in 1 2 3; do echo "uuid=$(busybox cat /proc/sys/kernel/random/uuid)"; done
@@ -38,7 +38,7 @@ describe(`${count} hosts restored from one template`, { timeout: 1_200_000 }, ()
     const next = async (): Promise<void> => {
       while (begun < count) {
         begun += 1;
-        seen.push(await look());
+        seen.push(await look(begun % 2 === 0 ? 'pool' : 'template'));
       }
     };
     let begun = 0;

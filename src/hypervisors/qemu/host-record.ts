@@ -27,7 +27,7 @@ export interface HostRecord {
   readonly hasRegistries?: boolean;
   /** Containers that ran when the machine was stopped, and are to run again; left out: none. */
   readonly containers?: readonly string[];
-  /** True while the machine is held for the pool: its guest has not run, and its disk is as good as untouched. */
+  /** True while the machine is held for the pool: nobody has used it, and nothing is lost with it. */
   readonly held: boolean;
   /** What was last done to the machine's processors. */
   readonly power: 'on' | 'paused' | 'suspended';

@@ -103,15 +103,16 @@ export function createHostNetwork(
       const rules = openHostRules(place, ports, egress, network, options.hostLimits);
       // What is listed at once is what was asked for, in nft's own words: whatever is found later is held against it.
       const former = isDeepStrictEqual(ports, published) ? '' : await measuredRemoval(place);
-      const [listing] = await Promise.all([
-        runTool(
-          'nsenter',
-          [`--net=${place.netnsPath}`, 'sh', '-c', 'nft --file - && exec nft --json list ruleset'],
-          { input: rules },
-        ),
-        onMachine(`${former}${publishPorts(site, place, ports)}`),
+      const [inside, onTheMachine] = await Promise.all([
+        runTool('nsenter', [`--net=${place.netnsPath}`, 'sh', ...changeAndList('ruleset')], { input: rules }),
+        runTool('sh', changeAndList('table', 'inet', machineTable(site)), {
+          input: `${former}${publishPorts(site, place, ports)}`,
+        }),
       ]);
-      return { firewall: firewallLines(listing), 'machine firewall': await machineFacts(place) };
+      return {
+        firewall: firewallLines(inside),
+        'machine firewall': machineFirewallLines(onTheMachine, place.hostAddress),
+      };
     },
 
     async facts(place) {
@@ -167,6 +168,14 @@ async function isWhole(place: Place): Promise<boolean> {
     )
   );
 }
+
+/** Arguments of sh(1): takes rules on its input, and lists what is in force then. */
+const changeAndList = (...what: string[]) => [
+  '-c',
+  'nft --file - && exec nft --json list "$@"',
+  'sh',
+  ...what,
+];
 
 function batch(options: readonly string[], commands: readonly string[]): Promise<string> {
   return runTool('ip', [...options, '-batch', '-'], { input: `${commands.join('\n')}\n` });

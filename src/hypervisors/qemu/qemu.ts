@@ -45,6 +45,9 @@ const engineTimeoutMs = 1_000;
 const powerOffTimeoutMs = 60_000;
 /** A busy engine under emulation. */
 const listTimeoutMs = 10_000;
+/** A restored guest that has not come to rest by then is of no use to the pool. */
+const warmTimeoutMs = 30_000;
+const warmPollMs = 50;
 
 /** There is one place on the machine where templates are made. */
 const templateLock = 'template';
@@ -115,12 +118,7 @@ export async function createQemuHypervisor(
     return fresh;
   }
 
-  async function restore(
-    at: Place,
-    record: HostRecord,
-    template: LoadedTemplate,
-    then: 'run' | 'hold',
-  ): Promise<void> {
+  async function restore(at: Place, record: HostRecord, template: LoadedTemplate): Promise<void> {
     const disk = await diskChain(at, record);
     const madeFrom = new Map([...(await requireChain(image, disk)), ...template.digests]);
     const state = await open(template.deviceState, 'r');
@@ -136,7 +134,7 @@ export async function createQemuHypervisor(
         stateDescriptor: state.fd,
       };
       await machines.launch(at, launch);
-      await machines.load(at, then);
+      await machines.load(at, 'run');
       await machines.writeDown(at, launch, madeFrom);
     } catch (error) {
       await cgroups.kill(at.id);
@@ -252,14 +250,36 @@ export async function createQemuHypervisor(
     if (record.template !== undefined && template === undefined) {
       record = await freshDisk(at, record);
     }
-    if (template !== undefined) await restore(at, record, template, 'run');
+    if (template !== undefined) await restore(at, record, template);
     else await boot(at, record);
     return { ...record, startedFrom: template === undefined ? 'boot' : 'template' };
   }
 
+  /**
+   * Has the guest and its engine answer once: what they do for the first time takes several times as long, and no
+   * tenant waits now. The engine is reached like any tenant's, with nothing published and nothing let out, and
+   * then cut off again.
+   * @throws HypervisorError where either does not answer in time.
+   */
+  async function warm(at: Place, { hostId, publishedPorts }: HostSpec): Promise<void> {
+    const nothing = { first: publishedPorts.first, count: 0 };
+    const deadline = performance.now() + warmTimeoutMs;
+    const until = async (answers: () => Promise<boolean>) => {
+      while (!(await answers())) {
+        await machines.requireAlive(at);
+        if (performance.now() > deadline) throw new HypervisorError(`host ${hostId} does not answer`);
+        await delay(warmPollMs);
+      }
+    };
+    await until(() => createGuestAgent(at.agentSocket).identify(createGuestIdentity(hostId), agentTimeoutMs));
+    await network.connect(at, nothing, { kind: 'none' }, nothing);
+    await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
+    await network.disconnect(at, nothing);
+  }
+
   /** Lets a machine go that was held for the pool. */
   async function letGo(at: Place, record: HostRecord): Promise<void> {
-    // On record first: from the first instruction on, neither memory nor disk fit the template any more.
+    // On record first: from the first instruction on it may be its tenant's, and is never made anew.
     await writeHostRecord(at.record, { ...record, held: false });
     await machines.run(at);
   }
@@ -381,7 +401,9 @@ export async function createQemuHypervisor(
         const fresh = await freshDisk(at, record);
         const template = fresh.template === key ? await templates.load(key) : undefined;
         if (template === undefined) return false;
-        await restore(at, fresh, template, 'hold');
+        await restore(at, fresh, template);
+        await warm(at, spec);
+        await machines.pause(at);
         await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', held: true });
         return true;
       }),

@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import {
   type Egress,
   type EngineAddress,
+  enginePort,
   type HostSpec,
   type Hypervisor,
   noRegistries,
@@ -44,8 +45,12 @@ export interface TestHosts {
   readonly options: QemuOptions;
   make(spec?: { egress?: Egress; slot?: number }): Promise<TestHost>;
   newSpec(spec?: { egress?: Egress; slot?: number }): HostSpec;
+  /** One that is held for the pool; {@link TestHosts.bringUp} lets it go. */
+  pool(): Promise<TestHost>;
   /** From a recorded host to an engine that answers. */
   bringUp(spec: HostSpec): Promise<TestHost>;
+  /** Whether ports of the machine lead to it. */
+  isPublished(spec: HostSpec): Promise<boolean>;
   /** What is left on the machine of a host that was destroyed, in words. */
   residue(spec: HostSpec): Promise<string[]>;
   close(): Promise<void>;
@@ -119,9 +124,14 @@ export async function makeHosts(
     await driver.prepare(spec);
     await driver.start(spec);
     await eventually('the guest has its identity', () => driver.identify(spec), deadline);
-    const engine = await driver.connect(spec);
+    await driver.connect(spec);
     await eventually('the engine answers', () => driver.answers(spec), deadline);
+    return lookAt(spec);
+  }
+
+  function lookAt(spec: HostSpec): TestHost {
     const place = placeOf(options, spec.hostId, spec.slot);
+    const engine = { host: place.hostAddress, port: enginePort };
     let attacker: Promise<Attacker> | undefined;
     const inNamespace = async (program: string, ...args: string[]) =>
       (await execute('nsenter', [`--net=${place.netnsPath}`, program, ...args])).stdout;
@@ -146,6 +156,12 @@ export async function makeHosts(
     };
   }
 
+  async function isPublished({ hostId, slot }: HostSpec): Promise<boolean> {
+    const { hostAddress } = placeOf(options, hostId, slot);
+    const { stdout } = await execute('nft', ['list', 'map', 'inet', `berth_${site}`, 'ports']);
+    return new RegExp(`: ${hostAddress.replaceAll('.', '\\.')}\\b`).test(stdout);
+  }
+
   const made: HostSpec[] = [];
   return {
     driver,
@@ -160,19 +176,25 @@ export async function makeHosts(
       made.push(own);
       return bringUp(own);
     },
-    residue: async ({ hostId, slot }) => {
+    async pool() {
+      const spec = newSpec();
+      made.push(spec);
+      await driver.prepare(spec);
+      if (!(await driver.hold(spec))) throw new Error('the host could not be held');
+      return lookAt(spec);
+    },
+    isPublished,
+    residue: async (spec) => {
+      const { hostId, slot } = spec;
       const place = placeOf(options, hostId, slot);
       const files = await execute('find', [
         ...[options.runDirectory, path.join(state.directory, 'hosts'), '/run/netns', '/sys/class/net'],
         ...['(', '-name', hostId, '-o', '-name', place.netns, '-o', '-name', place.veth, ')'],
       ]);
-      const published = await execute('nft', ['list', 'map', 'inet', `berth_${site}`, 'ports']);
       return [
         ...files.stdout.split('\n').filter(Boolean),
         ...(await residueOf(site)).filter((line) => line.includes(hostId)),
-        ...(new RegExp(`: ${place.hostAddress.replaceAll('.', '\\.')}\\b`).test(published.stdout)
-          ? [`published ports of ${place.hostAddress}`]
-          : []),
+        ...((await isPublished(spec)) ? [`published ports of ${place.hostAddress}`] : []),
       ];
     },
     async close() {
