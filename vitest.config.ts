@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 /** Without virtual machines (no root, or not Debian) the rest of the tests still says a lot. */
@@ -22,6 +23,8 @@ export default defineConfig({
           name: 'fast',
           include: ['test/**/*.test.ts'],
           exclude: ['test/**/*.vm.test.ts'],
+          // Most of them wait, for Postgres or another process: more at once than there are cores.
+          maxWorkers: availableParallelism() + 1,
         },
       },
       ...(simulated
