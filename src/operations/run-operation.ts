@@ -5,6 +5,7 @@ import type { LeasedOperation } from '../core/model.ts';
 import type { OperationPlans } from '../core/operations/plans.ts';
 import type { Revocations, Step, StepOutcome } from '../core/operations/step.ts';
 import type { Progress, Store } from '../core/store.ts';
+import type { Turns } from './turns.ts';
 
 /** What an operation is run with. */
 export interface RunParts {
@@ -14,6 +15,7 @@ export interface RunParts {
   /** What each kind of operation does. */
   readonly plans: OperationPlans;
   readonly logger: Logger;
+  readonly turns: Turns;
 }
 
 /** Up to here a worker keeps an operation in hand while it waits; beyond, others may have it. Milliseconds. */
@@ -34,7 +36,7 @@ export async function runOperation(
   operation: LeasedOperation,
   leave: AbortSignal,
 ): Promise<void> {
-  const { store, hypervisor, plans, logger } = parts;
+  const { store, hypervisor, plans, logger, turns } = parts;
   const plan = plans[operation.kind];
   let { failure, attempts } = operation;
   let steps = failure === undefined ? plan.steps : plan.undo;
@@ -74,7 +76,8 @@ export async function runOperation(
 
       let outcome: StepOutcome;
       try {
-        outcome = await step.run({ ...parts, operation, host });
+        const act = () => step.run({ ...parts, operation, host });
+        outcome = await (step.waits === true ? act() : turns.work(act));
       } catch (error) {
         attempts += 1;
         const reason = error instanceof Error ? error.message : String(error);
@@ -119,6 +122,10 @@ export async function runOperation(
   let halt: Halt;
   do {
     const host = await store.records.hostOfInstance(operation.instanceId);
-    halt = host === undefined ? await run(undefined) : await hypervisor.holdHost(host.id, () => run(host.id));
+    if (host === undefined) halt = await run(undefined);
+    else {
+      const course = () => hypervisor.holdHost(host.id, () => run(host.id));
+      halt = (await plan.boots?.(host, hypervisor)) === true ? await turns.boot(course) : await course();
+    }
   } while (halt === 'other host');
 }

@@ -1,5 +1,6 @@
 import type { LeasedOperation } from '../core/model.ts';
 import { runOperation, type RunParts } from './run-operation.ts';
+import { createTurns } from './turns.ts';
 
 /** Runs operations until it is stopped. */
 export interface Worker {
@@ -11,6 +12,8 @@ export interface Worker {
   stop(): Promise<void>;
 }
 
+/** Operations that a worker has in hand at once: most of them wait for a guest. */
+const mostInHand = 256;
 /** A worker looks at least this often, should no wake-up reach it. Milliseconds. */
 const lookAgainMs = 2_000;
 
@@ -19,47 +22,47 @@ const lookAgainMs = 2_000;
  * @param parts.leaseMs how long an operation stays with a worker that shows no sign of life.
  */
 export function startWorker(
-  parts: RunParts & {
+  parts: Omit<RunParts, 'turns'> & {
     readonly name: string;
-    readonly concurrency: number;
     readonly leaseMs: number;
   },
 ): Worker {
-  const { store, logger, name, concurrency, leaseMs } = parts;
+  const { store, logger, name, leaseMs } = parts;
+  const turns = createTurns();
   const leave = new AbortController();
   const running = new Map<string, Promise<void>>();
   let timer: NodeJS.Timeout | undefined;
   let looking = false;
   let lookAgain = false;
 
-  function begin(operation: LeasedOperation): void {
+  /** @param former what its earlier holder in this process, who lost the lease, may still be doing. */
+  function begin(operation: LeasedOperation, former: Promise<void> | undefined): void {
     const heartbeat = setInterval(() => {
       store.records.renewLease(operation, leaseMs).catch((error: unknown) => {
         logger.warn({ operation: operation.id, err: error }, 'A lease could not be renewed');
       });
     }, leaseMs / 3);
-    const run = runOperation(parts, operation, leave.signal)
+    const run = Promise.resolve(former)
+      .then(() => runOperation({ ...parts, turns }, operation, leave.signal))
       .catch((error: unknown) => {
         // The database is away: the lease runs out, and the operation goes on from its step.
         logger.error({ operation: operation.id, err: error }, 'An operation was put down');
       })
       .finally(() => {
         clearInterval(heartbeat);
-        running.delete(operation.id);
+        if (running.get(operation.id) === run) running.delete(operation.id);
         wake();
       });
     running.set(operation.id, run);
   }
 
   async function look(): Promise<void> {
-    while (!leave.signal.aborted && running.size < concurrency) {
+    while (!leave.signal.aborted && running.size < mostInHand) {
       const operation = await store.records.leaseOperation(name, leaseMs);
       if (operation === undefined) break;
-      // Its former holder in this process lost the lease, but may still be in a step.
-      await running.get(operation.id);
-      begin(operation);
+      begin(operation, running.get(operation.id));
     }
-    const dueMs = running.size < concurrency ? await store.records.nextDueMs() : undefined;
+    const dueMs = running.size < mostInHand ? await store.records.nextDueMs() : undefined;
     schedule(Math.min(dueMs ?? lookAgainMs, lookAgainMs));
   }
 

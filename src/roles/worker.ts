@@ -28,8 +28,6 @@ import { portBlocks, requireDatabaseUrl } from './postgres.ts';
 import { repeat } from './repeat.ts';
 import type { RunningRole } from './role.ts';
 
-/** Operations that one worker runs at once: restores are short, and a cold boot mostly waits. */
-const concurrency = 8;
 const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
 const expireEveryMs = 5_000;
@@ -69,7 +67,6 @@ export async function startWorker(
     plans: variation.plans ?? operationPlans,
     revocations: createRevocations(database, listener),
     name,
-    concurrency,
     leaseMs: variation.leaseMs ?? leaseMs,
   });
   const wake = () => {

@@ -126,6 +126,37 @@ describe('an operation', () => {
     expect(new Set(slots).size).toBe(200);
   });
 
+  // Each seen to fail where such a step took a turn.
+  it.each(['identify', 'connect', 'answers'] as const)(
+    'waits for no other, however many of those hang in %s',
+    async (act) => {
+      const stuck = new Set<string>();
+      let letGo: () => void = () => undefined;
+      const held = new Promise<void>((resolve) => (letGo = resolve));
+      let hangs = true;
+      before = (seen, hostId) => {
+        if (seen !== act || (!hangs && !stuck.has(hostId))) return undefined;
+        stuck.add(hostId);
+        return held;
+      };
+      await broker.hypervisor.makeTemplate(
+        { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
+        () => undefined,
+        new AbortController().signal,
+      );
+      broker.startWorker();
+      const hanging = Array.from({ length: 40 }, () => randomUUID());
+      await Promise.all(hanging.map(begin));
+      await eventually('all of them hang', () => stuck.size === hanging.length);
+      hangs = false;
+      const other = randomUUID();
+      await begin(other);
+      expect((await ended(other)).state).toBe('succeeded');
+      letGo();
+      for (const id of hanging) expect((await ended(id)).state).toBe('succeeded');
+    },
+  );
+
   it('is refused, with nothing recorded, where no slot is free', async () => {
     await broker.database('slots').where('slot', '>', 1).delete();
     broker.startWorker();

@@ -216,7 +216,6 @@ export async function makeTestBroker(
         plans: operationPlans,
         revocations: createRevocations(workerDatabase, listener),
         name,
-        concurrency: 8,
         leaseMs,
       });
       listener.on(channels.operations, () => {

@@ -54,6 +54,7 @@ export async function introduce({ hypervisor }: StepContext, spec: HostSpec): Pr
 const giveIdentity: Step = {
   name: 'identify',
   description: 'Waiting for the virtual machine, and giving it an identity of its own',
+  waits: true,
   async run(context) {
     return introduce(context, toHostSpec(requireHost(context)));
   },
@@ -62,6 +63,7 @@ const giveIdentity: Step = {
 const connectAndCheck: Step = {
   name: 'connect',
   description: 'Waiting for the Docker engine to answer',
+  waits: true,
   async run(context) {
     const host = requireHost(context);
     const spec = toHostSpec(host);
@@ -85,6 +87,7 @@ export const startSteps: readonly Step[] = [makeDiskAndNetwork, startMachine, gi
 export const restartContainers: Step = {
   name: 'containers',
   description: 'Starting the containers that ran before',
+  waits: true,
   async run(context) {
     const { hypervisor } = context;
     return (await hypervisor.restartContainers(requireHost(context).id)) ? done : again(guestPollMs);
@@ -94,6 +97,7 @@ export const restartContainers: Step = {
 const revokeBindings: Step = {
   name: 'revoke',
   description: 'Revoking all credentials',
+  waits: true,
   async run({ operation, store, revocations }) {
     await revocations.settled(await store.records.revokeBindingsOf(operation.instanceId));
     return done;

@@ -11,6 +11,9 @@ const cameFrom: Readonly<Record<StartedFrom, string>> = {
   boot: 'there is no template of the plan to restore from, and the host was booted cold',
 };
 
+/** From its own disk. */
+const always = () => Promise.resolve(true);
+
 export type OperationPlans = Readonly<Record<OperationKind, OperationPlan>>;
 
 /** What each kind of operation does. */
@@ -19,6 +22,7 @@ export const operationPlans: OperationPlans = {
     kind: 'provision',
     steps: startSteps,
     undo: removeSteps,
+    boots: async ({ planName }, hypervisor) => !(await hypervisor.hasTemplate(planName)),
     attempts: 3,
     closing: (host) => (host?.startedFrom === undefined ? 'Done' : `Done: ${cameFrom[host.startedFrom]}`),
     instanceAfter: { succeeded: 'ready', failed: 'failed' },
@@ -27,6 +31,7 @@ export const operationPlans: OperationPlans = {
     kind: 'update',
     steps: updateSteps,
     undo: updateUndo,
+    boots: always,
     attempts: 3,
     // A host that does not come back either way is left to the next reconciliation, as after a crash.
     undoAttempts: 5,
@@ -53,6 +58,7 @@ export const operationPlans: OperationPlans = {
     steps: [...startSteps, restartContainers],
     // The host is kept: it holds its tenant's data. The next reconciliation tries again.
     undo: [],
+    boots: always,
     attempts: 5,
     instanceAfter: { succeeded: undefined, failed: undefined },
   },

@@ -26,6 +26,8 @@ export interface Step {
   readonly name: string;
   /** What is under way, in words for people: the `description` of last_operation. */
   readonly description: string;
+  /** It mostly waits, for a guest or a gateway, and takes no turn from steps that keep this machine at work. */
+  readonly waits?: boolean;
   run(context: StepContext): Promise<StepOutcome>;
 }
 
@@ -35,6 +37,8 @@ export interface OperationPlan {
   readonly steps: readonly Step[];
   /** Run instead, from the first, once the operation can't succeed any more; until they are done. */
   readonly undo: readonly Step[];
+  /** Whether the host's machine is likely to boot, which keeps a processor at work until it has; left out: never. */
+  readonly boots?: (host: Host, hypervisor: Hypervisor) => Promise<boolean>;
   /** Tries of one step before the operation is undone. */
   readonly attempts: number;
   /** Tries of one step of the undo before that is given up as well; left out: it is tried until it works. */

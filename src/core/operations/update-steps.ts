@@ -53,6 +53,7 @@ function remake(specOf: (aim: Aim) => HostSpec, words: string): readonly Step[] 
     {
       name: 'stop',
       description: `${words}: stopping the virtual machine`,
+      waits: true,
       run: where(async ({ store, hypervisor }, { host }) => {
         await store.records.setHostUnreachable(host.id);
         await hypervisor.stop(host.id);
@@ -81,11 +82,13 @@ function remake(specOf: (aim: Aim) => HostSpec, words: string): readonly Step[] 
     {
       name: 'identify',
       description: `${words}: waiting for the virtual machine`,
+      waits: true,
       run: (context) => introduce(context, specOf(aimOf(context))),
     },
     {
       name: 'connect',
       description: `${words}: waiting for the Docker engine to answer`,
+      waits: true,
       async run(context) {
         const { hypervisor, store } = context;
         const aim = aimOf(context);
