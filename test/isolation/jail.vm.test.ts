@@ -139,7 +139,7 @@ describe('the jail', { timeout: 240_000 }, () => {
   });
 
   it("8: a guest's disk ends at the plan's size, and the machine keeps its reserve", async () => {
-    // Seen to fail without RLIMIT_FSIZE in libexec/berth-launch; the part on the reserve was not seen failing.
+    // Seen to fail without RLIMIT_FSIZE in libexec/berth-launch, and without the reserve in requireRoom.
     const attacker = await a.attacker();
     const end = a.spec.shape.diskGib * 1024;
     const printed = await attacker.root(`
@@ -191,7 +191,7 @@ describe('the jail', { timeout: 240_000 }, () => {
   });
 
   it('9: processes and processors that a QEMU can take are limited, whatever becomes of it', async () => {
-    // Seen to fail without pids.max in cgroup.ts: all 400 processes were made. The quota was not taken away alone.
+    // Seen to fail without pids.max in cgroup.ts: all 400 processes were made. And without the quota: nothing was throttled.
     const folders = await groupsOf(hosts, a);
     const bomb = `my @made;
       for (1 .. 400) { my $pid = fork; last unless defined $pid; if (!$pid) { sleep 60; exit } push @made, $pid }

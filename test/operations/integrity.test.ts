@@ -7,6 +7,7 @@ import { instance, makeTestBroker, operator, provisionBody, type TestBroker } fr
 import { eventually } from '../support/eventually.ts';
 import { createRecordingLogger } from '../support/logger.ts';
 
+// Seen to fail where a quarantine is not recorded, or does not cut off, and where what a check found is not recorded.
 const hour = 3_600_000;
 const altered: Alteration[] = [{ part: 'firewall', detail: 'missing: rule drop' }];
 const log = createRecordingLogger();
