@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 
 /**
- * What the last check of each host found, and when somebody asked for one. A host in quarantine has no way back:
- * it is destroyed with its instance.
+ * What the last check of each host found, and when somebody asked for one. Only operators
+ * end a quarantine (041-releases.ts).
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`

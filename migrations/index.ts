@@ -12,6 +12,7 @@ import * as poolAndIdle from './050-pool-and-idle.ts';
 import * as registries from './060-registries.ts';
 import * as masterKeys from './031-master-keys.ts';
 import * as authorities from './032-authorities.ts';
+import * as releases from './041-releases.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -28,6 +29,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '060-registries', migration: registries },
   { name: '031-master-keys', migration: masterKeys },
   { name: '032-authorities', migration: authorities },
+  { name: '041-releases', migration: releases },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -36,10 +36,23 @@ export async function runHosts(settings: Settings, options: { json?: boolean }):
 
 /** `berth host pause|suspend|wake`: asks the worker for it, of the host whose id begins so. */
 export async function runHostPower(settings: Settings, host: string, power: HostPower): Promise<void> {
-  const { hosts } = await askMgmt<{ hosts: HostLine[] }>(settings, '/mgmt/hosts');
-  const [meant, ...others] = hosts.filter((one) => one.host.startsWith(host));
-  if (meant === undefined) throw new MgmtError(`there is no host ${host}: "berth hosts" lists them`);
-  if (others.length > 0) throw new MgmtError(`several hosts begin with ${host}: give more of its id`);
+  const meant = await findHost(settings, host);
   await askMgmt(settings, `/mgmt/hosts/${meant.host}/power/${power}`, 'PUT');
   process.stdout.write(`Asked for: ${meant.host} is to be ${power}. "berth hosts" shows when it is.\n`);
+}
+
+/** `berth host release`: asks the worker to end the quarantine of the host whose id begins so. */
+export async function runHostRelease(settings: Settings, host: string): Promise<void> {
+  const meant = await findHost(settings, host);
+  await askMgmt(settings, `/mgmt/hosts/${meant.host}/quarantine`, 'DELETE');
+  process.stdout.write(`Asked for: ${meant.host} is to leave quarantine. "berth hosts" shows when it has.\n`);
+}
+
+/** @throws MgmtError where not just one host's id begins so. */
+async function findHost(settings: Settings, beginning: string): Promise<HostLine> {
+  const { hosts } = await askMgmt<{ hosts: HostLine[] }>(settings, '/mgmt/hosts');
+  const [meant, ...others] = hosts.filter(({ host }) => host.startsWith(beginning));
+  if (meant === undefined) throw new MgmtError(`there is no host ${beginning}: "berth hosts" lists them`);
+  if (others.length > 0) throw new MgmtError(`several hosts begin with ${beginning}: give more of its id`);
+  return meant;
 }

@@ -8,7 +8,7 @@ import { runAuthorityList, runAuthorityRotate } from './authorities.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
-import { runHostPower, runHosts } from './hosts.ts';
+import { runHostPower, runHostRelease, runHosts } from './hosts.ts';
 import { runImageBuild } from './image.ts';
 import { runKeysList, runKeysPrune, runKeysRotate } from './keys.ts';
 import { MgmtError } from './mgmt-client.ts';
@@ -41,6 +41,10 @@ for (const [name, power, does] of [
     .description(does)
     .action((id: string) => runHostPower(readSettings(), id, power));
 }
+host
+  .command('release <host>')
+  .description('end its quarantine, once you have looked into it')
+  .action((id: string) => runHostRelease(readSettings(), id));
 
 program
   .command('verify [host]')

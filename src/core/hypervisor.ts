@@ -244,10 +244,13 @@ export interface Hypervisor {
   verify(hostId: string): Promise<readonly Alteration[]>;
 
   /**
-   * Cuts the host from every network, for good: {@link connect} refuses it from then on. Its machine is left as it
+   * Cuts the host from every network: {@link connect} refuses it until {@link release}. Its machine is left as it
    * is, for whoever looks into it. A host that does not exist is no error.
    */
   quarantine(hostId: string): Promise<void>;
+
+  /** Ends a quarantine: {@link connect} opens the host's ways again. One that is in none, or not there, is no error. */
+  release(hostId: string): Promise<void>;
 
   /** Memory in use by a running host; undefined where it does not run or the driver can't tell. */
   memory(hostId: string): Promise<HostMemory | undefined>;

@@ -14,7 +14,7 @@ export interface HostCheck {
   readonly quarantined: boolean;
 }
 
-/** What operators do: ask for a check now, and read what was found. */
+/** What operators do: ask for a check now, read what was found, and let a host go that was cut off for it. */
 export interface HostChecks {
   /**
    * Has the workers check hosts now, and waits until they have.
@@ -22,6 +22,11 @@ export interface HostChecks {
    * @throws RefusedError where there is no such host, or no worker has checked it in time.
    */
   now(host: string | undefined): Promise<readonly HostCheck[]>;
+  /**
+   * Asks the workers to end a host's quarantine.
+   * @returns false where no host with this id is in quarantine.
+   */
+  release(hostId: string): Promise<boolean>;
 }
 
 /** A host that may be checked: it runs, is connected, and no operation is under way on its instance. */
@@ -35,4 +40,6 @@ export interface CheckableHost {
 export interface CheckRecords {
   checkable(): Promise<readonly CheckableHost[]>;
   recordCheck(hostId: string, alterations: readonly Alteration[]): Promise<void>;
+  /** Ids of the hosts in quarantine that an operator has let go, where no operation is under way. */
+  released(): Promise<readonly string[]>;
 }

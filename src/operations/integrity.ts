@@ -11,7 +11,10 @@ interface Parts {
   readonly logger: Logger;
 }
 
-/** Checks hosts until it is stopped: all of them now and then, and those that somebody asks for at once. */
+/**
+ * Checks hosts until it is stopped: all of them now and then, and those that somebody asks for at once. Ends
+ * quarantines that an operator wants ended.
+ */
 export interface Checks {
   /** Somebody may have asked. */
   wake(): void;
@@ -30,6 +33,7 @@ export function startChecks(parts: Parts & { readonly everyMs: number }): Checks
     if (stopped) return;
     const all = performance.now() >= nextRound;
     if (all) nextRound = performance.now() + everyMs;
+    for (const hostId of await parts.checks.released()) await releaseHost(parts, hostId);
     for (const host of await parts.checks.checkable()) {
       if (stopped as boolean) return;
       if (all || host.requested) await checkHost(parts, host);
@@ -56,6 +60,18 @@ export function startChecks(parts: Parts & { readonly everyMs: number }): Checks
       await running;
     },
   };
+}
+
+/** Nothing leads to it yet: reconciliation brings it back. What is still altered is found by the next check. */
+async function releaseHost({ store, hypervisor, logger }: Parts, hostId: string): Promise<void> {
+  try {
+    await hypervisor.release(hostId);
+    await store.records.setHostReleased(hostId);
+  } catch (error) {
+    logger.warn({ host: hostId, err: error }, 'A quarantine could not be ended; it is tried again');
+    return;
+  }
+  logger.warn({ event: 'host.released', host: hostId }, 'An operator has ended the quarantine of a host');
 }
 
 async function checkHost(parts: Parts, { hostId, alterations: before }: CheckableHost): Promise<void> {

@@ -49,7 +49,11 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     ],
   },
   host_checks: {
-    api: ['SELECT', 'INSERT (host_id, requested_at)', 'UPDATE (requested_at)'],
+    api: [
+      'SELECT',
+      'INSERT (host_id, requested_at, release_requested_at)',
+      'UPDATE (requested_at, release_requested_at)',
+    ],
     worker: ['SELECT', 'INSERT (host_id, checked_at, alterations)', 'UPDATE (checked_at, alterations)'],
   },
   power_requests: {

@@ -10,9 +10,10 @@ const deadlineMs = 60_000;
 const lookAgainMs = 100;
 
 /** A host of an instance on which something is under way is not as it was made, nor as it will be. */
-const checkable = `
-  hosts.state = 'running' AND hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND NOT EXISTS (
+const atRest = `
+  hosts.state = 'running' AND NOT EXISTS (
     SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
+const checkable = `hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND ${atRest}`;
 
 interface CheckRow {
   host_id: string;
@@ -48,6 +49,13 @@ export function createCheckRecords(database: Knex): CheckRecords {
         { hostId, found: JSON.stringify(alterations) },
       );
     },
+    async released() {
+      const { rows } = await database.raw<{ rows: { host_id: string }[] }>(
+        `SELECT host_id FROM host_checks JOIN hosts ON hosts.id = host_id
+         WHERE release_requested_at > quarantined_at AND ${atRest}`,
+      );
+      return rows.map((row) => row.host_id);
+    },
   };
 }
 
@@ -71,6 +79,18 @@ export function createHostChecks(database: Knex): HostChecks {
       );
       await database.raw(`SELECT pg_notify('${channels.checks}', '')`);
       return until(database, ids);
+    },
+
+    async release(hostId) {
+      const { rowCount } = await database.raw<{ rowCount: number }>(
+        `INSERT INTO host_checks (host_id, release_requested_at)
+           SELECT id, clock_timestamp() FROM hosts
+           WHERE id = :hostId AND state = 'running' AND quarantined_at IS NOT NULL
+         ON CONFLICT (host_id) DO UPDATE SET release_requested_at = excluded.release_requested_at`,
+        { hostId },
+      );
+      await database.raw(`SELECT pg_notify('${channels.checks}', '')`);
+      return rowCount === 1;
     },
   };
 }

@@ -15,6 +15,7 @@ type HostRecords = Pick<
   | 'setHostRunning'
   | 'setHostUnreachable'
   | 'setHostQuarantined'
+  | 'setHostReleased'
   | 'setHostDestroyed'
   | 'freeSlots'
 >;
@@ -91,8 +92,20 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
     async setHostQuarantined(hostId) {
       await connection<HostRow>('hosts')
         .where({ id: hostId })
-        .update({ engine_host: null, engine_port: null, quarantined_at: new Date(), updated_at: new Date() });
+        .update({
+          engine_host: null,
+          engine_port: null,
+          // By the clock that a release is held against.
+          quarantined_at: connection.raw('clock_timestamp()'),
+          updated_at: new Date(),
+        });
       await connection.raw(tellGateways, [hostId]);
+    },
+
+    async setHostReleased(hostId) {
+      await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .update({ quarantined_at: null, updated_at: new Date() });
     },
 
     async setHostDestroyed(hostId) {

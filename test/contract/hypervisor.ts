@@ -483,7 +483,7 @@ export function describeHypervisor(
       expect(await driver.verify(spec.hostId)).toEqual([]);
     });
 
-    it('cuts a host off for good, and leaves its machine running', async () => {
+    it('cuts a host off until it is released, and leaves its machine running', async () => {
       const spec = newSpec();
       await bringUp(spec);
       await driver.quarantine(spec.hostId);
@@ -491,8 +491,14 @@ export function describeHypervisor(
       expect(await driver.answers(spec)).toBe(false);
       await expect(driver.connect(spec)).rejects.toThrow(HypervisorError);
       expect(await stateOf(spec)).toBe('running');
+      await driver.release(spec.hostId);
+      await driver.release(spec.hostId);
+      await driver.connect(spec);
+      expect(await driver.answers(spec)).toBe(true);
+      await driver.quarantine(spec.hostId);
       await driver.destroy(spec.hostId);
       await driver.quarantine(spec.hostId);
+      await driver.release(spec.hostId);
       expect(await harness.residue(spec.hostId)).toEqual([]);
     });
 

@@ -18,6 +18,7 @@ import { describeMgmtRequest, getAudit } from './audit.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
 import { putPower } from './power.ts';
+import { deleteQuarantine } from './quarantine.ts';
 import { verify } from './verify.ts';
 
 /** The management API, for operators: another listener, with credentials of its own. */
@@ -74,6 +75,7 @@ export function createMgmtApp(parts: {
     response.json({ hypervisor, hosts: await overview.hosts() });
   });
   app.put('/mgmt/hosts/:host/power/:power', putPower(records));
+  app.delete('/mgmt/hosts/:host/quarantine', deleteQuarantine(checks));
   app.get('/mgmt/audit', getAudit(audit));
 
   app.post(['/mgmt/verify', '/mgmt/verify/:host'], verify(checks));

@@ -2,9 +2,9 @@ import type { RequestHandler } from 'express';
 import { refused } from '../../core/errors.ts';
 import type { HostPower } from '../../core/model.ts';
 import type { Records } from '../../core/store.ts';
+import { hostId } from './host-id.ts';
 
 const powers: readonly HostPower[] = ['on', 'paused', 'suspended'];
-const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** PUT /mgmt/hosts/:host/power/:power: 202, once the worker has been asked for it; its containers are not looked at. */
 export function putPower(
@@ -18,7 +18,7 @@ export function putPower(
         `power is ${JSON.stringify(power.slice(0, 40))}: it must be one of ${powers.join(', ')}.`,
       );
     }
-    if (!uuid.test(host) || !(await records.requestPower(host, wanted))) {
+    if (!hostId.test(host) || !(await records.requestPower(host, wanted))) {
       throw refused.notFound('There is no running host with this id.');
     }
     response.status(202).json({});

@@ -603,6 +603,12 @@ export async function createQemuHypervisor(
         await network.disconnect(at, record.publishedPorts);
       }),
 
+    release: (hostId) =>
+      locked(hostId, async () => {
+        const record = await readHostRecord(recordFile(hostId));
+        if (record !== undefined) await rm(quarantineMark(place(hostId, record.slot)), { force: true });
+      }),
+
     async memory(hostId) {
       const processes = await cgroups.processes(hostId);
       if (processes.length === 0) return undefined;

@@ -98,6 +98,10 @@ export function openHostFiles(stateDirectory: string) {
       await writeFile(quarantineMark(hostId), '');
     },
 
+    async release(hostId: string) {
+      await rm(quarantineMark(hostId), { force: true });
+    },
+
     async isQuarantined(hostId: string): Promise<boolean> {
       return (await readText(quarantineMark(hostId))) !== undefined;
     },

@@ -390,6 +390,8 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         }
       }),
 
+    release: (hostId) => locked(hostId, () => files.release(hostId)),
+
     // There is no machine whose memory could be measured.
     memory: () => Promise.resolve(undefined),
   };

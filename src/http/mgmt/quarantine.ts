@@ -1,0 +1,15 @@
+import type { RequestHandler } from 'express';
+import { refused } from '../../core/errors.ts';
+import type { HostChecks } from '../../core/integrity.ts';
+import { hostId } from './host-id.ts';
+
+/** DELETE /mgmt/hosts/:host/quarantine: 202, once a worker has been asked to end it. */
+export function deleteQuarantine(checks: HostChecks): RequestHandler<{ host: string }> {
+  return async (request, response) => {
+    const { host } = request.params;
+    if (!hostId.test(host) || !(await checks.release(host))) {
+      throw refused.notFound('There is no host with this id in quarantine.');
+    }
+    response.status(202).json({});
+  };
+}
