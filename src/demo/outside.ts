@@ -9,6 +9,8 @@ const execute = promisify(execFile);
  * that link, so it is on the machine's own network, and one on the internet behind it.
  */
 export interface Outside {
+  /** Of this machine, on the link between the two. */
+  readonly machineAddress: string;
   /** On a network that this machine is part of. */
   readonly localAddress: string;
   /** Behind a router: what a guest takes for the internet. */
@@ -43,6 +45,7 @@ export async function makeOutside(): Promise<Outside> {
   const started: ChildProcess[] = [];
   const inside = (program: string, args: string[]) => [`--net=/run/netns/${name}`, program, ...args];
   return {
+    machineAddress,
     localAddress,
     internetAddress,
     run: async (program, ...args) =>

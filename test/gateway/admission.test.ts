@@ -274,6 +274,7 @@ describe('an unknown serial', () => {
 });
 
 describe('TLS', () => {
+  // Seen to fail without SSL_OP_NO_TICKET.
   it.each(['TLSv1.2', 'TLSv1.3'] as const)('%s sessions are never resumed', async (version) => {
     const engine = await httpEngine();
     const harness = await startGateway(world);

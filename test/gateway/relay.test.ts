@@ -27,8 +27,7 @@ describe('a live binding', () => {
     const harness = await startGateway(world);
     const bound = await harness.bind(mine.address);
     await harness.bind(theirs.address);
-    // Whatever it asks for by name.
-    const client = harness.connect(bound, { servername: 'localhost' });
+    const client = harness.connect(bound);
     const answer = await client.ask(get('/_ping'));
     expect(answer).toContain('Server: Docker/stand-in');
     expect(answer).toMatch(/OK$/);
@@ -38,6 +37,30 @@ describe('a live binding', () => {
       admitted: 1,
       bytesToEngines: get('/_ping').length,
     });
+  });
+
+  it('reaches no other whatever server name or path it asks for', async () => {
+    // Seen to fail where a server name that is the id of a host or of a binding leads there.
+    const [mine, theirs] = [await during(createHttpEngine()), await during(createHttpEngine())];
+    const harness = await startGateway(world);
+    const bound = await harness.bind(mine.address);
+    const other = (await harness.bind(theirs.address)).binding;
+    const { host, port } = theirs.address;
+    const names = ['localhost', other.hostId, other.bindingId, `${other.hostId}.localhost`];
+    const paths = [
+      '/_ping',
+      `/${other.hostId}/_ping`,
+      `/../${other.bindingId}`,
+      `http://${host}:${port}/_ping`,
+    ];
+    for (const servername of names) {
+      for (const path of paths) {
+        const client = harness.connect(bound, { servername, checkServerIdentity: () => undefined });
+        await client.ask(get(path));
+      }
+    }
+    expect(mine.connections()).toBe(names.length * paths.length);
+    expect(theirs.connections()).toBe(0);
   });
 
   it('lets many requests go over one connection', async () => {

@@ -199,7 +199,7 @@ describe('an alteration', { timeout: 240_000 }, () => {
     pid = await host.pid();
   });
 
-  // Seen to fail where the signature is not looked at.
+  // Seen to fail where the signature is not looked at: what was written there was named, as if the host had changed.
   it('of its manifest is named', async () => {
     const file = host.place.manifest;
     const text = await readFile(file, 'utf8');

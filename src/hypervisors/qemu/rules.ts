@@ -173,8 +173,9 @@ function hostRules(
   const drop = (counter: string) => `counter name dropped_${counter} drop`;
   const counters = (names: readonly string[]) =>
     names.map((name) => `counter dropped_${name} { }`).join('\n  ');
-  const kbytes = limits.bandwidthMbit * 125;
-  const bandwidth = `limit rate over ${kbytes} kbytes/second burst ${Math.ceil(kbytes / 4)} kbytes ${drop('bandwidth')}`;
+  // In bytes: nft's kbytes are of 1024.
+  const bytes = limits.bandwidthMbit * 125_000;
+  const bandwidth = `limit rate over ${bytes} bytes/second burst ${bytes / 4} bytes ${drop('bandwidth')}`;
   const { perSecond, burst } = newConnections;
   const opened = `ct original ip saddr ${guestAddress}`;
   const others = `ct original ip saddr != ${guestAddress}`;

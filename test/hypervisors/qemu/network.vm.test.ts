@@ -12,6 +12,8 @@ import { seat } from '../../support/seat.ts';
 /**
  * A host's network with a namespace in the place of its guest, so that no machine has to boot: what is open when
  * its rules change is what matters here.
+ *
+ * Each was seen to fail with `ct state established,related accept` in rules.ts: what was open went on.
  */
 const site = randomBytes(2).toString('hex');
 const options = {

@@ -1,0 +1,82 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { makeOutside, type Outside } from '../../src/demo/outside.ts';
+import { tap, uplink } from '../../src/hypervisors/qemu/place.ts';
+import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
+
+/** So little that even a guest that is emulated sends more. */
+const bandwidthMbit = 2;
+const bytesPerSecond = bandwidthMbit * 125_000;
+/** What may pass at once: the kernel's bucket holds a second's worth and the burst of rules.ts, a quarter more. */
+const bucket = 1.25 * bytesPerSecond;
+/** Headers of the link, which are counted here and not there; and the moments between two looks. */
+const tolerance = 1.05;
+/** Datagrams of 1400 bytes: 28 MB, far more than the burst. */
+const datagrams = 20_000;
+const flood = (address: string, port: number) => `
+  use Socket; my $to = sockaddr_in(${port}, inet_aton('${address}')); my $data = 'x' x 1400;
+  socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!;
+  for (1 .. ${datagrams}) { send($s, $data, 0, $to) } print "sent\\n";`;
+
+/**
+ * No host gets more of the machine's network than its limit, in either direction. What passes is held against what
+ * the limit allows in the time that really went by, so a slow machine changes nothing.
+ */
+describe('the bandwidth of a host', { timeout: 240_000 }, () => {
+  let hosts: TestHosts;
+  let outside: Outside;
+  let a: TestHost;
+  let b: TestHost;
+
+  beforeAll(async () => {
+    outside = await makeOutside();
+    hosts = await makeHosts({ options: { hostLimits: { connections: 64, bandwidthMbit } } });
+    [a, b] = await Promise.all([
+      hosts.make({ egress: { kind: 'internet' } }),
+      hosts.make({ egress: { kind: 'internet' } }),
+    ]);
+  }, 1_200_000);
+  afterAll(async () => {
+    await hosts.close();
+    await outside.remove();
+  }, 120_000);
+
+  /** Bytes that one of the host's links has sent on. */
+  const sentOn = async (host: TestHost, link: string): Promise<number> => {
+    const printed = await host.inNamespace('ip', '-json', '-statistics', 'link', 'show', link);
+    const [shown] = JSON.parse(printed) as { stats64: { tx: { bytes: number } } }[];
+    return shown?.stats64.tx.bytes ?? Number.NaN;
+  };
+
+  /** What passes over a link of A while `act` lasts, as a share of what the limit allows in that time. */
+  async function shareUsed(link: string, act: () => Promise<unknown>): Promise<number> {
+    const before = await sentOn(a, link);
+    const begun = performance.now();
+    await act();
+    const bytes = (await sentOn(a, link)) - before;
+    const seconds = (performance.now() - begun) / 1000;
+    return bytes / (bucket + seconds * bytesPerSecond);
+  }
+  const droppedFor = async (host: TestHost) => (await host.dropped())['bandwidth'] ?? 0;
+
+  it('12: is kept by what its guest sends; what is beyond it is dropped, and nothing of another host', async () => {
+    // Seen to fail without the limit on the guest's own link (rules.ts): twice what is allowed passed.
+    const attacker = await a.attacker();
+    await b.attacker();
+    const [dropped, ofAnother] = [await droppedFor(a), await droppedFor(b)];
+    const share = await shareUsed(uplink, () => attacker.perl(flood(outside.internetAddress, 9)));
+    expect(share).toBeGreaterThan(0);
+    expect(share).toBeLessThan(tolerance);
+    expect(await droppedFor(a)).toBeGreaterThan(dropped);
+    expect(await droppedFor(b)).toBe(ofAnother);
+  });
+
+  it('12: is kept by what others send to its guest', async () => {
+    // Seen to fail without the limit in the forward chain: four times what is allowed passed.
+    const dropped = await droppedFor(a);
+    const send = flood(outside.machineAddress, a.spec.publishedPorts.first);
+    const share = await shareUsed(tap, () => outside.run('/usr/bin/perl', '-e', send));
+    expect(share).toBeGreaterThan(0);
+    expect(share).toBeLessThan(tolerance);
+    expect(await droppedFor(a)).toBeGreaterThan(dropped);
+  });
+});
