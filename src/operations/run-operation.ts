@@ -21,6 +21,8 @@ export interface RunParts {
 /** Up to here a worker keeps an operation in hand while it waits; beyond, others may have it. Milliseconds. */
 const shortWaitMs = 1_000;
 const longestBackoffMs = 30_000;
+/** An undo that can be given up has this long beyond the operation's deadline: some cold boots. Milliseconds. */
+const undoMs = 30 * 60_000;
 
 /** Why a course of steps came to an end: nothing is left to do here, or it goes on with another host. */
 type Halt = 'over' | 'other host';
@@ -51,6 +53,7 @@ export async function runOperation(
     failure,
     attempts,
   });
+  const isOverdue = (byMs: number) => Date.now() > operation.deadline.getTime() + byMs;
   const giveUp = (reason: string) => {
     failure = reason;
     attempts = 0;
@@ -64,7 +67,7 @@ export async function runOperation(
 
   async function run(heldHostId: string | undefined): Promise<Halt> {
     for (;;) {
-      if (failure === undefined && Date.now() > operation.deadline.getTime()) {
+      if (failure === undefined && isOverdue(0)) {
         giveUp(`It could not end in time; it stood at: ${steps[index]?.description ?? 'the end'}`);
       }
       const step = steps[index];
@@ -96,6 +99,9 @@ export async function runOperation(
       if (outcome.kind === 'done') {
         attempts = 0;
         index += 1;
+      } else if (failure !== undefined && plan.undoAttempts !== undefined && isOverdue(undoMs)) {
+        failure = `${failure}. Nor could it be undone in time; it stood at: ${step.description}`;
+        return finish();
       } else if (outcome.afterMs > shortWaitMs) {
         return pause(step, outcome.afterMs);
       } else {

@@ -41,7 +41,10 @@ export interface OperationPlan {
   readonly boots?: (host: Host, hypervisor: Hypervisor) => Promise<boolean>;
   /** Tries of one step before the operation is undone. */
   readonly attempts: number;
-  /** Tries of one step of the undo before that is given up as well; left out: it is tried until it works. */
+  /**
+   * Tries of one step of the undo before that is given up as well, as it is half an hour after the deadline. Left
+   * out: it is tried until it works.
+   */
   readonly undoAttempts?: number;
   /** What last_operation says in the end; `Done` where it is left out. */
   readonly closing?: (host: Host | undefined) => string;

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest';
 import { HypervisorError } from '../../../src/core/hypervisor.ts';
 import { eventually } from '../../support/eventually.ts';
 import {
@@ -199,6 +199,37 @@ describe('an update that fails', () => {
       });
     } finally {
       await faulty.stop();
+    }
+  });
+
+  // Seen to fail where an undo has no end.
+  it('17b and whose host answers neither way ends all the same', async () => {
+    const deaf = await makeTestBroker(inject('postgres'));
+    try {
+      const worker = deaf.startWorker();
+      const id = randomUUID();
+      await deaf
+        .ask('put', `${instance(id)}?accepts_incomplete=true`)
+        .send(provisionBody)
+        .expect(201);
+      await worker.stop();
+      vi.spyOn(deaf.hypervisor, 'answers').mockResolvedValue(false);
+      await deaf
+        .askAsynchronous('patch', `${instance(id)}?accepts_incomplete=true`)
+        .send({ service_id: ids.service, plan_id: ids.otherPlan })
+        .expect(202);
+      const longAgo = deaf.database.raw("now() - interval '1 hour'");
+      await deaf.database('operations').where({ kind: 'update' }).update({ deadline: longAgo });
+      deaf.startWorker();
+      const report = await eventually('the update has failed', async () => {
+        const { body } = await deaf.ask('get', `${instance(id)}/last_operation`);
+        const { state, ...rest } = body as Record<string, unknown>;
+        return state === 'failed' ? rest : undefined;
+      });
+      expect(report).toMatchObject({ instance_usable: false });
+      expect(report['description']).toMatch(/Nor could it be undone in time/);
+    } finally {
+      await deaf.stop();
     }
   });
 });
