@@ -222,9 +222,10 @@ describe('an update that fails', () => {
       await deaf.database('operations').where({ kind: 'update' }).update({ deadline: longAgo });
       deaf.startWorker();
       const report = await eventually('the update has failed', async () => {
-        const { body } = await deaf.ask('get', `${instance(id)}/last_operation`);
-        const { state, ...rest } = body as Record<string, unknown>;
-        return state === 'failed' ? rest : undefined;
+        const { body } = (await deaf.ask('get', `${instance(id)}/last_operation`)) as {
+          body: Record<string, unknown>;
+        };
+        return body['state'] === 'failed' ? body : undefined;
       });
       expect(report).toMatchObject({ instance_usable: false });
       expect(report['description']).toMatch(/Nor could it be undone in time/);
