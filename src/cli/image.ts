@@ -1,7 +1,16 @@
 import type { Settings } from '../config/settings.ts';
+import {
+  type ImageUser,
+  type InstalledImage,
+  installedImages,
+  isNeeded,
+  removeImage,
+} from '../hypervisors/qemu/installed-images.ts';
 import { imageOptions } from '../setup/hypervisor.ts';
 import { buildGuestImage } from '../hypervisors/qemu/build-image.ts';
 import { createProgress } from '../setup/progress.ts';
+import { askMgmt } from './mgmt-client.ts';
+import { type Column, printTable } from './table.ts';
 
 /** `berth image build`: the guest image with the packages as Debian has them now. */
 export async function runImageBuild(settings: Settings): Promise<void> {
@@ -19,7 +28,37 @@ export async function runImageBuild(settings: Settings): Promise<void> {
   ).finally(() => {
     progress.end();
   });
-  process.stdout.write(
-    `${image.directory}\n  size    ${(image.bytes / 1024 ** 2).toFixed(0)} MiB\n  digest  ${image.digest}\n`,
-  );
+  process.stdout.write(`${image.directory}\n  size    ${inMib(image.bytes)}\n  digest  ${image.digest}\n`);
+}
+
+const inMib = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(0)} MiB`;
+
+const columns: readonly Column<InstalledImage>[] = [
+  ['VERSION', ({ version }) => version],
+  ['BUILT', ({ builtAt }) => builtAt.slice(0, 19)],
+  ['SIZE', ({ bytes }) => inMib(bytes)],
+  ['HOSTS', ({ hosts }) => String(hosts)],
+  ['TEMPLATES', ({ templates }) => String(templates)],
+  ['NEW HOSTS', ({ isNewest }) => (isNewest ? 'yes' : '-')],
+];
+
+/** `berth image list`: the images on this machine, and what needs them. */
+export async function runImageList(settings: Settings): Promise<void> {
+  printTable(columns, await list(settings));
+}
+
+/** `berth image prune`: removes the images that nothing needs. */
+export async function runImagePrune(settings: Settings): Promise<void> {
+  const needless = (await list(settings)).filter((image) => !isNeeded(image));
+  for (const image of needless) {
+    await removeImage(image);
+    process.stdout.write(`Removed ${image.version}, ${inMib(image.bytes)}.\n`);
+  }
+  if (needless.length === 0) process.stdout.write('Every image is needed: berth image list\n');
+}
+
+/** The broker is asked as well: only its database knows where a failing update leads back to. */
+async function list(settings: Settings): Promise<readonly InstalledImage[]> {
+  const { hosts } = await askMgmt<{ hosts: ImageUser[] }>(settings, '/mgmt/hosts');
+  return installedImages({ ...imageOptions(settings), stateDirectory: settings.stateDirectory }, hosts);
 }

@@ -9,7 +9,7 @@ import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
 import { runHostPower, runHostRelease, runHosts } from './hosts.ts';
-import { runImageBuild } from './image.ts';
+import { runImageBuild, runImageList, runImagePrune } from './image.ts';
 import { runKeysList, runKeysPrune, runKeysRotate } from './keys.ts';
 import { MgmtError } from './mgmt-client.ts';
 import { runVerify } from './verify.ts';
@@ -123,6 +123,14 @@ image
   .command('build')
   .description('build it with the packages as Debian has them now; says size and digest')
   .action(() => runImageBuild(readSettings()));
+image
+  .command('list')
+  .description('list the images on this machine, and how many hosts and templates need each')
+  .action(() => runImageList(readSettings()));
+image
+  .command('prune')
+  .description('remove the images that no host and no template needs, but for the newest')
+  .action(() => runImagePrune(readSettings()));
 
 program
   .command('context')

@@ -18,6 +18,8 @@ export interface HostOverview {
   readonly instanceState: InstanceState | undefined;
   readonly tenant: string | undefined;
   readonly startedFrom: string | undefined;
+  /** The version of the guest image that it boots; undefined until it first ran. */
+  readonly imageVersion: string | undefined;
   readonly power: HostPower;
   readonly engine: string | undefined;
   readonly publishedPorts: string;

@@ -53,6 +53,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     instanceState: row.instance_state ?? undefined,
     tenant: row.tenant_key ?? undefined,
     startedFrom: row.started_from ?? undefined,
+    imageVersion: row.image_version ?? undefined,
     power: row.power,
     engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
     publishedPorts: portRange({ first: row.first_port, count: row.ports }),

@@ -38,8 +38,21 @@ const buildTimeoutMs = 60 * 60 * 1000;
  * @throws HypervisorError where it is damaged: the message names the file and the remedy.
  */
 export async function findGuestImage(options: ImageOptions): Promise<GuestImage | undefined> {
-  const { imagesDirectory, recipeDirectory } = options;
-  const recipe = await recipeDigest(recipeDirectory);
+  const newest = await newestOf(await imagesIn(options.imagesDirectory), options.recipeDirectory);
+  return newest && (await readImage(newest.folder));
+}
+
+/** An image's folder, and what it was made of. */
+interface ImageFolder {
+  readonly folder: string;
+  readonly record: ImageRecord;
+}
+
+/**
+ * The images in a folder, the newest first; their files are not looked at.
+ * @throws HypervisorError where the record of one can't be read.
+ */
+export async function imagesIn(imagesDirectory: string): Promise<readonly ImageFolder[]> {
   const names = await readdir(imagesDirectory).catch(() => []);
   const folders = names
     .filter((name) => /^[0-9a-f]{64}$/.test(name))
@@ -47,10 +60,16 @@ export async function findGuestImage(options: ImageOptions): Promise<GuestImage 
   const images = await Promise.all(
     folders.map(async (folder) => ({ folder, record: await readImageRecord(folder) })),
   );
-  const newest = images
-    .filter(({ record }) => record.recipe === recipe)
-    .sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt))[0];
-  return newest && (await readImage(newest.folder));
+  return images.sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt));
+}
+
+/** The newest of them that was built by this very recipe. */
+export async function newestOf(
+  images: readonly ImageFolder[],
+  recipeDirectory: string,
+): Promise<ImageFolder | undefined> {
+  const recipe = await recipeDigest(recipeDirectory);
+  return images.find(({ record }) => record.recipe === recipe);
 }
 
 /**

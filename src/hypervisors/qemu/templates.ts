@@ -27,6 +27,15 @@ export interface TemplateRecord {
 export type TemplateFile = 'memory' | 'device-state' | 'disk.qcow2';
 export const templateFiles: readonly TemplateFile[] = ['memory', 'device-state', 'disk.qcow2'];
 
+/** What a template in this folder was made of; undefined where that is not on record. */
+export async function readTemplateRecord(directory: string): Promise<TemplateRecord | undefined> {
+  try {
+    return JSON.parse(await readFile(path.join(directory, 'template.json'), 'utf8')) as TemplateRecord;
+  } catch {
+    return undefined;
+  }
+}
+
 /** A template that hosts can be restored from. */
 export interface LoadedTemplate {
   readonly key: string;
@@ -81,13 +90,7 @@ export function createTemplateStore(
       () => false,
     );
 
-  async function readRecord(key: string): Promise<TemplateRecord | undefined> {
-    try {
-      return JSON.parse(await readFile(path.join(directory(key), 'template.json'), 'utf8')) as TemplateRecord;
-    } catch {
-      return undefined;
-    }
-  }
+  const readRecord = (key: string) => readTemplateRecord(directory(key));
 
   async function loadChecked(key: string): Promise<LoadedTemplate | undefined> {
     const record = await readRecord(key);

@@ -11,6 +11,13 @@ import {
   ensureGuestImage,
   findGuestImage,
 } from '../../../src/hypervisors/qemu/build-image.ts';
+import { imageVersion } from '../../../src/hypervisors/qemu/image-version.ts';
+import {
+  type ImageUser,
+  installedImages,
+  isNeeded,
+  removeImage,
+} from '../../../src/hypervisors/qemu/installed-images.ts';
 import { eventually } from '../../support/eventually.ts';
 
 /**
@@ -234,3 +241,56 @@ async function commandLines(): Promise<string> {
   );
   return lines.join('\n').replaceAll('\0', ' ');
 }
+
+describe('an image that nothing needs', () => {
+  const buildWith = async (packages: string) => {
+    await writeFile(path.join(state, 'packages'), packages);
+    return build();
+  };
+  const list = (users: readonly ImageUser[] = []) =>
+    installedImages({ ...options, stateDirectory: folder }, users);
+  const record = async (file: string, image: string) => {
+    await mkdir(path.dirname(path.join(folder, file)), { recursive: true });
+    await writeFile(path.join(folder, file), JSON.stringify({ image }));
+  };
+
+  // Seen to fail where a host's record, a template's, or the host on record in Postgres is not asked.
+  it('is one that is not the newest, and that no host, no template and no update has to do with', async () => {
+    const booted = await buildWith('of a host');
+    const restored = await buildWith('of a template');
+    const former = await buildWith('of a host before its update');
+    const old = await buildWith('of nothing');
+    const newest = await buildWith('of the hosts to come');
+    await record('hosts/one/host.json', booted.digest);
+    await record('templates/small/template.json', restored.digest);
+    const users = [
+      { host: 'one', imageVersion: imageVersion(former.digest) },
+      { host: 'unborn', imageVersion: undefined },
+    ];
+    const images = await list(users);
+    expect(images.map(({ directory }) => directory)).toEqual(
+      [newest, old, former, restored, booted].map(({ directory }) => directory),
+    );
+    const needs = images.map(({ isNewest, hosts, templates }) => ({ isNewest, hosts, templates }));
+    expect(needs).toEqual([
+      { isNewest: true, hosts: 0, templates: 0 },
+      { isNewest: false, hosts: 0, templates: 0 },
+      { isNewest: false, hosts: 1, templates: 0 },
+      { isNewest: false, hosts: 0, templates: 1 },
+      { isNewest: false, hosts: 1, templates: 0 },
+    ]);
+    expect(images[0]?.bytes).toBe(newest.bytes);
+
+    const needless = images.filter((image) => !isNeeded(image));
+    expect(needless.map(({ directory }) => directory)).toEqual([old.directory]);
+    for (const image of needless) await removeImage(image);
+    expect((await left()).sort()).toEqual(
+      [newest, former, restored, booted].map(({ digest }) => digest).sort(),
+    );
+    expect((await findGuestImage(options))?.digest).toBe(newest.digest);
+  });
+
+  it('is not made up where there is none at all', async () => {
+    expect(await list()).toEqual([]);
+  });
+});
