@@ -10,7 +10,8 @@ import { type BrokerProcess, largerPlanId, makeBroker, serviceId } from '../supp
 import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeOutside, type Outside } from '../../src/demo/outside.ts';
-import { residueOf } from '../../src/demo/residue.ts';
+import { connectPlatform } from '../../src/demo/platform.ts';
+import { isOfTemplate, residueOf } from '../../src/demo/residue.ts';
 
 const execute = promisify(execFile);
 const ownAddress = Object.values(networkInterfaces())
@@ -210,6 +211,30 @@ describe('the main job', { timeout: 300_000 }, () => {
     });
   });
 
+  // Seen to fail where the gateway does not ask for a host that is asleep.
+  it('sleeps, in memory and on disk, and wakes for the next docker command with its container and its clock', async () => {
+    const platform = await connectPlatform(broker.settings);
+    const ofB = async () => {
+      const host = (await platform.hosts()).find(({ instance }) => instance === 'instance-b');
+      if (host === undefined) throw new Error('instance-b has no host');
+      return host;
+    };
+    expect((await dockerB.run(['import', '-', 'sleep:test'], await busyboxTree())).code).toBe(0);
+    const run = ['run', '-d', '--name', 'sleeper', 'sleep:test', '/bin/sleep', '10000'];
+    expect((await dockerB.run(run)).code).toBe(0);
+    for (const power of ['paused', 'suspended'] as const) {
+      await platform.setPower((await ofB()).host, power);
+      await eventually(`the host is ${power}`, async () => (await ofB()).power === power, {
+        deadlineMs: 60_000,
+      });
+      const date = await dockerB.run(['exec', 'sleeper', '/bin/busybox', 'date', '+%s']);
+      expect(date.code, date.stderr).toBe(0);
+      // Seconds; the question takes a few itself.
+      expect(Math.abs(Number(date.stdout) - Date.now() / 1000)).toBeLessThan(30);
+      expect((await ofB()).power).toBe('on');
+    }
+  });
+
   it('becomes a larger host with its data, its ports and its binding', async () => {
     const server = ['/bin/httpd', '-f', '-p', '81', '-h', '/www'];
     const port = firstPort(a) + 1;
@@ -279,7 +304,9 @@ describe('the main job', { timeout: 300_000 }, () => {
   it('leaves nothing after the deletes', async () => {
     expect((await broker.remove('instance-a')).status).toBe(200);
     expect((await broker.remove('instance-b')).status).toBe(200);
-    expect(await residueOf(await broker.site())).toEqual([]);
+    // The template of another plan may be made in the background.
+    const left = await residueOf(await broker.site());
+    expect(left.filter((line) => !isOfTemplate(line))).toEqual([]);
     expect((await dockerB.run(['ps'])).code).not.toBe(0);
     await expect(
       execute('curl', ['-s', '-m', '3', `http://${ownAddress ?? ''}:${firstPort(a)}/`]),

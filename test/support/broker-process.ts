@@ -2,6 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { readSettings, type Settings } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { eventually } from './eventually.ts';
 import { seat } from './seat.ts';
@@ -25,6 +26,8 @@ export interface BrokerProcess {
   /** Everything that it and its roles have printed so far. */
   readonly output: () => string;
   readonly pid: () => number;
+  /** What it runs with. */
+  readonly settings: Settings;
   /** Of the OSB API; the gateway and management have the next two. */
   readonly firstPort: number;
   start(): Promise<void>;
@@ -193,6 +196,7 @@ export async function makeBroker(
     site,
     output: () => output,
     pid: () => child?.pid ?? 0,
+    settings: readSettings(environment),
     firstPort: port,
     start,
     async interrupt() {

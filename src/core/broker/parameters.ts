@@ -9,8 +9,9 @@ import {
 } from '../catalog/catalog.ts';
 import { durationMs } from '../duration.ts';
 import { refused } from '../errors.ts';
-import { type Egress, noRegistries, type RegistrySettings } from '../hypervisor.ts';
+import type { Egress, RegistrySettings } from '../hypervisor.ts';
 import type { IdlePolicy, JsonObject } from '../model.ts';
+import { registriesOf } from '../registries.ts';
 import { contains, overlap, specialNetworks } from '../networks.ts';
 
 // The package is CommonJS: its class is the default export's default.
@@ -72,7 +73,7 @@ export function demandOf(plan: Plan, parameters: JsonObject): Demand {
   return {
     publishedPorts: (parameters['published_ports'] as number | undefined) ?? plan.publishedPorts,
     egress: egressOf(plan, parameters['egress'] as string | readonly string[] | undefined),
-    registries: noRegistries,
+    registries: registriesOf(parameters),
     idle: (parameters['idle'] as IdlePolicy | undefined) ?? plan.idle,
     expiresAfterMs: expiresAfter === undefined ? undefined : durationMs(expiresAfter),
   };

@@ -3,6 +3,7 @@ import { durationPattern } from '../duration.ts';
 import type { IdlePolicy, JsonObject } from '../model.ts';
 import { networkPattern } from '../networks.ts';
 import type { Quotas } from '../quotas.ts';
+import { longestCertificate, registryPattern, registryUrlPattern } from '../registries.ts';
 
 /** A plan as the broker uses it. */
 export interface Plan {
@@ -126,6 +127,37 @@ function provisionProperties(plan: Plan): Properties {
       description: `What happens to the host while nobody uses it and no container runs: "run" leaves it running, "pause" stops its processors, "suspend" later frees its memory as well. The next connection wakes it. "${plan.idle}" where it is left out.`,
       type: 'string',
       enum: ['run', 'pause', 'suspend'],
+    },
+    registry_mirrors: {
+      description:
+        'Mirrors of Docker Hub that the engine asks first, such as ["https://mirror.example.org"]: scheme and host, with a port or not, and no path.',
+      type: 'array',
+      uniqueItems: true,
+      maxItems: 10,
+      items: { type: 'string', pattern: registryUrlPattern },
+    },
+    insecure_registries: {
+      description:
+        'Registries whose certificates are not checked and which may speak HTTP: "host", "host:port", or an IPv4 network.',
+      type: 'array',
+      uniqueItems: true,
+      maxItems: 20,
+      items: { type: 'string', anyOf: [{ pattern: networkPattern }, { pattern: registryPattern }] },
+    },
+    registry_authorities: {
+      description:
+        'Authorities that may vouch for a registry besides the public ones: the registry, as "host" or "host:port" just as image names have it, and their certificates in PEM.',
+      type: 'array',
+      maxItems: 10,
+      items: {
+        type: 'object',
+        required: ['registry', 'certificate'],
+        additionalProperties: false,
+        properties: {
+          registry: { type: 'string', pattern: registryPattern },
+          certificate: { type: 'string', maxLength: longestCertificate },
+        },
+      },
     },
     expires_after: {
       description:

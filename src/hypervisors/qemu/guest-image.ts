@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
+import { imageVersion } from './image-version.ts';
 
 /** The guest image: what every host boots, named by the digest of its recipe and package versions. */
 export interface GuestImage {
@@ -89,6 +90,8 @@ export async function readImage(directory: string): Promise<GuestImage> {
       'net.ifnames=0',
       'systemd.unified_cgroup_hierarchy=1',
       `berth.verity=${record.verity}`,
+      // For whoever looks from inside, in a container's /proc/cmdline.
+      `berth.image=${imageVersion(record.digest)}`,
     ].join(' '),
     bytes,
   };

@@ -1,0 +1,286 @@
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID, X509Certificate } from 'node:crypto';
+import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { type HostSpec, type Hypervisor, noRegistries } from '../../../src/core/hypervisor.ts';
+import { busyboxTree } from '../../../src/demo/docker.ts';
+import { forgetSite, residueOf } from '../../../src/demo/residue.ts';
+import { type GuestImage, readImage, readImageRecord } from '../../../src/hypervisors/qemu/guest-image.ts';
+import { imageVersion } from '../../../src/hypervisors/qemu/image-version.ts';
+import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
+import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
+import { createAuthority } from '../../../src/pki/authority.ts';
+import { eventually } from '../../support/eventually.ts';
+import { silentLogger } from '../../support/logger.ts';
+import { seat } from '../../support/seat.ts';
+import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
+
+/**
+ * What an update does to a host that is in use. The newer image is the installed one under another name: its files
+ * are copies, and what the guest is told on its kernel's command line is what tells them apart.
+ */
+const site = randomBytes(2).toString('hex');
+const bootMs = 300_000;
+const plan = { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } };
+const spec: HostSpec = {
+  hostId: randomUUID(),
+  slot: 1,
+  ...plan,
+  publishedPorts: { first: 19_050 + seat * 100, count: 2 },
+  egress: { kind: 'none' },
+  registries: noRegistries,
+};
+const webPort = String(spec.publishedPorts.first);
+
+let options: QemuOptions;
+let newer: GuestImage;
+let state: Awaited<ReturnType<typeof makeStateDirectory>>;
+let dockerHome: string;
+let driver: Hypervisor;
+let engine = '';
+
+beforeAll(async () => {
+  state = await makeStateDirectory();
+  dockerHome = await mkdtemp(path.join(tmpdir(), 'berth-docker-'));
+  const installed = await testImage();
+  const images = path.join(state.directory, 'images');
+  await rm(images);
+  await mkdir(images);
+  await symlink(installed.directory, path.join(images, installed.digest));
+  newer = await relabel(installed, images);
+  options = {
+    site,
+    stateDirectory: state.directory,
+    runDirectory: `/run/berth-${site}`,
+    libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
+    image: installed,
+    accelerator: 'tcg',
+    hostNetwork: `10.214.${seat}.0/24`,
+    firstUid: 614_016 + seat * 1000,
+    gatewayUid: 614_001 + seat * 1000,
+    dnsServers: [],
+    hostLimits: { connections: 4096, bandwidthMbit: 1000 },
+    pageSharing: 'template',
+    loadAhead: false,
+    logger: silentLogger,
+  };
+  driver = await createQemuHypervisor(options);
+  await driver.open();
+  await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
+}, 900_000);
+
+afterAll(async () => {
+  await driver.destroy(spec.hostId);
+  await driver.close();
+  const left = await residueOf(site);
+  await forgetSite(site);
+  await state.remove();
+  await rm(dockerHome, { recursive: true, force: true });
+  expect(left).toEqual([]);
+}, 120_000);
+
+async function relabel(image: GuestImage, images: string): Promise<GuestImage> {
+  const record = await readImageRecord(image.directory);
+  const digest = randomBytes(32).toString('hex');
+  const directory = path.join(images, digest);
+  await mkdir(directory);
+  for (const name of Object.keys(record.files)) {
+    await copyFile(path.join(image.directory, name), path.join(directory, name));
+  }
+  await writeFile(path.join(directory, 'image.json'), JSON.stringify({ ...record, digest }));
+  return readImage(directory);
+}
+
+async function bringUp(as: HostSpec): Promise<void> {
+  await driver.prepare(as);
+  await driver.start(as);
+  const patience = { deadlineMs: bootMs, everyMs: 200 };
+  await eventually('the guest has its identity', () => driver.identify(as), patience);
+  await eventually('the engine has its registries', () => driver.configure(as), patience);
+  const { host, port } = await driver.connect(as);
+  engine = `tcp://${host}:${port}`;
+  await eventually('the engine answers', () => driver.answers(as), patience);
+  await eventually('the containers run', () => driver.restartContainers(as.hostId), patience);
+}
+
+async function docker(...args: readonly string[]): Promise<string> {
+  return dockerWith(undefined, ...args);
+}
+
+function dockerWith(input: Buffer | undefined, ...args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const env = { PATH: process.env['PATH'], HOME: dockerHome, DOCKER_HOST: engine };
+    const child = execFile('docker', [...args], { env, timeout: 120_000 }, (error, stdout, stderr) => {
+      if (error === null) resolve(stdout.trim());
+      else reject(new Error(`docker ${args.join(' ')}: ${stderr}`));
+    });
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
+  });
+}
+
+const inside = (command: string) => docker('run', '--rm', 'busybox:test', '/bin/sh', '-c', command);
+const page = async () => {
+  const { hostname } = new URL(engine.replace('tcp:', 'http:'));
+  return (await fetch(`http://${hostname}:${webPort}/`, { signal: AbortSignal.timeout(5_000) })).text();
+};
+const running = async () => (await docker('ps', '--format', '{{.Names}}')).split('\n').sort();
+
+it(
+  'gives the engine registries, and takes them back, while containers run',
+  { timeout: bootMs },
+  async () => {
+    await bringUp(spec);
+    expect(await driver.startedFrom(spec.hostId)).toBe('template');
+    await dockerWith(await busyboxTree(), 'import', '-', 'busybox:test');
+    const web = ['/bin/httpd', '-f', '-p', '80', '-h', '/www'];
+    await docker('run', '-d', '--name', 'web', '-p', `${webPort}:80`, 'busybox:test', ...web);
+    await docker(
+      'run',
+      '-d',
+      '--name',
+      'other',
+      '--network',
+      'container:web',
+      'busybox:test',
+      '/bin/sleep',
+      '9999',
+    );
+    await docker(
+      'run',
+      '-d',
+      '--name',
+      'always',
+      '--restart',
+      'always',
+      'busybox:test',
+      '/bin/sleep',
+      '9999',
+    );
+    await docker(
+      'run',
+      '--name',
+      'ended',
+      '-v',
+      'data:/data',
+      'busybox:test',
+      '/bin/sh',
+      '-c',
+      'echo kept >/data/file',
+    );
+    expect(await page()).toContain('hello');
+    const startedAt = () => docker('inspect', '--format', '{{.State.StartedAt}}', 'web');
+    const since = await startedAt();
+
+    const { certificatePem } = await createAuthority({ commonName: 'registry', validForDays: 10 });
+    const registries = {
+      mirrors: ['https://mirror.example.org'],
+      insecure: ['registry.example.org:5000', '10.9.0.0/16'],
+      authorities: [
+        { host: 'private.example.org:8443', certificate: certificatePem },
+        { host: 'private.example.org:8443', certificate: certificatePem },
+      ],
+    };
+    const config = async () =>
+      JSON.parse(await docker('info', '--format', '{{json .RegistryConfig}}')) as object;
+    expect(await driver.configure({ ...spec, registries })).toBe(true);
+    // The engine reads its settings when it has a moment.
+    await eventually('the engine has a mirror', async () =>
+      JSON.stringify(await config()).includes('mirror.example'),
+    );
+    expect(await config()).toMatchObject({
+      Mirrors: ['https://mirror.example.org/'],
+      InsecureRegistryCIDRs: expect.arrayContaining(['10.9.0.0/16']) as string[],
+      IndexConfigs: { 'registry.example.org:5000': { Secure: false } },
+    });
+    const authorities = await docker(
+      'run',
+      '--rm',
+      '-v',
+      '/etc/docker/certs.d:/certs',
+      'busybox:test',
+      '/bin/sh',
+      '-c',
+      'cat /certs/private.example.org:8443/ca.crt',
+    );
+    const certificates = authorities.split(/(?<=-----END CERTIFICATE-----)\n*/).filter(Boolean);
+    expect(certificates.map((pem) => new X509Certificate(pem).subject)).toEqual([
+      'CN=registry',
+      'CN=registry',
+    ]);
+
+    expect(await driver.configure(spec)).toBe(true);
+    await eventually(
+      'the engine has no mirror',
+      async () => !JSON.stringify(await config()).includes('mirror.example'),
+    );
+    expect(await inside('ls /')).toBeTruthy();
+    expect(
+      await docker('run', '--rm', '-v', '/etc/docker/certs.d:/certs', 'busybox:test', '/bin/ls', '/certs'),
+    ).toBe('');
+    expect(await startedAt()).toBe(since);
+    expect(await driver.verify(spec.hostId)).toEqual([]);
+  },
+);
+
+it(
+  'boots a newer image from the disk it has, with its containers, and the older one again',
+  { timeout: 3 * bootMs },
+  async () => {
+    const older = imageVersion(options.image.digest);
+    await driver.close();
+    driver = await createQemuHypervisor({ ...options, image: newer });
+    await driver.open();
+    // Installed, and nothing of it has come to this host.
+    expect(driver.imageVersion).toBe(imageVersion(newer.digest));
+    expect(await driver.imageVersionOf(spec.hostId)).toBe(older);
+    await driver.connect(spec);
+    expect(await page()).toContain('hello');
+    expect(await driver.verify(spec.hostId)).toEqual([]);
+    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${older}`);
+    const size = async () =>
+      Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(await inside('/bin/busybox df -m /'))?.[1]);
+    const before = await size();
+
+    const target: HostSpec = {
+      ...spec,
+      shape: { vcpus: 2, memoryMib: 1024, diskGib: 6 },
+      imageVersion: driver.imageVersion,
+      registries: { ...noRegistries, mirrors: ['https://mirror.example.org'] },
+    };
+    const begun = performance.now();
+    await driver.stop(spec.hostId);
+    const stopped = performance.now();
+    await driver.reshape(target);
+    await bringUp(target);
+    const seconds = (from: number, to: number) => ((to - from) / 1000).toFixed(1);
+    process.stderr.write(
+      `update: ${seconds(begun, performance.now())} s, of which ${seconds(begun, stopped)} s to stop\n`,
+    );
+    expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion);
+    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${driver.imageVersion}`);
+    expect(await running()).toEqual(['always', 'other', 'web']);
+    expect(await docker('run', '--rm', '-v', 'data:/data', 'busybox:test', '/bin/cat', '/data/file')).toBe(
+      'kept',
+    );
+    expect(await page()).toContain('hello');
+    expect(await size()).toBeGreaterThan(before * 1.4);
+    expect(await docker('info', '--format', '{{.NCPU}} {{.RegistryConfig.Mirrors}}')).toBe(
+      '2 [https://mirror.example.org/]',
+    );
+    expect(await driver.verify(spec.hostId)).toEqual([]);
+
+    // As an update goes back that has failed.
+    await docker('stop', '-t', '0', 'other');
+    await driver.stop(spec.hostId);
+    await driver.reshape({ ...spec, imageVersion: older });
+    await bringUp({ ...spec, imageVersion: older });
+    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${older}`);
+    expect(await running()).toEqual(['always', 'web']);
+    expect(await docker('info', '--format', '{{.NCPU}} {{.RegistryConfig.Mirrors}}')).toBe('1 []');
+    expect(await size()).toBeGreaterThan(before * 1.4);
+    expect(await readdir(path.join(state.directory, 'images'))).toHaveLength(2);
+  },
+);
