@@ -73,8 +73,14 @@ async function wholeDigest(file: string): Promise<string> {
 }
 
 const chunkSize = 1024 * 1024;
+const blockSize = 4096;
+const zeros = Buffer.alloc(blockSize);
 
-/** SHA-256 over where a sparse file has data, and the data there; holes are named, not read. */
+/**
+ * SHA-256 over a sparse file's size and those of its blocks that are not all zeros, each with where it is. Holes are
+ * not read. What counts as one must not matter: the map calls what was allocated and never written data while it is
+ * in the page cache, and a hole afterwards (lseek(2), SEEK_HOLE).
+ */
 export async function sparseDigest(file: string): Promise<string> {
   const map = JSON.parse(
     await runTool('qemu-img', ['map', '--output=json', '-f', 'raw', file], { timeoutMs }),
@@ -84,15 +90,20 @@ export async function sparseDigest(file: string): Promise<string> {
   try {
     hash.update(`${(await handle.stat()).size}\n`);
     const chunk = Buffer.alloc(chunkSize);
-    let end = -1;
+    let end = 0;
     for (const { start, length } of map.filter(({ data }) => data)) {
-      // Neighbours are one: how the file system cuts data into pieces says nothing of it.
-      if (start !== end) hash.update(`\n${start}\n`);
-      end = start + length;
-      for (let at = start; at < end;) {
+      // By whole blocks, each once, wherever the map cuts.
+      let at = Math.max(end, start - (start % blockSize));
+      end = Math.max(end, Math.ceil((start + length) / blockSize) * blockSize);
+      while (at < end) {
         const { bytesRead } = await handle.read(chunk, 0, Math.min(chunkSize, end - at), at);
         if (bytesRead === 0) break;
-        hash.update(chunk.subarray(0, bytesRead));
+        for (let offset = 0; offset < bytesRead; offset += blockSize) {
+          const block = chunk.subarray(offset, Math.min(offset + blockSize, bytesRead));
+          if (block.equals(zeros.subarray(0, block.length))) continue;
+          hash.update(`\n${at + offset}\n`);
+          hash.update(block);
+        }
         at += bytesRead;
       }
     }

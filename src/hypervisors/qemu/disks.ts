@@ -13,6 +13,8 @@ import {
 } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
+import { leaseMs } from '../../core/operations/lease.ts';
+import { takeFileLock } from '../file-lock.ts';
 import { runTool } from '../process.ts';
 import { sparseDigest } from './digests.ts';
 
@@ -28,7 +30,20 @@ export async function ensureBaseDisk(stateDirectory: string, diskGib: number): P
   const file = path.join(directory, `empty-${diskGib}g.ext4`);
   if (await exists(file)) return file;
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  const attempt = `${file}.${process.pid}`;
+  // Others want it at the same moment: it must not change under the first of them.
+  const lock = await takeFileLock(path.join(directory, 'lock'), { patienceMs: leaseMs, logger: undefined });
+  try {
+    if (!(await exists(file))) await makeBaseDisk(file, diskGib);
+  } finally {
+    await lock.release();
+  }
+  return file;
+}
+
+async function makeBaseDisk(file: string, diskGib: number): Promise<void> {
+  // What a killed attempt has left is removed.
+  const attempt = `${file}.new`;
+  await rm(attempt, { force: true });
   await (await open(attempt, 'w', 0o444)).close();
   try {
     await truncate(attempt, diskGib * 1024 ** 3);
@@ -41,7 +56,6 @@ export async function ensureBaseDisk(stateDirectory: string, diskGib: number): P
   } finally {
     await rm(attempt, { force: true });
   }
-  return file;
 }
 
 const digestFile = (file: string) => `${file}.sha256`;
