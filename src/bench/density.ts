@@ -45,6 +45,8 @@ const sleeper = ['/bin/sleep', '1000000'];
 const watchMs = 20_000;
 /** `docker run` is timed on one host each time that the number of hosts has grown by so many. */
 const every = 20;
+/** So many hosts are asked once the machine is full. */
+const asked = 20;
 
 interface Tenant {
   readonly instanceId: string;
@@ -52,17 +54,19 @@ interface Tenant {
 }
 
 /**
- * Hosts, one after the other, until the broker refuses one or there are `hosts`: what each costs that runs idle, that
- * holds a container, and that is paused, and how fast a paused one answers.
+ * Hosts side by side: what each costs that runs idle, that holds a container, and that is paused, and how fast a paused
+ * one answers. Then paused ones besides, until the broker refuses one or there are `most`.
  */
 export async function densitySuite(
-  options: { hosts: number; cacheDirectory: string },
+  options: { hosts: number; most: number; cacheDirectory: string },
   progress: (line: string) => void,
 ): Promise<readonly Figure[]> {
   const broker = await startBroker(catalog, options.cacheDirectory, progress, {
     // A block of ports for each host, and memory as far as it goes.
-    BERTH_PUBLISHED_PORTS: '31000-39999',
+    BERTH_PUBLISHED_PORTS: '20000-39999',
     BERTH_MEMORY_OVERCOMMIT: '99',
+    // This bench and Postgres live on the same machine.
+    BERTH_MEMORY_RESERVE_MIB: '2048',
     // What is measured does not come and go by itself.
     BERTH_INTEGRITY_SECONDS: '86400',
   });
@@ -90,16 +94,9 @@ export async function densitySuite(
 
     const tenants: Tenant[] = [];
     const runs: Figure[] = [];
-    let refusal = '';
     while (tenants.length < options.hosts) {
       progress(`host ${tenants.length + 1} of ${options.hosts}`);
-      try {
-        tenants.push(await make(platform));
-      } catch (error) {
-        refusal = error instanceof Error ? error.message : String(error);
-        progress(`no further host: ${refusal}`);
-        break;
-      }
+      tenants.push(await make(platform));
       if (tenants.length % every === 0 || tenants.length === 1) {
         runs.push(
           figure(`density.docker_run_ms_beside_${tenants.length}`, await timedRun(tenants[0], docker), 'ms'),
@@ -128,13 +125,22 @@ export async function densitySuite(
     });
     const withOne = await pssOfAll(site);
 
+    await pauseAll(platform, count, progress);
+    const refused = await fill(platform, tenants, options.most, progress);
+    progress(`no further host: ${refused ?? 'that is the most that was asked for'}`);
+    const step = Math.ceil(tenants.length / asked);
+    const full: number[] = [];
+    for (const tenant of tenants.filter((_, index) => index % step === 0)) {
+      const begun = performance.now();
+      if (await ping(tenant.credentials)) full.push(performance.now() - begun);
+    }
+
     for (const [index, tenant] of tenants.entries()) {
-      progress(`deleting host ${index + 1} of ${count}`);
+      progress(`deleting host ${index + 1} of ${tenants.length}`);
       await platform.remove(tenant.instanceId);
     }
     return [
       figure('density.hosts', count, 'count'),
-      figure('density.refused', refusal === '' ? 0 : 1, 'count'),
       figure('density.running.pss_mib', median(idle.pss), 'MiB'),
       figure('density.running.cpu_share', idle.cpuShare, 'cores'),
       figure('density.paused_hosts', Math.min(asleep, wakes.filter((ms) => ms <= 1_000).length), 'count'),
@@ -147,11 +153,38 @@ export async function densitySuite(
       figure('density.containers_100_pss_mib', containers, 'MiB'),
       // Fewer hosts than that are never called so many: the figure is left out then.
       ...(held.length === sideBySide ? [figure('density.hosts_100_pss_mib', withOne, 'MiB')] : []),
+      figure('density.full.hosts', tenants.length, 'count'),
+      figure('density.full.refused', refused === undefined ? 0 : 1, 'count'),
+      figure('density.full.wake.answered', full.length, 'count'),
+      figure('density.full.wake.p95_ms', p95(full), 'ms'),
     ];
   } finally {
     for (const one of dockers) await one.dispose();
     await broker.stop();
   }
+}
+
+/**
+ * Makes further hosts and pauses each.
+ * @returns the broker's words where it refused one; undefined where there are `most`.
+ */
+async function fill(
+  platform: Platform,
+  tenants: Tenant[],
+  most: number,
+  progress: (line: string) => void,
+): Promise<string | undefined> {
+  while (tenants.length < most) {
+    progress(`paused host ${tenants.length + 1}`);
+    try {
+      tenants.push(await make(platform));
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+    const running = (await platform.hosts()).find(({ power }) => power === 'on');
+    if (running !== undefined) await platform.setPower(running.host, 'paused');
+  }
+  return undefined;
 }
 
 async function make(platform: Platform, plan = planId): Promise<Tenant> {

@@ -21,8 +21,8 @@ function atLeastFive(text: string): number {
 
 function hosts(text: string): number {
   const count = Number(text);
-  if (!Number.isInteger(count) || count < 1 || count > 400) {
-    throw new InvalidArgumentError('It must be a whole number from 1 to 400.');
+  if (!Number.isInteger(count) || count < 1 || count > 900) {
+    throw new InvalidArgumentError('It must be a whole number from 1 to 900.');
   }
   return count;
 }
@@ -73,15 +73,16 @@ program
 program
   .command('density')
   .description(
-    'hosts until the broker refuses one: what they cost running and paused, and how fast they wake',
+    'hosts side by side: what they cost running and paused, and how fast they wake; then until the broker refuses one',
   )
-  .option('--hosts <number>', 'no more hosts than this', hosts, 100)
+  .option('--hosts <number>', 'hosts side by side', hosts, 100)
+  .option('--most <number>', 'paused hosts in the end, if the broker does not refuse one before', hosts, 900)
   .option('--json <file>', 'write the figures there')
   .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
-  .action(async (options: { hosts: number; json?: string; cache: string }) => {
+  .action(async (options: { hosts: number; most: number; json?: string; cache: string }) => {
     const progress = createProgress(process.stderr);
     const figures = await densitySuite(
-      { hosts: options.hosts, cacheDirectory: path.resolve(options.cache) },
+      { hosts: options.hosts, most: options.most, cacheDirectory: path.resolve(options.cache) },
       (line) => {
         progress.show(line);
       },
