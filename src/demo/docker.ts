@@ -29,7 +29,12 @@ const timeoutMs = 120_000;
 export async function dockerFor(credentials: Credentials): Promise<Docker> {
   const directory = await mkdtemp(path.join(tmpdir(), 'berth-docker-'));
   const certificates = path.join(directory, 'certificates');
-  await writeDirectory(parseCredentials(JSON.stringify(credentials)), certificates, { force: false });
+  try {
+    await writeDirectory(parseCredentials(JSON.stringify(credentials)), certificates, { force: false });
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
   const env = {
     ...dockerEnvironment(),
     // Nothing of the user's own docker configuration.

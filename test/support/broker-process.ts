@@ -241,13 +241,18 @@ async function destroyHosts(site: string): Promise<void> {
     }
   }
   await eventually('every QEMU has ended', async () => (await processesWith(`berth-${site}-`)).length === 0);
-  for (const line of await residueOf(site)) {
-    const link = /^ip: (bh\w+)[@ ]/.exec(line)?.[1];
-    const namespace = /^ip: (berth-\w+-\d+)/.exec(line)?.[1];
-    const group = /^cgroup (\S+)/.exec(line)?.[1];
-    if (link !== undefined) await run('ip', 'link', 'delete', link);
-    if (namespace !== undefined) await run('ip', 'netns', 'delete', namespace);
-    if (group !== undefined) await run('rmdir', group);
-  }
+  // A control group is busy until the kernel has let go of the last process in it.
+  await eventually('nothing is left of the hosts', async () => {
+    for (const line of await residueOf(site)) {
+      const link = /^ip: (bh\w+)[@ ]/.exec(line)?.[1];
+      const namespace = /^ip: (berth-\w+-\d+)/.exec(line)?.[1];
+      const group = /^cgroup (\S+)/.exec(line)?.[1];
+      if (link !== undefined) await run('ip', 'link', 'delete', link);
+      if (namespace !== undefined) await run('ip', 'netns', 'delete', namespace);
+      if (group !== undefined) await run('rmdir', group);
+    }
+    // Elements of the table go with it.
+    return (await residueOf(site)).every((line) => line.startsWith('nft:'));
+  });
   await forgetSite(site);
 }
