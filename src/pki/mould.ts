@@ -1,11 +1,4 @@
-import {
-  createHash,
-  createPrivateKey,
-  generateKeyPair,
-  type KeyObject,
-  sign,
-  X509Certificate,
-} from 'node:crypto';
+import { createHash, createPrivateKey, generateKeyPair, type KeyObject, sign } from 'node:crypto';
 import { promisify } from 'node:util';
 import type { Authority } from './authority.ts';
 import { backdated, createSerial, signLeaf } from './certificate.ts';
@@ -151,5 +144,5 @@ function element(tag: number, content: Buffer): Buffer {
 
 /** A certificate in DER as PEM, with the newline at its end that OpenSSL writes. */
 export function derToPem(certificate: Buffer): string {
-  return new X509Certificate(certificate).toString();
+  return `${x509.PemConverter.encode(certificate, x509.PemConverter.CertificateTag).trim()}\n`;
 }

@@ -117,51 +117,47 @@ export function createBindings(parts: {
   }
 
   return {
-    async bind(request) {
-      const instance = await store.records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request, logger);
-      const plan = planOfBind(catalog, instance, request);
-      if (plan !== undefined) rules.checkBind(plan, request.parameters ?? {});
-      if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);
-      const early = await store.records.binding(instance.id, request.bindingId);
-      if (early !== undefined) requireSame(early, request);
-      const { instance: bindable, host } = await requireBindable(store.records, instance);
-      if (early !== undefined) return view(early, host, false);
-
-      const wanted = await inherit(store.records, host.instanceId, request);
-      const id = randomUUID();
-      const createdAt = new Date();
-      const issued = await issuer.issue({
-        commonName: id,
-        notAfter: new Date(createdAt.getTime() + validMs(planOf(catalog, bindable), wanted.parameters)),
-      });
-      const credentials = makeCredentials(issued, issued.serverAuthorityPem, address, host.publishedPorts);
-      const sealed = vault.seal(Buffer.from(JSON.stringify(credentials)), credentialsRow(id));
-      const retried = await store.transaction(async (records) => {
+    bind: (request) =>
+      store.transaction(async (records) => {
         // Held until the commit, so that a delete that begins now finds this binding and revokes it.
-        const current = await records.instance(request.platformId, request.instanceId, 'share');
-        await requireBindable(records, current);
+        const instance = await records.instance(request.platformId, request.instanceId, 'share');
+        checkHints(catalog, instance, request, logger);
+        const plan = planOfBind(catalog, instance, request);
+        if (plan !== undefined) rules.checkBind(plan, request.parameters ?? {});
+        if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);
+        const early = await records.binding(instance.id, request.bindingId);
+        if (early !== undefined) requireSame(early, request);
+        const host = await requireBindable(records, instance);
+        if (early !== undefined) return view(early, host, false);
+
+        const wanted = await inherit(records, instance.id, request);
+        const id = randomUUID();
+        const createdAt = new Date();
+        const issued = await issuer.issue({
+          commonName: id,
+          notAfter: new Date(createdAt.getTime() + validMs(planOf(catalog, instance), wanted.parameters)),
+        });
+        const credentials = makeCredentials(issued, issued.serverAuthorityPem, address, host.publishedPorts);
         const isNew = await records.insertBinding({
           id,
           osbId: request.bindingId,
-          instanceId: host.instanceId,
+          instanceId: instance.id,
           tenantId: host.tenantId,
           serial: issued.serial,
           authorities: issued.authorities,
           certificate: issued.certificatePem,
-          sealedCredentials: sealed,
+          sealedCredentials: vault.seal(Buffer.from(JSON.stringify(credentials)), credentialsRow(id)),
           createdAt,
           expiresAt: issued.expiresAt,
           request: wanted,
         });
-        return isNew ? undefined : records.binding(host.instanceId, request.bindingId);
-      });
-      if (retried !== undefined) {
-        requireSame(retried, request);
-        return view(retried, host, false);
-      }
-      return { isNew: true, credentials, ...describe(createdAt, issued.expiresAt, host) };
-    },
+        if (isNew) return { isNew, credentials, ...describe(createdAt, issued.expiresAt, host) };
+        // The same request, sent twice at once: the other one has just ended.
+        const other = await records.binding(instance.id, request.bindingId);
+        if (other === undefined) throw new Error(`binding ${request.bindingId} was there, and is not`);
+        requireSame(other, request);
+        return view(other, host, false);
+      }),
 
     async fetch(request) {
       const { instance, binding } = await findBinding(request);
@@ -249,11 +245,7 @@ function validMs(plan: Plan, parameters: JsonObject): number {
 }
 
 /** @throws RefusedError where the instance can't be bound, or not now (osb-notes 35). */
-async function requireBindable(
-  records: Records,
-  instance: Instance | undefined,
-): Promise<{ instance: Instance; host: Host }> {
-  if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);
+async function requireBindable(records: Records, instance: Instance): Promise<Host> {
   if (instance.state === 'creating' || instance.state === 'deleting') throw refused.concurrency();
   if (instance.state === 'expired') {
     throw refused.unprocessable(
@@ -268,5 +260,5 @@ async function requireBindable(
       'The instance can not be used: its creation or its deletion failed. Delete it.',
     );
   }
-  return { instance, host };
+  return host;
 }
