@@ -14,10 +14,14 @@ const root = '/sys/fs/cgroup';
 const overheadMib = 512;
 /** QEMU's disk threads can reach 64. */
 const mostProcesses = 128;
+const longestBusyMs = 2_000;
 
 /** The control groups of this installation's hosts, on cgroup v1 as on v2. */
 export interface Cgroups {
-  /** Makes the group of a machine with its limits; returns its folders, one a hierarchy. */
+  /**
+   * Makes the group of a machine with its limits; returns its folders, one a hierarchy.
+   * @throws HypervisorError where one of the limits can not be set.
+   */
   make(id: string, shape: HostShape): Promise<readonly string[]>;
   /** The limits that are in force, a line each. */
   limits(id: string): Promise<readonly string[]>;
@@ -27,6 +31,7 @@ export interface Cgroups {
   untilEmpty(id: string, timeoutMs: number): Promise<void>;
   /** Ends every process of a machine, and waits until they are gone. */
   kill(id: string): Promise<void>;
+  /** @throws Error where something runs in it. */
   remove(id: string): Promise<void>;
 }
 
@@ -59,11 +64,18 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     async make(id, shape) {
       for (const folder of folders(id)) await mkdir(folder, { recursive: true });
       for (const [file, value] of limitsFor(shape, unified)) {
+        // On v1 each limit is a file of one hierarchy.
+        const found: string[] = [];
         for (const folder of folders(id)) {
           const limit = path.join(folder, file);
-          // On v1 each limit is a file of one hierarchy; swap accounting may be off.
-          if (await writable(limit)) await writeFile(limit, value);
+          if (await writable(limit)) found.push(limit);
         }
+        if (found.length === 0 && !ofSwap.has(file)) {
+          throw new HypervisorError(
+            `The control groups of ${id} have no ${file}: it would run without a limit`,
+          );
+        }
+        for (const limit of found) await writeFile(limit, value);
       }
       return folders(id);
     },
@@ -105,13 +117,25 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     },
 
     async remove(id) {
-      for (const folder of folders(id)) {
-        await rmdir(folder).catch((error: unknown) => {
-          if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-        });
-      }
+      for (const folder of folders(id)) await removeGroup(folder);
     },
   };
+}
+
+/** A process that has just ended is listed no more, and yet its group stays busy for a moment. */
+async function removeGroup(folder: string): Promise<void> {
+  const deadline = performance.now() + longestBusyMs;
+  for (;;) {
+    try {
+      await rmdir(folder);
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return;
+      if (code !== 'EBUSY' || performance.now() >= deadline) throw error;
+    }
+    await delay(5);
+  }
 }
 
 const limitFiles = {
@@ -126,6 +150,12 @@ const limitFiles = {
   ],
 } as const;
 type LimitFile = (typeof limitFiles)['v1' | 'v2'][number];
+/** Swap accounting may be off. */
+const ofSwap: ReadonlySet<LimitFile> = new Set([
+  'memory.swap.max',
+  'memory.memsw.limit_in_bytes',
+  'memory.swappiness',
+]);
 
 /** In the order in which they are set. */
 function limitsFor(shape: HostShape, unified: boolean): readonly (readonly [LimitFile, string])[] {
@@ -161,7 +191,14 @@ async function isUnified(): Promise<boolean> {
 
 async function enableControllers(parents: readonly string[]): Promise<void> {
   const wanted = controllers.map((controller) => `+${controller}`).join(' ');
-  for (const parent of parents) await writeFile(path.join(parent, 'cgroup.subtree_control'), wanted);
+  for (const parent of parents) {
+    await writeFile(path.join(parent, 'cgroup.subtree_control'), wanted).catch((cause: unknown) => {
+      throw new HypervisorError(
+        `${controllers.join(', ')} can't be limited below the control group ${parent}: it must be the machine's own root, or have no processes`,
+        { cause },
+      );
+    });
+  }
 }
 
 async function writable(file: string): Promise<boolean> {

@@ -10,10 +10,15 @@ export interface Attacker {
   root(script: string): Promise<string>;
   /** Runs a perl script so, with the guest's own perl: raw sockets, system calls. */
   perl(script: string): Promise<string>;
+  /** Runs a program of the container's own tree so. */
+  run(command: readonly string[]): Promise<string>;
 }
 
-/** Makes a privileged container with the guest's network, processes and files, by Docker's API alone. */
-export async function makeAttacker(engine: EngineAddress): Promise<Attacker> {
+/**
+ * Makes a privileged container with the guest's network, processes, control groups and files, by Docker's API alone.
+ * @param tree what it is made of, as tar; busybox in any case.
+ */
+export async function makeAttacker(engine: EngineAddress, tree?: Buffer): Promise<Attacker> {
   const ask = async (method: string, path: string, body?: Buffer | object) => {
     const sent = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
     const answer = await askEngine(engine, method, path, {
@@ -27,11 +32,17 @@ export async function makeAttacker(engine: EngineAddress): Promise<Attacker> {
     if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.status} ${text.slice(0, 500)}`);
     return text;
   };
-  await ask('POST', '/images/create?fromSrc=-&repo=attack&tag=1', await busyboxTree());
+  await ask('POST', '/images/create?fromSrc=-&repo=attack&tag=1', tree ?? (await busyboxTree()));
   const created = await ask('POST', '/containers/create', {
     Image: 'attack:1',
     Cmd: ['/bin/busybox', 'sleep', '1000000'],
-    HostConfig: { Privileged: true, NetworkMode: 'host', PidMode: 'host', Binds: ['/:/host'] },
+    HostConfig: {
+      Privileged: true,
+      NetworkMode: 'host',
+      PidMode: 'host',
+      CgroupnsMode: 'host',
+      Binds: ['/:/host'],
+    },
   });
   const { Id: container } = JSON.parse(created) as { Id: string };
   await ask('POST', `/containers/${container}/start`);
@@ -54,6 +65,7 @@ export async function makeAttacker(engine: EngineAddress): Promise<Attacker> {
         '-c',
         `for a in $(/bin/busybox --list); do alias $a="busybox $a"; done 2>/dev/null; ${script}`,
       ]),
+    run,
     perl: (script) => run(['/bin/busybox', 'chroot', '/host', '/usr/bin/perl', '-e', script]),
   };
 }
