@@ -39,7 +39,17 @@ export interface CheckableHost {
 /** What the worker's check needs of Postgres. */
 export interface CheckRecords {
   checkable(): Promise<readonly CheckableHost[]>;
+  /** The check is over, a quarantine that it led to included. */
   recordCheck(hostId: string, alterations: readonly Alteration[]): Promise<void>;
+  /**
+   * The host has no address until an operator has released it: gateways refuse its bindings, and reconciliation does
+   * not bring it back. Why is on record with it. The check goes on until it is recorded as well.
+   */
+  recordQuarantine(hostId: string, alterations: readonly Alteration[]): Promise<void>;
+  /** Hosts whose quarantine is on record, but not the end of the check that led to it: its worker died in between. */
+  halfQuarantined(): Promise<readonly Omit<CheckableHost, 'requested'>[]>;
   /** Ids of the hosts in quarantine that an operator has let go, where no operation is under way. */
   released(): Promise<readonly string[]>;
+  /** Ends the quarantine on record. The host has no address until reconciliation has brought it back. */
+  recordRelease(hostId: string): Promise<void>;
 }

@@ -141,10 +141,6 @@ export interface Records {
   ): Promise<void>;
   /** The host has no address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
-  /** The same until an operator ends it: reconciliation does not bring it back. */
-  setHostQuarantined(hostId: string): Promise<void>;
-  /** Ends the quarantine on record. The host has no address until reconciliation has brought it back. */
-  setHostReleased(hostId: string): Promise<void>;
   /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
   setHostDestroyed(hostId: string): Promise<void>;
   freeSlots(): Promise<number>;

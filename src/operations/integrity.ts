@@ -1,11 +1,9 @@
-import type { Hypervisor } from '../core/hypervisor.ts';
+import type { Alteration, Hypervisor } from '../core/hypervisor.ts';
 import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/integrity.ts';
 import type { Logger } from '../core/logger.ts';
-import type { Store } from '../core/store.ts';
 
 interface Parts {
   readonly checks: CheckRecords;
-  readonly store: Store;
   readonly hypervisor: Hypervisor;
   readonly policy: IntegrityPolicy;
   readonly logger: Logger;
@@ -33,6 +31,9 @@ export function startChecks(parts: Parts & { readonly everyMs: number }): Checks
     if (stopped) return;
     const all = performance.now() >= nextRound;
     if (all) nextRound = performance.now() + everyMs;
+    for (const { hostId, alterations } of await parts.checks.halfQuarantined()) {
+      await cutOff(parts, hostId, alterations);
+    }
     for (const hostId of await parts.checks.released()) await releaseHost(parts, hostId);
     for (const host of await parts.checks.checkable()) {
       if (stopped as boolean) return;
@@ -51,7 +52,8 @@ export function startChecks(parts: Parts & { readonly everyMs: number }): Checks
         if (!stopped) timer = setTimeout(wake, Math.max(0, nextRound - performance.now()));
       });
   };
-  timer = setTimeout(wake, everyMs);
+  // For what was asked of the worker before this one, or left half done by it.
+  wake();
   return {
     wake,
     async stop() {
@@ -63,10 +65,10 @@ export function startChecks(parts: Parts & { readonly everyMs: number }): Checks
 }
 
 /** Nothing leads to it yet: reconciliation brings it back. What is still altered is found by the next check. */
-async function releaseHost({ store, hypervisor, logger }: Parts, hostId: string): Promise<void> {
+async function releaseHost({ checks, hypervisor, logger }: Parts, hostId: string): Promise<void> {
   try {
     await hypervisor.release(hostId);
-    await store.records.setHostReleased(hostId);
+    await checks.recordRelease(hostId);
   } catch (error) {
     logger.warn({ host: hostId, err: error }, 'A quarantine could not be ended; it is tried again');
     return;
@@ -75,7 +77,7 @@ async function releaseHost({ store, hypervisor, logger }: Parts, hostId: string)
 }
 
 async function checkHost(parts: Parts, { hostId, alterations: before }: CheckableHost): Promise<void> {
-  const { checks, store, hypervisor, policy, logger } = parts;
+  const { checks, hypervisor, policy, logger } = parts;
   let found;
   try {
     found = await hypervisor.verify(hostId);
@@ -91,10 +93,28 @@ async function checkHost(parts: Parts, { hostId, alterations: before }: Checkabl
     );
   }
   if (found.length > 0 && policy === 'quarantine') {
-    // Recorded first, so that gateways cut it off even where the rest fails.
-    await store.records.setHostQuarantined(hostId);
-    await hypervisor.quarantine(hostId);
-    logger.error({ event: 'host.quarantined', host: hostId }, 'An altered host was cut off');
+    // Recorded first, so that gateways cut it off even where the rest fails; the next round tries the rest again.
+    await checks.recordQuarantine(hostId, found);
+    await cutOff(parts, hostId, found);
+  } else {
+    await checks.recordCheck(hostId, found);
   }
-  await checks.recordCheck(hostId, found);
+}
+
+async function cutOff(
+  { checks, hypervisor, logger }: Parts,
+  hostId: string,
+  alterations: readonly Alteration[],
+): Promise<void> {
+  try {
+    await hypervisor.quarantine(hostId);
+  } catch (error) {
+    logger.error(
+      { host: hostId, err: error },
+      'A host in quarantine could not be cut off; it is tried again',
+    );
+    return;
+  }
+  logger.error({ event: 'host.quarantined', host: hostId }, 'An altered host was cut off');
+  await checks.recordCheck(hostId, alterations);
 }

@@ -4,6 +4,7 @@ import { refused } from '../core/errors.ts';
 import type { Alteration } from '../core/hypervisor.ts';
 import type { CheckRecords, HostCheck, HostChecks } from '../core/integrity.ts';
 import { channels } from './channels.ts';
+import { tellGateways } from './hosts.ts';
 
 /** Whoever runs the command waits so long for the workers, in milliseconds. */
 const deadlineMs = 60_000;
@@ -13,6 +14,8 @@ const lookAgainMs = 100;
 const atRest = `
   hosts.state = 'running' AND NOT EXISTS (
     SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
+/** A worker is cutting it off, or died at it. */
+const halfQuarantined = `hosts.state = 'running' AND hosts.quarantined_at > COALESCE(checked_at, '-infinity')`;
 const checkable = `hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND ${atRest}`;
 
 interface CheckRow {
@@ -31,6 +34,14 @@ const select = `
 
 /** The worker's side: what to check, and what was found. */
 export function createCheckRecords(database: Knex): CheckRecords {
+  const record = (connection: Knex, hostId: string, checkedAt: string, alterations: readonly Alteration[]) =>
+    connection.raw(
+      `INSERT INTO host_checks AS former (host_id, checked_at, alterations) VALUES (:hostId, ${checkedAt}, :found)
+       ON CONFLICT (host_id) DO UPDATE SET
+         checked_at = COALESCE(excluded.checked_at, former.checked_at), alterations = excluded.alterations`,
+      { hostId, found: JSON.stringify(alterations) },
+    );
+
   return {
     async checkable() {
       const { rows } = await database.raw<{ rows: CheckRow[] }>(
@@ -43,11 +54,23 @@ export function createCheckRecords(database: Knex): CheckRecords {
       }));
     },
     async recordCheck(hostId, alterations) {
-      await database.raw(
-        `INSERT INTO host_checks (host_id, checked_at, alterations) VALUES (:hostId, clock_timestamp(), :found)
-         ON CONFLICT (host_id) DO UPDATE SET checked_at = excluded.checked_at, alterations = excluded.alterations`,
-        { hostId, found: JSON.stringify(alterations) },
-      );
+      await record(database, hostId, 'clock_timestamp()', alterations);
+    },
+    async recordQuarantine(hostId, alterations) {
+      await database.transaction(async (transaction) => {
+        // By the clock that a release is held against.
+        await transaction.raw(
+          `UPDATE hosts SET engine_host = NULL, engine_port = NULL,
+             quarantined_at = clock_timestamp(), updated_at = now() WHERE id = ?`,
+          [hostId],
+        );
+        await record(transaction, hostId, 'NULL', alterations);
+        await transaction.raw(tellGateways, [hostId]);
+      });
+    },
+    async halfQuarantined() {
+      const { rows } = await database.raw<{ rows: CheckRow[] }>(`${select} WHERE ${halfQuarantined}`);
+      return rows.map((row) => ({ hostId: row.host_id, alterations: row.alterations ?? [] }));
     },
     async released() {
       const { rows } = await database.raw<{ rows: { host_id: string }[] }>(
@@ -55,6 +78,9 @@ export function createCheckRecords(database: Knex): CheckRecords {
          WHERE release_requested_at > quarantined_at AND ${atRest}`,
       );
       return rows.map((row) => row.host_id);
+    },
+    async recordRelease(hostId) {
+      await database.raw('UPDATE hosts SET quarantined_at = NULL, updated_at = now() WHERE id = ?', [hostId]);
     },
   };
 }
@@ -98,13 +124,13 @@ export function createHostChecks(database: Knex): HostChecks {
 async function until(database: Knex, ids: readonly string[]): Promise<readonly HostCheck[]> {
   const deadline = performance.now() + deadlineMs;
   for (;;) {
-    const { rows } = await database.raw<{ rows: (CheckRow & { checkable: boolean })[] }>(
-      `${select.replace('SELECT', `SELECT (${checkable}) AS checkable,`)}
+    const { rows } = await database.raw<{ rows: (CheckRow & { awaited: boolean })[] }>(
+      `${select.replace('SELECT', `SELECT (${checkable} OR ${halfQuarantined}) AS awaited,`)}
        WHERE hosts.id = ANY(:ids::uuid[]) AND hosts.state <> 'destroyed' ORDER BY hosts.slot`,
       { ids },
     );
-    // One that has been cut off, or that an operation has begun on, is checked no more.
-    if (rows.every((row) => !row.requested || !row.checkable)) return rows.map(toCheck);
+    // One that has been cut off before, or that an operation has begun on, is checked no more.
+    if (rows.every((row) => !row.requested || !row.awaited)) return rows.map(toCheck);
     if (performance.now() > deadline) {
       throw refused.unavailable(
         'No worker has checked the hosts in time. GET /mgmt/health tells whether one is at work.',

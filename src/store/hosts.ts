@@ -14,8 +14,6 @@ type HostRecords = Pick<
   | 'livingHosts'
   | 'setHostRunning'
   | 'setHostUnreachable'
-  | 'setHostQuarantined'
-  | 'setHostReleased'
   | 'setHostDestroyed'
   | 'freeSlots'
 >;
@@ -87,25 +85,6 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
         .where({ id: hostId })
         .update({ engine_host: null, engine_port: null, updated_at: new Date() });
       await connection.raw(tellGateways, [hostId]);
-    },
-
-    async setHostQuarantined(hostId) {
-      await connection<HostRow>('hosts')
-        .where({ id: hostId })
-        .update({
-          engine_host: null,
-          engine_port: null,
-          // By the clock that a release is held against.
-          quarantined_at: connection.raw('clock_timestamp()'),
-          updated_at: new Date(),
-        });
-      await connection.raw(tellGateways, [hostId]);
-    },
-
-    async setHostReleased(hostId) {
-      await connection<HostRow>('hosts')
-        .where({ id: hostId })
-        .update({ quarantined_at: null, updated_at: new Date() });
     },
 
     async setHostDestroyed(hostId) {

@@ -3,6 +3,7 @@ import supertest from 'supertest';
 import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
 import { type Alteration, noRegistries } from '../../src/core/hypervisor.ts';
 import { type Checks } from '../../src/operations/integrity.ts';
+import { createHostChecks } from '../../src/store/host-checks.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
 import { createRecordingLogger } from '../support/logger.ts';
@@ -14,12 +15,16 @@ const altered: Alteration[] = [{ part: 'firewall', detail: 'missing: rule drop' 
 const log = createRecordingLogger();
 let broker: TestBroker;
 let found = new Map<string, Alteration[]>();
+let onQuarantine = (): Promise<void> => Promise.resolve();
 let checks: Checks;
 
 beforeAll(async () => {
   broker = await makeTestBroker(inject('postgres'), {
     logger: log.logger,
-    faults: { before: () => undefined, alterations: (hostId) => found.get(hostId) ?? [] },
+    faults: {
+      before: (act) => (act === 'quarantine' ? onQuarantine() : undefined),
+      alterations: (hostId) => found.get(hostId) ?? [],
+    },
   });
   broker.startWorker();
 });
@@ -84,6 +89,17 @@ it('checks every host now and then without being asked', async () => {
 const release = (host: string) =>
   supertest(broker.mgmt).delete(`/mgmt/hosts/${host}/quarantine`).auth(operator.username, operator.password);
 
+const connect = (hostId: string) =>
+  broker.hypervisor.connect({
+    hostId,
+    slot: 1,
+    planName: 'small',
+    shape: { vcpus: 1, memoryMib: 768, diskGib: 4 },
+    publishedPorts: { first: 20_000, count: 0 },
+    egress: { kind: 'none' },
+    registries: noRegistries,
+  });
+
 it('cuts an altered host off where that is the policy, until an operator has released it', async () => {
   checks = broker.startChecks('quarantine', hour);
   const host = await makeHost();
@@ -91,17 +107,7 @@ it('cuts an altered host off where that is the policy, until an operator has rel
   expect((await verify(host)).body).toMatchObject({ hosts: [{ alterations: altered, quarantined: true }] });
   expect(await integrityOf(host)).toBe('quarantined');
   expect(await broker.database('hosts').where({ id: host }).first()).toMatchObject({ engine_host: null });
-  await expect(
-    broker.hypervisor.connect({
-      hostId: host,
-      slot: 1,
-      planName: 'small',
-      shape: { vcpus: 1, memoryMib: 768, diskGib: 4 },
-      publishedPorts: { first: 20_000, count: 0 },
-      egress: { kind: 'none' },
-      registries: noRegistries,
-    }),
-  ).rejects.toThrow(/quarantine/);
+  await expect(connect(host)).rejects.toThrow(/quarantine/);
   // Reconciliation does not bring it back, not even when its machine ends.
   await broker.hypervisor.stop(host);
   await broker.reconcile();
@@ -134,6 +140,33 @@ it('cuts an altered host off where that is the policy, until an operator has rel
   found = new Map();
   await verify();
   expect(await integrityOf(host)).toBe('quarantined');
+});
+
+// Seen to fail where the next checks do not finish the quarantine, and where an answer does not wait for its end.
+it('finishes a quarantine that the worker before it has only recorded, and answers once the host is cut off', async () => {
+  checks = broker.startChecks('quarantine', hour);
+  const host = await makeHost();
+  found = new Map([[host, altered]]);
+  onQuarantine = () => Promise.reject(new Error('out of order'));
+  let looks = 0;
+  broker.database.on('query', ({ sql }: { sql: string }) => {
+    if (sql.includes('AS awaited')) looks += 1;
+  });
+  let answered = false;
+  const answer = createHostChecks(broker.database)
+    .now(host)
+    .finally(() => (answered = true));
+  await eventually('it is recorded', async () => (await integrityOf(host)) === 'quarantined');
+  await checks.stop();
+  const looksBefore = looks;
+  await eventually('its reader has looked again', () => answered || looks > looksBefore + 1);
+  expect(answered).toBe(false);
+  await expect(connect(host)).resolves.toBeDefined();
+
+  onQuarantine = () => Promise.resolve();
+  checks = broker.startChecks('report', hour);
+  expect(await answer).toMatchObject([{ alterations: altered, quarantined: true }]);
+  await expect(connect(host)).rejects.toThrow(/quarantine/);
 });
 
 it('releases only a host in quarantine', async () => {

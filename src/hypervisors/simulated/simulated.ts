@@ -57,6 +57,7 @@ export type SimulatedAct =
   | 'configure'
   | 'connect'
   | 'answers'
+  | 'quarantine'
   | 'stop'
   | 'destroy';
 
@@ -384,6 +385,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       locked(hostId, async () => {
         const host = await files.readHost(hostId);
         if (host === undefined) return;
+        await before('quarantine', hostId);
         await files.quarantine(hostId);
         if (host.machine !== undefined) {
           await files.writeHost({ ...host, machine: { ...host.machine, connected: false } });
