@@ -189,7 +189,7 @@ describe('the jail', { timeout: 240_000 }, () => {
     // The guest has one virtual processor; a QEMU that it has taken over has as many as its user is given.
     // Each in a session of its own: the kernel may share processors out by session.
     const spin = `
-      use POSIX (); $| = 1; my $first = $$;
+      use POSIX (); $| = 1; $SIG{CHLD} = 'IGNORE'; my $first = $$;
       for (1 .. 100) { next if fork; POSIX::setsid(); print 'spins '; 1 while kill 0, $first; exit }
       1 while 1;`;
     const taken = await startInGroup(await groupsOf(hosts, a), a.place.uid, spin);
@@ -305,12 +305,22 @@ async function inGroup(folders: readonly string[], uid: number, script: string) 
   return { output: output(), signal };
 }
 
-/** The same of a script that goes on; `end` ends it, and all that it has started. */
+/**
+ * The same of a script that goes on. `end` ends all that it has started, then itself, so that none is left to the
+ * machine's first process, which may leave it counted in its group for a while.
+ */
 async function startInGroup(folders: readonly string[], uid: number, script: string) {
+  const members = async () => {
+    const lists = await Promise.all(
+      folders.map((folder) => readFile(path.join(folder, 'cgroup.procs'), 'utf8')),
+    );
+    return new Set(lists.flatMap((list) => list.split('\n').filter(Boolean).map(Number)));
+  };
+  const before = await members();
   const child = spawn(
     'setpriv',
     [...[`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', 'perl', '-e'], `<STDIN>; ${script}`],
-    { stdio: ['pipe', 'pipe', 'ignore'], detached: true },
+    { stdio: ['pipe', 'pipe', 'ignore'] },
   );
   let output = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
@@ -322,7 +332,18 @@ async function startInGroup(folders: readonly string[], uid: number, script: str
   for (const folder of folders) await writeFile(path.join(folder, 'cgroup.procs'), String(child.pid));
   child.stdin.end('\n');
   const end = async () => {
-    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+    await eventually('what it has started has ended', async () => {
+      const left = [...(await members())].filter((pid) => !before.has(pid) && pid !== child.pid);
+      for (const pid of left) {
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // It has just ended.
+        }
+      }
+      return left.length === 0;
+    });
+    child.kill('SIGKILL');
     await ended;
   };
   return { output: () => output, ended, end };
