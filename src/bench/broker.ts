@@ -6,6 +6,7 @@ import { readSettings, type Settings } from '../config/settings.ts';
 import { destroyHosts } from '../setup/hypervisor.ts';
 import { quietLogger } from './quiet-logger.ts';
 import { forgetSite } from '../demo/residue.ts';
+import { putAwayOnce } from './interruption.ts';
 
 /** A broker of the bench's own, so that nothing else is measured and nothing of the operator's is touched. */
 export interface BenchBroker {
@@ -58,7 +59,7 @@ export async function startBroker(
     // Ctrl-C is for the bench, which then puts the broker away, and its hosts before.
     detached: true,
   });
-  const stop = async () => {
+  const stop = putAwayOnce(async () => {
     await ended(child);
     const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
     if (site !== undefined) {
@@ -66,7 +67,7 @@ export async function startBroker(
       await forgetSite(site.trim());
     }
     await rm(stateDirectory, { recursive: true, force: true });
-  };
+  });
   try {
     await ready(child, progress);
   } catch (error) {

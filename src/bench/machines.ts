@@ -22,9 +22,9 @@ export async function cpuSeconds(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** The QEMU processes of an installation's hosts; what made their jails is left out. */
+/** The QEMU processes of an installation's hosts; what made their jails, or is to be a template, is left out. */
 export async function machinesOf(site: string): Promise<readonly number[]> {
   return (await processesWith(`berth-${site}-`))
-    .filter(({ command }) => command.startsWith(qemuProgram))
+    .filter(({ command }) => command.startsWith(qemuProgram) && !command.includes(`berth-${site}-template`))
     .map(({ pid }) => pid);
 }

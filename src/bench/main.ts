@@ -4,10 +4,10 @@ import { probeKvm } from '../hypervisors/qemu/kvm.ts';
 import { projectDirectory } from '../setup/project.ts';
 import { createProgress } from '../setup/progress.ts';
 import { apiSuite } from './api.ts';
-import { densitySuite } from './density.ts';
+import { densitySuite } from './density/suite.ts';
 import { gatewaySuite } from './gateway.ts';
 import { isolationFigures } from './isolation.ts';
-import { provisionSuite } from './provision.ts';
+import { provisionSuite } from './provision/suite.ts';
 import { writeReport } from './report/write-report.ts';
 import { describeComputer, describeMachine, type Figure, publish } from './report.ts';
 
@@ -35,11 +35,17 @@ function seconds(text: string): number {
   return value;
 }
 
+/** Where setup/run unpacks Debian's Docker engine. */
+const engineDirectory = path.join(projectDirectory(), 'node_modules/.cache/berth/docker-engine/engine');
+
 async function provisionAndIsolation(
   options: { runs: number; cacheDirectory: string },
   progress: (line: string) => void,
 ): Promise<readonly Figure[]> {
-  return [...(await provisionSuite(options, progress)), ...(await isolationFigures(options, progress))];
+  return [
+    ...(await provisionSuite({ ...options, engineDirectory }, progress)),
+    ...(await isolationFigures(options, progress)),
+  ];
 }
 
 const program = new Command('bench')

@@ -16,10 +16,11 @@ export function openRequest(credentials: Credentials, path: string): ClientReque
   });
 }
 
-/** Whether the engine answers `_ping` through the gateway. */
-export function ping(credentials: Credentials): Promise<boolean> {
+/** Whether the engine answers `_ping` through the gateway, within so many milliseconds. */
+export function ping(credentials: Credentials, timeoutMs = 30_000): Promise<boolean> {
   return new Promise((resolve) => {
     const sent = openRequest(credentials, '/_ping');
+    sent.setTimeout(timeoutMs, () => sent.destroy(new Error('no answer in time')));
     sent.on('response', (response) => {
       response.resume().on('end', () => {
         resolve(response.statusCode === 200);

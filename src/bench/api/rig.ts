@@ -10,6 +10,7 @@ import { provideRoles } from '../../roles/provide-roles.ts';
 import { migrate, openDatabase } from '../../store/database.ts';
 import { startEmbeddedPostgres } from '../../store/embedded.ts';
 import type { Knex } from 'knex';
+import { putAwayOnce } from '../interruption.ts';
 
 const run = promisify(execFile);
 
@@ -52,15 +53,10 @@ export async function buildRig(options: { profileDirectory: string | undefined }
     () => rm(directory, { recursive: true, force: true }),
     () => postgres.stop(),
   ];
-  async function stop(): Promise<void> {
-    for (const one of stops.splice(0).reverse()) await one();
-  }
-  // Ctrl-C leaves nothing behind either; what is still being asked fails with its broker.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => {
-      void stop().finally(() => process.exit(130));
-    });
-  }
+  // After Ctrl-C, what is still being asked fails with its broker.
+  const stop = putAwayOnce(async () => {
+    for (const one of stops.reverse()) await one();
+  });
   let brokers = 0;
 
   async function startRole(

@@ -16,6 +16,7 @@ import { openDatabase } from '../../store/database.ts';
 import { startEmbeddedPostgres } from '../../store/embedded.ts';
 import { startListener } from '../../store/listener.ts';
 import { startBroker } from '../broker.ts';
+import { putAwayOnce } from '../interruption.ts';
 import type { Target } from './connection.ts';
 import { startHaproxy } from './haproxy.ts';
 import { ended, pin } from './processes.ts';
@@ -72,20 +73,13 @@ export async function buildRig(
   const cores = availableParallelism();
   if (cores < 2) throw new Error('two cores are needed: one for what is measured, one for what measures');
   const stops: (() => Promise<void>)[] = [];
-  const stop = async () => {
+  const stop = putAwayOnce(async () => {
     const failures: unknown[] = [];
     for (let act = stops.pop(); act !== undefined; act = stops.pop()) {
       await act().catch((error: unknown) => failures.push(error));
     }
     if (failures.length > 0) throw new AggregateError(failures, 'not all of the bench could be put away');
-  };
-  const interrupted = () => {
-    void stop().finally(() => process.exit(130));
-  };
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, interrupted);
-    stops.push(() => Promise.resolve(process.off(signal, interrupted)).then(() => undefined));
-  }
+  });
   try {
     await pin(process.pid, '0');
     stops.push(() => pin(process.pid, `0-${cores - 1}`));

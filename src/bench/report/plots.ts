@@ -68,6 +68,26 @@ const plots: readonly Plot[] = [
     bars: threeWays('gateway.ping', 'p50_ms'),
   },
   {
+    suite: 'provision',
+    name: 'docker-run',
+    title: 'docker run of one image (ms, median, logarithmic)',
+    scale: 'logarithmic',
+    bars: [
+      { figure: 'docker_run.host.p50_ms', label: 'in a host' },
+      { figure: 'docker_run.native.p50_ms', label: 'on the machine itself' },
+    ],
+  },
+  {
+    suite: 'density',
+    name: 'memory',
+    title: 'Memory of one host among others (MiB, PSS)',
+    scale: 'linear',
+    bars: [
+      { figure: 'density.running.pss_mib', label: 'running idle' },
+      { figure: 'density.paused.pss_mib', label: 'paused' },
+    ],
+  },
+  {
     suite: 'density',
     name: 'containers',
     title: '100 containers (MiB, PSS)',
