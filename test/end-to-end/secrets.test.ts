@@ -1,12 +1,14 @@
-import { randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createPrivateKey, createPublicKey, randomBytes, X509Certificate } from 'node:crypto';
+import { mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import tls from 'node:tls';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
-import { createMasterKeyText } from '../../src/pki/master-key.ts';
+import { createKeyRing } from '../../src/pki/key-ring.ts';
+import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
 import type { Answer } from '../support/broker-process.ts';
 import { makeSimulatedProcess, secretFile, type SimulatedProcess } from '../support/simulated-process.ts';
 
@@ -87,12 +89,83 @@ function found(text: string): string[] {
     .map(([name]) => name);
 }
 
-/** The significant lines of a private key, any of which is a leak. */
+/**
+ * The lines of a private key (P-256, PKCS#8, PEM), any of which is a leak; but the last, which holds nothing but the
+ * end of the public key, and so stands in a request for a certificate as well.
+ */
 function addKey(name: string, pem: string): void {
   const lines = pem.split('\n').filter((line) => line !== '' && !line.startsWith('-----'));
-  for (const [index, line] of lines.entries())
-    if (line.length >= 20) secrets.set(`${name}, line ${index + 1}`, line);
+  for (const [index, line] of lines.slice(0, -1).entries()) secrets.set(`${name}, line ${index + 1}`, line);
   secrets.set(`${name}, as JSON`, JSON.stringify(pem).slice(1, -1));
+  // The number itself, however it is wrapped.
+  const number = createPrivateKey(pem).export({ format: 'jwk' }).d ?? '';
+  secrets.set(`${name}, the number`, number);
+  secrets.set(`${name}, the number in hexadecimal`, Buffer.from(number, 'base64url').toString('hex'));
+}
+
+/** The private keys of all authorities on record, opened with the master key that seals them now. */
+async function addAuthorityKeys(masterKey: string): Promise<void> {
+  const vault = createKeyRing([masterKeyFromText(masterKey)]);
+  const client = await ownerClient();
+  try {
+    const { rows } = await client.query<{ id: string; name: string; sealed_key: Buffer }>(
+      'SELECT id, name, sealed_key FROM authorities WHERE sealed_key IS NOT NULL',
+    );
+    for (const { id, name, sealed_key } of rows) {
+      const opened = vault.open(sealed_key, `authorities/${name}/key`).toString('utf8');
+      addKey(`private key of the authority ${name} ${id}`, opened);
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+/** The gateway makes its key and tells nobody: only its own memory has it. */
+async function addGatewayKey(): Promise<void> {
+  const shown = await new Promise<Buffer>((resolve, reject) => {
+    const socket = tls.connect(
+      { host: '127.0.0.1', port: broker.gatewayPort, rejectUnauthorized: false },
+      () => {
+        resolve(socket.getPeerCertificate().raw);
+        socket.destroy();
+      },
+    );
+    socket.once('error', reject);
+  });
+  const wanted = new X509Certificate(shown).publicKey.export({ type: 'spki', format: 'pem' });
+  for (const pid of await pids()) {
+    if (!(await readFile(`/proc/${pid}/cmdline`, 'latin1')).includes('main.js\0gateway')) continue;
+    for (const pem of await keysInMemory(pid)) {
+      if (createPublicKey(pem).export({ type: 'spki', format: 'pem' }) !== wanted) continue;
+      addKey("private key of the gateway's certificate", pem);
+      return;
+    }
+  }
+  throw new Error("the gateway's private key was not found in its memory");
+}
+
+/** Private keys in PEM that stand in what a process can write to (proc(5), maps and mem). */
+async function keysInMemory(pid: number): Promise<string[]> {
+  const found = new Set<string>();
+  const maps = (await readFile(`/proc/${pid}/maps`, 'utf8')).split('\n');
+  const memory = await open(`/proc/${pid}/mem`, 'r');
+  try {
+    for (const line of maps) {
+      const [, from, to] = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(line) ?? [];
+      if (from === undefined || to === undefined) continue;
+      const start = Number.parseInt(from, 16);
+      const chunk = Buffer.alloc(Number.parseInt(to, 16) - start);
+      // What ends while we read it holds nothing any more.
+      await memory.read(chunk, 0, chunk.length, start).catch(() => undefined);
+      const pems = chunk
+        .toString('latin1')
+        .matchAll(/-----BEGIN PRIVATE KEY-----\n[A-Za-z0-9+/=\n]{100,400}-----END PRIVATE KEY-----/g);
+      for (const [pem] of pems) found.add(pem);
+    }
+  } finally {
+    await memory.close();
+  }
+  return [...found];
 }
 
 async function ownerClient(): Promise<pg.Client> {
@@ -177,6 +250,13 @@ beforeAll(async () => {
   }
   const hints = `service_id=${wanted.service_id ?? ''}&plan_id=${wanted.plan_id ?? ''}`;
   expect((await ask('DELETE', `${instance}/service_bindings/unbound?${hints}`)).status).toBe(200);
+
+  // The authorities' keys before and after their rotation, which is over once no gateway knows the former.
+  await addAuthorityKeys(await secretFile(broker, 'master.key'));
+  await addGatewayKey();
+  for (const name of ['client', 'server'])
+    expect((await ask('POST', `/mgmt/authorities/${name}/rotate`)).status).toBe(200);
+  await addAuthorityKeys(await secretFile(broker, 'master.key'));
 
   // Both master keys of a rotation.
   const file = path.join(broker.stateDirectory, 'master.key');
