@@ -1,14 +1,18 @@
 import fc from 'fast-check';
 import { Agent, request as httpRequest } from 'node:http';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { allPlans, bindSchema, provisionSchema } from '../../../src/core/catalog/catalog.ts';
+import { loadCatalog } from '../../../src/core/catalog/load.ts';
 import { type HttpListener, listen } from '../../../src/http/listen.ts';
 import {
   bindBody,
   binding,
+  catalogFile,
   credentials,
   ids,
   instance,
   makeTestBroker,
+  operator,
   provisionBody,
   type TestBroker,
 } from '../../support/broker.ts';
@@ -22,13 +26,19 @@ const runs = Number(process.env['BERTH_TEST_RUNS'] ?? 100);
 
 let broker: TestBroker;
 let listener: HttpListener;
+let mgmt: HttpListener;
+/** The host of the instance `ready`. */
+let readyHost = '';
 const agent = new Agent({ keepAlive: true });
 
 beforeAll(async () => {
   broker = await makeTestBroker(inject('postgres'), { syncWaitMs: 0, slots: 1_500 });
   listener = await listen(broker.app, { host: '127.0.0.1', port: 0, setting: '' });
+  mgmt = await listen(broker.mgmt, { host: '127.0.0.1', port: 0, setting: '' });
   contents = await readTables();
   await ready('ready');
+  const [host] = await broker.database('hosts').select<{ id: string }[]>('id');
+  readyHost = host?.id ?? '';
   await broker.ask('put', binding('ready', 'bound')).send(bindBody).expect(201);
   await broker
     .ask('put', `${instance('creating')}?accepts_incomplete=true`)
@@ -37,7 +47,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   agent.destroy();
-  await listener.stop();
+  await Promise.all([listener.stop(), mgmt.stop()]);
   await broker.stop();
 });
 
@@ -49,6 +59,7 @@ async function ready(id: string): Promise<void> {
     .expect(202);
   await broker.database('operations').update({ state: 'succeeded', finished_at: new Date() });
   await broker.database('instances').where({ osb_id: id }).update({ state: 'ready' });
+  await broker.database('hosts').update({ state: 'running' });
 }
 
 interface Sent {
@@ -59,12 +70,12 @@ interface Sent {
   readonly body: string | undefined;
 }
 
-function send(sent: Sent): Promise<{ status: number; text: string }> {
+function send(sent: Sent, port: number): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     const request = httpRequest(
       {
         host: '127.0.0.1',
-        port: listener.port,
+        port,
         agent,
         method: sent.method,
         path: sent.target,
@@ -110,9 +121,9 @@ async function readTables(): Promise<typeof contents> {
   return async () => JSON.stringify((await broker.database.raw<{ rows: object[] }>(all)).rows);
 }
 
-async function holds(sent: Sent): Promise<void> {
+async function holds(sent: Sent, port: number): Promise<void> {
   const before = await contents();
-  const { status, text } = await send(sent);
+  const { status, text } = await send(sent, port);
   const said = `${status} ${text.slice(0, 300)}`;
   expect(status, said).toBeGreaterThanOrEqual(200);
   expect(status, said).toBeLessThan(500);
@@ -170,6 +181,38 @@ const one = fc.constantFrom;
 /** A field that is right, wrong or absent. */
 const field = (...right: readonly unknown[]) => mostly(one(...right), fc.oneof(json, fc.constant(undefined)));
 
+/** What a schema of ours says, as far as the generator below needs it. */
+interface Rule {
+  readonly type?: string;
+  readonly enum?: readonly unknown[];
+  readonly anyOf?: readonly Rule[];
+  readonly pattern?: string;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly items?: Rule;
+  readonly properties?: Readonly<Record<string, Rule>>;
+}
+/** Values that a rule allows. @throws Error where it says something that is not known here. */
+function followed(rule: Rule): fc.Arbitrary<unknown> {
+  if (rule.enum !== undefined) return one(...rule.enum);
+  if (rule.pattern !== undefined) return fc.stringMatching(new RegExp(rule.pattern));
+  if (rule.anyOf !== undefined) return fc.oneof(...rule.anyOf.map(followed));
+  switch (rule.type) {
+    case 'integer':
+      return fc.integer({ min: rule.minimum ?? 0, max: rule.maximum ?? 10 });
+    case 'string':
+      return text;
+    case 'array':
+      return fc.array(followed(rule.items ?? {}), { minLength: 1, maxLength: 3 });
+    case 'object':
+      return fc.record(
+        Object.fromEntries(Object.entries(rule.properties ?? {}).map(([name, one]) => [name, followed(one)])),
+      );
+    default:
+      throw new Error(`no values are made for the rule ${JSON.stringify(rule)}`);
+  }
+}
+
 const context = fc.oneof(
   json,
   fc.dictionary(
@@ -177,20 +220,19 @@ const context = fc.oneof(
     fc.oneof(json, one('cloudfoundry', 'kubernetes')),
   ),
 );
+/** The parameters that there are, each with its rule, as the catalog shows them. */
+const [plan] = allPlans(loadCatalog(catalogFile, 'test'));
+if (plan === undefined) throw new Error('the catalog has no plan');
+const rules = { ...propertiesOf(provisionSchema(plan)), ...propertiesOf(bindSchema(plan)) };
+function propertiesOf(schema: object): Record<string, Rule> {
+  return (schema as { properties: Record<string, Rule> }).properties;
+}
 const parameters = fc.oneof(
-  fc.dictionary(
-    one(
-      'published_ports',
-      'egress',
-      'registry_mirrors',
-      'insecure_registries',
-      'registry_cas',
-      'expires_after',
-      'valid_for',
-      'x',
-    ),
-    fc.oneof(json, one<unknown>('none', 'internet', '1h', ['10.0.0.0/8'], 10)),
+  fc.record(
+    Object.fromEntries(Object.entries(rules).map(([name, rule]) => [name, mostly(followed(rule), json)])),
+    { requiredKeys: [] },
   ),
+  fc.dictionary(one(...Object.keys(rules), 'x'), json),
   json,
 );
 const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.oneof(fc.constant(undefined), arbitrary);
@@ -239,6 +281,9 @@ const queryName = one(
   'plan_id',
   'accepts_incomplete',
   'operation',
+  'limit',
+  'since',
+  'instance',
   'x',
   'service_id[]',
   '__proto__',
@@ -258,48 +303,51 @@ const query = fc
 /** What HTTP allows as a header's value: the client itself refuses the rest. */
 const headerText = fc.stringMatching(/^[\t -~\x80-\xff]{0,60}$/);
 const basic = (pair: string) => `Basic ${Buffer.from(pair).toString('base64')}`;
-const right = basic(`${credentials.username}:${credentials.password}`);
+const right = ({ username, password }: { username: string; password: string }) =>
+  basic(`${username}:${password}`);
 const identity = (value: string) => `cloudfoundry ${Buffer.from(value).toString('base64')}`;
-const headers = fc
-  .record({
-    authorization: mostly(
-      fc.constant(right),
-      fc.oneof(
-        headerText,
-        text.map((value) => basic(value)),
+const headersFor = (authorization: string) =>
+  fc
+    .record({
+      authorization: mostly(
+        fc.constant(authorization),
+        fc.oneof(
+          headerText,
+          text.map((value) => basic(value)),
+          fc.constant(undefined),
+        ),
+      ),
+      'x-broker-api-version': mostly(one('2.17', '2.13'), fc.oneof(headerText, fc.constant(undefined))),
+      'content-type': mostly(
+        one('application/json', 'application/json; charset=utf-8'),
+        fc.oneof(
+          headerText,
+          one('text/plain', 'application/json; charset=x', 'application/json; charset=utf-7', undefined),
+        ),
+      ),
+      'content-encoding': mostly(fc.constant(undefined), fc.oneof(headerText, one('gzip', 'br', 'x'))),
+      'x-broker-api-originating-identity': mostly(
         fc.constant(undefined),
+        fc.oneof(
+          headerText,
+          json.map((value) => identity(JSON.stringify(value))),
+        ),
       ),
-    ),
-    'x-broker-api-version': mostly(one('2.17', '2.13'), fc.oneof(headerText, fc.constant(undefined))),
-    'content-type': mostly(
-      one('application/json', 'application/json; charset=utf-8'),
-      fc.oneof(
-        headerText,
-        one('text/plain', 'application/json; charset=x', 'application/json; charset=utf-7', undefined),
+      'x-broker-api-request-identity': optional(headerText),
+      'if-none-match': optional(headerText),
+      'x-many': mostly(fc.constant(undefined), fc.array(headerText, { maxLength: 120 })),
+    })
+    .map((all) =>
+      Object.fromEntries(
+        Object.entries(all).filter((entry): entry is [string, string | string[]] => entry[1] !== undefined),
       ),
-    ),
-    'content-encoding': mostly(fc.constant(undefined), fc.oneof(headerText, one('gzip', 'br', 'x'))),
-    'x-broker-api-originating-identity': mostly(
-      fc.constant(undefined),
-      fc.oneof(
-        headerText,
-        json.map((value) => identity(JSON.stringify(value))),
-      ),
-    ),
-    'x-broker-api-request-identity': optional(headerText),
-    'if-none-match': optional(headerText),
-    'x-many': mostly(fc.constant(undefined), fc.array(headerText, { maxLength: 120 })),
-  })
-  .map((all) =>
-    Object.fromEntries(
-      Object.entries(all).filter((entry): entry is [string, string | string[]] => entry[1] !== undefined),
-    ),
-  );
+    );
 
 const sent = (
   method: fc.Arbitrary<string>,
   path: fc.Arbitrary<string>,
   withBody: boolean,
+  headers = headersFor(right(credentials)),
 ): fc.Arbitrary<Sent> =>
   fc
     .tuple(method, path, query, headers, withBody ? body : mostly(fc.constant(undefined), body))
@@ -330,7 +378,9 @@ it.each([
 ] as const)(
   '%s',
   async (_name, method, path, withBody) => {
-    await check(fc.asyncProperty(sent(fc.constant(method), path, withBody), holds));
+    await check(
+      fc.asyncProperty(sent(fc.constant(method), path, withBody), (one) => holds(one, listener.port)),
+    );
   },
   120_000,
 );
@@ -354,8 +404,57 @@ it('any method, any path', async () => {
     fc.array(encoded, { maxLength: 6 }).map((parts) => `/${parts.join('/')}`),
     encoded.map((end) => `/v2/catalog/${end}`),
   );
-  await check(fc.asyncProperty(sent(method, path, true), holds));
+  await check(fc.asyncProperty(sent(method, path, true), (one) => holds(one, listener.port)));
 }, 120_000);
+
+// Not the health, which tells by 503 that no worker runs here.
+const hostPath = mostly(
+  fc.oneof(
+    fc.uuid(),
+    fc.constant('').map(() => readyHost),
+  ),
+  encoded,
+).map((host) => `/mgmt/hosts/${host}`);
+const platformPath = mostly(one('other', 'test', 'never-seen'), encoded).map(
+  (name) => `/mgmt/platforms/${name}`,
+);
+it.each([
+  [
+    'GET',
+    'GET',
+    one('metrics', 'hosts', 'audit', 'keys', 'authorities', 'platforms').map((what) => `/mgmt/${what}`),
+  ],
+  [
+    'PUT power',
+    'PUT',
+    fc
+      .tuple(hostPath, mostly(one('on', 'paused', 'suspended'), encoded))
+      .map(([path, power]) => `${path}/power/${power}`),
+  ],
+  ['DELETE quarantine', 'DELETE', hostPath.map((path) => `${path}/quarantine`)],
+  [
+    'POST verify and rotate',
+    'POST',
+    fc.oneof(
+      mostly(fc.uuid(), encoded).map((host) => `/mgmt/verify/${host}`),
+      one('keys', 'authorities/client', 'authorities/other').map((what) => `/mgmt/${what}/rotate`),
+    ),
+  ],
+  ['PUT platform', 'PUT', platformPath],
+  [
+    'POST and DELETE password',
+    one('POST', 'DELETE'),
+    platformPath.chain((path) => one(`${path}/passwords`, `${path}/passwords/oldest`)),
+  ],
+] as const)(
+  'management: %s',
+  async (_name, method, path) => {
+    const verb = typeof method === 'string' ? fc.constant(method) : method;
+    const asked = sent(verb, path, true, headersFor(right(operator)));
+    await check(fc.asyncProperty(asked, (one) => holds(one, mgmt.port)));
+  },
+  120_000,
+);
 
 /** Too rare among what is generated to be met in every run, so each is sent for certain. */
 it.each([
