@@ -16,7 +16,7 @@ export const catalog = {
           name: 'grown',
           description: 'What updates aim at',
           free: true,
-          host: { ...host, memory_mib: 1024, published_ports: 6 },
+          host: { ...host, memory_mib: 1024, disk_gib: 5, published_ports: 6 },
           template: 'never',
         },
       ],

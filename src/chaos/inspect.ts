@@ -3,6 +3,7 @@ import path from 'node:path';
 import tls from 'node:tls';
 import type { Credentials } from '../core/credentials.ts';
 import { isOfTemplate, residueOf } from '../demo/residue.ts';
+import { openHostFiles } from '../hypervisors/simulated/host-files.ts';
 import type { Site } from './site.ts';
 
 interface Row {
@@ -49,21 +50,64 @@ export async function inspect(site: Site): Promise<string[]> {
     (row) => `a host has a slot that is not held for it: ${JSON.stringify(row)}`,
   );
   await complain(
-    `SELECT b.osb_id, i.state FROM bindings b JOIN instances i ON i.id = b.instance_id
-      WHERE b.state = 'live' AND i.state <> 'ready'`,
-    (row) => `a binding has outlived its instance: ${JSON.stringify(row)}`,
+    `SELECT b.osb_id, i.state, h.id AS host FROM bindings b JOIN instances i ON i.id = b.instance_id
+       LEFT JOIN hosts h ON h.instance_id = i.id AND h.state <> 'destroyed'
+      WHERE b.state = 'live' AND (i.state <> 'ready' OR h.id IS NULL)`,
+    (row) => `a binding has outlived its instance or its host: ${JSON.stringify(row)}`,
   );
+  await complain(
+    `SELECT id, reserved_plan FROM hosts WHERE state <> 'destroyed' AND reserved_plan IS NOT NULL`,
+    (row) => `room is reserved for an update that has ended: ${JSON.stringify(row)}`,
+  );
+  await complain(miscounted, (row) => `a count of what hosts use is not their sum: ${JSON.stringify(row)}`);
+  for (const [what, sql] of Object.entries(leftovers)) {
+    await complain(sql, (row) => `${what} is left over: ${JSON.stringify(row)}`);
+  }
 
-  const known = (await rows(`SELECT id, state FROM hosts WHERE state <> 'destroyed' ORDER BY id`)).map(
-    ({ id }) => String(id),
-  );
+  const onRecord = await rows(`SELECT id, state, power FROM hosts WHERE state <> 'destroyed' ORDER BY id`);
+  const known = onRecord.map(({ id }) => String(id));
+  const asleep = onRecord.filter(({ power }) => power === 'suspended').map(({ id }) => String(id));
   const existing = await hostsThatExist(site);
   for (const id of existing)
     if (!known.includes(id)) found.push(`a host exists that is not on record: ${id}`);
   for (const id of known) if (!existing.includes(id)) found.push(`a host on record does not exist: ${id}`);
-  if (site.settings.hypervisor === 'qemu') found.push(...(await machineResidue(site, known)));
+  if (site.settings.hypervisor === 'qemu') {
+    found.push(...(await machineResidue(site, known, asleep)));
+  } else {
+    for (const { id, power, state } of onRecord) {
+      // What nobody has claimed yet is held, and not paused.
+      if (state !== 'running') continue;
+      const seen = (await openHostFiles(site.settings.stateDirectory).readHost(String(id)))?.machine?.power;
+      if (seen !== power) found.push(`host ${String(id)} is ${String(power)} on record, and ${String(seen)}`);
+    }
+  }
   return found;
 }
+
+/** Counts of quotas next to what they count (migrations/011-quotas.ts); a scope without hosts counts zero. */
+const miscounted = `
+  WITH sums AS (
+    SELECT usage.scope, sum(usage.instances) AS instances, sum(usage.vcpus) AS vcpus,
+      sum(usage.memory_mib) AS memory_mib, sum(usage.disk_gib) AS disk_gib,
+      sum(usage.published_ports) AS published_ports
+    FROM hosts, host_usage(hosts) AS usage GROUP BY usage.scope)
+  SELECT scope, row_to_json(counted) AS counted, row_to_json(sums) AS sum
+    FROM quota_usage AS counted FULL JOIN sums USING (scope)
+   WHERE (coalesce(counted.instances, 0), coalesce(counted.vcpus, 0), coalesce(counted.memory_mib, 0),
+      coalesce(counted.disk_gib, 0), coalesce(counted.published_ports, 0))
+     IS DISTINCT FROM (coalesce(sums.instances, 0), coalesce(sums.vcpus, 0), coalesce(sums.memory_mib, 0),
+      coalesce(sums.disk_gib, 0), coalesce(sums.published_ports, 0))`;
+
+/** Rows that somebody made to be taken away again, by what they are. */
+const leftovers = {
+  "a gateway's request for a certificate": 'SELECT id, created_at FROM certificate_requests',
+  'a request to wake a host, or to put it to sleep,': 'SELECT * FROM power_requests',
+  'the row of a gateway that has died long ago': `
+    SELECT id, lease_until FROM gateways WHERE lease_until < clock_timestamp() - interval '3 minutes'`,
+  'an acknowledgement of a revocation that nobody waits for': `
+    SELECT a.* FROM revocation_acknowledgements a JOIN bindings b ON b.id = a.binding_id
+     WHERE b.settled_at < clock_timestamp() - interval '1 minute'`,
+};
 
 async function hostsThatExist({ settings }: Site): Promise<string[]> {
   const { stateDirectory, hypervisor } = settings;
@@ -72,7 +116,11 @@ async function hostsThatExist({ settings }: Site): Promise<string[]> {
 }
 
 /** What is on the machine of hosts that are not on record, and what is there more than once of one that is. */
-async function machineResidue(site: Site, known: readonly string[]): Promise<string[]> {
+async function machineResidue(
+  site: Site,
+  known: readonly string[],
+  asleep: readonly string[],
+): Promise<string[]> {
   const slots = await site
     .database<{ slot: number }>('slots')
     .whereIn('host_id', [...known])
@@ -88,7 +136,12 @@ async function machineResidue(site: Site, known: readonly string[]): Promise<str
       found.push(`left over: ${line}`);
     if (line.startsWith('process') && id !== undefined) seen.set(id, (seen.get(id) ?? 0) + 1);
   }
-  for (const [id, count] of seen) if (count > 1) found.push(`host ${id} has ${count} machines`);
+  for (const id of known) {
+    // One that is suspended is a file; one that is paused is a process like any other.
+    const count = seen.get(id) ?? 0;
+    if (asleep.includes(id) && count > 0) found.push(`host ${id} is suspended on record, and has a process`);
+    else if (!asleep.includes(id) && count !== 1) found.push(`host ${id} has ${count} machines`);
+  }
   if (known.length === 0) {
     for (const line of lines.filter((one) => one.startsWith('nft'))) found.push(`left over: ${line}`);
   }

@@ -76,21 +76,28 @@ async function run({ runs, seed, hypervisor, cache, seat, kinds }: Options): Pro
     const random = createRandom(seed);
     const patienceMs = isReal ? 600_000 : 90_000;
     const choices = random.branch('apis');
-    const platform = createPlatform(site, () => choices.pick(site.apiPorts), patienceMs);
+    const failures: string[] = [];
+    const platform = createPlatform(site, {
+      choose: () => choices.pick(site.apiPorts),
+      patienceMs,
+      complain: (violation) => failures.push(violation),
+    });
     const drilled = await drill(site, platform, {
-      width: isReal ? 2 : 4,
+      // One operation meets all the points of its kind in a row; more at once would only boot more machines.
+      width: isReal ? 1 : 4,
       patienceMs,
       report: say,
       ...(kinds && { kinds }),
     });
     say(`every step of every kind: ${drilled.kills} kills, ${drilled.violations.length} violations`);
     const left = runs - drilled.kills;
-    const { tally, violations } =
+    const { kills, tally, violations } =
       drilled.violations.length === 0 && left > 0
         ? await wreak(site, { kills: left, random, lanes: isReal ? 2 : 4, patienceMs, report: say })
-        : { tally: {}, violations: [] };
+        : { kills: 0, tally: {}, violations: [] };
+    say(`${drilled.kills + kills} kills in all; besides:`);
     for (const [what, count] of Object.entries(tally).sort()) say(`  ${what}: ${count}`);
-    const all = [...drilled.violations, ...violations];
+    const all = [...drilled.violations, ...failures, ...violations];
     for (const violation of all) say(`NOT AS PROMISED: ${violation}`);
     isGood = all.length === 0;
     say(isGood ? 'everything was as promised' : `what the processes said is in ${site.logFile}`);

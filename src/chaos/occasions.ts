@@ -23,7 +23,7 @@ export const occasions: Readonly<Record<OperationKind, Occasion>> = {
   },
   update: {
     async bring(_site, platform, id) {
-      await platform.update(id, ids.grown);
+      await platform.update(id, { plan_id: ids.grown });
     },
     after: { succeeded: 'ready', undone: 'ready' },
   },
@@ -33,7 +33,9 @@ export const occasions: Readonly<Record<OperationKind, Occasion>> = {
   },
   expire: {
     async bring(site, _platform, id) {
-      await site.database('instances').where({ osb_id: id }).update({ expires_at: new Date() });
+      await site.insist((database) =>
+        database('instances').where({ osb_id: id }).update({ expires_at: new Date() }),
+      );
     },
     after: { succeeded: 'expired', undone: undefined },
   },
@@ -45,21 +47,28 @@ export const occasions: Readonly<Record<OperationKind, Occasion>> = {
   },
 };
 
+/** The host of an instance that has one. */
+export async function livingHostId(site: Site, instanceId: string): Promise<string | undefined> {
+  const host = await site.insist((database) =>
+    database('hosts')
+      .join('instances', 'instances.id', 'hosts.instance_id')
+      .where({ osb_id: instanceId })
+      .whereNot('hosts.state', 'destroyed')
+      .first<{ id: string } | undefined>('hosts.id'),
+  );
+  return host?.id;
+}
+
 /** Ends the machine of an instance's host as a crash does. */
 async function endMachine(site: Site, instanceId: string): Promise<void> {
-  const host = await site
-    .database('hosts')
-    .join('instances', 'instances.id', 'hosts.instance_id')
-    .where({ osb_id: instanceId })
-    .whereNot('hosts.state', 'destroyed')
-    .first<{ id: string } | undefined>('hosts.id');
-  if (host === undefined) return;
+  const hostId = await livingHostId(site, instanceId);
+  if (hostId === undefined) return;
   const { hypervisor, stateDirectory } = site.settings;
   if (hypervisor === 'simulated') {
-    await createSimulatedHypervisor({ stateDirectory }).stop(host.id);
+    await createSimulatedHypervisor({ stateDirectory }).stop(hostId);
     return;
   }
-  for (const { pid } of await processesWith(`berth-${site.id}-${host.id}`)) {
+  for (const { pid } of await processesWith(`berth-${site.id}-${hostId}`)) {
     try {
       process.kill(pid, 'SIGKILL');
     } catch {

@@ -12,6 +12,8 @@ export interface RoleProcess {
   signal(signal: NodeJS.Signals): boolean;
   /** How often it has ended unasked. */
   ends(): number;
+  /** How it has ended by itself after it had been ready, each time, in words. */
+  crashes(): readonly string[];
   stop(): Promise<void>;
 }
 
@@ -27,6 +29,7 @@ export function startRole(
   let child: ChildProcess | undefined;
   let readiness: Promise<void> = Promise.resolve();
   let ends = 0;
+  const crashes: string[] = [];
   let stopping = false;
 
   const begin = () => {
@@ -36,6 +39,7 @@ export function startRole(
     });
     child = started;
     let said = '';
+    let isReady = false;
     for (const stream of [started.stdout, started.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
         said = (said + text).slice(-2000);
@@ -48,9 +52,10 @@ export function startRole(
       }, startTimeoutMs);
       started.once('message', () => {
         clearTimeout(timer);
+        isReady = true;
         resolve();
       });
-      started.once('exit', () => {
+      started.once('exit', (code, signal) => {
         clearTimeout(timer);
         if (child === started) child = undefined;
         if (stopping) {
@@ -58,6 +63,9 @@ export function startRole(
           return;
         }
         ends += 1;
+        // Killed it was by us, or by its successor on a host. Before it is ready it may find no Postgres.
+        if (isReady && signal !== 'SIGKILL')
+          crashes.push(`ended by itself (${signal ?? `code ${code ?? ''}`}): ${said.slice(-500)}`);
         begin();
         // Who waits for this one waits for its successor.
         readiness.then(resolve, reject);
@@ -73,6 +81,7 @@ export function startRole(
     ready: () => readiness,
     signal: (signal) => child?.kill(signal) ?? false,
     ends: () => ends,
+    crashes: () => crashes,
     async stop() {
       stopping = true;
       const last = child;

@@ -25,11 +25,15 @@ export interface Site {
   readonly credentials: BrokerCredentials;
   /** Ports of the OSB listeners, one an api. */
   readonly apiPorts: readonly number[];
+  /** Of the management listeners, one an api. */
+  readonly mgmtPorts: readonly number[];
   readonly gatewayPorts: readonly number[];
   readonly roles: readonly RoleProcess[];
   readonly faults: Faults;
   /** As the owner of the tables. */
   readonly database: Knex;
+  /** Asks Postgres again, where it is being started again, until it answers. */
+  insist<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
   /** Ends Postgres at once, in the middle of whatever it does, and starts it again. */
   restartPostgres(): Promise<void>;
   /** Everything that the roles have printed. */
@@ -47,6 +51,7 @@ export interface SiteOptions {
   readonly seat?: number;
 }
 
+const postgresStartsWithinMs = 60_000;
 const kept = ['images', 'templates', 'disks'];
 
 export async function startSite(options: SiteOptions): Promise<Site> {
@@ -76,6 +81,9 @@ export async function startSite(options: SiteOptions): Promise<Site> {
     BERTH_UID_BASE: String(700_000 + seat * 1000),
     BERTH_PUBLISHED_PORTS: `${23_000 + seat * 100 * 20}-${23_000 + (seat + 1) * 100 * 20 - 1}`,
     BERTH_SYNC_WAIT_MS: '2500',
+    // So that hosts fall asleep by themselves while tenants come and go.
+    BERTH_IDLE_AFTER_SECONDS: '1',
+    BERTH_SUSPEND_AFTER_SECONDS: '1',
     BERTH_RATE_PER_SECOND: '10000',
     BERTH_LOG_LEVEL: 'info',
     BERTH_CATALOG: catalogFile,
@@ -137,10 +145,12 @@ export async function startSite(options: SiteOptions): Promise<Site> {
       id,
       credentials,
       apiPorts,
+      mgmtPorts,
       gatewayPorts,
       roles,
       faults,
       database,
+      insist: (query) => insist(() => query(database)),
       async restartPostgres() {
         await killPostgres(path.join(postgresOptions.directory, 'data'));
         await postgres.ensureRunning();
@@ -151,6 +161,18 @@ export async function startSite(options: SiteOptions): Promise<Site> {
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+async function insist<T>(query: () => PromiseLike<T>): Promise<T> {
+  const deadline = performance.now() + postgresStartsWithinMs;
+  for (;;) {
+    try {
+      return await query();
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await delay(100);
+    }
   }
 }
 

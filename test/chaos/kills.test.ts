@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type * as drillModule from '../../src/chaos/drill.ts';
 import type * as faultsModule from '../../src/chaos/faults.ts';
 import type * as inspectModule from '../../src/chaos/inspect.ts';
@@ -21,6 +21,8 @@ let chaos: typeof drillModule &
   typeof siteModule;
 let site: siteModule.Site;
 const patienceMs = 60_000;
+/** Answers that no platform may get. */
+let failures: string[] = [];
 
 beforeAll(async () => {
   const directory = path.join(await compiled(), 'chaos');
@@ -32,12 +34,22 @@ beforeAll(async () => {
   chaos = Object.assign({}, ...modules) as typeof chaos;
   site = await chaos.startSite({ hypervisor: 'simulated', leaseMs: 1_500, seat });
 }, 240_000);
+beforeEach(() => {
+  failures = [];
+});
+afterEach(() => {
+  expect(failures).toEqual([]);
+});
 afterAll(() => site.stop(), 60_000);
 
 /** Asks the two apis in turn. */
 function platformOf(): platformModule.PatientPlatform {
   let turn = 0;
-  return chaos.createPlatform(site, () => site.apiPorts[(turn += 1) % site.apiPorts.length] ?? 0, patienceMs);
+  return chaos.createPlatform(site, {
+    choose: () => site.apiPorts[(turn += 1) % site.apiPorts.length] ?? 0,
+    patienceMs,
+    complain: (violation) => failures.push(violation),
+  });
 }
 const role = (name: string) => {
   const found = site.roles.find((one) => one.name === name);
