@@ -46,7 +46,8 @@ export async function serveEngine(
       await delay(pausedPollMs);
       host = await files.readHost(hostId);
     }
-    if (host?.machine?.port !== servedPort) {
+    // One that is suspended keeps its address for its wake, which finds it free.
+    if (host?.machine?.port !== servedPort || host.machine.power === 'suspended') {
       server.close();
       server.closeAllConnections();
       return;

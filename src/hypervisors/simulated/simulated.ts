@@ -108,8 +108,9 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       // Taken: by another process that was quicker to serve it, or by somebody else; then it counts as stopped.
       return (await isServed(hostId, machine)) ? machine : undefined;
     }
-    if ((await files.readHost(hostId))?.machine?.port === machine.port) return machine;
-    // It was stopped while we took it over.
+    const now = (await files.readHost(hostId))?.machine;
+    if (now?.port === machine.port && now.power !== 'suspended') return machine;
+    // It was stopped or suspended while we took it over.
     const engine = served.get(hostId);
     if (engine !== undefined) await closeServer(engine.server);
     return undefined;
@@ -153,8 +154,10 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     const host = await files.readHost(hostId);
     if (host?.machine === undefined) return false;
     const { spec, machine } = host;
-    if (machine.power === 'suspended') await serve(hostId, machine.port);
-    else if ((await runningMachine(hostId)) === undefined) return false;
+    // Who asks it before it goes on waits, as of one that is paused.
+    if (machine.power === 'suspended')
+      await files.writeHost({ spec, machine: { ...machine, power: 'paused' } });
+    if ((await runningMachine(hostId)) === undefined) return false;
     if (machine.power !== 'on') await files.writeHost({ spec, machine: { ...machine, power: 'on' } });
     return true;
   };

@@ -145,6 +145,31 @@ describe('the simulated hypervisor', () => {
     expect((await bringUp(second, spec)).port).not.toBe(port);
   });
 
+  it('wakes a host that another worker than its own has suspended', async () => {
+    const spec = newSpec();
+    const [one, other] = [await open(), await open()];
+    const { port, url } = await bringUp(one, spec);
+    await other.suspend(spec.hostId);
+    await expect(fetch(`${url}/_ping`)).rejects.toMatchObject({ cause: { code: 'ECONNREFUSED' } });
+    await other.resume(spec);
+    expect((await other.connect(spec)).port).toBe(port);
+    expect(await other.answers(spec)).toBe(true);
+  });
+
+  it('counts a suspended host whose address was taken as stopped', async () => {
+    const spec = newSpec();
+    const driver = await open();
+    const { port } = await bringUp(driver, spec);
+    await driver.suspend(spec.hostId);
+    const blocker = createServer((_request, response) => response.end('not a host'));
+    blockers.push(blocker);
+    await new Promise<void>((resolve) => blocker.listen(port, '127.0.0.1', resolve));
+
+    await expect(driver.resume(spec)).rejects.toThrow(HypervisorError);
+    expect(await stateOf(driver, spec)).toBe('stopped');
+    expect((await bringUp(driver, spec)).port).not.toBe(port);
+  });
+
   it('lets two workers share the hosts', async () => {
     const [one, other] = [await open(), await open()];
     const [stopped, destroyed, left] = [newSpec(), newSpec(), newSpec()];
