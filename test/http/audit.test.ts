@@ -149,6 +149,20 @@ describe('the audit trail', () => {
     ]);
   });
 
+  it('is not walked past by a path in other letters, which leads nowhere', async () => {
+    const id = randomUUID();
+    await broker
+      .ask('put', `/V2/Service_Instances/${id}?accepts_incomplete=true`)
+      .send(provisionBody)
+      .expect(404);
+    expect(await broker.database('instances').where({ osb_id: id })).toEqual([]);
+    await supertest(broker.mgmt)
+      .put('/MGMT/platforms/walked-past')
+      .auth(operator.username, operator.password)
+      .expect(404);
+    expect(await broker.database('platforms').where({ name: 'walked-past' })).toEqual([]);
+  });
+
   it('gives out no more than is asked for, the newest', async () => {
     const id = randomUUID();
     for (const version of ['1.1', '1.2', '1.3'])

@@ -57,6 +57,8 @@ export function createMgmtApp(parts: {
   ];
   const app = express();
   app.disable('x-powered-by');
+  // What the audit trail goes by has to be what the routes go by.
+  app.enable('case sensitive routing');
   app.use(
     requestLog(logger),
     auditRequests(audit, describeMgmtRequest, logger),

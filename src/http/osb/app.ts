@@ -49,6 +49,8 @@ export function createOsbApp(parts: {
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
+  // What the audit trail goes by has to be what the routes go by.
+  app.enable('case sensitive routing');
   // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
   app.use(
     requestLog(logger),
