@@ -11,8 +11,9 @@ export function answerWithin(ms: number): RequestHandler {
   return (_request, response, next) => {
     const timer = setTimeout(() => {
       const { refusal } = refused.unavailable(
-        `The broker could not do this within ${ms / 1000} s. Try again later.`,
+        `The broker could not do this within ${Math.round(ms / 1000)} s. Try again later.`,
       );
+      // Also where an answer is only held back, for its row in the audit trail (audit.ts).
       if (!response.headersSent) sendRefusal(response, refusal);
     }, ms);
     response.once('close', () => {

@@ -16,14 +16,16 @@ const cheapRefusalsPerMinute = 60;
 
 /**
  * Records each request that could change something, refused ones included, before its answer is sent. A row that
- * can't be written is logged in full and the answer goes out: what was changed is on record all the same, by
- * triggers, in the transaction that changed it (migrations/030-audit.ts).
+ * can't be written, or not in time, is logged in full and the answer goes out: what was changed is on record all the
+ * same, by triggers, in the transaction that changed it (migrations/030-audit.ts).
+ * @param withinMs how long an answer is held back for its row at the most, in milliseconds.
  * @param now milliseconds of a clock that never goes back.
  */
 export function auditRequests(
   trail: AuditTrail,
   describe: Describe,
   logger: Logger,
+  withinMs: number,
   now = () => performance.now(),
 ): RequestHandler {
   let minute = 0;
@@ -56,10 +58,12 @@ export function auditRequests(
       outcome: outcomeOf(status),
       error: typeof error === 'string' ? error : undefined,
     };
-    await trail.record(entry).catch((cause: unknown) => {
+    try {
+      await inTime(trail.record(entry), withinMs);
+    } catch (cause) {
       notRecorded += missed;
       logger.error({ err: cause, audit: entry }, 'A request could not be recorded in the audit trail');
-    });
+    }
   }
 
   return (request, response, next) => {
@@ -70,18 +74,38 @@ export function auditRequests(
   };
 }
 
-/** Holds an answer back until `act` is done. */
+/** Holds an answer back until `act` is done. It is the answer all the same: what comes after it changes nothing. */
 function beforeEnd(response: Response, act: () => Promise<void>): void {
   const end = response.end.bind(response) as (...values: unknown[]) => Response;
   let begun = false;
   const held = (...values: unknown[]) => {
     if (!begun) {
       begun = true;
-      void act().finally(() => end(...values));
+      const { statusCode } = response;
+      // Status and headers are fixed from here on, and `headersSent` says so; they leave with the body.
+      response.writeHead(statusCode);
+      void act().finally(() => {
+        // For the log: a handler that was late has set its own.
+        response.statusCode = statusCode;
+        end(...values);
+      });
     }
     return response;
   };
   response.end = held as typeof response.end;
+}
+
+/** @throws Error where it takes longer; what was begun may still come to its end. */
+async function inTime(work: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      reject(new Error(`it took longer than ${ms / 1000} s; the row may still be written`));
+    }, ms);
+  });
+  await Promise.race([work, late]).finally(() => {
+    clearTimeout(timer);
+  });
 }
 
 function outcomeOf(status: number): AuditEntry['outcome'] {

@@ -5,13 +5,11 @@ import { maxBodyBytes } from './limits.ts';
 
 /** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (osb-notes 6). */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
-  return (error: unknown, _request, response, next) => {
+  // Express tells an error handler by its four parameters.
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars
+  return (error: unknown, _request, response, _next) => {
     // It has been answered already, because it took too long (answer-within.ts).
-    if (response.writableEnded) return;
-    if (response.headersSent) {
-      next(error);
-      return;
-    }
+    if (response.headersSent) return;
     const refusal = asRefused(error)?.refusal;
     if (refusal === undefined) {
       logger.error({ err: error }, 'A request failed');
@@ -81,9 +79,10 @@ function isDatabaseAway(error: Error): boolean {
     error.name === 'KnexTimeoutError' ||
     (code !== undefined &&
       (['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT'].includes(code) ||
-        // Class 08: connection exception; 57P: the server is being shut down (PostgreSQL manual, appendix A).
+        // Class 08: connection exception; 57: the server is being shut down, or a statement took too long
+        // (PostgreSQL manual, appendix A).
         code.startsWith('08') ||
-        code.startsWith('57P'))) ||
+        code.startsWith('57'))) ||
     error.message === 'Connection terminated unexpectedly'
   );
 }

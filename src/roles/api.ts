@@ -18,7 +18,7 @@ import { rehearse } from '../http/rehearse.ts';
 import { dropPrivileges } from '../privileges.ts';
 import { answerCertificateRequests } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
-import { openDatabase, seedSlots } from '../store/database.ts';
+import { openDatabase, roleBounds, seedSlots } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
 import { forgetDeadGateways } from '../store/gateways.ts';
 import { startListener } from '../store/listener.ts';
@@ -48,7 +48,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
   const credentials = await brokerCredentials(settings);
   const tls = await listenerTls(settings);
   const connectionString = await requireDatabaseUrl(settings, 'api');
-  const database = openDatabase(connectionString);
+  const database = openDatabase(connectionString, { bounds: roleBounds });
   await refuseOwner(database, 'api');
   await refuseDroppedPlans(database, catalog);
   const vault = await openKeyRing(settings, database);

@@ -4,7 +4,7 @@ import type { Logger } from '../core/logger.ts';
 import { createGateway, type Gateway } from '../gateway/gateway.ts';
 import { dropPrivileges } from '../privileges.ts';
 import { channels } from '../store/channels.ts';
-import { openDatabase } from '../store/database.ts';
+import { openDatabase, roleBounds } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
 import { startListener } from '../store/listener.ts';
 import { createLiveBindingsSource } from '../store/live-bindings.ts';
@@ -15,7 +15,7 @@ import type { RunningRole } from './role.ts';
 /** The role that faces apps: TLS in front of every host's engine. It holds no authority's key, and no rights. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningRole> {
   const connectionString = await requireDatabaseUrl(settings, 'gateway');
-  const database = openDatabase(connectionString, { maxConnections: 2 });
+  const database = openDatabase(connectionString, { maxConnections: 2, bounds: roleBounds });
   await refuseOwner(database, 'gateway');
   const listener = await startListener({
     connectionString,

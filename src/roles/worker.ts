@@ -17,7 +17,7 @@ import { startWorker as startOperations } from '../operations/worker.ts';
 import { availableMib } from '../operations/memory.ts';
 import { createSleepKeeper } from '../operations/sleep.ts';
 import { channels } from '../store/channels.ts';
-import { openDatabase } from '../store/database.ts';
+import { openDatabase, roleBounds } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
 import { startListener } from '../store/listener.ts';
 import { createCheckRecords } from '../store/host-checks.ts';
@@ -48,7 +48,7 @@ export async function startWorker(
   const catalog = await readCatalog(settings);
   const name = `${hostname()}/${await siteId(settings)}`;
   const connectionString = await requireDatabaseUrl(settings, 'worker');
-  const database = openDatabase(connectionString);
+  const database = openDatabase(connectionString, { bounds: roleBounds });
   await refuseOwner(database, 'worker');
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   const listener = await startListener({

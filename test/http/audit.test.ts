@@ -1,7 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import express from 'express';
 import supertest from 'supertest';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { AuditRecord } from '../../src/core/audit.ts';
+import { auditRequests } from '../../src/http/audit.ts';
+import { errorHandler } from '../../src/http/errors.ts';
 import { forgetAudit } from '../../src/store/audit.ts';
 import { openDatabase } from '../../src/store/database.ts';
 import { databaseRoles } from '../../src/store/grants.ts';
@@ -16,6 +19,7 @@ import {
   provisionBody,
   type TestBroker,
 } from '../support/broker.ts';
+import { silentLogger } from '../support/logger.ts';
 
 let broker: TestBroker;
 
@@ -184,6 +188,37 @@ describe('the audit trail', () => {
       expect((answer.body as { description: string }).description).toContain(wrong.split('=')[0]);
     }
   });
+});
+
+it('an answer that is held back for its row is the answer: neither a late handler nor an error changes it', async () => {
+  let letGo: () => void = () => undefined;
+  const row = new Promise<void>((resolve) => (letGo = resolve));
+  const app = express();
+  app.use(
+    auditRequests(
+      { record: () => row, list: () => Promise.resolve([]) },
+      () => ({ actor: 'platform', action: 'provision' }),
+      silentLogger,
+      60_000,
+    ),
+  );
+  app.put('/late', async (_request, response) => {
+    response.status(503).json({ description: 'It took too long.' });
+    await new Promise((resolve) => setImmediate(resolve));
+    setImmediate(letGo);
+    response.status(201).json({ description: 'Here it is after all, with a body of another length.' });
+  });
+  app.put('/failing', async (_request, response) => {
+    response.status(503).json({ description: 'It took too long.' });
+    await new Promise((resolve) => setImmediate(resolve));
+    setImmediate(letGo);
+    throw new Error('it failed after all');
+  });
+  app.use(errorHandler(silentLogger));
+  for (const route of ['/late', '/failing']) {
+    const answer = await supertest(app).put(route);
+    expect([answer.status, answer.body]).toEqual([503, { description: 'It took too long.' }]);
+  }
 });
 
 it('a flood of wrong passwords is counted, and does not fill the disk', async () => {

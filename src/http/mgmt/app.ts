@@ -11,6 +11,7 @@ import { auditRequests } from '../audit.ts';
 import { basicAuth, type BasicCredentials } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { headerLimit } from '../header-limit.ts';
+import { longestAuditMs } from '../limits.ts';
 import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
 import { securityHeaders } from '../security-headers.ts';
@@ -61,7 +62,7 @@ export function createMgmtApp(parts: {
   app.enable('case sensitive routing');
   app.use(
     requestLog(logger),
-    auditRequests(audit, describeMgmtRequest, logger),
+    auditRequests(audit, describeMgmtRequest, logger, longestAuditMs),
     securityHeaders,
     headerLimit,
     basicAuth(() => known),

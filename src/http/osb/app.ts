@@ -9,7 +9,7 @@ import { auditRequests } from '../audit.ts';
 import { basicAuth } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';
 import { headerLimit } from '../header-limit.ts';
-import { maxBodyBytes } from '../limits.ts';
+import { auditShare, maxBodyBytes } from '../limits.ts';
 import { answerWithin } from '../answer-within.ts';
 import { rateLimit } from '../rate-limit.ts';
 import { requestLog } from '../request-log.ts';
@@ -40,12 +40,22 @@ export function createOsbApp(parts: {
   credentials: () => readonly KnownCredential[];
   /** Requests that each platform may make in a second. */
   ratePerSecond: number;
-  /** How long a request is worked on at the most, in milliseconds. */
+  /** How long an answer takes at the most, in milliseconds. */
   answerWithinMs: number;
   audit: AuditTrail;
   logger: Logger;
 }): Express {
-  const { catalog, imageVersion, simulated, instances, bindings, credentials, audit, logger } = parts;
+  const {
+    catalog,
+    imageVersion,
+    simulated,
+    instances,
+    bindings,
+    credentials,
+    answerWithinMs,
+    audit,
+    logger,
+  } = parts;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
@@ -54,8 +64,8 @@ export function createOsbApp(parts: {
   // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
   app.use(
     requestLog(logger),
-    answerWithin(parts.answerWithinMs),
-    auditRequests(audit, describeOsbRequest, logger),
+    answerWithin(answerWithinMs * (1 - auditShare)),
+    auditRequests(audit, describeOsbRequest, logger, answerWithinMs * auditShare),
     securityHeaders,
     headerLimit,
     basicAuth(credentials),

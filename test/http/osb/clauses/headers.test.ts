@@ -358,10 +358,19 @@ it('7c answers within 30 s, also while the database stands still', async () => {
   const slow = await makeClauseBroker(inject('postgres'), { answerWithinMs: 300 });
   const blocker = await slow.broker.database.transaction();
   try {
-    await blocker.raw('LOCK TABLE instances IN ACCESS EXCLUSIVE MODE');
-    const answer = await slow.put(randomUUID());
-    expect(answer.status).toBe(503);
-    expect(described(answer.body)).toMatch(/Try again later/);
+    // Also the trail that answers wait for.
+    await blocker.raw('LOCK TABLE instances, audit IN ACCESS EXCLUSIVE MODE');
+    for (const answer of [
+      await slow.put(randomUUID()),
+      await slow.remove(randomUUID()),
+      await slow.unbind(randomUUID(), 'b'),
+      await slow.last(randomUUID()),
+    ]) {
+      expect(answer.status).toBe(503);
+      expect(described(answer.body)).toMatch(/Try again later/);
+    }
+    // What needs no more than the trail is answered as ever.
+    expect((await slow.put(randomUUID(), { plan_id: 'unknown' })).status).toBe(400);
   } finally {
     await blocker.rollback();
     await slow.stop();
