@@ -26,7 +26,8 @@ export interface Store {
   readonly records: Records;
   /**
    * Runs `work` in one transaction. It must not wait for anything but the database. Wake-ups that it asks
-   * for are sent when it commits.
+   * for are sent when it commits. Where Postgres has undone it in favour of another transaction it is run again.
+   * An instance is locked before what belongs to it: its operation, its host, its bindings.
    */
   transaction<T>(work: (records: Records) => Promise<T>): Promise<T>;
 }

@@ -70,6 +70,10 @@ function asRefused(error: unknown): RefusedError | undefined {
   if (isDatabaseAway(error)) {
     return refused.unavailable("The broker's database can't be reached right now. Try again in a moment.");
   }
+  // Deadlock or serialization failure, several times in a row (store.ts): nothing was changed.
+  if (['40P01', '40001'].includes((error as HttpError).code ?? '')) {
+    return refused.unavailable('Too many requests changed the same at once. Try again in a moment.');
+  }
   return undefined;
 }
 

@@ -131,6 +131,8 @@ export function createOperationRecords(connection: Knex): OperationRecords {
 
     finishOperation: (operation, outcome) =>
       connection.transaction(async (transaction) => {
+        // First of all, as whoever halts an operation does: the other way round the two would wait for each other.
+        await transaction('instances').where({ id: operation.instanceId }).forNoKeyUpdate().first('id');
         const finished = await transaction<OperationRow>('operations')
           .where({ id: operation.id, state: 'in progress', fence: String(operation.fence) })
           .update({

@@ -22,6 +22,22 @@ export function createStore(database: Knex, portBlocks: PortBlocks): Store {
   });
   return {
     records: recordsOn(database),
-    transaction: (work) => database.transaction((transaction) => work(recordsOn(transaction))),
+    async transaction(work) {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return await database.transaction((transaction) => work(recordsOn(transaction)));
+        } catch (error) {
+          if (attempt === attempts || !wasVictim(error)) throw error;
+        }
+      }
+    },
   };
+}
+
+/** Tries of a transaction that others get in the way of. */
+const attempts = 3;
+
+/** Postgres undid it in favour of another one, and nothing was wrong with it (PostgreSQL manual, appendix A, class 40). */
+function wasVictim(error: unknown): boolean {
+  return ['40P01', '40001'].includes((error as { code?: string }).code ?? '');
 }

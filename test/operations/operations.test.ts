@@ -30,6 +30,14 @@ const ended = (id: string) =>
     const report = await last(id);
     return report.state === 'in progress' ? undefined : report;
   });
+/** Until so many transactions wait for a lock. */
+const waiting = (count: number) =>
+  eventually('they wait for each other', async () => {
+    const { rows } = await broker.database.raw<{ rows: unknown[] }>(
+      `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+    );
+    return rows.length === count;
+  });
 const livingHosts = async () => (await broker.store.records.livingHosts()).length;
 
 describe('an operation', () => {
@@ -157,6 +165,25 @@ describe('an operation', () => {
     },
   );
 
+  // Seen as a deadlock, and a 500, where it locked the operation before its instance.
+  it('that ends while a delete halts it lets the delete go first', async () => {
+    const id = randomUUID();
+    await begin(id);
+    const operation = await broker.workerStore.records.leaseOperation('worker', 60_000);
+    if (operation === undefined) throw new Error('there is no operation');
+    const { ended: isEnded } = await broker.store.transaction(async (records) => {
+      await records.instance(broker.platformId, id, 'lock');
+      const ending = broker.workerStore.records.finishOperation(operation, {
+        ...{ state: 'succeeded', description: 'Done', instance: 'ready' },
+      });
+      await waiting(1);
+      await records.haltOperation(operation.id, 'Halted');
+      return { ended: ending };
+    });
+    expect(await isEnded).toBe(false);
+    expect(await last(id)).toMatchObject({ state: 'failed', description: 'Halted' });
+  });
+
   it('is refused, with nothing recorded, where no slot is free', async () => {
     await broker.database('slots').where('slot', '>', 1).delete();
     broker.startWorker();
@@ -226,4 +253,28 @@ describe('reconciliation', () => {
     await broker.reconcile();
     expect(await count()).toBe(1);
   });
+});
+
+it('a transaction that Postgres undoes because of a deadlock is run again', async () => {
+  const { database, store } = broker;
+  const ids = await Promise.all(
+    ['one', 'two'].map(async (name) => {
+      await begin(name);
+      return name;
+    }),
+  );
+  let holding = 0;
+  const lockBoth = (first: string, second: string) =>
+    store.transaction(async (records) => {
+      await records.instance(broker.platformId, first, 'lock');
+      holding += 1;
+      await eventually('each holds one', () => holding >= 2);
+      await records.instance(broker.platformId, second, 'lock');
+      return first;
+    });
+  const [one = '', two = ''] = ids;
+  expect(await Promise.all([lockBoth(one, two), lockBoth(two, one)])).toEqual(ids);
+  // One of them, twice.
+  expect(holding).toBe(3);
+  expect(await database('instances')).toHaveLength(2);
 });
