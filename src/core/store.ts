@@ -101,6 +101,11 @@ export interface Records {
   setInstanceContext(id: string, context: JsonObject): Promise<void>;
   /** Writes what an update has come to: plan, parameters and term. */
   setInstanceTarget(id: string, target: UpdateTarget): Promise<void>;
+  /**
+   * Ids of instances whose deletion failed so long ago, in milliseconds, and of which a host is left; at most 100 at a
+   * time.
+   */
+  instancesHalfDeleted(sinceMs: number): Promise<readonly string[]>;
   /** Ids of instances that are ready and whose term is over; at most 100 at a time. */
   instancesDueToExpire(): Promise<readonly string[]>;
 
@@ -172,6 +177,7 @@ export interface Records {
   /** Revokes every live binding of an instance; returns their ids. */
   revokeBindingsOf(instanceId: string): Promise<readonly string[]>;
 
+  /** @throws RefusedError (ConcurrencyError) where another is in progress on the instance. */
   insertOperation(
     operation: Pick<Operation, 'id' | 'kind' | 'instanceId' | 'step' | 'description' | 'deadline' | 'target'>,
   ): Promise<void>;

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { HostSeen, Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
-import type { Host } from '../core/model.ts';
+import type { Host, Instance } from '../core/model.ts';
 import { toHostSpec } from '../core/operations/host-steps.ts';
 import { operationPlans } from '../core/operations/plans.ts';
 import type { Store } from '../core/store.ts';
@@ -57,8 +57,16 @@ function among(seen: readonly HostSeen[], states: readonly HostSeen['state'][]):
 
 const unreachable = 'nothing leads to it';
 
+/** What is being destroyed stays down, also where that has failed half-way: its disk may be half wiped. */
+function isKept({ state, expiresAt }: Instance): boolean {
+  return state === 'ready' && (expiresAt === undefined || expiresAt.getTime() > Date.now());
+}
+
 async function bringBack(store: Store, host: Host, why: string, logger: Logger): Promise<void> {
   const begun = await store.transaction(async (records) => {
+    // Held until the commit, so that a request which begins an operation now finds this one, or this one that.
+    const instance = await records.instanceOfId(host.instanceId, 'lock');
+    if (instance === undefined || !isKept(instance)) return false;
     if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
     const current = await records.hostOfInstance(host.instanceId);
     if (current?.id !== host.id || current.state !== 'running') return false;

@@ -9,6 +9,7 @@ import { leaseMs } from '../core/operations/lease.ts';
 import { type OperationPlans, operationPlans } from '../core/operations/plans.ts';
 import { openHypervisor } from '../setup/hypervisor.ts';
 import { expireDue } from '../operations/expire.ts';
+import { finishDeletes } from '../operations/finish-deletes.ts';
 import { forgetOldOperations } from '../operations/forget.ts';
 import { startChecks } from '../operations/integrity.ts';
 import { adopt, reconcile } from '../operations/reconcile.ts';
@@ -31,6 +32,7 @@ import type { RunningRole } from './role.ts';
 const reconcileEveryMs = 5_000;
 const reportEveryMs = 5_000;
 const expireEveryMs = 5_000;
+const finishDeletesEveryMs = 30_000;
 const forgetEveryMs = 3600 * 1000;
 const keepPoolEveryMs = 1_000;
 const lookForIdleEveryMs = 5_000;
@@ -130,6 +132,11 @@ export async function startWorker(
     () => expireDue(parts),
     warn('Instances whose term is over could not be looked for; it is tried again'),
   );
+  const stopFinishing = repeat(
+    finishDeletesEveryMs,
+    () => finishDeletes(parts),
+    warn('Deletes that failed could not be looked for; it is tried again'),
+  );
   const stopForgetting = repeat(
     forgetEveryMs,
     () => forgetOldOperations(parts),
@@ -161,6 +168,7 @@ export async function startWorker(
         stopLooking(),
         stopReporting(),
         stopExpiring(),
+        stopFinishing(),
         stopForgetting(),
         stopKeepingPool(),
         checks.stop(),

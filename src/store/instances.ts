@@ -15,6 +15,7 @@ type InstanceRecords = Pick<
   | 'setInstanceContext'
   | 'setInstanceTarget'
   | 'instancesDueToExpire'
+  | 'instancesHalfDeleted'
   | 'holdInstanceId'
   | 'rememberUnseenDelete'
   | 'wasDeletedUnseen'
@@ -74,6 +75,21 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
     },
 
     setInstanceTarget: (id, target) => setInstanceTarget(connection, id, target),
+
+    async instancesHalfDeleted(sinceMs) {
+      const rows: { id: string }[] = await connection('hosts')
+        .join('instances', 'instances.id', 'hosts.instance_id')
+        .whereNot('hosts.state', 'destroyed')
+        .where('instances.state', 'failed')
+        .where(
+          'instances.updated_at',
+          '<=',
+          connection.raw(`clock_timestamp() - ? * interval '1 millisecond'`, [sinceMs]),
+        )
+        .limit(100)
+        .select('instances.id');
+      return rows.map(({ id }) => id);
+    },
 
     async instancesDueToExpire() {
       const rows: { id: string }[] = await connection<InstanceRow>('instances')

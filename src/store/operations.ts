@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { refused } from '../core/errors.ts';
 import type { LeasedOperation } from '../core/model.ts';
 import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
@@ -45,6 +46,12 @@ const forget = `
     LIMIT :limit
   )`;
 
+/** Whether the instance has an operation in progress already. */
+function isTaken(error: unknown): boolean {
+  const { code, constraint } = error as { code?: string; constraint?: string };
+  return code === '23505' && constraint === 'operations_one_in_progress';
+}
+
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 export function createOperationRecords(connection: Knex): OperationRecords {
@@ -59,16 +66,21 @@ export function createOperationRecords(connection: Knex): OperationRecords {
 
   return {
     async insertOperation(operation) {
-      await table().insert({
+      const row = {
         id: operation.id,
         kind: operation.kind,
         instance_id: operation.instanceId,
-        state: 'in progress',
+        state: 'in progress' as const,
         step: operation.step,
         description: operation.description,
         deadline: operation.deadline,
         target: operation.target ?? null,
-      });
+      };
+      await table()
+        .insert(row)
+        .catch((error: unknown) => {
+          throw isTaken(error) ? refused.concurrency() : error;
+        });
       await notify(connection, channels.operations, operation.id);
     },
 

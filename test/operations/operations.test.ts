@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
 import { noRegistries } from '../../src/core/hypervisor.ts';
+import { beginOperation } from '../../src/core/broker/work.ts';
 import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
 import { hints, instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
@@ -253,6 +254,70 @@ describe('reconciliation', () => {
     await broker.reconcile();
     expect(await count()).toBe(1);
   });
+
+  // Seen to fail with a unique violation where it took no lock.
+  it('waits for a request that is about to begin an operation, and leaves the host to that', async () => {
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    await ended(id);
+    const [host] = await broker.store.records.livingHosts();
+    if (host === undefined) throw new Error('there is no host');
+    await broker.hypervisor.stop(host.id);
+    const { reconciling } = await broker.store.transaction(async (records) => {
+      await records.instance(broker.platformId, id, 'lock');
+      expect(await records.unfinishedOperation(host.instanceId)).toBeUndefined();
+      const running = broker.reconcile();
+      await Promise.race([running, waiting(1)]);
+      await beginOperation(records, 'deprovision', host.instanceId);
+      return { reconciling: running };
+    });
+    await reconciling;
+    expect(await broker.database('operations').where({ kind: 'restart' })).toEqual([]);
+  });
+
+  it('leaves down what a delete has failed to destroy, and the delete is tried again until nothing is left', async () => {
+    const worker = broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    await ended(id);
+    const [host] = await broker.store.records.livingHosts();
+    if (host === undefined) throw new Error('there is no host');
+    before = (act) => {
+      if (act === 'destroy') throw new Error('its disk is gone');
+    };
+    await broker.askAsynchronous('delete', `${instance(id)}?accepts_incomplete=true&${hints}`).expect(202);
+    await eventually('the delete has failed', async () => {
+      const now = broker.database.raw('clock_timestamp()');
+      await broker.database('operations').where({ state: 'in progress' }).update({ run_after: now });
+      worker.wake();
+      return (await last(id)).state === 'failed';
+    });
+    // It was killed half-way.
+    await broker.hypervisor.stop(host.id);
+    const kinds = async () =>
+      (await broker.database<{ kind: string }>('operations').orderBy('created_at')).map(({ kind }) => kind);
+    await broker.reconcile();
+    await broker.finishDeletes();
+    expect(await kinds()).toEqual(['provision', 'deprovision']);
+
+    before = () => undefined;
+    const earlier = broker.database.raw(`clock_timestamp() - interval '1 hour'`);
+    await broker.database('instances').update({ updated_at: earlier });
+    await broker.finishDeletes();
+    expect(await kinds()).toEqual(['provision', 'deprovision', 'deprovision']);
+    expect((await ended(id)).state).toBe('succeeded');
+    expect(await livingHosts()).toBe(0);
+    expect(await broker.hypervisor.list()).toEqual([]);
+    await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`).expect(410);
+  });
+});
+
+it('a second operation on an instance is refused as concurrent, whoever begins it', async () => {
+  await begin('i');
+  const { id = '' } = (await broker.store.records.instance(broker.platformId, 'i')) ?? {};
+  const beginning = broker.store.transaction((records) => beginOperation(records, 'restart', id));
+  await expect(beginning).rejects.toMatchObject({ refusal: { status: 422, code: 'ConcurrencyError' } });
 });
 
 it('a transaction that Postgres undoes because of a deadlock is run again', async () => {

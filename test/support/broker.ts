@@ -24,6 +24,7 @@ import { createOsbApp } from '../../src/http/osb/app.ts';
 import type { IntegrityPolicy } from '../../src/core/integrity.ts';
 import { type Checks, startChecks } from '../../src/operations/integrity.ts';
 import { expireDue } from '../../src/operations/expire.ts';
+import { finishDeletes } from '../../src/operations/finish-deletes.ts';
 import { createPoolKeeper } from '../../src/operations/pool.ts';
 import { reconcile } from '../../src/operations/reconcile.ts';
 import { startWorker, type Worker } from '../../src/operations/worker.ts';
@@ -245,6 +246,7 @@ export async function makeTestBroker(
         leave: new AbortController().signal,
       }),
     expireDue: () => expireDue(parts),
+    finishDeletes: () => finishDeletes(parts),
     ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
     /** As another platform. */
     askAs: (
