@@ -4,7 +4,7 @@ import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
-type AuthorityLine = Omit<AuthorityOverview, 'since'> & { readonly since: string };
+type AuthorityLine = Omit<AuthorityOverview, 'since' | 'endsAt'> & Record<'since' | 'endsAt', string>;
 interface Answer {
   readonly authorities: readonly AuthorityLine[];
 }
@@ -14,6 +14,7 @@ const columns: readonly Column<AuthorityLine>[] = [
   ['AUTHORITY', ({ id }) => id.slice(0, 8)],
   ['STATE', ({ state }) => state],
   ['SINCE', ({ since }) => since.slice(0, 19)],
+  ['ENDS', ({ endsAt }) => endsAt.slice(0, 10)],
   ['BINDINGS', ({ liveBindings }) => String(liveBindings)],
 ];
 /** Gateways are given 25 s to take a new authority up. */

@@ -10,6 +10,8 @@ export interface AuthorityOverview {
    */
   readonly state: 'next' | 'current' | 'retiring' | 'retired';
   readonly since: Date;
+  /** When its certificate ends; no binding of it is valid for longer. */
+  readonly endsAt: Date;
   /** Live bindings that need it. */
   readonly liveBindings: number;
 }

@@ -1,3 +1,4 @@
+import type { AuthorityOverview } from './authorities.ts';
 import type { Usage } from './quotas.ts';
 import type { HostPower, HostState, InstanceState, PooledHost } from './model.ts';
 
@@ -46,6 +47,8 @@ export interface Counts {
   readonly usage: Usage;
   /** Hosts that run, by what their last check found, and the age of the oldest of these checks. */
   readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
+  /** Those that are trusted, and when their certificates end. */
+  readonly authorities: readonly Pick<AuthorityOverview, 'name' | 'state' | 'endsAt'>[];
   readonly freeSlots: number;
   readonly gateways: { readonly live: number; readonly connections: number };
   readonly workers: readonly {

@@ -140,6 +140,12 @@ async function readSigner(authority: Authority): Promise<Signer> {
   };
 }
 
+/**
+ * When a certificate ends.
+ * @throws PkiError where it is none.
+ */
+export const endOf = (certificatePem: string): Date => parseCertificate(certificatePem).notAfter;
+
 function parseCertificate(pem: string): x509.X509Certificate {
   try {
     return new x509.X509Certificate(pem);

@@ -5,6 +5,7 @@ import type { CertificateIssuer, Vault } from '../core/credentials.ts';
 import { refused } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { type Authority, createAuthority, crossSign, longestChain } from '../pki/authority.ts';
+import { endOf } from '../pki/certificate.ts';
 import { issueClientCertificate } from '../pki/client-certificate.ts';
 import { signServerRequest } from '../pki/server-certificate.ts';
 import {
@@ -23,7 +24,8 @@ import { countLacking } from '../store/presence.ts';
 import { waitFor } from '../store/wait.ts';
 import { repeat } from './repeat.ts';
 
-const validForDays = 10 * 365;
+/** Twice as long as a binding may be valid (core/catalog/load.ts): ten years go by before any rotation is needed. */
+const validForDays = 20 * 365;
 const dayMs = 24 * 3600 * 1000;
 /** Gateways ask for a new certificate long before this ends. */
 const serverCertificateDays = 90;
@@ -37,6 +39,7 @@ const defaultSettleMs = 3_600_000;
 interface Signing {
   readonly id: string;
   readonly authority: Authority;
+  readonly endsAt: Date;
 }
 
 /** The api's side of the authorities: it holds their keys, issues, and rotates. */
@@ -91,7 +94,11 @@ export async function openAuthorities(parts: {
     if (known !== undefined) return known;
     if (stored.sealedKey === undefined) throw new Error(`the key of authority ${stored.id} is forgotten`);
     const privateKeyPem = vault.open(stored.sealedKey, row(stored.name)).toString('utf8');
-    const opened = { id: stored.id, authority: { certificatePem: stored.certificatePem, privateKeyPem } };
+    const opened = {
+      id: stored.id,
+      authority: { certificatePem: stored.certificatePem, privateKeyPem },
+      endsAt: endOf(stored.certificatePem),
+    };
     signing.set(stored.id, opened);
     return opened;
   }
@@ -136,7 +143,11 @@ export async function openAuthorities(parts: {
       async issue(request) {
         const client = signer(current('client'));
         const server = current('server');
-        const issued = await issueClientCertificate(client.authority, request);
+        const issued = await issueClientCertificate(client.authority, {
+          ...request,
+          // None outlives its authority; the platform is told when it ends.
+          notAfter: earlier(request.notAfter, client.endsAt),
+        });
         return {
           ...issued,
           serverAuthorityPem: server.certificatePem,
@@ -147,9 +158,10 @@ export async function openAuthorities(parts: {
 
     async signForGateway(requestPem) {
       const stored = stateOf('server', 'next') ?? current('server');
-      const certificate = await signServerRequest(signer(stored).authority, requestPem, {
+      const server = signer(stored);
+      const certificate = await signServerRequest(server.authority, requestPem, {
         hosts,
-        notAfter: new Date(Date.now() + serverCertificateDays * dayMs),
+        notAfter: earlier(new Date(Date.now() + serverCertificateDays * dayMs), server.endsAt),
       });
       return { chain: [certificate, ...crossChain(stored)].join(''), authority: stored.id };
     },
@@ -193,3 +205,5 @@ export async function openAuthorities(parts: {
     },
   };
 }
+
+const earlier = (one: Date, other: Date) => (one < other ? one : other);

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { AuthorityName, AuthorityOverview } from '../core/authorities.ts';
+import { endOf } from '../pki/certificate.ts';
 import { channels } from './channels.ts';
 import { notify } from './notify.ts';
 
@@ -106,9 +107,13 @@ const liveBindings = `(SELECT count(*) FROM bindings WHERE bindings.state = 'liv
 
 export async function listAuthorities(database: Knex): Promise<readonly AuthorityOverview[]> {
   const { rows } = await database.raw<{ rows: (AuthorityRow & { live: number })[] }>(
-    `SELECT id, name, state, since, ${liveBindings}::integer AS live FROM authorities ORDER BY name, since DESC LIMIT 100`,
+    `SELECT id, name, state, since, certificate, ${liveBindings}::integer AS live FROM authorities ORDER BY name, since DESC LIMIT 100`,
   );
-  return rows.map(({ id, name, state, since, live }) => ({ id, name, state, since, liveBindings: live }));
+  return rows.map(({ id, name, state, since, certificate, live }) => ({
+    ...{ id, name, state, since },
+    endsAt: endOf(certificate),
+    liveBindings: live,
+  }));
 }
 
 /**

@@ -1,6 +1,8 @@
 import type { Knex } from 'knex';
 import { portRange } from '../core/credentials.ts';
 import type { Counts, HostOverview, Overview } from '../core/overview.ts';
+import { endOf } from '../pki/certificate.ts';
+import { trustedAuthorities } from './authorities.ts';
 import { createUsageRecords, noUsage } from './usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './rows.ts';
 
@@ -69,47 +71,58 @@ const workerSilenceSeconds = 15;
 
 async function counts(database: Knex): Promise<Counts> {
   const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
-  const [instances, byPlan, made, operations, bindings, expiring, checked, slots, gateways, workers, usage] =
-    await Promise.all([
-      rows<Counts['instances'][number]>(
-        'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
-      ),
-      rows<Counts['hosts'][number]>(
-        `SELECT CASE WHEN state = 'running' AND power <> 'on' THEN power ELSE state END AS state,
+  const [
+    instances,
+    byPlan,
+    made,
+    operations,
+    bindings,
+    expiring,
+    checked,
+    slots,
+    gateways,
+    workers,
+    authorities,
+    usage,
+  ] = await Promise.all([
+    rows<Counts['instances'][number]>(
+      'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
+    ),
+    rows<Counts['hosts'][number]>(
+      `SELECT CASE WHEN state = 'running' AND power <> 'on' THEN power ELSE state END AS state,
            plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
-      ),
-      rows<Counts['made'][number]>(
-        `SELECT made_from AS "from", plan_name AS plan, count(*)::integer AS count FROM hosts
+    ),
+    rows<Counts['made'][number]>(
+      `SELECT made_from AS "from", plan_name AS plan, count(*)::integer AS count FROM hosts
          WHERE made_from IS NOT NULL GROUP BY 1, 2`,
-      ),
-      rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
-        `SELECT kind, state, count(*)::integer AS count,
+    ),
+    rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
+      `SELECT kind, state, count(*)::integer AS count,
          coalesce(extract(epoch FROM sum(finished_at - created_at)), 0)::float8 AS seconds
        FROM operations GROUP BY kind, state`,
-      ),
-      rows<Counts['bindings'][number]>(
-        'SELECT state, count(*)::integer AS count FROM bindings GROUP BY state',
-      ),
-      rows<Counts['expiring'][number]>(
-        `SELECT within, count(instances.id)::integer AS count FROM unnest(ARRAY['1 hour', '1 day', '7 days']) AS within
+    ),
+    rows<Counts['bindings'][number]>('SELECT state, count(*)::integer AS count FROM bindings GROUP BY state'),
+    rows<Counts['expiring'][number]>(
+      `SELECT within, count(instances.id)::integer AS count FROM unnest(ARRAY['1 hour', '1 day', '7 days']) AS within
        LEFT JOIN instances ON state = 'ready' AND expires_at < clock_timestamp() + within::interval GROUP BY within`,
-      ),
-      rows<Counts['integrity'][number]>(
-        `SELECT coalesce(${integrity}, 'not checked') AS result, count(*)::integer AS count,
+    ),
+    rows<Counts['integrity'][number]>(
+      `SELECT coalesce(${integrity}, 'not checked') AS result, count(*)::integer AS count,
            coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS "oldestSeconds"
          FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state = 'running' GROUP BY 1`,
-      ),
-      rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
-      rows<Counts['gateways']>(
-        `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
+    ),
+    rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
+    rows<Counts['gateways']>(
+      `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
        FROM gateways WHERE lease_until > clock_timestamp()`,
-      ),
-      rows<Counts['workers'][number]>(
-        `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
+    ),
+    rows<Counts['workers'][number]>(
+      `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
          seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
-      ),
-      createUsageRecords(database).usage(['total']),
-    ]);
+    ),
+    trustedAuthorities(database),
+    createUsageRecords(database).usage(['total']),
+  ]);
   return {
     instances,
     hosts: byPlan,
@@ -118,6 +131,10 @@ async function counts(database: Knex): Promise<Counts> {
     bindings,
     expiring,
     integrity: checked,
+    authorities: authorities.map(({ name, state, certificatePem }) => ({
+      ...{ name, state },
+      endsAt: endOf(certificatePem),
+    })),
     usage: usage.get('total') ?? noUsage,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },

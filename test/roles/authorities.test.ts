@@ -4,6 +4,7 @@ import type { Knex } from 'knex';
 import { afterEach, beforeEach, expect, inject, it } from 'vitest';
 import type { IssuedCredentials } from '../../src/core/credentials.ts';
 import { createGateway } from '../../src/gateway/gateway.ts';
+import { metricsText } from '../../src/http/mgmt/metrics.ts';
 import { createKeyRing } from '../../src/pki/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
 import { type Authorities, openAuthorities } from '../../src/roles/authorities.ts';
@@ -14,6 +15,7 @@ import { channels } from '../../src/store/channels.ts';
 import { openDatabase } from '../../src/store/database.ts';
 import { startListener } from '../../src/store/listener.ts';
 import { createLiveBindingsSource } from '../../src/store/live-bindings.ts';
+import { createOverview } from '../../src/store/overview.ts';
 import { createPresence } from '../../src/store/presence.ts';
 import { instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
@@ -228,5 +230,22 @@ it('no serial is used twice, by one authority or by two', async () => {
   await expect(database('bindings').where({ id: first.id }).delete()).rejects.toThrow('permission denied');
   await expect(database('bindings').where({ id: first.id }).update({ serial: '1' })).rejects.toThrow(
     'permission denied',
+  );
+});
+
+it('a binding of the longest time that a catalog may name can be made, and none outlives its authority', async () => {
+  const issue = (days: number) =>
+    authorities.issuer.issue({
+      commonName: randomUUID(),
+      notAfter: new Date(Date.now() + days * 86_400_000),
+    });
+  const daysOf = (end: Date) => Math.round((end.getTime() - Date.now()) / 86_400_000);
+  expect(daysOf((await issue(3650)).expiresAt)).toBe(3650);
+  // As in an authority's last years: it ends with it, and says so.
+  const current = (await authorities.list()).find(({ name }) => name === 'client');
+  expect((await issue(30 * 365)).expiresAt).toEqual(current?.endsAt);
+  const { text } = await metricsText(await createOverview(database).counts());
+  expect(text).toContain(
+    `berth_authority_ends_timestamp_seconds{name="client",state="current"} ${Number(current?.endsAt) / 1000}\n`,
   );
 });

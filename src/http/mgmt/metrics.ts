@@ -42,6 +42,14 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     integrity.set({ result }, count);
     age.set({ result }, oldestSeconds);
   }
+  const ends = gauge('berth_authority_ends_timestamp_seconds', 'When the certificate of an authority ends', [
+    'name',
+    'state',
+  ]);
+  // Of several that retire, the first to end.
+  for (const { name, state, endsAt } of [...counts.authorities].sort((a, b) => +b.endsAt - +a.endsAt)) {
+    ends.set({ name, state }, Math.floor(endsAt.getTime() / 1000));
+  }
   gauge('berth_free_slots', 'Hosts that can still be made before slots and ports run out').set(
     counts.freeSlots,
   );
