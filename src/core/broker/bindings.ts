@@ -127,15 +127,17 @@ export function createBindings(parts: {
         if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);
         const early = await records.binding(instance.id, request.bindingId);
         if (early !== undefined) requireSame(early, request);
-        const host = await requireBindable(records, instance);
-        if (early !== undefined) return view(early, host, false);
-
+        // A retry is answered as the first one was, whatever has become of its predecessor and its plan since.
+        if (early !== undefined) return view(early, await requireBindable(records, instance), false);
         const wanted = await inherit(records, instance.id, request);
+        const lifeMs = validMs(planOf(catalog, instance), wanted.parameters);
+        const host = await requireBindable(records, instance);
+
         const id = randomUUID();
         const createdAt = new Date();
         const issued = await issuer.issue({
           commonName: id,
-          notAfter: new Date(createdAt.getTime() + validMs(planOf(catalog, instance), wanted.parameters)),
+          notAfter: new Date(createdAt.getTime() + lifeMs),
         });
         const credentials = makeCredentials(issued, issued.serverAuthorityPem, address, host.publishedPorts);
         const isNew = await records.insertBinding({

@@ -8,6 +8,7 @@ import type { Host, Instance, JsonObject, Operation, OperationKind } from '../mo
 import { requireQuota, usageOf } from '../quotas.ts';
 import type { Records, Store } from '../store.ts';
 import { tenantKey } from '../tenant.ts';
+import { said } from './context.ts';
 import { demandOf, type ParameterRules } from './parameters.ts';
 import { checkHints, requireOffering, requirePlan } from './plan-lookup.ts';
 import { createUpdate, type UpdateRequest } from './update.ts';
@@ -145,7 +146,7 @@ export function createInstances(parts: {
           context: {
             organization_guid: request.organizationGuid,
             space_guid: request.spaceGuid,
-            ...request.context,
+            ...said(request.context),
           },
           expiresAt:
             demand.expiresAfterMs === undefined ? undefined : new Date(Date.now() + demand.expiresAfterMs),

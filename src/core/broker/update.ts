@@ -7,7 +7,8 @@ import type { Host, Instance, JsonObject, Operation, UpdateTarget } from '../mod
 import { requireQuota, type Usage, usageOf } from '../quotas.ts';
 import type { Records, Store } from '../store.ts';
 import { tenantKey } from '../tenant.ts';
-import { demandOf, type ParameterRules } from './parameters.ts';
+import { said } from './context.ts';
+import { type Demand, demandOf, type ParameterRules } from './parameters.ts';
 import { checkHints, requireOffering, requirePlan } from './plan-lookup.ts';
 import { beginOperation } from './work.ts';
 
@@ -54,19 +55,27 @@ export function createUpdate(parts: {
     if (planned !== undefined) rules.checkUpdate(planned, request.parameters ?? {});
 
     return store.transaction(async (records) => {
-      const found = await records.instance(request.platformId, request.instanceId, 'lock');
-      checkHints(catalog, found, { serviceId: request.serviceId, planId: undefined }, logger);
-      const { instance, host } = await requireUpdatable(records, found);
+      const instance = await records.instance(request.platformId, request.instanceId, 'lock');
+      checkHints(catalog, instance, { serviceId: request.serviceId, planId: undefined }, logger);
+      if (instance === undefined || instance.state === 'deleted') {
+        throw refused.notFound('There is no instance with this id.');
+      }
       const plan = planned ?? findPlan(catalog, instance.serviceId, instance.planId);
       if (plan === undefined) throw new Error(`the plan of instance ${instance.id} is not in the catalog`);
       rules.checkUpdate(plan, request.parameters ?? {});
+      const wish = wishOf(rules, instance, plan, request);
+
       const { planId, parameters, context, maintenanceVersion } = request;
       if ([planId, parameters, context, maintenanceVersion].every((field) => field === undefined)) {
         throw refused.unprocessable(
           'The request names nothing to change: neither plan_id, parameters, maintenance_info nor context.',
         );
       }
-      const merged = mergeContext(instance, context);
+      const host = await records.hostOfInstance(instance.id);
+      const changes =
+        wish !== undefined || (maintenanceVersion !== undefined && maintenanceVersion !== host?.imageVersion);
+      requireUpdatable(instance, host, changes);
+      const merged = { ...instance.context, ...said(context ?? {}) };
       const keyOf = (of: JsonObject) =>
         tenantKey(offering.tenant, {
           instanceId: request.instanceId,
@@ -83,14 +92,25 @@ export function createUpdate(parts: {
         throw refused.maintenanceInfoConflict();
       }
 
-      const target = aim(rules, instance, host, plan, request);
       const running = await records.unfinishedOperation(instance.id);
+      if (!changes || host === undefined) {
+        // The host's own plan is left alone, though the catalog may say something else of it by now (osb-notes 27).
+        if (running !== undefined) throw refused.concurrency();
+        await records.setInstanceContext(instance.id, merged);
+        return undefined;
+      }
+      const target = aim(instance, host, plan, wish ?? wishFor(plan, instance.parameters), request);
       if (running !== undefined) return continueUpdate(running, target, request);
       await records.setInstanceContext(instance.id, merged);
       const change: Change = { instance, host, plan, target };
       if (!changesHost(change)) {
         await records.setInstanceTarget(instance.id, target);
         return undefined;
+      }
+      if (host.quarantined) {
+        throw refused.unprocessable(
+          'The host was found altered, and is left as it is until the operator of the broker has looked into it. Ask the operator, or delete the instance.',
+        );
       }
       if (!request.acceptsIncomplete) throw refused.asyncRequired();
       await reserve(records, catalog, admission, change);
@@ -99,17 +119,14 @@ export function createUpdate(parts: {
   };
 }
 
-/** @throws RefusedError where there is no instance, or it is not one that can be updated now. */
-async function requireUpdatable(
-  records: Records,
-  instance: Instance | undefined,
-): Promise<{ instance: Instance; host: Host }> {
-  if (instance === undefined || instance.state === 'deleted') {
-    throw refused.notFound('There is no instance with this id.');
-  }
+/**
+ * @param changes whether anything but the context is to change: an instance that has expired can still be renamed.
+ * @throws RefusedError where the instance can't be updated, or not now.
+ */
+function requireUpdatable(instance: Instance, host: Host | undefined, changes: boolean): void {
   if (instance.state === 'creating' || instance.state === 'deleting') throw refused.concurrency();
-  const host = await records.hostOfInstance(instance.id);
   if (instance.state === 'expired') {
+    if (!changes) return;
     throw refused.unprocessable(
       'The instance has expired: its host is gone. Delete it and create a new one.',
     );
@@ -119,28 +136,45 @@ async function requireUpdatable(
       'The instance can not be used: its creation or its deletion failed. Delete it.',
     );
   }
-  return { instance, host };
 }
 
-/** What the platform says now, over what it said before: it may send a part only, and empty is absent (osb-notes 21). */
-function mergeContext(instance: Instance, context: JsonObject | undefined): JsonObject {
-  const said = Object.entries(context ?? {}).filter(([, value]) => value !== '');
-  return { ...instance.context, ...Object.fromEntries(said) };
+/** Parameters as they are to be, and what they ask of the host. */
+interface Wish {
+  readonly parameters: JsonObject;
+  readonly demand: Demand;
 }
 
-/** @throws RefusedError (400) where the merged parameters are not what the target plan allows. */
-function aim(
+/**
+ * What a request makes of plan and parameters; undefined where both stay as they are.
+ * @throws RefusedError (400) where the merged parameters are not what the target plan allows.
+ */
+function wishOf(
   rules: ParameterRules,
   instance: Instance,
-  host: Host,
   plan: Plan,
   request: UpdateRequest,
-): UpdateTarget {
+): Wish | undefined {
   const parameters = Object.fromEntries(
     Object.entries({ ...instance.parameters, ...request.parameters }).filter(([, value]) => value !== null),
   );
+  if (plan.id === instance.planId && isDeepStrictEqual(parameters, instance.parameters)) return undefined;
   rules.checkProvision(plan, parameters);
-  const { publishedPorts, egress, registries, idle, expiresAfterMs } = demandOf(plan, parameters);
+  return wishFor(plan, parameters);
+}
+
+const wishFor = (plan: Plan, parameters: JsonObject): Wish => ({
+  parameters,
+  demand: demandOf(plan, parameters),
+});
+
+function aim(
+  instance: Instance,
+  host: Host,
+  plan: Plan,
+  { parameters, demand }: Wish,
+  request: UpdateRequest,
+): UpdateTarget {
+  const { publishedPorts, egress, registries, idle, expiresAfterMs } = demand;
   const imageVersion = request.maintenanceVersion ?? host.imageVersion;
   const sameTerm = parameters['expires_after'] === instance.parameters['expires_after'];
   return {

@@ -48,6 +48,17 @@ it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws 
   expect((await on.remove('nowhere', `?${accepting}&service_id=unknown&plan_id=${ids.plan}`)).status).toBe(
     400,
   );
+  // 400 before 422: of an update and of a bind while an operation runs.
+  const creating = randomUUID();
+  await on.duringCreate(creating, async () => {
+    expect((await on.patch(creating, { parameters: { published_ports: 100 } })).status).toBe(400);
+    expect((await on.patch(creating, {})).status).toBe(422);
+  });
+  await on.duringUpdate(creating, async () => {
+    for (const change of [{ predecessor_binding_id: 'unknown' }, { parameters: { valid_for: '4000d' } }]) {
+      expect([change, (await on.bind(creating, 'b', change)).status]).toEqual([change, 400]);
+    }
+  });
   // 404 and 410 before 422.
   expect((await on.patch('nowhere', { plan_id: ids.otherPlan }, '')).status).toBe(404);
   expect((await on.remove('nowhere', `?${hints}`)).status).toBe(410);

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { catalogFile, hints, ids, instance } from '../../../support/broker.ts';
+import { eventually } from '../../../support/eventually.ts';
 import {
   accepting,
   asyncRequired,
@@ -40,6 +41,11 @@ const recorded = async (id: string) => {
   const host = await on.broker.store.records.hostOfInstance(row.id);
   return { plan_id, parameters, context, host };
 };
+const setHost = (id: string, change: object) =>
+  on.broker
+    .database('hosts')
+    .whereIn('instance_id', on.broker.database('instances').where({ osb_id: id }).select('id'))
+    .update(change);
 /** Of an update that has no effect on the host: it may come without accepts_incomplete. */
 const hasNoEffect = async (id: string, change: object) => {
   const { host } = await recorded(id);
@@ -81,6 +87,15 @@ it('21f takes empty previous_values, texts and objects for absent', async () => 
     maintenance_info: { version: '' },
     context: { organization_guid: '', instance_name: 'x' },
   });
+});
+
+it('21g takes empty and null fields of the context of a create for absent: the true one comes later', async () => {
+  for (const empty of ['', null]) {
+    const id = await on.newInstance({ context: { organization_guid: empty, space_guid: empty } });
+    const context = { organization_guid: 'org-1', space_guid: 'space-1', instance_name: 'renamed' };
+    await hasNoEffect(id, { context: { ...context, organization_name: empty } });
+    expect((await recorded(id)).context).toEqual(context);
+  }
 });
 
 it('24a keeps the plan where no plan_id is given', async () => {
@@ -236,6 +251,52 @@ it('27c refuses a context that would change the tenant: 422, and changes nothing
   ]) {
     expect((await on.patch(id, { context })).status).toBe(422);
   }
+  expect(await recorded(id)).toEqual(before);
+});
+
+// The next three were seen to fail: as AsyncRequired, as 422, and as 202.
+it('27d leaves a host alone whose plan the catalog has changed, where the request changes neither plan nor parameters', async () => {
+  const id = await on.newInstance({ parameters: { egress: 'none' } });
+  // As its plan was when it was made.
+  await setHost(id, { memory_mib: 512, idle: 'run' });
+  const before = (await recorded(id)).host;
+  const context = { instance_name: 'renamed' };
+  for (const more of [{}, { plan_id: ids.plan, parameters: { egress: 'none' } }]) {
+    const answer = await on.patch(id, { context, ...more }, '');
+    expect([answer.status, answer.body]).toEqual([200, {}]);
+  }
+  expect((await recorded(id)).context).toMatchObject(context);
+  expect((await recorded(id)).host).toEqual(before);
+  // A request that changes something takes the plan as it is now.
+  expect((await on.patch(id, { parameters: { egress: null } })).status).toBe(200);
+  expect((await recorded(id)).host?.shape.memoryMib).toBe(768);
+});
+
+it('27e renames an instance that has expired, and changes nothing else of it', async () => {
+  const id = await on.newInstance({ parameters: { expires_after: '1h' } });
+  await on.broker.database('instances').where({ osb_id: id }).update({ expires_at: new Date() });
+  await on.broker.expireDue();
+  const expired = () => on.broker.database('instances').where({ osb_id: id, state: 'expired' }).first('id');
+  await eventually('it has expired', expired);
+  const context = { instance_name: 'renamed' };
+  const answer = await on.patch(id, { context, plan_id: ids.plan }, '');
+  expect([answer.status, answer.body]).toEqual([200, {}]);
+  expect((await recorded(id)).context).toMatchObject(context);
+  for (const change of [{ plan_id: ids.otherPlan }, { parameters: { egress: 'none' } }]) {
+    expect([change, (await on.patch(id, change)).status]).toEqual([change, 422]);
+  }
+});
+
+it('27f renames an instance whose host is in quarantine, and leaves the host as it is', async () => {
+  const id = await on.newInstance();
+  await setHost(id, { quarantined_at: new Date() });
+  const context = { instance_name: 'renamed' };
+  expect((await on.patch(id, { context })).status).toBe(200);
+  const before = await recorded(id);
+  expect(before.context).toMatchObject(context);
+  const answer = await on.patch(id, { plan_id: ids.otherPlan, context: { instance_name: 'again' } });
+  expect(answer.status).toBe(422);
+  expect(answer.body['description']).toContain('found altered');
   expect(await recorded(id)).toEqual(before);
 });
 
