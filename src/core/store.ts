@@ -160,6 +160,8 @@ export interface Records {
    * @returns false where the host is not running as `from` says, or an operation is in progress on its instance.
    */
   setHostPower(hostId: string, from: HostPower, to: HostPower): Promise<boolean>;
+  /** Has gateways read again what they know of the host. */
+  tellGateways(hostId: string): Promise<void>;
   /** Asks the worker for it. False where there is no such host to ask it of. */
   requestPower(hostId: string, power: HostPower): Promise<boolean>;
   powerRequests(): Promise<readonly PowerRequest[]>;

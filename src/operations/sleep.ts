@@ -58,7 +58,11 @@ export function createSleepKeeper(parts: {
     }
     if (host.power === 'suspended') await hypervisor.connect(spec);
     quiet.delete(host.id);
-    if (host.power === 'on') return true;
+    if (host.power === 'on') {
+      // Who asks for a host that is awake has not heard of it.
+      await records.tellGateways(host.id);
+      return true;
+    }
     logger.info({ host: host.id, ms: Math.round(performance.now() - begun) }, 'A host was woken');
     return records.setHostPower(host.id, host.power, 'on');
   }

@@ -3,12 +3,22 @@ import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
 import { tellGateways } from './hosts.ts';
 
-type PowerRecords = Pick<Records, 'setHostPower' | 'requestPower' | 'powerRequests' | 'forgetPowerRequest'>;
+type PowerRecords = Pick<
+  Records,
+  'setHostPower' | 'tellGateways' | 'requestPower' | 'powerRequests' | 'forgetPowerRequest'
+>;
 
+/** In one statement: a gateway that was not told of a host that has woken would go on refusing its bindings. */
 const setPower = `
-  UPDATE hosts SET power = :to, power_since = clock_timestamp(), updated_at = clock_timestamp()
-  WHERE id = :host AND state = 'running' AND power = :from AND engine_host IS NOT NULL AND NOT EXISTS (
-    SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
+  WITH changed AS (
+    UPDATE hosts SET power = :to, power_since = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE id = :host AND state = 'running' AND power = :from AND engine_host IS NOT NULL AND NOT EXISTS (
+      SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')
+    RETURNING instance_id),
+  told AS (
+    SELECT pg_notify('${channels.bindings}', bindings.id::text)
+    FROM bindings JOIN changed USING (instance_id) WHERE bindings.state = 'live')
+  SELECT (SELECT count(*) FROM told) FROM changed`;
 
 /** $1: the host, $2: what is wanted of it. Gateways send it over a connection of their own (live-bindings.ts). */
 export const requestPower = `
@@ -27,8 +37,11 @@ export function createPowerRecords(connection: Knex): PowerRecords {
   return {
     async setHostPower(hostId, from, to) {
       const { rowCount } = await connection.raw<{ rowCount: number }>(setPower, { host: hostId, from, to });
-      if (rowCount === 1) await connection.raw(tellGateways, [hostId]);
       return rowCount === 1;
+    },
+
+    async tellGateways(hostId) {
+      await connection.raw(tellGateways, [hostId]);
     },
 
     async requestPower(hostId, power) {
