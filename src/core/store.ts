@@ -164,6 +164,7 @@ export interface Records {
   tellGateways(hostId: string): Promise<void>;
   /** Asks the worker for it. False where there is no such host to ask it of. */
   requestPower(hostId: string, power: HostPower): Promise<boolean>;
+  powerRequest(hostId: string): Promise<PowerRequest | undefined>;
   powerRequests(): Promise<readonly PowerRequest[]>;
   /** The request has been met, unless another has come meanwhile. */
   forgetPowerRequest(request: PowerRequest): Promise<void>;

@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { HostSeen, Hypervisor } from '../core/hypervisor.ts';
+import type { HostSeen, HostTraffic, Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
-import type { Host, HostPower, PowerRequest } from '../core/model.ts';
+import type { Host } from '../core/model.ts';
 import { toHostSpec } from '../core/operations/host-steps.ts';
 import type { Store } from '../core/store.ts';
+import { createPowerSwitch } from './power.ts';
+import { createRequestServer } from './power-requests.ts';
 
 /** Puts hosts to sleep that nobody uses, and wakes those that somebody wants. */
 export interface SleepKeeper {
@@ -16,14 +18,14 @@ export interface SleepKeeper {
 
 /** One worker at a time puts hosts to sleep; each wakes them. Milliseconds. */
 const leaseMs = 15_000;
-/** A guest that goes on answers within tenths of a second. Milliseconds. */
-const clockTimeoutMs = 10_000;
-const clockPollMs = 20;
+
+/** A connection is over within milliseconds of its answer, where its guest ends it too. Milliseconds. */
+const askingEndsMs = 1_000;
+const askingPollMs = 20;
+
+const noTraffic: HostTraffic = { connections: 0, packets: 0 };
 
 /**
- * That a host goes to sleep is on record first, so that gateways ask for it to be woken; then it does; then whoever
- * came in between is looked for. That it is awake is on record last. A worker that is killed anywhere in between
- * leaves a host that is asleep on record: the next one finishes it, or wakes it when it is asked to.
  * @param parts.pauseAfterMs how long a host must have been idle: no connection, no packet, no running container.
  * @param parts.suspendAfterMs how long it must have been paused then, where its policy is to suspend.
  */
@@ -36,141 +38,102 @@ export function createSleepKeeper(parts: {
 }): SleepKeeper {
   const { store, hypervisor, logger, pauseAfterMs, suspendAfterMs } = parts;
   const { records } = store;
+  const power = createPowerSwitch({ records, hypervisor, logger });
   const owner = randomUUID();
   /** Since when nothing has been sent to a host, as far as this process knows. */
   const quiet = new Map<string, { packets: number; since: number }>();
 
   const trafficOf = async (host: Host) =>
-    (await hypervisor.traffic([toHostSpec(host)])).get(host.id) ?? { connections: 0, packets: 0 };
-
-  /** False where an operation is in progress: it brings the host up, or takes it away. */
-  async function wake(host: Host): Promise<boolean> {
-    if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
-    const spec = toHostSpec(host);
-    const begun = performance.now();
-    if (host.power === 'suspended') await hypervisor.prepare(spec);
-    await hypervisor.resume(spec);
-    // The clock has stood still.
-    while (!(await hypervisor.identify(spec))) {
-      if (performance.now() - begun > clockTimeoutMs)
-        throw new Error('the guest does not answer after its wake');
-      await delay(clockPollMs);
-    }
-    if (host.power === 'suspended') await hypervisor.connect(spec);
-    quiet.delete(host.id);
-    if (host.power === 'on') {
-      // Who asks for a host that is awake has not heard of it.
-      await records.tellGateways(host.id);
-      return true;
-    }
-    logger.info({ host: host.id, ms: Math.round(performance.now() - begun) }, 'A host was woken');
-    return records.setHostPower(host.id, host.power, 'on');
-  }
-
-  /** @param unless a reason to wake it again at once, looked for when it stands still. */
-  async function putToSleep(
-    host: Host,
-    power: 'paused' | 'suspended',
-    unless: () => Promise<boolean>,
-  ): Promise<void> {
-    if (!(await records.setHostPower(host.id, host.power, power))) return;
-    quiet.delete(host.id);
-    const asleep = { ...host, power };
-    try {
-      // Paused in either case: nobody can come while the memory is written.
-      await hypervisor.pause(host.id).catch((error: unknown) => {
-        if (host.power === 'on') throw error;
-      });
-      if (await unless()) {
-        await wake(asleep);
-        return;
-      }
-      if (power === 'suspended') await hypervisor.suspend(host.id);
-    } catch (error) {
-      await wake(asleep).catch(() => false);
-      throw error;
-    }
-    logger.info({ host: host.id, power }, 'A host was put to sleep');
-  }
-
+    (await hypervisor.traffic([toHostSpec(host)])).get(host.id) ?? noTraffic;
   const isUsed = async (host: Host) => (await trafficOf(host)).connections > 0;
-  const never = () => Promise.resolve(false);
 
-  async function isIdle(host: Host): Promise<boolean> {
-    const { connections, packets } = await trafficOf(host);
+  /** Whether nobody has had to do with a host for long enough, and since it was woken. */
+  function isQuiet(host: Host, { connections, packets }: HostTraffic): boolean {
     const known = quiet.get(host.id);
     const now = performance.now();
     if (known === undefined || connections > 0 || packets !== known.packets) {
       quiet.set(host.id, { packets, since: now });
       return false;
     }
-    if (now - known.since < pauseAfterMs) return false;
-    const running = await hypervisor.runningContainers(toHostSpec(host));
-    // To ask it was to use it.
-    quiet.set(host.id, { packets: (await trafficOf(host)).packets, since: now });
-    return running === 0;
+    return now - known.since >= pauseAfterMs && Date.now() - host.powerSince.getTime() >= pauseAfterMs;
   }
 
-  async function consider(host: Host, seen: HostSeen['state'] | undefined): Promise<void> {
-    const asleepForMs = Date.now() - host.powerSince.getTime();
+  /** What had been sent to a host when the question that was just asked it is over; undefined: others are there. */
+  async function packetsAfterAsking(host: Host): Promise<number | undefined> {
+    const begun = performance.now();
+    for (;;) {
+      const { connections, packets } = await trafficOf(host);
+      if (connections === 0) return packets;
+      if (performance.now() - begun > askingEndsMs) return undefined;
+      await delay(askingPollMs);
+    }
+  }
+
+  async function pauseIdle(host: Host): Promise<void> {
+    if (!isQuiet(host, await trafficOf(host))) return;
+    const running = await hypervisor.runningContainers(toHostSpec(host));
+    const asked = await packetsAfterAsking(host);
+    // To ask it was to use it.
+    quiet.set(host.id, { packets: asked ?? -1, since: performance.now() });
+    if (running > 0 || asked === undefined) return;
+    await power.putToSleep(host, 'paused', async () => {
+      const { connections, packets } = await trafficOf(host);
+      // Who came and went since may have left a container that runs.
+      return connections > 0 || packets !== asked;
+    });
+  }
+
+  /** What is to be done with a host, by its row and by how it was seen; undefined: nothing, as nearly always. */
+  function dueAct(
+    host: Host,
+    seen: HostSeen['state'] | undefined,
+    traffic: HostTraffic,
+  ): ((host: Host) => Promise<void>) | undefined {
     switch (host.power) {
       case 'on':
-        if (host.idle !== 'run' && (await isIdle(host))) await putToSleep(host, 'paused', () => isUsed(host));
-        return;
+        return host.idle !== 'run' && isQuiet(host, traffic) ? pauseIdle : undefined;
       case 'paused':
         // Left so by a worker that was killed in the middle.
-        if (seen === 'running') await hypervisor.pause(host.id);
-        if (seen === 'running' && (await isUsed(host))) {
-          await wake(host);
-        } else if (host.idle === 'suspend' && asleepForMs >= suspendAfterMs) {
-          await putToSleep(host, 'suspended', () => isUsed(host));
-        }
-        return;
+        if (seen === 'running') return pauseAgain;
+        return host.idle === 'suspend' && Date.now() - host.powerSince.getTime() >= suspendAfterMs
+          ? (one) => power.putToSleep(one, 'suspended', () => isUsed(one))
+          : undefined;
       case 'suspended':
-        if (seen === 'running' || seen === 'paused') await hypervisor.suspend(host.id);
+        return seen === 'running' || seen === 'paused' ? ({ id }) => hypervisor.suspend(id) : undefined;
     }
   }
 
-  /** False where it must be looked at again. */
-  async function meet(host: Host, power: HostPower): Promise<boolean> {
-    if (power === 'on') return wake(host);
-    if (host.power !== power && host.power !== 'suspended') await putToSleep(host, power, never);
-    return true;
+  async function pauseAgain(host: Host): Promise<void> {
+    await hypervisor.pause(host.id);
+    if (await isUsed(host)) await power.wake(host);
   }
 
-  async function serveOne(request: PowerRequest): Promise<void> {
-    const host = await records.livingHost(request.hostId);
-    if (host?.state === 'running' && !host.quarantined && !(await meet(host, request.power))) return;
-    await records.forgetPowerRequest(request);
-  }
-
-  const attempt = async (hostId: string, act: () => Promise<void>) => {
-    try {
-      await hypervisor.holdHost(hostId, act);
-    } catch (error) {
-      logger.error(
-        { host: hostId, err: error },
-        'A host could not be woken or put to sleep; it is tried again',
-      );
-    }
-  };
+  const isWell = (host: Host | undefined): host is Host =>
+    host?.state === 'running' && host.engine !== undefined && !host.quarantined;
 
   return {
-    async serve() {
-      const requests = await records.powerRequests();
-      await Promise.all(requests.map((request) => attempt(request.hostId, () => serveOne(request))));
-    },
+    serve: createRequestServer({ records, hypervisor, logger, power }),
 
     async look() {
       if (!(await records.keep('sleep', owner, leaseMs))) return;
       const states = new Map((await hypervisor.list()).map(({ hostId, state }) => [hostId, state]));
-      for (const { id } of await records.livingHosts()) {
-        await attempt(id, async () => {
-          // As it is now: it may have been woken since.
-          const host = await records.livingHost(id);
-          if (host?.state === 'running' && host.engine !== undefined && !host.quarantined)
-            await consider(host, states.get(id));
-        });
+      const hosts = (await records.livingHosts()).filter(isWell);
+      const known = new Set(hosts.map(({ id }) => id));
+      for (const id of quiet.keys()) if (!known.has(id)) quiet.delete(id);
+      const mayTire = hosts.filter(({ power: now, idle }) => now === 'on' && idle !== 'run');
+      const traffic = await hypervisor.traffic(mayTire.map(toHostSpec));
+      for (const one of hosts) {
+        const act = dueAct(one, states.get(one.id), traffic.get(one.id) ?? noTraffic);
+        if (act === undefined) continue;
+        try {
+          await hypervisor.holdHost(one.id, async () => {
+            // As it is now: it may have been woken since, or put to sleep by its tenant.
+            const host = await records.livingHost(one.id);
+            if (isWell(host) && host.power === one.power && host.idle === one.idle) await act(host);
+          });
+        } catch (error) {
+          logger.error({ host: one.id, err: error }, 'A host could not be put to sleep; it is tried again');
+        }
       }
     },
   };

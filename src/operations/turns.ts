@@ -20,23 +20,31 @@ const longestBootMs = 180_000;
 
 /** @param bootMs after so many milliseconds a turn passes on whatever its course is doing. */
 export function createTurns(bootMs = longestBootMs): Turns {
-  const boots = limitConcurrency(bootsAtOnce);
-  return {
-    work: limitConcurrency(stepsAtOnce),
-    boot: (course) =>
-      new Promise((resolve, reject) => {
-        void boots(async () => {
-          const over = new AbortController();
-          const ended = course()
-            .then(resolve, reject)
-            .finally(() => {
-              over.abort();
-            });
-          await Promise.race([
-            ended,
-            delay(bootMs, undefined, { signal: over.signal }).catch(() => undefined),
-          ]);
-        });
-      }),
-  };
+  return { work: limitConcurrency(stepsAtOnce), boot: createPassingTurns(bootsAtOnce, bootMs) };
+}
+
+/**
+ * So many courses at once; the others wait.
+ * @param longestMs after so many milliseconds a turn passes on whatever its course is doing.
+ */
+export function createPassingTurns(
+  atOnce: number,
+  longestMs: number,
+): <T>(course: () => Promise<T>) => Promise<T> {
+  const turns = limitConcurrency(atOnce);
+  return (course) =>
+    new Promise((resolve, reject) => {
+      void turns(async () => {
+        const over = new AbortController();
+        const ended = course()
+          .then(resolve, reject)
+          .finally(() => {
+            over.abort();
+          });
+        await Promise.race([
+          ended,
+          delay(longestMs, undefined, { signal: over.signal }).catch(() => undefined),
+        ]);
+      });
+    });
 }

@@ -1,11 +1,12 @@
 import type { Knex } from 'knex';
+import type { PowerRequest } from '../core/model.ts';
 import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
 import { tellGateways } from './hosts.ts';
 
 type PowerRecords = Pick<
   Records,
-  'setHostPower' | 'tellGateways' | 'requestPower' | 'powerRequests' | 'forgetPowerRequest'
+  'setHostPower' | 'tellGateways' | 'requestPower' | 'powerRequest' | 'powerRequests' | 'forgetPowerRequest'
 >;
 
 /** In one statement: a gateway that was not told of a host that has woken would go on refusing its bindings. */
@@ -52,9 +53,15 @@ export function createPowerRecords(connection: Knex): PowerRecords {
       return rowCount === 1;
     },
 
+    async powerRequest(hostId) {
+      const row: PowerRequestRow | undefined = await connection<PowerRequestRow>('power_requests')
+        .where({ host_id: hostId })
+        .first();
+      return row === undefined ? undefined : toRequest(row);
+    },
+
     async powerRequests() {
-      const rows = await connection<PowerRequestRow>('power_requests').orderBy('asked_at');
-      return rows.map((row) => ({ hostId: row.host_id, power: row.power, askedAt: row.asked_at }));
+      return (await connection<PowerRequestRow>('power_requests').orderBy('asked_at')).map(toRequest);
     },
 
     async forgetPowerRequest({ hostId, power, askedAt }) {
@@ -63,4 +70,8 @@ export function createPowerRecords(connection: Knex): PowerRecords {
         .delete();
     },
   };
+}
+
+function toRequest(row: PowerRequestRow): PowerRequest {
+  return { hostId: row.host_id, power: row.power, askedAt: row.asked_at };
 }

@@ -44,6 +44,8 @@ export interface SimulatedFaults {
   before(act: SimulatedAct, hostId: string): void | Promise<void>;
   /** What a check of the host finds altered; nothing where left out. */
   alterations?(hostId: string): readonly Alteration[];
+  /** How many containers a host says that it runs; none where left out. */
+  runningContainers?(hostId: string): number;
 }
 export type SimulatedAct =
   | 'prepare'
@@ -276,8 +278,11 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       return new Map(await Promise.all(specs.map(one)));
     },
 
-    // No container can run.
-    runningContainers: ({ hostId }) => requireMachine(hostId).then(() => 0),
+    // No container can run: what is counted is what a test wants to be counted.
+    async runningContainers({ hostId }) {
+      await requireMachine(hostId);
+      return faults?.runningContainers?.(hostId) ?? 0;
+    },
 
     identify: (spec) =>
       locked(spec.hostId, async () => {
