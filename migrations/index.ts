@@ -13,6 +13,7 @@ import * as registries from './060-registries.ts';
 import * as masterKeys from './031-master-keys.ts';
 import * as authorities from './032-authorities.ts';
 import * as releases from './041-releases.ts';
+import * as roomForWakes from './051-room-for-wakes.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -30,6 +31,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '031-master-keys', migration: masterKeys },
   { name: '032-authorities', migration: authorities },
   { name: '041-releases', migration: releases },
+  { name: '051-room-for-wakes', migration: roomForWakes },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

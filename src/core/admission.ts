@@ -17,30 +17,62 @@ export interface MachineMemory {
   readonly totalMib: number;
   /** What it can still take without swapping. */
   readonly availableMib: number;
+  /** Guest memory of hosts that the report can't have measured: they are being made, or have been up only since. */
+  readonly comingMib: number;
 }
 
-/**
- * Whether the machine can hold what has just been recorded in this transaction: no tenant's host is ended to
- * make room, so it is refused beforehand. Measured use counts, and what has been promised counts.
- * @param addedMib guest memory that this adds.
- * @throws RefusedError (503), since it may fit later.
- */
-export async function requireRoom(records: Records, rules: AdmissionRules, addedMib: number): Promise<void> {
-  const memory = addedMib > 0 ? await records.machineMemory() : undefined;
-  if (memory === undefined) return;
+/** Guest memory that somebody wants, in MiB. */
+export interface MemoryDemand {
+  /** It adds so much to what is promised, as has been recorded in this transaction. */
+  readonly promisedMib?: number;
+  /** Whether that is in use already: a host out of the pool. */
+  readonly isInUse?: boolean;
+  /** What was promised long ago and is in use no more, and now comes back: a host that is suspended. */
+  readonly wokenMib?: number;
+}
+
+/** What a host with so much guest memory is reckoned to take of the machine's. */
+export function reckonedMib(rules: AdmissionRules, guestMib: number): number {
+  return Math.ceil(guestMib / rules.overcommit);
+}
+
+/** Why the machine can't hold it, in words; undefined where it can. Measured use counts, and what has been promised. */
+export async function shortage(
+  records: Pick<Records, 'machineMemory' | 'usage'>,
+  rules: AdmissionRules,
+  { promisedMib = 0, isInUse = false, wokenMib = 0 }: MemoryDemand,
+): Promise<string | undefined> {
+  const recordedMib = isInUse ? 0 : promisedMib;
+  const wantedMib = recordedMib + wokenMib;
+  const memory = promisedMib + wokenMib > 0 ? await records.machineMemory() : undefined;
+  if (memory === undefined) return undefined;
   const { reserveMib, overcommit } = rules;
-  const needed = Math.ceil(addedMib / overcommit);
-  const free = memory.availableMib - reserveMib;
-  if (free < needed) {
-    throw refused.unavailable(
-      `The machine is full: ${Math.max(0, Math.floor(free))} MiB of its memory are free beyond the reserve of ${reserveMib} MiB, and a host of this size is reckoned to take ${needed} MiB. Try again later, or ask the operator for more room.`,
-    );
+  const needed = reckonedMib(rules, wantedMib);
+  const coming = reckonedMib(rules, Math.max(0, memory.comingMib - recordedMib));
+  const free = memory.availableMib - reserveMib - coming;
+  if (wantedMib > 0 && free < needed) {
+    const beside = coming > 0 ? ` and ${coming} MiB for hosts that are just coming up` : '';
+    return `${Math.max(0, Math.floor(free))} MiB of its memory are free beyond the reserve of ${reserveMib} MiB${beside}, and a host of this size is reckoned to take ${needed} MiB. Try again later, or ask the operator for more room.`;
   }
+  if (promisedMib === 0) return undefined;
   const promised = (await records.usage(['total'])).get('total')?.memoryMib ?? 0;
   const limit = Math.floor((memory.totalMib - reserveMib) * overcommit);
   if (promised > limit) {
-    throw refused.unavailable(
-      `The machine is full: ${promised - addedMib} MiB of guest memory are promised to hosts, this needs ${addedMib} MiB more, and ${limit} MiB are the most (BERTH_MEMORY_OVERCOMMIT ${overcommit} times the memory beyond the reserve). Delete instances, or ask the operator for more room.`,
-    );
+    return `${promised - promisedMib} MiB of guest memory are promised to hosts, this needs ${promisedMib} MiB more, and ${limit} MiB are the most (BERTH_MEMORY_OVERCOMMIT ${overcommit} times the memory beyond the reserve). Delete instances, or ask the operator for more room.`;
   }
+  return undefined;
+}
+
+/**
+ * Refuses what the machine can't hold: no tenant's host is ended to make room. Whoever has recorded a host, or what
+ * it adds to one, holds the counts of everybody's use until the commit, so that two can't both take the last room.
+ * @throws RefusedError (503), since it may fit later.
+ */
+export async function requireRoom(
+  records: Records,
+  rules: AdmissionRules,
+  demand: MemoryDemand,
+): Promise<void> {
+  const why = await shortage(records, rules, demand);
+  if (why !== undefined) throw refused.unavailable(`The machine is full: ${why}`);
 }

@@ -13,6 +13,8 @@ export interface LiveBinding {
   readonly engine: EngineAddress | undefined;
   /** The host is paused or suspended: its engine answers once it has been woken. */
   readonly asleep: boolean;
+  /** When it was last refused to wake it, for want of memory; another moment with each refusal. */
+  readonly wakeRefusedAt?: Date | undefined;
 }
 
 /** What the gateway hears of bindings, in the order in which it was committed. */

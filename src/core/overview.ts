@@ -49,6 +49,8 @@ export interface Counts {
   readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
   /** Those that are trusted, and when their certificates end. */
   readonly authorities: readonly Pick<AuthorityOverview, 'name' | 'state' | 'endsAt'>[];
+  /** Hosts that sleep, and whose last wake was refused for want of memory. */
+  readonly wakesRefused: number;
   readonly freeSlots: number;
   readonly gateways: { readonly live: number; readonly connections: number };
   readonly workers: readonly {

@@ -160,6 +160,8 @@ export interface Records {
    * @returns false where the host is not running as `from` says, or an operation is in progress on its instance.
    */
   setHostPower(hostId: string, from: HostPower, to: HostPower): Promise<boolean>;
+  /** Records that a host which sleeps can't be woken for want of memory; gateways hear of it. */
+  refuseWake(hostId: string): Promise<void>;
   /** Has gateways read again what they know of the host. */
   tellGateways(hostId: string): Promise<void>;
   /** Asks the worker for it. False where there is no such host to ask it of. */

@@ -31,6 +31,7 @@ export function createCounters(): Counters {
       'look-up-failed': 0,
       'host-away': 0,
       'host-asleep': 0,
+      'no-room': 0,
       'too-many': 0,
       'engine-unreachable': 0,
     },

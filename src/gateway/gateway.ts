@@ -145,7 +145,8 @@ export function createGateway(options: GatewayOptions): Gateway {
     if (verdict === 'unknown') verdict = (await keeper.lookUp(serial)) ? judge(serial) : 'look-up-failed';
     if (typeof verdict !== 'string' && verdict.asleep) {
       // Judged anew: it may have been unbound meanwhile.
-      verdict = (await waker.wake(verdict.hostId)) ? judge(serial) : 'host-asleep';
+      const outcome = await waker.wake(verdict);
+      verdict = outcome === 'awake' ? judge(serial) : outcome;
     }
     if (client.destroyed) return;
     if (typeof verdict === 'string') turnAway(client, verdict);

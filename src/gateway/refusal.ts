@@ -9,6 +9,7 @@ export type RefusalReason =
   | 'look-up-failed'
   | 'host-away'
   | 'host-asleep'
+  | 'no-room'
   | 'too-many'
   | 'engine-unreachable';
 
@@ -47,6 +48,11 @@ const answers: Record<RefusalReason, Answer> = {
     status: '503 Service Unavailable',
     message:
       'your container host was paused while nobody used it, and could not be woken in time. Try again shortly',
+  },
+  'no-room': {
+    status: '503 Service Unavailable',
+    message:
+      'your container host was put to sleep while nobody used it, and the machine has no memory left to wake it at present. Try again later',
   },
   'too-many': {
     status: '503 Service Unavailable',

@@ -1,13 +1,13 @@
 import type { LiveBinding } from '../core/live-bindings.ts';
 
+/** Awake; or not within the time that a client is made to wait; or refused, as the machine has no memory for it. */
+export type WakeOutcome = 'awake' | 'host-asleep' | 'no-room';
+
 /** Has hosts woken that sleep. */
 export interface Waker {
-  /**
-   * Asks for the host to be woken and waits until it is.
-   * @returns false where it was not within the time that a client is made to wait.
-   */
-  wake(hostId: string): Promise<boolean>;
-  /** A binding was read: its host may be awake. */
+  /** Asks for the binding's host to be woken and waits until that is met or refused. */
+  wake(binding: LiveBinding): Promise<WakeOutcome>;
+  /** A binding was read: its host may be awake, or its wake refused. */
   heard(binding: LiveBinding): void;
 }
 
@@ -19,11 +19,14 @@ const askAgainMs = 500;
  * @param parts.timeoutMs longest wait.
  */
 export function createWaker(parts: { ask: (hostId: string) => Promise<void>; timeoutMs: number }): Waker {
-  const waiting = new Map<string, { over: Promise<boolean>; end: (awake: boolean) => void }>();
+  const waiting = new Map<
+    string,
+    { over: Promise<WakeOutcome>; refusedBefore: number | undefined; end: (outcome: WakeOutcome) => void }
+  >();
 
-  function begin(hostId: string): Promise<boolean> {
-    let end: (awake: boolean) => void = () => undefined;
-    const over = new Promise<boolean>((resolve) => {
+  function begin({ hostId, wakeRefusedAt }: LiveBinding): Promise<WakeOutcome> {
+    let end: (outcome: WakeOutcome) => void = () => undefined;
+    const over = new Promise<WakeOutcome>((resolve) => {
       end = resolve;
     });
     const ask = () => {
@@ -32,9 +35,9 @@ export function createWaker(parts: { ask: (hostId: string) => Promise<void>; tim
     };
     const asking = setInterval(ask, askAgainMs);
     const patience = setTimeout(() => {
-      end(false);
+      end('host-asleep');
     }, parts.timeoutMs);
-    waiting.set(hostId, { over, end });
+    waiting.set(hostId, { over, refusedBefore: wakeRefusedAt?.getTime(), end });
     ask();
     return over.finally(() => {
       clearInterval(asking);
@@ -44,9 +47,12 @@ export function createWaker(parts: { ask: (hostId: string) => Promise<void>; tim
   }
 
   return {
-    wake: (hostId) => waiting.get(hostId)?.over ?? begin(hostId),
-    heard({ hostId, asleep }) {
-      if (!asleep) waiting.get(hostId)?.end(true);
+    wake: (binding) => waiting.get(binding.hostId)?.over ?? begin(binding),
+    heard({ hostId, asleep, wakeRefusedAt }) {
+      const one = waiting.get(hostId);
+      if (!asleep) one?.end('awake');
+      else if (wakeRefusedAt !== undefined && wakeRefusedAt.getTime() !== one?.refusedBefore)
+        one?.end('no-room');
     },
   };
 }

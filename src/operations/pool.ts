@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import { type AdmissionRules, reckonedMib } from '../core/admission.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
@@ -10,7 +11,7 @@ import type { Store } from '../core/store.ts';
 /** Keeps each plan's pool at its size. */
 export interface PoolKeeper {
   /**
-   * One round: destroys what is of no use, and makes what is missing while no operation is in hand.
+   * One round: destroys what is of no use, and makes what is missing while no tenant waits.
    * @throws where the database or the hypervisor fails; the next round goes on.
    */
   keep(): Promise<void>;
@@ -20,7 +21,7 @@ export interface PoolKeeper {
 const leaseMs = 15_000;
 /** A host that is held is looked at again so often, in milliseconds. */
 const verifyEveryMs = 30_000;
-/** The pool grows only while so much more than the reserve is free. */
+/** The pool grows only while so much more is free than it shrinks at. */
 const marginMib = 256;
 const marginSlots = 2;
 
@@ -28,8 +29,8 @@ const marginSlots = 2;
  * Hosts restored ahead, and held before anybody has used them. They are on record before they are made and until
  * they are gone; an instance claims one by one update of its row (store), and its provision operation goes on
  * from there with the same steps as for any other host, all of which find their work done but for the identity.
- * @param parts.isBusy whether tenants' operations are in hand: nothing is made meanwhile.
- * @param parts.availableMib the machine's available memory; below `reserveMib` the pool shrinks.
+ * @param parts.isBusy whether tenants wait for operations: nothing is made meanwhile.
+ * @param parts.availableMib the machine's available memory; where it leaves no room for a host, the pool shrinks.
  * @param parts.leave aborts between two hosts.
  */
 export function createPoolKeeper(parts: {
@@ -39,13 +40,16 @@ export function createPoolKeeper(parts: {
   plans: readonly Plan[];
   isBusy: () => boolean;
   availableMib: () => Promise<number>;
-  reserveMib: number;
+  admission: AdmissionRules;
   leave: AbortSignal;
 }): PoolKeeper {
-  const { store, hypervisor, logger, plans, isBusy, availableMib, reserveMib, leave } = parts;
+  const { store, hypervisor, logger, plans, isBusy, availableMib, admission, leave } = parts;
   const { records } = store;
   const owner = randomUUID();
   const verified = new Map<string, number>();
+  /** Beyond what is left alone, room for one more host of any plan: the pool takes none that a tenant is refused for. */
+  const keptMib =
+    admission.reserveMib + Math.max(0, ...plans.map(({ shape }) => reckonedMib(admission, shape.memoryMib)));
   let isPressed = false;
 
   const keeps = () => records.keep('pool', owner, leaseMs);
@@ -59,6 +63,9 @@ export function createPoolKeeper(parts: {
     logger.info({ host: host.id, plan: host.planName, why }, 'A pooled host was destroyed');
   }
 
+  /** Undefined where its machine's record has gone. */
+  const imageVersionOf = (host: PooledHost) => hypervisor.imageVersionOf(host.id).catch(() => undefined);
+
   /** Why a pooled host is of no use; undefined while it is. */
   async function fault(host: PooledHost): Promise<string | undefined> {
     // Whoever was making or destroying it does not any more: this is the only keeper.
@@ -67,6 +74,8 @@ export function createPoolKeeper(parts: {
     if (plan === undefined || !isDeepStrictEqual(plan.shape, host.shape))
       return 'its plan is not offered any more';
     if (plan.publishedPorts !== host.publishedPorts.count) return 'its plan publishes other ports now';
+    // Also while there is no template of the new image yet.
+    if ((await imageVersionOf(host)) !== hypervisor.imageVersion) return 'it is of another image';
     if (performance.now() - (verified.get(host.id) ?? -Infinity) < verifyEveryMs) return undefined;
     if (!(await hypervisor.hasTemplate(host.planName))) return undefined;
     if (!(await hypervisor.hold(toHostSpec(host))))
@@ -103,15 +112,15 @@ export function createPoolKeeper(parts: {
   async function room(): Promise<'short' | 'enough' | 'plenty'> {
     const available = await availableMib();
     const slots = await records.freeSlots();
-    if (available < reserveMib !== isPressed) {
+    if (available < keptMib !== isPressed) {
       isPressed = !isPressed;
       logger.warn(
-        { availableMib: Math.floor(available), reserveMib },
+        { availableMib: Math.floor(available), keptMib },
         isPressed ? 'Memory is short: the pool shrinks' : 'Memory is not short any more',
       );
     }
     if (isPressed || slots === 0) return 'short';
-    return available < reserveMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
+    return available < keptMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
   }
 
   const mayGrow = async () => !leave.aborted && !isBusy() && (await room()) === 'plenty' && (await keeps());

@@ -1,3 +1,5 @@
+import limitConcurrency from 'p-limit';
+import { type AdmissionRules, shortage } from '../core/admission.ts';
 import type { Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Host, HostPower, PowerRequest } from '../core/model.ts';
@@ -18,8 +20,9 @@ export function createRequestServer(parts: {
   hypervisor: Hypervisor;
   logger: Logger;
   power: PowerSwitch;
+  admission: AdmissionRules;
 }): () => Promise<void> {
-  const { records, hypervisor, logger, power } = parts;
+  const { records, hypervisor, logger, power, admission } = parts;
   const turns = createPassingTurns(atOnce, longestTurnMs);
   const underWay = new Map<string, { again: boolean; over: Promise<void> }>();
 
@@ -36,11 +39,36 @@ export function createRequestServer(parts: {
     return next;
   }
 
+  const oneByOne = limitConcurrency(1);
+  let wakingMib = 0;
+  /** Why there is no memory for a host; where there is, it counts as taken until `wakingMib` is lowered again. */
+  const takeRoom = ({ shape }: Host) =>
+    oneByOne(async () => {
+      const why = await shortage(records, admission, { wokenMib: wakingMib + shape.memoryMib });
+      if (why === undefined) wakingMib += shape.memoryMib;
+      return why;
+    });
+
+  /** Only one whose memory is gone takes memory. It is told no, and not left waiting: nobody is ended for it. */
+  async function wakeSuspended(host: Host): Promise<boolean> {
+    const why = await takeRoom(host);
+    if (why !== undefined) {
+      logger.warn({ host: host.id, why }, 'A host is not woken: the machine is full');
+      await records.refuseWake(host.id);
+      return true;
+    }
+    try {
+      return await power.wake(host);
+    } finally {
+      wakingMib -= host.shape.memoryMib;
+    }
+  }
+
   const never = () => Promise.resolve(false);
 
   /** False where it must be looked at again. */
   async function meet(host: Host, wanted: HostPower): Promise<boolean> {
-    if (wanted === 'on') return power.wake(host);
+    if (wanted === 'on') return host.power === 'suspended' ? wakeSuspended(host) : power.wake(host);
     if (host.power !== wanted && host.power !== 'suspended') await power.putToSleep(host, wanted, never);
     return true;
   }
@@ -50,6 +78,7 @@ export function createRequestServer(parts: {
     const request = await records.powerRequest(hostId);
     if (request === undefined) return;
     const host = await records.livingHost(hostId);
+    if (host !== undefined && (await records.unfinishedOperation(host.instanceId)) !== undefined) return;
     if (host?.state === 'running' && !host.quarantined && !(await meet(host, request.power))) return;
     await records.forgetPowerRequest(request);
   }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { AdmissionRules } from '../core/admission.ts';
 import type { HostSeen, HostTraffic, Hypervisor } from '../core/hypervisor.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Host } from '../core/model.ts';
@@ -35,6 +36,7 @@ export function createSleepKeeper(parts: {
   logger: Logger;
   pauseAfterMs: number;
   suspendAfterMs: number;
+  admission: AdmissionRules;
 }): SleepKeeper {
   const { store, hypervisor, logger, pauseAfterMs, suspendAfterMs } = parts;
   const { records } = store;
@@ -112,7 +114,7 @@ export function createSleepKeeper(parts: {
     host?.state === 'running' && host.engine !== undefined && !host.quarantined;
 
   return {
-    serve: createRequestServer({ records, hypervisor, logger, power }),
+    serve: createRequestServer({ records, hypervisor, logger, power, admission: parts.admission }),
 
     async look() {
       if (!(await records.keep('sleep', owner, leaseMs))) return;

@@ -62,6 +62,7 @@ export async function startWorker(
   });
   const store = createStore(database, portBlocks(settings, catalog));
   const parts = { store, hypervisor, logger };
+  const admission = { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit };
 
   const adopted = await adopt(parts);
   const operations = startOperations({
@@ -83,6 +84,7 @@ export async function startWorker(
     ...parts,
     pauseAfterMs: settings.idleAfterSeconds * 1_000,
     suspendAfterMs: settings.suspendAfterSeconds * 1_000,
+    admission,
   });
   const serveSleepers = () => {
     sleep.serve().catch(warn('Requests to wake hosts could not be read; they are read again'));
@@ -148,7 +150,7 @@ export async function startWorker(
     plans: allPlans(catalog),
     isBusy: () => operations.isBusy(),
     availableMib,
-    reserveMib: settings.memoryReserveMib,
+    admission,
     leave: leave.signal,
   });
   const stopKeepingPool = repeat(

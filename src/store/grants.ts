@@ -40,12 +40,12 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'UPDATE (instance_id, tenant_id, state, egress, registries, idle, updated_at)',
       'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports)',
     ],
-    gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power)'],
+    gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power, wake_refused_at)'],
     worker: [
       'SELECT',
       'INSERT',
       'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version)',
-      'UPDATE (state, started_from, made_from, power, power_since, engine_host, engine_port, quarantined_at, updated_at)',
+      'UPDATE (state, started_from, made_from, power, power_since, wake_refused_at, engine_host, engine_port, quarantined_at, updated_at)',
     ],
   },
   host_checks: {

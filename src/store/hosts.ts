@@ -74,7 +74,9 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
           engine_port: engine.port,
           image_version: imageVersion,
           power: 'on',
-          power_since: new Date(),
+          // As the reports of workers are dated, which it is held against.
+          power_since: connection.raw('clock_timestamp()'),
+          wake_refused_at: null,
           updated_at: new Date(),
         });
       await connection.raw(tellGateways, [hostId]);

@@ -15,10 +15,11 @@ interface LiveBindingRow {
   engine_host: string | null;
   engine_port: number | null;
   power: HostPower;
+  wake_refused_at: Date | null;
 }
 
 const select = `
-  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port, power
+  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port, power, wake_refused_at
   FROM bindings JOIN hosts ON hosts.instance_id = bindings.instance_id AND hosts.state <> 'destroyed'
   WHERE bindings.state = 'live'`;
 
@@ -137,5 +138,6 @@ function toLiveBinding(row: LiveBindingRow): LiveBinding {
     hostId: row.host_id,
     engine: toEngine(row),
     asleep: row.power !== 'on',
+    wakeRefusedAt: row.wake_refused_at ?? undefined,
   };
 }

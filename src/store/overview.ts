@@ -80,6 +80,7 @@ async function counts(database: Knex): Promise<Counts> {
     expiring,
     checked,
     slots,
+    refusals,
     gateways,
     workers,
     authorities,
@@ -112,6 +113,10 @@ async function counts(database: Knex): Promise<Counts> {
          FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state = 'running' GROUP BY 1`,
     ),
     rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
+    rows<{ count: number }>(
+      `SELECT count(*)::integer AS count FROM hosts
+         WHERE state = 'running' AND power <> 'on' AND wake_refused_at IS NOT NULL`,
+    ),
     rows<Counts['gateways']>(
       `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
        FROM gateways WHERE lease_until > clock_timestamp()`,
@@ -136,6 +141,7 @@ async function counts(database: Knex): Promise<Counts> {
       endsAt: endOf(certificatePem),
     })),
     usage: usage.get('total') ?? noUsage,
+    wakesRefused: refusals[0]?.count ?? 0,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },
     workers,

@@ -6,20 +6,34 @@ import { tellGateways } from './hosts.ts';
 
 type PowerRecords = Pick<
   Records,
-  'setHostPower' | 'tellGateways' | 'requestPower' | 'powerRequest' | 'powerRequests' | 'forgetPowerRequest'
+  | 'setHostPower'
+  | 'refuseWake'
+  | 'tellGateways'
+  | 'requestPower'
+  | 'powerRequest'
+  | 'powerRequests'
+  | 'forgetPowerRequest'
 >;
 
-/** In one statement: a gateway that was not told of a host that has woken would go on refusing its bindings. */
-const setPower = `
-  WITH changed AS (
-    UPDATE hosts SET power = :to, power_since = clock_timestamp(), updated_at = clock_timestamp()
-    WHERE id = :host AND state = 'running' AND power = :from AND engine_host IS NOT NULL AND NOT EXISTS (
-      SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')
-    RETURNING instance_id),
+/**
+ * Changes a host and tells its gateways, in one statement: one that was not told of a host which has woken would go on
+ * refusing its bindings.
+ */
+const telling = (change: string) => `
+  WITH changed AS (${change} RETURNING instance_id),
   told AS (
     SELECT pg_notify('${channels.bindings}', bindings.id::text)
     FROM bindings JOIN changed USING (instance_id) WHERE bindings.state = 'live')
   SELECT (SELECT count(*) FROM told) FROM changed`;
+
+const setPower = telling(`
+  UPDATE hosts SET power = :to, power_since = clock_timestamp(), wake_refused_at = NULL, updated_at = clock_timestamp()
+  WHERE id = :host AND state = 'running' AND power = :from AND engine_host IS NOT NULL AND NOT EXISTS (
+    SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`);
+
+const refuseWake = telling(`
+  UPDATE hosts SET wake_refused_at = clock_timestamp(), updated_at = clock_timestamp()
+  WHERE id = ? AND state = 'running' AND power <> 'on'`);
 
 /** $1: the host, $2: what is wanted of it. Gateways send it over a connection of their own (live-bindings.ts). */
 export const requestPower = `
@@ -39,6 +53,10 @@ export function createPowerRecords(connection: Knex): PowerRecords {
     async setHostPower(hostId, from, to) {
       const { rowCount } = await connection.raw<{ rowCount: number }>(setPower, { host: hostId, from, to });
       return rowCount === 1;
+    },
+
+    async refuseWake(hostId) {
+      await connection.raw(refuseWake, [hostId]);
     },
 
     async tellGateways(hostId) {

@@ -67,6 +67,7 @@ export interface HostRow {
   idle: IdlePolicy;
   power: HostPower;
   power_since: Date;
+  wake_refused_at: Date | null;
   engine_host: string | null;
   engine_port: number | null;
   quarantined_at: Date | null;

@@ -14,19 +14,38 @@ interface UsageRow {
 
 export const noUsage: Usage = { instances: 0, vcpus: 0, memoryMib: 0, diskGib: 0, publishedPorts: 0 };
 
+/** Where hosts take memory of the machine: what is left of it, and what the measurement does not hold yet. */
+const machineMemory = `
+  SELECT memory_total_mib, memory_available_mib, (
+    SELECT coalesce(sum(mib), 0)::integer FROM (
+      SELECT memory_mib AS mib FROM hosts WHERE state = 'planned'
+      UNION ALL SELECT reserved_memory_mib FROM hosts WHERE reserved_plan IS NOT NULL
+      UNION ALL SELECT memory_mib FROM hosts
+        WHERE state = 'running' AND power = 'on' AND power_since > workers.seen_at
+    ) AS coming) AS coming_mib
+  FROM workers
+  WHERE memory_total_mib IS NOT NULL AND memory_available_mib IS NOT NULL
+    AND seen_at > clock_timestamp() - interval '1 minute'
+  ORDER BY memory_available_mib LIMIT 1`;
+
+interface MemoryRow {
+  memory_total_mib: number;
+  memory_available_mib: number;
+  coming_mib: number;
+}
+
 /** The counts that a trigger keeps (migrations/011-quotas.ts). */
 export function createUsageRecords(connection: Knex): Pick<Records, 'usage' | 'reserve' | 'machineMemory'> {
   return {
     async machineMemory() {
-      const row: { memory_total_mib: number; memory_available_mib: number } | undefined = await connection(
-        'workers',
-      )
-        .whereNotNull('memory_total_mib')
-        .whereNotNull('memory_available_mib')
-        .where('seen_at', '>', connection.raw(`clock_timestamp() - interval '1 minute'`))
-        .orderBy('memory_available_mib')
-        .first('memory_total_mib', 'memory_available_mib');
-      return row && { totalMib: row.memory_total_mib, availableMib: row.memory_available_mib };
+      const row = (await connection.raw<{ rows: MemoryRow[] }>(machineMemory)).rows[0];
+      return (
+        row && {
+          totalMib: row.memory_total_mib,
+          availableMib: row.memory_available_mib,
+          comingMib: row.coming_mib,
+        }
+      );
     },
 
     async reserve(hostId, planName, added) {

@@ -81,6 +81,29 @@ describe('a host that sleeps', () => {
     expect(await next).toContain('OK');
   });
 
+  // Seen to fail where a refusal is not heard: the client waits for nothing, and is told that it took too long.
+  it('and has no room to wake is refused at once, with a message', async () => {
+    const engine = await httpEngine();
+    const harness = await startGateway(world, { limits: { wakeTimeoutMs: 3_600_000 } });
+    const wakeRefusedAt = new Date(1_000);
+    const bound = await harness.bind(engine.address, { asleep: true, wakeRefusedAt });
+    const answer = harness.connect(bound).ask(get('/_ping'));
+    await until('it is asked for', () => harness.source.woken.length > 0);
+    // A refusal of before is none of this wake.
+    harness.source.tell(bound.binding.bindingId);
+    await until('it was read', () => harness.source.countOf(`read ${bound.binding.bindingId}`) > 1);
+    expect(harness.gateway.state().counters.refused['no-room']).toBe(0);
+    harness.source.put({ ...bound.binding, wakeRefusedAt: new Date(2_000) });
+    expect(await answer).toMatch(/^HTTP\/1\.1 503 [^]*the machine has no memory left to wake it/);
+    expect(harness.gateway.state().counters.refused['no-room']).toBe(1);
+    expect(engine.connections()).toBe(0);
+    // It is asked for again by the next one.
+    const next = harness.connect(bound).ask(get('/_ping'));
+    await until('it is asked for', () => harness.source.woken.length > 1);
+    harness.source.put({ ...bound.binding, asleep: false });
+    expect(await next).toContain('OK');
+  });
+
   it('is not reached by who was unbound while it woke', async () => {
     const engine = await httpEngine();
     const harness = await startGateway(world);

@@ -9,6 +9,8 @@ import { toHostSpec } from '../../src/core/operations/host-steps.ts';
 import { createSleepKeeper } from '../../src/operations/sleep.ts';
 import { channels } from '../../src/store/channels.ts';
 import { startListener } from '../../src/store/listener.ts';
+import { createLiveBindingsSource } from '../../src/store/live-bindings.ts';
+import { reportWorker } from '../../src/store/workers.ts';
 import {
   bindBody,
   binding,
@@ -56,6 +58,7 @@ const makeKeeper = (times: { pauseAfterMs?: number; suspendAfterMs?: number } = 
     logger: silentLogger,
     pauseAfterMs: 0,
     suspendAfterMs: 0,
+    admission: { reserveMib: 1_024, overcommit: 4 },
     ...times,
   });
 
@@ -353,13 +356,14 @@ describe('a host that is asked for', () => {
     const held: string[] = [];
     const keeper = makeKeeper({}, held);
     let letGo: () => void = () => undefined;
-    const holding = broker.hypervisor.holdHost(
-      host,
-      () =>
-        new Promise<void>((resolve) => {
-          letGo = resolve;
-        }),
-    );
+    let isHeld = false;
+    const holding = broker.hypervisor.holdHost(host, () => {
+      isHeld = true;
+      return new Promise<void>((resolve) => {
+        letGo = resolve;
+      });
+    });
+    await eventually('the host is held', () => isHeld);
     await ask(host, 'paused');
     const serving = keeper.serve();
     await eventually('the host is waited for', () => held.includes(host));
@@ -426,6 +430,78 @@ describe('a host that is asked for', () => {
       await keeper.serve();
       return (await requests()).length === 0;
     });
+  });
+});
+
+describe('a host whose memory was given back', () => {
+  const machine = (memoryAvailableMib: number) =>
+    reportWorker(broker.database, {
+      name: 'w',
+      hypervisor: 'qemu',
+      templates: [],
+      imageVersion: '1.0.0',
+      memoryAvailableMib,
+      memoryTotalMib: 100_000,
+    });
+  const metrics = async () =>
+    (await supertest(broker.mgmt).get('/mgmt/metrics').auth(operator.username, operator.password)).text;
+
+  // Seen to fail where a wake asks for no room.
+  it('is not woken where the machine has no room for it, which gateways are told at once; and is once it has', async () => {
+    const host = await makeHost('run');
+    await ask(host, 'suspended');
+    const keeper = makeKeeper();
+    await keeper.serve();
+    const bound = await broker.ask('put', binding(lastId, randomUUID())).send(bindBody);
+    expect(bound.status).toBe(201);
+    const [{ id }] = (await broker.database('bindings').select('id')) as [{ id: string }];
+    const source = createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 0 });
+    const told: string[] = [];
+    await source.open({ changed: (bindingId) => told.push(bindingId), lost: () => undefined });
+    cleanUp.push(() => source.close());
+    const refusedAt = async () => (await source.read([id]))[0]?.wakeRefusedAt;
+
+    // Of 768 MiB a quarter is reckoned to be taken.
+    await machine(1_024 + 191);
+    await source.wake(host);
+    await keeper.serve();
+    expect(await stateOf(host)).toBe('suspended');
+    expect(await powerOf(host)).toBe('suspended');
+    expect(await requests()).toEqual([]);
+    await eventually('the gateway is told', () => told.includes(id));
+    expect(await refusedAt()).toBeInstanceOf(Date);
+    expect(await metrics()).toContain('berth_hosts_wake_refused 1');
+
+    await machine(1_024 + 192);
+    await source.wake(host);
+    await keeper.serve();
+    expect(await powerOf(host)).toBe('on');
+    expect(await refusedAt()).toBeUndefined();
+    expect(await metrics()).toContain('berth_hosts_wake_refused 0');
+  });
+
+  // Seen to fail where each wake is reckoned alone.
+  it('has no room that others are just taking', async () => {
+    const hosts = [await makeHost('run'), await makeHost('run'), await makeHost('run')];
+    for (const host of hosts) await ask(host, 'suspended');
+    const keeper = makeKeeper();
+    await keeper.serve();
+    await machine(1_024 + 2 * 192);
+    for (const host of hosts) await ask(host, 'on');
+    await keeper.serve();
+    const powers = await Promise.all(hosts.map(powerOf));
+    expect(powers.sort()).toEqual(['on', 'on', 'suspended']);
+  });
+
+  it('is woken from memory whatever the machine has left', async () => {
+    const host = await makeHost('run');
+    await ask(host, 'paused');
+    const keeper = makeKeeper();
+    await keeper.serve();
+    await machine(0);
+    await ask(host, 'on');
+    await keeper.serve();
+    expect(await powerOf(host)).toBe('on');
   });
 });
 

@@ -10,6 +10,7 @@ import { createInstances } from '../../src/core/broker/instances.ts';
 import { createParameterRules } from '../../src/core/broker/parameters.ts';
 import { allPlans } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
+import type { Hypervisor } from '../../src/core/hypervisor.ts';
 import type { Logger } from '../../src/core/logger.ts';
 import { operationPlans } from '../../src/core/operations/plans.ts';
 import { credentialDigest } from '../../src/core/platform.ts';
@@ -236,13 +237,20 @@ export async function makeTestBroker(
     },
     reconcile: () => reconcile(parts),
     /** A keeper of the pool, as a worker process has one. */
-    makePoolKeeper: (situation: { isBusy?: () => boolean; availableMib?: () => number } = {}) =>
+    makePoolKeeper: (
+      situation: {
+        isBusy?: () => boolean;
+        availableMib?: () => number;
+        hypervisor?: Partial<Hypervisor>;
+      } = {},
+    ) =>
       createPoolKeeper({
         ...parts,
+        hypervisor: { ...hypervisor, ...situation.hypervisor },
         plans: allPlans(catalog),
         isBusy: situation.isBusy ?? (() => false),
         availableMib: () => Promise.resolve(situation.availableMib?.() ?? 10_000),
-        reserveMib: 1_000,
+        admission: { reserveMib: 1_000, overcommit: 4 },
         leave: new AbortController().signal,
       }),
     expireDue: () => expireDue(parts),

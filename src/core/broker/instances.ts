@@ -153,8 +153,9 @@ export function createInstances(parts: {
         });
         const operation = await beginOperation(records, 'provision', id);
         // Last of all: it holds the counts of everybody's use until the commit.
+        const newId = randomUUID();
         const host = await records.insertHost({
-          id: randomUUID(),
+          id: newId,
           instanceId: id,
           tenantId: tenant.id,
           planName: plan.name,
@@ -170,7 +171,10 @@ export function createInstances(parts: {
           );
         }
         await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
-        await requireRoom(records, admission, plan.shape.memoryMib);
+        await requireRoom(records, admission, {
+          promisedMib: plan.shape.memoryMib,
+          isInUse: host.id !== newId,
+        });
         return operation;
       });
       const outcome: WorkOutcome =

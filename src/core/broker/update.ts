@@ -257,5 +257,9 @@ async function reserve(
   await records.reserve(host.id, plan.name, added);
   const ofPlan = plan.name === host.planName ? added : usageOf(plan, target.publishedPorts);
   await requireQuota(records, catalog, plan, instance.tenantId, added, ofPlan);
-  await requireRoom(records, admission, added.memoryMib);
+  await requireRoom(records, admission, {
+    promisedMib: added.memoryMib,
+    // Its machine is started, whatever changes.
+    wokenMib: host.power === 'suspended' ? host.shape.memoryMib : 0,
+  });
 }

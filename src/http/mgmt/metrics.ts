@@ -50,6 +50,10 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   for (const { name, state, endsAt } of [...counts.authorities].sort((a, b) => +b.endsAt - +a.endsAt)) {
     ends.set({ name, state }, Math.floor(endsAt.getTime() / 1000));
   }
+  gauge(
+    'berth_hosts_wake_refused',
+    'Hosts that sleep, and whose last wake was refused for want of memory',
+  ).set(counts.wakesRefused);
   gauge('berth_free_slots', 'Hosts that can still be made before slots and ports run out').set(
     counts.freeSlots,
   );

@@ -1,11 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { reportWorker } from '../../../src/store/workers.ts';
-import { ids, instance, makeTestBroker, provisionBody, type TestBroker } from '../../support/broker.ts';
+import {
+  catalogFile,
+  ids,
+  instance,
+  makeTestBroker,
+  provisionBody,
+  type TestBroker,
+} from '../../support/broker.ts';
 
 let broker: TestBroker;
 beforeAll(async () => {
-  broker = await makeTestBroker(inject('postgres'));
+  const [offering] = catalogFile.offerings;
+  const plans = offering?.plans.map((plan) => (plan.id === ids.plan ? { ...plan, pool: 1 } : plan));
+  // Nothing keeps the pool but the test that asks for it.
+  broker = await makeTestBroker(inject('postgres'), { catalog: { offerings: [{ ...offering, plans }] } });
   broker.startWorker();
 });
 afterAll(() => broker.stop());
@@ -56,7 +66,32 @@ it('asks nothing where hosts take no memory, or nobody has told lately', async (
   expect((await create()).status).toBe(201);
 });
 
+// Seen to fail where only the report counts: each of them passed on it.
+it('lets creates in between two reports into the room that there is, and no more', async () => {
+  await machine(1024 + 3 * 192, 100_000);
+  const made = await Promise.all(Array.from({ length: 6 }, create));
+  expect(made.map(({ status }) => status).sort()).toEqual([201, 201, 201, 503, 503, 503]);
+  expect(made.find(({ status }) => status === 503)?.text).toContain('for hosts that are just coming up');
+  // They run, and the next report has measured them.
+  await machine(1024 + 192, 100_000);
+  expect((await create()).status).toBe(201);
+});
+
+// Seen to fail where the room of a host out of the pool, which has its memory, is asked for once more.
+it('gives a host out of the pool away though memory is short', async () => {
+  await broker.hypervisor.makeTemplate(
+    { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
+    () => undefined,
+    new AbortController().signal,
+  );
+  await broker.makePoolKeeper().keep();
+  await machine(1024, 100_000);
+  expect((await create()).status).toBe(201);
+  expect((await create()).status).toBe(503);
+});
+
 it('refuses an update only for the memory that it adds', async () => {
+  await machine(50_000, 100_000);
   const { id } = await create();
   await machine(0, 100_000);
   const answer = await broker
