@@ -133,6 +133,9 @@ export interface BindingRequest {
  */
 export type OperationKind = 'provision' | 'update' | 'deprovision' | 'restart' | 'expire';
 
+/** The kinds that a platform asked for; what Berth does on its own account is not its business. */
+export const platformKinds: readonly OperationKind[] = ['provision', 'update', 'deprovision'];
+
 /** What an update is to make of an instance and its host. It is kept as JSON. */
 export interface UpdateTarget {
   readonly planId: string;

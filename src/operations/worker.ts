@@ -1,4 +1,4 @@
-import type { LeasedOperation } from '../core/model.ts';
+import { type LeasedOperation, platformKinds } from '../core/model.ts';
 import { runOperation, type RunParts } from './run-operation.ts';
 import { createTurns } from './turns.ts';
 
@@ -6,7 +6,10 @@ import { createTurns } from './turns.ts';
 export interface Worker {
   /** There may be work: look at once. */
   wake(): void;
-  /** Whether an operation is in hand. */
+  /**
+   * Whether an operation is in hand that a tenant waits for, and that has not been at it for long: then it is a guest
+   * that boots, or hangs, and nothing need be put off for it.
+   */
   isBusy(): boolean;
   /** Puts down what is under way, after the step at hand; returns when nothing runs any more. */
   stop(): Promise<void>;
@@ -14,23 +17,29 @@ export interface Worker {
 
 /** Operations that a worker has in hand at once: most of them wait for a guest. */
 const mostInHand = 256;
+/** Out of the pool or the template a create takes less than that, and so does most else. Milliseconds. */
+const usuallyMs = 5_000;
 /** A worker looks at least this often, should no wake-up reach it. Milliseconds. */
 const lookAgainMs = 2_000;
 
 /**
  * Starts a worker: it leases operations that are due, keeps the leases by heartbeat, and runs several at once.
+ * @param parts.quickMs how long a tenant's operation keeps the worker busy at the most.
  * @param parts.leaseMs how long an operation stays with a worker that shows no sign of life.
  */
 export function startWorker(
   parts: Omit<RunParts, 'turns'> & {
     readonly name: string;
     readonly leaseMs: number;
+    readonly quickMs?: number;
   },
 ): Worker {
-  const { store, logger, name, leaseMs } = parts;
+  const { store, logger, name, leaseMs, quickMs: quick = usuallyMs } = parts;
   const turns = createTurns();
   const leave = new AbortController();
   const running = new Map<string, Promise<void>>();
+  /** When those were begun that a tenant waits for. */
+  const awaited = new Map<string, number>();
   let timer: NodeJS.Timeout | undefined;
   let looking = false;
   let lookAgain = false;
@@ -50,10 +59,14 @@ export function startWorker(
       })
       .finally(() => {
         clearInterval(heartbeat);
-        if (running.get(operation.id) === run) running.delete(operation.id);
+        if (running.get(operation.id) === run) {
+          running.delete(operation.id);
+          awaited.delete(operation.id);
+        }
         wake();
       });
     running.set(operation.id, run);
+    if (platformKinds.includes(operation.kind)) awaited.set(operation.id, performance.now());
   }
 
   async function look(): Promise<void> {
@@ -92,7 +105,7 @@ export function startWorker(
   wake();
   return {
     wake,
-    isBusy: () => running.size > 0,
+    isBusy: () => [...awaited.values()].some((begun) => performance.now() - begun < quick),
     async stop() {
       leave.abort();
       clearTimeout(timer);

@@ -212,13 +212,14 @@ export async function makeTestBroker(
     revocations,
     platformId,
     /** A worker that begins at once; more than one may run. */
-    startWorker(name = 'worker', leaseMs = 6_000): Worker {
+    startWorker(name = 'worker', leaseMs = 6_000, quickMs?: number): Worker {
       const worker = startWorker({
         ...parts,
         plans: operationPlans,
         revocations: createRevocations(workerDatabase, listener),
         name,
         leaseMs,
+        ...(quickMs !== undefined && { quickMs }),
       });
       listener.on(channels.operations, () => {
         worker.wake();

@@ -4,7 +4,7 @@ import { type AdmissionRules, requireRoom } from '../admission.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import type { Host, Instance, JsonObject, Operation, OperationKind } from '../model.ts';
+import { type Host, type Instance, type JsonObject, type Operation, platformKinds } from '../model.ts';
 import { requireQuota, usageOf } from '../quotas.ts';
 import type { Records, Store } from '../store.ts';
 import { tenantKey } from '../tenant.ts';
@@ -50,9 +50,6 @@ export interface OperationReport {
   /** Only on a failed update. */
   readonly updateRepeatable: boolean | undefined;
 }
-
-/** The kinds that a platform asked for; what Berth does on its own account is not its business. */
-const platformKinds: readonly OperationKind[] = ['provision', 'update', 'deprovision'];
 
 /** What platforms do with instances (OSB 2.17: provisioning, fetching, polling, deprovisioning). */
 export interface Instances {
