@@ -102,17 +102,6 @@ export async function createOverlay(
   await rename(attempt, file);
 }
 
-/** Makes a disk that no machine uses at least this large; a guest grows its file system when it starts. */
-export async function growDisk(file: string, diskGib: number): Promise<void> {
-  const information = await runTool('qemu-img', ['info', '--output=json', file]);
-  const { 'virtual-size': bytes } = JSON.parse(information) as { 'virtual-size': number };
-  if (bytes >= diskGib * 1024 ** 3) return;
-  await requireRoom(path.dirname(file));
-  // Alone: what lies below it is named anew at every start, and need not be where it was when this was made.
-  const alone = { driver: 'qcow2', file: { driver: 'file', filename: file }, backing: null };
-  await runTool('qemu-img', ['resize', '-q', `json:${JSON.stringify(alone)}`, `${diskGib}G`]);
-}
-
 /** Gives back every block of a disk before its name goes, so that nothing of it can be read again. */
 export async function wipeDisk(file: string): Promise<void> {
   try {
@@ -123,12 +112,16 @@ export async function wipeDisk(file: string): Promise<void> {
   await rm(file, { force: true });
 }
 
-/** @throws HypervisorError where the disk that holds the folder is full, but for what is kept for the machine. */
-export async function requireRoom(directory: string): Promise<void> {
+/**
+ * @param bytes what is about to be written there, as far as that is known.
+ * @throws HypervisorError where the disk that holds the folder is too full for it, but for what is kept for the machine.
+ */
+export async function requireRoom(directory: string, bytes = 0): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize < reserve) {
+  if (bavail * bsize < reserve + bytes) {
+    const wanted = bytes === 0 ? '' : `, ${Math.ceil(bytes / 1024 ** 2)} MiB are wanted`;
     throw new HypervisorError(
-      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free, and ${reserve / 1024 ** 2} MiB are kept for the machine`,
+      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free${wanted}, and ${reserve / 1024 ** 2} MiB are kept for the machine`,
     );
   }
 }

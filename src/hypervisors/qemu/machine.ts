@@ -262,7 +262,7 @@ async function makeExchange(place: Place): Promise<void> {
  * What no file of a machine outgrows, in bytes: a full disk with its tables (qcow2 needs 10 bytes a cluster of
  * 64 KiB), or the memory of a template.
  */
-function largestFile({ diskGib, memoryMib }: HostShape): number {
+export function largestFile({ diskGib, memoryMib }: HostShape): number {
   return Math.max(Math.ceil(diskGib * 1024 ** 3 * 1.01) + 64 * 1024 ** 2, memoryMib * 1024 ** 2);
 }
 

@@ -19,9 +19,10 @@ import { createHostLocks } from '../host-locks.ts';
 import { runTool } from '../process.ts';
 import { type DiskChain, qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
-import { baseDiskDigest, createOverlay, ensureBaseDisk, growDisk, wipeDisk } from './disks.ts';
+import { baseDiskDigest, createOverlay, ensureBaseDisk, requireRoom, wipeDisk } from './disks.ts';
 import { runningContainers, startContainer } from './containers.ts';
 import { engineAnswers } from './engine.ts';
+import { growDisk } from './grow-disk.ts';
 import { type GuestImage, readImage, readImageRecord } from './guest-image.ts';
 import { imageOfVersion, imageVersion } from './image-version.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
@@ -29,7 +30,7 @@ import { type Jail, openJail } from './jail.ts';
 import { createDigests, requireDigests } from './digests.ts';
 import { createManifests } from './manifest.ts';
 import { verifyHost } from './verify.ts';
-import { createMachines, type Launch } from './machine.ts';
+import { createMachines, largestFile, type Launch } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
@@ -517,7 +518,8 @@ export async function createQemuHypervisor(
           throw new HypervisorError(`host ${spec.hostId} runs: it must be stopped first`);
         }
         const own = await imageOfVersion(path.join(stateDirectory, 'images'), spec.imageVersion);
-        await growDisk(at.disk, spec.shape.diskGib);
+        await requireRoom(at.directory);
+        await growDisk(at.disk, spec.shape.diskGib, at.uid, largestFile(spec.shape));
         await writeHostRecord(at.record, {
           ...record,
           planName: spec.planName,
