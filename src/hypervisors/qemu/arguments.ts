@@ -126,8 +126,9 @@ export function qemuCommand(machine: {
   return { command, files };
 }
 
+/** In no core dump (MADV_DONTDUMP), and never merged with equal pages of others (no MADV_MERGEABLE). */
 function memoryObject(memory: Memory, shape: HostShape): string {
-  const size = `id=mem,size=${shape.memoryMib}M`;
+  const size = `id=mem,size=${shape.memoryMib}M,dump=off,merge=off`;
   switch (memory.kind) {
     case 'own':
       return `memory-backend-ram,${size}`;
