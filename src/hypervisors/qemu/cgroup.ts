@@ -15,6 +15,8 @@ const overheadMib = 512;
 /** QEMU's disk threads can reach 64. */
 const mostProcesses = 128;
 const longestBusyMs = 2_000;
+/** A QEMU's memory is freed in a moment, unless the machine is in trouble. */
+const longestEndMs = 30_000;
 
 /** The control groups of this installation's hosts, on cgroup v1 as on v2. */
 export interface Cgroups {
@@ -29,7 +31,10 @@ export interface Cgroups {
   processes(id: string): Promise<readonly number[]>;
   /** Waits until a machine has no process any more; at most so many milliseconds. */
   untilEmpty(id: string, timeoutMs: number): Promise<void>;
-  /** Ends every process of a machine, and waits until they are gone. */
+  /**
+   * Ends every process of a machine, and waits until they are gone.
+   * @throws HypervisorError where one does not go: the kernel keeps it, as behind a disk that does not answer.
+   */
   kill(id: string): Promise<void>;
   /** @throws Error where something runs in it. */
   remove(id: string): Promise<void>;
@@ -104,7 +109,13 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     },
 
     async kill(id) {
+      const deadline = performance.now() + longestEndMs;
       for (let left = await processes(id); left.length > 0; left = await processes(id)) {
+        if (performance.now() > deadline) {
+          throw new HypervisorError(
+            `Processes of ${id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}. The kernel keeps them: look at what they wait for (/proc/PID/stack)`,
+          );
+        }
         for (const pid of left) {
           try {
             process.kill(pid, 'SIGKILL');

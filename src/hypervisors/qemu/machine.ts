@@ -7,6 +7,7 @@ import type { Logger } from '../../core/logger.ts';
 import { toolEnvironment } from '../process.ts';
 import { deviceStateUri, type DiskChain, type Memory, qemuCommand } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
+import { createComplaints } from './complaints.ts';
 import type { GuestImage } from './guest-image.ts';
 import { machineFacts } from './facts.ts';
 import type { Jail } from './jail.ts';
@@ -34,9 +35,9 @@ export interface Launch {
 /** What a running machine was made from: the digests of its files, by their paths. */
 export type MadeFrom = ReadonlyMap<string, string>;
 
-/** QEMU's complaints are kept up to here, from their end, in characters. */
-const mostComplaints = 4_000;
 const launchTimeoutMs = 20_000;
+/** A guest's whole memory on its way to a busy disk, or from it. */
+const memoryTimeoutMs = 10 * 60 * 1000;
 
 /** Starts QEMU processes and speaks with them. */
 export interface Machines {
@@ -48,19 +49,24 @@ export interface Machines {
   run(place: Place): Promise<void>;
   /** Stops them. */
   pause(place: Place): Promise<void>;
-  /** Stops them, and writes device state and memory to a file. The machine can go on afterwards, or be ended. */
-  save(place: Place, file: string): Promise<void>;
+  /**
+   * Stops them, and writes device state and memory to a file. The machine can go on afterwards, or be ended; also
+   * where it fails, and then the file is to be wiped.
+   */
+  save(place: Place, file: string, shape: HostShape): Promise<void>;
   /**
    * Writes down what the machine that runs is made of, to be held against it later.
    * @throws HypervisorError where it does not run as it was to.
    */
   writeDown(place: Place, launch: Launch, madeFrom: MadeFrom): Promise<void>;
   /** Stops the guest for ever and writes its device state; its memory is in the file that it was launched with. */
-  freeze(place: Place, deviceState: string): Promise<void>;
+  freeze(place: Place, deviceState: string, shape: HostShape): Promise<void>;
   /** Whether the guest's processors run; false also where there is no QEMU at all. */
   isRunning(place: Place): Promise<boolean>;
   /** @throws HypervisorError with QEMU's last words, where it has ended. */
   requireAlive(place: Place): Promise<void>;
+  /** The machine has gone: nothing that it said is kept. */
+  forget(id: string): void;
 }
 
 export function createMachines(
@@ -70,9 +76,8 @@ export function createMachines(
   manifests: Manifests,
   logger: Logger,
 ): Machines {
-  /** What QEMU has printed, by machine; only of those that this process has started. */
-  const complaints = new Map<string, string>();
-  const lastWords = (place: Place) => complaints.get(place.id)?.trim() ?? '';
+  const complaints = createComplaints(logger);
+  const lastWords = (place: Place) => complaints.lastWords(place.id);
   const failure = (place: Place, what: string, cause?: unknown) => {
     const said = lastWords(place);
     return new HypervisorError(`${what}${said === '' ? '' : `: ${said}`}`, { cause });
@@ -94,7 +99,7 @@ export function createMachines(
     await mkdir(place.runDirectory, { recursive: true, mode: 0o700 });
     await makeExchange(place);
     await Promise.all([place.qmpSocket, place.agentSocket].map((socket) => rm(socket, { force: true })));
-    complaints.set(place.id, '');
+    complaints.begin(place.id);
     const { command, files } = commandOf(place, launch);
     const made = launch.memory.kind === 'file' ? await open(launch.memory.path, 'r+') : undefined;
     const child = spawn(
@@ -129,8 +134,7 @@ export function createMachines(
     await made?.close();
     child.unref();
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      complaints.set(place.id, ((complaints.get(place.id) ?? '') + text).slice(-mostComplaints));
-      logger.warn({ machine: place.id, text: text.slice(0, mostComplaints) }, 'QEMU says');
+      complaints.hear(place.id, text);
     });
     // A pipe of a child is a socket, whose type here does not say so.
     (child.stderr as unknown as { unref(): void } | null)?.unref();
@@ -165,11 +169,12 @@ export function createMachines(
 
     async load(place, then) {
       try {
-        await withQmp(place.qmpSocket, async (qmp) => {
+        const talk = async (qmp: Qmp) => {
           await shareMemory(qmp);
           await migrate(qmp, 'migrate-incoming', deviceStateUri);
           if (then === 'run') await qmp.execute('cont');
-        });
+        };
+        await withQmp(place.qmpSocket, talk, { timeoutMs: memoryTimeoutMs });
       } catch (cause) {
         // A load that fails ends QEMU, and its complaint comes a moment later.
         for (let waited = 0; lastWords(place) === '' && waited < 500; waited += 10) await delay(10);
@@ -193,24 +198,38 @@ export function createMachines(
         await qmp.execute('stop');
       }),
 
-    async save(place, file) {
-      const receiver = await receiveInto(file, place.stateSocket, place.uid);
+    async save(place, file, shape) {
+      const most = { bytes: largestSaved(shape), ms: memoryTimeoutMs };
+      const receiver = await receiveInto(file, place.stateSocket, place.uid, most);
+      const giveUp = new AbortController();
+      receiver.received.catch(() => {
+        giveUp.abort();
+      });
       try {
-        await withQmp(place.qmpSocket, async (qmp) => {
-          await qmp.execute('stop');
-          await shareMemory(qmp);
-          // Nothing else is sent meanwhile: the default of 32 MiB/s would let a tenant wait.
-          await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 4 * 1024 ** 3 });
-          await migrate(qmp, 'migrate', `unix:${place.stateSocket}`);
+        const send = withQmp(
+          place.qmpSocket,
+          async (qmp) => {
+            await qmp.execute('stop');
+            await shareMemory(qmp);
+            // Nothing else is sent meanwhile: the default of 32 MiB/s would let a tenant wait.
+            await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 4 * 1024 ** 3 });
+            await migrate(qmp, 'migrate', `unix:${place.stateSocket}`);
+          },
+          { timeoutMs: memoryTimeoutMs, giveUp: giveUp.signal },
+        );
+        // What was refused says more than the conversation that ended for it.
+        await send.catch(async (error: unknown) => {
+          if (giveUp.signal.aborted) await receiver.received;
+          throw error;
         });
         await receiver.received;
       } finally {
-        receiver.close();
+        await receiver.close();
       }
     },
 
-    async freeze(place, deviceState) {
-      await this.save(place, deviceState);
+    async freeze(place, deviceState, shape) {
+      await this.save(place, deviceState, shape);
       await withQmp(place.qmpSocket, (qmp) => qmp.execute('quit'));
     },
 
@@ -227,6 +246,10 @@ export function createMachines(
     async requireAlive(place) {
       if ((await cgroups.processes(place.id)).length > 0) return;
       throw failure(place, 'The virtual machine has ended');
+    },
+
+    forget: (id) => {
+      complaints.forget(id);
     },
   };
 }
@@ -264,6 +287,14 @@ async function makeExchange(place: Place): Promise<void> {
  */
 export function largestFile({ diskGib, memoryMib }: HostShape): number {
   return Math.max(Math.ceil(diskGib * 1024 ** 3 * 1.01) + 64 * 1024 ** 2, memoryMib * 1024 ** 2);
+}
+
+/**
+ * What a machine's memory and device state come to when they are written out, in bytes: each page has a header of a
+ * few bytes, and devices have less than a megabyte.
+ */
+export function largestSaved({ memoryMib }: HostShape): number {
+  return Math.ceil(memoryMib * 1.01 + 32) * 1024 ** 2;
 }
 
 /** What is in the shared memory file is not copied into the stream. */

@@ -96,7 +96,7 @@ export async function makeTemplate(
     report('freezing');
     await network.disconnect(place, noPorts);
     if (!(await agent.freeze(120_000))) throw new HypervisorError("the guest's agent went silent");
-    await machines.freeze(place, file('device-state'));
+    await machines.freeze(place, file('device-state'), shape);
     while ((await cgroups.processes(place.id)).length > 0) await delay(pollMs);
 
     report('computing digests');

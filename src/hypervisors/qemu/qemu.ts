@@ -576,6 +576,7 @@ export async function createQemuHypervisor(
         const record = await readHostRecord(recordFile(hostId));
         await cgroups.kill(hostId);
         await cgroups.remove(hostId);
+        machines.forget(hostId);
         if (record !== undefined) {
           const at = place(hostId, record.slot);
           await network.destroy(at, record.publishedPorts);

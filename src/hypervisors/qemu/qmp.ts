@@ -18,23 +18,50 @@ interface Message {
   readonly data?: Readonly<Record<string, unknown>>;
 }
 
-/** QEMU's longest honest line is far shorter, in characters. */
-const longestLine = 4 * 1024 * 1024;
-const answerTimeoutMs = 30_000;
+/** All that QEMU honestly says in one conversation is far shorter, in characters. */
+const mostSaid = 4 * 1024 * 1024;
+
+/**
+ * QEMU serves one monitor connection at a time: behind a busy one a greeting can take long. Milliseconds, as for the
+ * whole conversation: a QEMU that was taken over could otherwise hold whoever acts on its host for ever, a word at a
+ * time.
+ */
+const conversationTimeoutMs = 30_000;
+
+export interface QmpOptions {
+  /** The whole conversation may take so long; left out: half a minute. */
+  readonly timeoutMs?: number;
+  /** Ends the conversation early. */
+  readonly giveUp?: AbortSignal;
+}
 
 /**
  * Connects, says what must be said first, and hands the conversation to `talk`; ends it in any case. One at a
  * time may talk to a monitor, so no connection is kept.
- * @throws HypervisorError where the monitor can't be reached: QEMU has gone.
+ * @throws HypervisorError where the monitor can't be reached: QEMU has gone; or where it takes too long.
  */
-export async function withQmp<T>(socketPath: string, talk: (qmp: Qmp) => Promise<T>): Promise<T> {
+export async function withQmp<T>(
+  socketPath: string,
+  talk: (qmp: Qmp) => Promise<T>,
+  { timeoutMs = conversationTimeoutMs, giveUp }: QmpOptions = {},
+): Promise<T> {
   const socket = await open(socketPath);
+  const qmp = converse(socket);
+  const timer = setTimeout(() => {
+    qmp.end(`it took longer than ${timeoutMs / 1000} s`);
+  }, timeoutMs);
+  const abort = () => {
+    qmp.end('it was given up');
+  };
+  giveUp?.addEventListener('abort', abort, { once: true });
+  if (giveUp?.aborted === true) abort();
   try {
-    const qmp = converse(socket);
     await qmp.greeted;
     await qmp.execute('qmp_capabilities');
     return await talk(qmp);
   } finally {
+    clearTimeout(timer);
+    giveUp?.removeEventListener('abort', abort);
     socket.destroy();
   }
 }
@@ -51,7 +78,7 @@ function open(socketPath: string): Promise<Socket> {
   });
 }
 
-function converse(socket: Socket): Qmp & { greeted: Promise<void> } {
+function converse(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason: string) => void } {
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   const listening = new Set<(message: Message) => void>();
   const failed = new Set<(error: Error) => void>();
@@ -64,28 +91,35 @@ function converse(socket: Socket): Qmp & { greeted: Promise<void> } {
     failed.add(reject);
   });
   const fail = (reason: string) => {
-    gone ??= new HypervisorError(`QEMU has ended the conversation: ${reason}`);
+    gone ??= new HypervisorError(`The conversation with QEMU has ended: ${reason}`);
     for (const { reject } of waiting.values()) reject(gone);
     for (const reject of failed) reject(gone);
     waiting.clear();
     failed.clear();
   };
 
+  const end = (reason: string) => {
+    fail(reason);
+    socket.destroy();
+  };
+
+  let said = 0;
   let received = '';
   socket.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (received + text).split('\n');
-    received = lines.pop() ?? '';
-    if (received.length > longestLine) {
-      socket.destroy();
+    said += text.length;
+    if (said > mostSaid) {
+      end('it said too much');
       return;
     }
+    const lines = (received + text).split('\n');
+    received = lines.pop() ?? '';
     for (const line of lines) {
       if (line.trim() === '') continue;
       let message: Message;
       try {
         message = JSON.parse(line) as Message;
       } catch {
-        socket.destroy();
+        end('what it said was no JSON');
         return;
       }
       if (message.QMP !== undefined) greet();
@@ -103,14 +137,9 @@ function converse(socket: Socket): Qmp & { greeted: Promise<void> } {
   socket.on('close', () => {
     fail('the connection was closed');
   });
-  // QEMU serves one monitor connection at a time: behind a busy one a greeting can take long.
-  socket.setTimeout(answerTimeoutMs, () => {
-    fail(`no answer for ${answerTimeoutMs / 1000} s`);
-    socket.destroy();
-  });
-
   return {
     greeted,
+    end,
     execute: (command, args) =>
       new Promise((resolve, reject) => {
         if (gone !== undefined) {

@@ -1,9 +1,9 @@
-import { access, open, rename, rm } from 'node:fs/promises';
+import { access, open, rename } from 'node:fs/promises';
 import { HypervisorError } from '../../core/hypervisor.ts';
 import type { Cgroups } from './cgroup.ts';
 import { requireRoom, wipeDisk } from './disks.ts';
 import { type HostRecord, writeHostRecord } from './host-record.ts';
-import type { Machines } from './machine.ts';
+import { largestSaved, type Machines } from './machine.ts';
 import type { Place } from './place.ts';
 
 /**
@@ -16,7 +16,7 @@ import type { Place } from './place.ts';
 export interface Sleep {
   /** Stops the processors of a machine that lives. */
   pause(at: Place, record: HostRecord): Promise<void>;
-  /** Writes the memory of a machine that lives to disk, and ends it. */
+  /** Writes the memory of a machine that lives to disk, and ends it. Where that fails, nothing is left of the file. */
   suspend(at: Place, record: HostRecord): Promise<void>;
   /**
    * Lets a machine go on that is paused or suspended; one that runs goes on running.
@@ -50,11 +50,16 @@ export function createSleep(parts: { cgroups: Cgroups; machines: Machines }): Sl
     },
 
     async suspend(at, record) {
-      await requireRoom(at.directory);
       const attempt = attemptOf(at);
-      await rm(attempt, { force: true });
-      await machines.save(at, attempt);
-      await persist(attempt);
+      await wipeDisk(attempt);
+      await requireRoom(at.directory, largestSaved(record.shape));
+      try {
+        await machines.save(at, attempt, record.shape);
+        await persist(attempt);
+      } catch (error) {
+        await wipeDisk(attempt);
+        throw error;
+      }
       await rename(attempt, imageOf(at));
       await cgroups.kill(at.id);
       await writeHostRecord(at.record, { ...record, power: 'suspended' });
