@@ -176,7 +176,7 @@ function superviseRole(
   const ready = new Promise<void>((resolve, reject) => {
     let wasReady = false;
     const start = () => {
-      const started = spawn(process.execPath, [main, name], {
+      const started = spawn(...withoutGain(name, [process.execPath, main, name]), {
         env: roleEnvironment(urlFile),
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
         // Ctrl-C goes to every process of the terminal's group; a role is told by us, in order.
@@ -217,6 +217,17 @@ function superviseRole(
       await ended;
     },
   };
+}
+
+/**
+ * A role that faces others never gets a right that it has given up: no program that it starts gives it any, not even
+ * one with the set-user-ID bit.
+ */
+function withoutGain(name: RoleName, command: [string, ...string[]]): [string, string[]] {
+  const [program, ...args] = command;
+  return name === 'worker' || process.platform !== 'linux'
+    ? [program, args]
+    : ['setpriv', ['--no-new-privs', ...command]];
 }
 
 function introduction(settings: Settings): string {

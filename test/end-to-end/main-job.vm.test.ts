@@ -1,14 +1,16 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { networkInterfaces, tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { userIds } from '../../src/config/users.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { type BrokerProcess, largerPlanId, makeBroker, serviceId } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
 import { eventually } from '../support/eventually.ts';
+import { rightsOf, tryAs } from '../support/rights.ts';
 import { makeOutside, type Outside } from '../../src/demo/outside.ts';
 import { connectPlatform } from '../../src/demo/platform.ts';
 import { isOfTemplate, residueOf } from '../../src/demo/residue.ts';
@@ -75,6 +77,52 @@ describe('the main job', { timeout: 300_000 }, () => {
     // Re-keyed: two copies of one template have nothing in common that tells a host.
     expect(infoA?.stdout.split(' ')[0]).not.toBe(infoB?.stdout.split(' ')[0]);
     expect(infoA?.stdout.split(' ')[1]).not.toBe(infoB?.stdout.split(' ')[1]);
+  });
+
+  it('runs api and gateway as users that may open nothing of hosts, of each other, or of root', async () => {
+    // Seen to fail without setuid, without setgid and without setgroups in dropPrivileges; without --no-new-privs in
+    // start-all.ts; and with credentials.json, the host's folder of sockets or its disk open to all.
+    const { api, gateway } = userIds(broker.settings.uidBase);
+    const state = (...names: string[]) => path.join(broker.stateDirectory, ...names);
+    const run = `/run/berth-${await broker.site()}`;
+    const [host = ''] = await readdir(state('hosts'));
+    const template = state('templates', (await readdir(state('templates')))[0] ?? '');
+    const acts = [
+      ...[
+        'master.key',
+        'credentials.json',
+        'manifest-key.pem',
+        'postgres/password',
+        'postgres/data/PG_VERSION',
+      ],
+      ...['api', 'gateway', 'worker'].map((role) => `database-url.${role}`),
+    ].map((name) => `read ${state(name)}`);
+    acts.push(
+      ...['read', 'write'].map((how) => `${how} ${state('hosts', host, 'disk.qcow2')}`),
+      ...['qmp.sock', 'agent.sock'].map((name) => `connect ${path.join(run, 'hosts', host, name)}`),
+      `read ${path.join(run, 'hosts', host, 'manifest.json')}`,
+      ...['memory', 'device-state', 'disk.qcow2', 'template.json'].map(
+        (name) => `write ${path.join(template, name)}`,
+      ),
+    );
+    // Nothing is refused because it is not there.
+    const root = await rightsOf(process.pid);
+    expect(await tryAs(root, acts)).toEqual(acts.map((act) => `done ${act}`));
+
+    for (const [role, uid] of [
+      ['api', api],
+      ['gateway', gateway],
+    ] as const) {
+      const rights = await rightsOf(await broker.rolePid(role));
+      expect(rights, role).toEqual({
+        uids: Array(4).fill(uid),
+        gids: Array(4).fill(uid),
+        groups: [],
+        capabilities: [],
+        canGain: false,
+      });
+      expect(await tryAs(rights, acts), role).toEqual(acts.map((act) => `refused ${act}`));
+    }
   });
 
   it('imports, runs and publishes; the page is fetched from outside', async () => {

@@ -26,6 +26,8 @@ export interface BrokerProcess {
   /** Everything that it and its roles have printed so far. */
   readonly output: () => string;
   readonly pid: () => number;
+  /** Process id of one of its roles. */
+  rolePid(role: string): Promise<number>;
   /** What it runs with. */
   readonly settings: Settings;
   /** Of the OSB API; the gateway and management have the next two. */
@@ -196,6 +198,13 @@ export async function makeBroker(
     site,
     output: () => output,
     pid: () => child?.pid ?? 0,
+    async rolePid(role) {
+      for (const pid of await roleProcesses()) {
+        const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+        if (command.endsWith(`\0${role}\0`)) return pid;
+      }
+      throw new Error(`no ${role} runs`);
+    },
     settings: readSettings(environment),
     firstPort: port,
     start,
