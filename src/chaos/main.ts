@@ -74,7 +74,8 @@ async function run({ runs, seed, hypervisor, cache, seat, kinds }: Options): Pro
   }
   try {
     const random = createRandom(seed);
-    const patienceMs = isReal ? 600_000 : 90_000;
+    // A guest that is emulated on a machine with other work takes minutes to boot, and an undo boots twice.
+    const patienceMs = isReal ? 2_400_000 : 240_000;
     const choices = random.branch('apis');
     const failures: string[] = [];
     const platform = createPlatform(site, {

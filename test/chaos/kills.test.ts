@@ -6,6 +6,8 @@ import type * as drillModule from '../../src/chaos/drill.ts';
 import type * as faultsModule from '../../src/chaos/faults.ts';
 import type * as inspectModule from '../../src/chaos/inspect.ts';
 import type * as platformModule from '../../src/chaos/platform.ts';
+import type * as randomModule from '../../src/chaos/random.ts';
+import type * as runModule from '../../src/chaos/run.ts';
 import type * as siteModule from '../../src/chaos/site.ts';
 import { operationPlans } from '../../src/core/operations/plans.ts';
 import { ids } from '../../src/chaos/catalog.ts';
@@ -18,6 +20,8 @@ let chaos: typeof drillModule &
   typeof faultsModule &
   typeof inspectModule &
   typeof platformModule &
+  typeof randomModule &
+  typeof runModule &
   typeof siteModule;
 let site: siteModule.Site;
 const patienceMs = 60_000;
@@ -29,7 +33,7 @@ beforeAll(async () => {
   const load = async (name: string) =>
     (await import(pathToFileURL(path.join(directory, name)).href)) as object;
   const modules = await Promise.all(
-    ['drill.js', 'faults.js', 'inspect.js', 'platform.js', 'site.js'].map(load),
+    ['drill.js', 'faults.js', 'inspect.js', 'platform.js', 'random.js', 'run.js', 'site.js'].map(load),
   );
   chaos = Object.assign({}, ...modules) as typeof chaos;
   site = await chaos.startSite({ hypervisor: 'simulated', leaseMs: 1_500, seat });
@@ -244,3 +248,22 @@ describe('Postgres that ends in the middle of operations', { timeout: 120_000 },
     expect(await chaos.whenQuiet(site, patienceMs)).toEqual([]);
   });
 });
+
+describe(
+  'tenants that come and go while roles are killed and suspended at random',
+  { timeout: 300_000 },
+  () => {
+    const seed = 11;
+    it(`find everything as promised in the end (seed ${seed})`, async () => {
+      const { kills, violations } = await chaos.wreak(site, {
+        kills: 25,
+        random: chaos.createRandom(seed),
+        lanes: 4,
+        patienceMs,
+        report: () => undefined,
+      });
+      expect(violations).toEqual([]);
+      expect(kills).toBeGreaterThanOrEqual(25);
+    });
+  },
+);
