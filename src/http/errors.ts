@@ -87,6 +87,8 @@ function isDatabaseAway(error: Error): boolean {
         // (PostgreSQL manual, appendix A).
         code.startsWith('08') ||
         code.startsWith('57'))) ||
-    error.message === 'Connection terminated unexpectedly'
+    error.message === 'Connection terminated unexpectedly' ||
+    // Of pg's client, to the ROLLBACK of a transaction whose connection was lost in the middle.
+    error.message.includes('has encountered a connection error and is not queryable')
   );
 }

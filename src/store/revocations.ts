@@ -1,11 +1,18 @@
 import type { Knex } from 'knex';
+import { refused } from '../core/errors.ts';
 import type { Revocations } from '../core/operations/step.ts';
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';
 import { waitFor } from './wait.ts';
 
-/** The gateways that could still hold a connection open: those with a lease, at this moment. */
-const leaseHolders = `SELECT id FROM gateways WHERE lease_until > clock_timestamp()`;
+/**
+ * The gateways that could still hold a connection open: those with a lease, at this moment. Each is told of the
+ * bindings again, since one that has registered between their revocation and this has not heard of it, and would never
+ * acknowledge it. Whoever is on record listens already.
+ */
+const tellLeaseHolders = `
+  WITH told AS (SELECT pg_notify('${channels.bindings}', id::text) FROM unnest(:bindings::uuid[]) AS id)
+  SELECT id, (SELECT count(*) FROM told) FROM gateways WHERE lease_until > clock_timestamp()`;
 
 /**
  * Of these gateways, those that have neither acknowledged all of these bindings nor lost their lease. A
@@ -28,8 +35,8 @@ export function createRevocations(database: Knex, listener: Listener): Revocatio
     async settled(bindingIds) {
       if (bindingIds.length === 0) return;
       const bindings = [...bindingIds];
-      // Asked after the revocation was committed: a gateway that registers later has read it already.
-      const { rows } = await database.raw<{ rows: { id: string }[] }>(leaseHolders);
+      // After the revocation was committed: a gateway that registers later reads it when it looks the binding up.
+      const { rows } = await database.raw<{ rows: { id: string }[] }>(tellLeaseHolders, { bindings });
       const gateways = rows.map(({ id }) => id);
       const settled = await waitFor(
         listener,
@@ -42,7 +49,9 @@ export function createRevocations(database: Knex, listener: Listener): Revocatio
         longestWaitMs,
       );
       if (settled !== true) {
-        throw new Error('a gateway neither acknowledged the revocation nor lost its lease');
+        throw refused.unavailable(
+          'A gateway has not yet told that it has cut the connections of this binding, and may still hold one open. New ones are refused. Try again in a moment.',
+        );
       }
       await database.transaction(async (transaction) => {
         await transaction('bindings')

@@ -2,7 +2,11 @@ import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 import { afterAll, beforeAll, expect, inject, it, onTestFinished } from 'vitest';
 import type { LiveBindingsSource } from '../../src/core/live-bindings.ts';
+import { channels } from '../../src/store/channels.ts';
+import { openDatabase } from '../../src/store/database.ts';
+import { startListener } from '../../src/store/listener.ts';
 import { createLiveBindingsSource } from '../../src/store/live-bindings.ts';
+import { createRevocations } from '../../src/store/revocations.ts';
 import {
   binding,
   bindBody,
@@ -38,10 +42,13 @@ async function bind(osbId: string): Promise<{ id: string; serial: string }> {
   return row;
 }
 
-async function open(connectionString: string): Promise<LiveBindingsSource> {
+async function open(
+  connectionString: string,
+  changed: (bindingId: string) => void = () => undefined,
+): Promise<LiveBindingsSource> {
   const source = createLiveBindingsSource({ connectionString, connections: () => 3 });
   onTestFinished(() => source.close());
-  await source.open({ changed: () => undefined, lost: () => undefined });
+  await source.open({ changed, lost: () => undefined });
   return source;
 }
 
@@ -69,6 +76,25 @@ it('acknowledges several at once, and again without harm', async () => {
     .database<{ binding_id: string }>('revocation_acknowledgements')
     .whereIn('binding_id', bindings);
   expect(rows.map(({ binding_id }) => binding_id).sort()).toEqual([...bindings].sort());
+});
+
+// Seen to fail where gateways are not told again: it waited for 20 s and gave up.
+it('that comes after a revocation was committed does not keep its unbind waiting', async () => {
+  const { id } = await bind('five');
+  await broker.store.records.revokeBinding(id);
+  const source = await open(broker.urls.gateway, (bindingId) => void source.acknowledge([bindingId]));
+  await source.renewLease(60_000);
+  const listener = await startListener({
+    connectionString: broker.urls.api,
+    listenTo: [channels.acknowledgements],
+    onLost: () => undefined,
+  });
+  onTestFinished(() => listener.stop());
+  const api = openDatabase(broker.urls.api, { maxConnections: 1 });
+  onTestFinished(() => api.destroy());
+  await createRevocations(api, listener).settled([id]);
+  expect(await broker.database('bindings').where({ id }).whereNull('settled_at')).toEqual([]);
+  await source.releaseLease();
 });
 
 it('lets go of a connection behind which nobody answers any more', async () => {
