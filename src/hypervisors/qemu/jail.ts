@@ -6,6 +6,7 @@ import { leaseMs } from '../../core/operations/lease.ts';
 import { takeFileLock } from '../file-lock.ts';
 import { runTool } from '../process.ts';
 import { qemuProgram } from './arguments.ts';
+import type { Accelerator } from './options.ts';
 
 /**
  * What QEMU opens by name. Everything else that it works with (disks, kernel, memory, tap, control sockets) is
@@ -14,6 +15,8 @@ import { qemuProgram } from './arguments.ts';
 const emulator = [qemuProgram, '/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so'];
 const firmware = ['bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin'];
 const firmwareDirectories = ['/usr/share/seabios', '/usr/share/qemu'];
+
+export const kvmDevice = '/dev/kvm';
 
 /** Around a machine's QEMU: what it can see of this machine. */
 export interface Jail {
@@ -30,8 +33,9 @@ export interface Jail {
  * own user, mount, pid, ipc, uts and cgroup namespaces, no capabilities, no new privileges, no environment. User,
  * limits and network namespace are the launcher's business (libexec/berth-launch). The copies are made once, and
  * again when any of the files is another one; hosts that run keep theirs.
+ * @param accelerator with KVM its device is in sight as well.
  */
-export async function openJail(stateDirectory: string): Promise<Jail> {
+export async function openJail(stateDirectory: string, accelerator: Accelerator = 'tcg'): Promise<Jail> {
   const programs = path.join(await ensureRoot(path.join(stateDirectory, 'jail')), 'usr');
   return {
     command: (command, exchangeDirectory) => [
@@ -64,6 +68,8 @@ export async function openJail(stateDirectory: string): Promise<Jail> {
       '--dev-bind',
       '/dev/urandom',
       '/dev/urandom',
+      // QEMU opens it by name. Whose it is has not changed: the launcher gives the host's user its group (kvm.ts).
+      ...(accelerator === 'kvm' ? ['--dev-bind', kvmDevice, kvmDevice] : []),
       '--ro-bind',
       exchangeDirectory,
       exchangeDirectory,

@@ -11,6 +11,7 @@ import { createComplaints } from './complaints.ts';
 import type { GuestImage } from './guest-image.ts';
 import { machineFacts } from './facts.ts';
 import type { Jail } from './jail.ts';
+import { kvmGroups } from './kvm.ts';
 import type { Facts, Manifests } from './manifest.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap } from './place.ts';
@@ -94,6 +95,9 @@ export function createMachines(
       disk,
     });
 
+  /** What the host's user needs besides its own group. */
+  const extraGroups = async () => (options.accelerator === 'kvm' ? kvmGroups() : []);
+
   async function spawnQemu(place: Place, launch: Launch): Promise<ChildProcess> {
     const folders = await cgroups.make(place.id, launch.shape);
     await mkdir(place.runDirectory, { recursive: true, mode: 0o700 });
@@ -109,7 +113,7 @@ export function createMachines(
         folders.join(','),
         place.netnsPath,
         tap,
-        String(place.uid),
+        [place.uid, ...(await extraGroups())].join(':'),
         String(largestFile(launch.shape)),
         place.qmpSocket,
         place.agentSocket,
@@ -185,7 +189,7 @@ export function createMachines(
 
     async writeDown(place, launch, madeFrom) {
       const facts = await machineFacts(place, cgroups);
-      requireAsOrdered(facts, place, commandOf(place, launch).command);
+      requireAsOrdered(facts, place, commandOf(place, launch).command, await extraGroups());
       await manifests.write(place.manifest, {
         hostId: place.id,
         madeAt: new Date().toISOString(),
@@ -255,13 +259,20 @@ export function createMachines(
 }
 
 /** What is written down is what was asked for, not what happens to run. */
-function requireAsOrdered(facts: Facts, place: Place, command: readonly string[]): void {
+function requireAsOrdered(
+  facts: Facts,
+  place: Place,
+  command: readonly string[],
+  extraGroups: readonly number[],
+): void {
+  // The kernel sorts them.
+  const groups = [place.uid, ...extraGroups].sort((one, other) => one - other);
   const expected: Facts = {
     argv: command.map((argument, index) => `${index}: ${argument}`),
     user: [
       `Uid: ${Array(4).fill(place.uid).join(' ')}`,
       `Gid: ${Array(4).fill(place.uid).join(' ')}`,
-      `Groups: ${place.uid}`,
+      `Groups: ${groups.join(' ')}`,
     ],
     privileges: [
       ...['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'].map((set) => `Cap${set}: 0000000000000000`),

@@ -70,7 +70,7 @@ export async function createQemuHypervisor(
   const hostsDirectory = path.join(stateDirectory, 'hosts');
   const cgroups = await openCgroups(options.site);
   const network = createHostNetwork(options);
-  const jail = parts.jail ?? (await openJail(stateDirectory));
+  const jail = parts.jail ?? (await openJail(stateDirectory, options.accelerator));
   const digests = createDigests();
   const manifests = createManifests(stateDirectory);
   const machines = createMachines(options, cgroups, jail, manifests, logger);
