@@ -4,6 +4,7 @@ import type { Settings } from '../config/settings.ts';
 import { imageOptions, kvmMemory } from '../setup/hypervisor.ts';
 import { findGuestImage } from '../hypervisors/qemu/build-image.ts';
 import { probeKvm } from '../hypervisors/qemu/kvm.ts';
+import { swapProblem } from '../hypervisors/qemu/swap.ts';
 import { askMgmt } from './mgmt-client.ts';
 
 /** One thing that was looked at: whether it is well, and what was found. */
@@ -50,6 +51,8 @@ async function machine(settings: Settings): Promise<Finding[]> {
     const { accelerator, reason } = await probeKvm(kvmMemory(settings));
     findings.push([true, `accelerator ${accelerator}: ${reason}`]);
   }
+  const swap = await swapProblem();
+  findings.push([swap === undefined, swap ?? "tenants' memory is not swapped out"]);
   try {
     const image = await findGuestImage(imageOptions(settings));
     findings.push(

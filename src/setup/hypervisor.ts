@@ -7,6 +7,7 @@ import type { Logger } from '../core/logger.ts';
 import { ensureGuestImage, type ImageOptions } from '../hypervisors/qemu/build-image.ts';
 import { probeKvm } from '../hypervisors/qemu/kvm.ts';
 import { createQemuHypervisor } from '../hypervisors/qemu/qemu.ts';
+import { swapProblem } from '../hypervisors/qemu/swap.ts';
 import { createSimulatedHypervisor } from '../hypervisors/simulated/simulated.ts';
 import { userIds } from '../config/users.ts';
 import { projectDirectory } from './project.ts';
@@ -77,6 +78,8 @@ async function qemu(
   );
   const kvm = await probeKvm(kvmMemory(settings));
   logger.info(kvm, 'The accelerator was chosen');
+  const swap = await swapProblem();
+  if (swap !== undefined) logger.warn({}, swap);
   const site = await siteId(settings);
   const ids = userIds(settings.uidBase);
   return createQemuHypervisor({
