@@ -34,6 +34,12 @@ export function machineFirewallLines(json: string, hostAddress: string): readonl
   ];
 }
 
+/** The names of the chains in a listing. */
+export function chainsIn(json: string): readonly string[] {
+  const { nftables } = JSON.parse(json) as Listing;
+  return nftables.flatMap(({ chain }) => (chain === undefined ? [] : [(chain as { name: string }).name]));
+}
+
 /** The blocks of ports that a listing of the map of published ports leads to one host. */
 export function publishedTo(json: string, hostAddress: string): readonly PortBlock[] {
   const { nftables } = JSON.parse(json) as Listing;

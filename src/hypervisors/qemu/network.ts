@@ -4,12 +4,13 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Egress, PortBlock } from '../../core/hypervisor.ts';
 import { guestLink } from '../../guest/link.ts';
 import { runTool } from '../process.ts';
-import { firewallLines, machineFirewallLines, publishedTo } from './firewall-facts.ts';
+import { chainsIn, firewallLines, machineFirewallLines, publishedTo } from './firewall-facts.ts';
 import type { Facts } from './manifest.ts';
 import type { QemuOptions } from './options.ts';
 import { type Place, tap, uplink, vethPrefix } from './place.ts';
 import {
   closedHostRules,
+  machineChains,
   machineRules,
   machineTable,
   openHostRules,
@@ -20,8 +21,11 @@ import {
 
 /** The network of this machine and of each host on it. Everything is safe to repeat. */
 export interface HostNetwork {
-  /** Lays down this installation's own table; hosts that run notice nothing. */
-  open(): Promise<void>;
+  /**
+   * Lays down this installation's own table; hosts that run notice nothing.
+   * @returns the chains of others that were in it, and are gone.
+   */
+  open(): Promise<readonly string[]>;
   /** Makes a host's namespace, with its two links; nothing passes through it. */
   make(place: Place): Promise<void>;
   /**
@@ -52,11 +56,15 @@ export function createHostNetwork(
   const onMachine = (rules: string) =>
     rules === '' ? Promise.resolve('') : runTool('nft', ['--file', '-'], { input: rules });
 
+  /** The machine's table as this process has laid it down, what is published apart. */
+  let laidDown: readonly string[] | undefined;
+  const tableLines = (listing: string) => machineFirewallLines(listing, '');
+
   return {
     async open() {
       // Guests' packets pass through this machine. It is the one setting of the machine that is changed.
       await writeFile('/proc/sys/net/ipv4/ip_forward', '1\n');
-      await onMachine(machineRules(site, hostNetwork, gatewayUid));
+      return layDown();
     },
 
     async make(place) {
@@ -109,9 +117,13 @@ export function createHostNetwork(
           input: `${former}${publishPorts(site, place, ports)}`,
         }),
       ]);
+      const isAltered = laidDown !== undefined && !isDeepStrictEqual(tableLines(onTheMachine), laidDown);
+      if (isAltered) await layDown();
       return {
         firewall: firewallLines(inside),
-        'machine firewall': machineFirewallLines(onTheMachine, place.hostAddress),
+        'machine firewall': isAltered
+          ? await machineFacts(place)
+          : machineFirewallLines(onTheMachine, place.hostAddress),
       };
     },
 
@@ -133,6 +145,20 @@ export function createHostNetwork(
       await removeNamespace(place);
     },
   };
+
+  /** Makes the machine's table what it is to be; what is found there then is what it must stay. */
+  async function layDown(): Promise<readonly string[]> {
+    // Added first, so that there is something to list.
+    const before = await runTool('sh', changeAndList('table', 'inet', machineTable(site)), {
+      input: `add table inet ${machineTable(site)}\n`,
+    });
+    const foreign = chainsIn(before).filter((chain) => !machineChains.includes(chain));
+    const after = await runTool('sh', changeAndList('table', 'inet', machineTable(site)), {
+      input: machineRules(site, hostNetwork, gatewayUid, foreign),
+    });
+    laidDown = tableLines(after);
+    return foreign;
+  }
 
   /** What ends the ways that lead to the host by now. */
   async function measuredRemoval(place: Place): Promise<string> {

@@ -32,17 +32,24 @@ const newConnections = { perSecond: 500, burst: 1_000 };
 /** The name of this installation's table among the machine's own rules. */
 export const machineTable = (site: string) => `berth_${site}`;
 
+export const machineChains = ['prerouting', 'output_nat', 'postrouting', 'input', 'forward', 'output'];
+
 /**
  * The machine's own table: made anew as a whole, its map of published ports apart, so that running hosts notice
  * nothing. Nothing of anybody else's rules is touched.
+ * @param foreign chains of others in this table: they go in the same transaction.
  */
-export function machineRules(site: string, hostNetwork: string, gatewayUid: number): string {
+export function machineRules(
+  site: string,
+  hostNetwork: string,
+  gatewayUid: number,
+  foreign: readonly string[] = [],
+): string {
   const table = `inet ${machineTable(site)}`;
   const hosts = `"${vethPrefix(site)}*"`;
   // The address of a host that has gone leads nowhere: without this, by the machine's default route, to somebody
   // else who has that address.
   const elsewhere = `ip daddr ${hostNetwork} oifname != "lo" oifname != ${hosts} counter reject`;
-  const chains = ['prerouting', 'output_nat', 'postrouting', 'input', 'forward', 'output'];
   return `
 add table ${table}
 add map ${table} ports { type inet_service : ipv4_addr; flags interval; }
@@ -52,7 +59,8 @@ add chain ${table} postrouting { type nat hook postrouting priority srcnat; }
 add chain ${table} input { type filter hook input priority filter; }
 add chain ${table} forward { type filter hook forward priority filter; }
 add chain ${table} output { type filter hook output priority filter; }
-${chains.map((chain) => `flush chain ${table} ${chain}`).join('\n')}
+${[...machineChains, ...foreign].map((chain) => `flush chain ${table} ${chain}`).join('\n')}
+${foreign.map((chain) => `delete chain ${table} ${chain}`).join('\n')}
 table ${table} {
   chain prerouting {
     iifname ${hosts} return
@@ -159,6 +167,7 @@ export function openHostRules(
 const linkCounters = ['foreign_mac', 'foreign_address', 'arp', 'ipv6', 'not_ip', 'dhcp', 'bandwidth'];
 const forwardCounters = ['refused', 'invalid', 'connections', 'bandwidth'];
 
+/** All of the namespace's rules: whatever else was there goes in the same transaction. */
 function hostRules(
   rules: {
     readonly translate: readonly string[];
@@ -191,10 +200,7 @@ function hostRules(
   const connections = `ct count over ${limits.connections} ${drop('connections')}
     limit rate over ${perSecond}/second burst ${burst} packets ${drop('connections')}`;
   return `
-add table inet berth
-delete table inet berth
-add table netdev berth
-delete table netdev berth
+flush ruleset
 table netdev berth {
   ${counters(linkCounters)}
   chain guest {

@@ -179,3 +179,40 @@ describe('the published ports', () => {
     expect(await open.works()).toBe(false);
   });
 });
+
+/** Each was seen to fail with the rules of before: what others had added stayed, and was taken for ours. */
+describe('rules of others', () => {
+  const table = `berth_${site}`;
+  const nft = (...args: string[]) => run('nft', args);
+  const inHost = (...args: string[]) => run('nsenter', [`--net=${place.netnsPath}`, 'nft', ...args]);
+  const listing = async () =>
+    (await nft('list', 'table', 'inet', table)).stdout + (await inHost('list', 'ruleset')).stdout;
+
+  it("in a host's namespace go when its rules are written, in tables of their own as well", async () => {
+    await inHost('add', 'table', 'inet', 'intruder');
+    await inHost('insert', 'rule', 'inet', 'berth', 'output', 'accept');
+    await network.connect(place, ports(0), { kind: 'none' }, undefined);
+    const { firewall } = await network.facts(place);
+    expect(await listing()).not.toContain('intruder');
+    await network.connect(place, ports(0), { kind: 'none' }, ports(0));
+    expect((await network.facts(place)).firewall).toEqual(firewall);
+    expect(firewall.filter((line) => line.includes('"accept":null')).join('\n')).not.toMatch(
+      /"chain":"output","expr":\[\{"accept"/,
+    );
+  });
+
+  it("in the machine's table go when it is laid down, their chains named, and when a host is connected", async () => {
+    await network.connect(place, ports(1), { kind: 'none' }, undefined);
+    const before = await network.facts(place);
+    await nft('add', 'chain', 'inet', table, 'intruder', '{ type filter hook forward priority -10; }');
+    await nft('add', 'rule', 'inet', table, 'intruder', 'accept');
+    expect(await network.open()).toEqual(['intruder']);
+    expect(await network.facts(place)).toEqual(before);
+
+    await nft('insert', 'rule', 'inet', table, 'forward', 'ip', 'daddr', '192.0.2.1', 'accept');
+    expect(await listing()).toContain('192.0.2.1');
+    expect(await network.connect(place, ports(1), { kind: 'none' }, ports(1))).toEqual(before);
+    expect(await listing()).not.toContain('192.0.2.1');
+    await network.disconnect(place, ports(1));
+  });
+});
