@@ -1,24 +1,30 @@
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { HypervisorError } from '../../core/hypervisor.ts';
 import { qemuProgram } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
 import type { Facts } from './manifest.ts';
 import type { Place } from './place.ts';
 import { type Qmp, withQmp } from './qmp.ts';
+import { processesOf } from './strays.ts';
 
-/** A monitor that takes longer has been silenced, or its QEMU stands still. Milliseconds. */
+/** A monitor that takes longer has been silenced, its QEMU stands still, or the machine is busy. Milliseconds. */
 const monitorTimeoutMs = 3_000;
 
 /**
  * What a running machine is made of, as the kernel and QEMU's monitor tell it: proc(5), cgroups(7), QMP. Takes a
  * few hundredths of a second.
- * @throws HypervisorError where no QEMU runs.
+ * @param unanswered what stands for the devices where the monitor does not answer.
+ * @throws HypervisorError where no QEMU runs, or its monitor does not answer.
  */
-export async function machineFacts(place: Place, cgroups: Cgroups): Promise<Facts> {
+export async function machineFacts(
+  place: Place,
+  cgroups: Cgroups,
+  unanswered: (error: unknown) => readonly string[] = fail,
+): Promise<Facts> {
   const pids = await cgroups.processes(place.id);
-  const pid = await qemuAmong(pids);
+  // One that was moved out of its group is altered, not gone.
+  const pid = (await qemuAmong(pids)) ?? (await qemuAmong(await processesOf(place)));
   if (pid === undefined) throw new HypervisorError(`no machine of host ${place.id} runs`);
   const proc = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8');
   const [status, argv, statLine, limits, mounts, memberships, devices] = await Promise.all([
@@ -28,7 +34,7 @@ export async function machineFacts(place: Place, cgroups: Cgroups): Promise<Fact
     proc('limits'),
     proc('mountinfo'),
     proc('cgroup'),
-    devicesOf(place),
+    devicesOf(place).catch(unanswered),
   ]);
   const statusLines = (names: RegExp) =>
     status
@@ -62,6 +68,10 @@ export async function machineFacts(place: Place, cgroups: Cgroups): Promise<Fact
     files: await filesOf(pid),
     devices,
   };
+}
+
+function fail(error: unknown): never {
+  throw error;
 }
 
 async function qemuAmong(pids: readonly number[]): Promise<number | undefined> {
@@ -101,24 +111,25 @@ async function filesOf(pid: number): Promise<string[]> {
   return [...lines].sort();
 }
 
+/**
+ * A busy machine may let it wait: it is asked twice.
+ * @throws HypervisorError where it does not answer.
+ */
 async function devicesOf(place: Place): Promise<readonly string[]> {
-  const giveUp = new AbortController();
-  const silence = delay(monitorTimeoutMs, ['the monitor does not answer'], { signal: giveUp.signal }).catch(
-    () => [],
-  );
-  const talk = withQmp(place.qmpSocket, async (qmp) => [
-    ...(await blockNodes(qmp)),
-    ...(await characterDevices(qmp)),
-    ...(await children(qmp, '/machine/peripheral')),
-    ...(await children(qmp, '/machine/peripheral-anon')),
-    ...(await children(qmp, '/objects')),
-    ...(await pciDevices(qmp)),
-  ]).catch((error: unknown) => [`the monitor can't be asked: ${String(error)}`]);
-  try {
-    return (await Promise.race([talk, silence])).toSorted();
-  } finally {
-    giveUp.abort();
-  }
+  const ask = () =>
+    withQmp(
+      place.qmpSocket,
+      async (qmp) => [
+        ...(await blockNodes(qmp)),
+        ...(await characterDevices(qmp)),
+        ...(await children(qmp, '/machine/peripheral')),
+        ...(await children(qmp, '/machine/peripheral-anon')),
+        ...(await children(qmp, '/objects')),
+        ...(await pciDevices(qmp)),
+      ],
+      { timeoutMs: monitorTimeoutMs },
+    );
+  return (await ask().catch(ask)).toSorted();
 }
 
 async function blockNodes(qmp: Qmp): Promise<string[]> {

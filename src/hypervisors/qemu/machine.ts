@@ -17,6 +17,7 @@ import type { QemuOptions } from './options.ts';
 import { type Place, tap } from './place.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { receiveInto } from './receive.ts';
+import { endProcessesOf, processesOf } from './strays.ts';
 import { compare, toDigestLine } from './verify.ts';
 
 /** What a machine is started with, besides where it is. */
@@ -95,10 +96,22 @@ export function createMachines(
       disk,
     });
 
+  /** Two at one disk would ruin it. */
+  async function endStrays(place: Place): Promise<void> {
+    const strays = await processesOf(place);
+    if (strays.length === 0) return;
+    logger.error(
+      { machine: place.id, processes: strays },
+      'Processes of a machine ran outside of its control group; they are ended before it is started',
+    );
+    await endProcessesOf(place);
+  }
+
   /** What the host's user needs besides its own group. */
   const extraGroups = async () => (options.accelerator === 'kvm' ? kvmGroups() : []);
 
   async function spawnQemu(place: Place, launch: Launch): Promise<ChildProcess> {
+    await endStrays(place);
     const folders = await cgroups.make(place.id, launch.shape);
     await mkdir(place.runDirectory, { recursive: true, mode: 0o700 });
     await makeExchange(place);

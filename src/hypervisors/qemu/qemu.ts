@@ -29,7 +29,7 @@ import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from 
 import { type Jail, openJail } from './jail.ts';
 import { createDigests, requireDigests } from './digests.ts';
 import { createManifests } from './manifest.ts';
-import { verifyHost } from './verify.ts';
+import { alteredRules, verifyHost } from './verify.ts';
 import { createMachines, largestFile, type Launch } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
 import { createHostNetwork } from './network.ts';
@@ -37,6 +37,7 @@ import type { QemuOptions } from './options.ts';
 import { openOwnCopy } from './sealed-memory.ts';
 import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
 import { createSleep } from './sleep.ts';
+import { endProcessesOf } from './strays.ts';
 import { readTraffic } from './traffic.ts';
 import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 
@@ -82,6 +83,7 @@ export async function createQemuHypervisor(
   const sleep = createSleep({ cgroups, machines });
   /** Keys of the catalog's plans, as far as they have been asked about. */
   const keys = new Map<string, string>();
+  const silences = new Map<string, number>();
 
   const place = (id: string, slot: number) => placeOf(options, id, slot);
   const placeOfSpec = (spec: HostSpec) => place(spec.hostId, spec.slot);
@@ -276,6 +278,25 @@ export async function createQemuHypervisor(
     await network.connect(at, nothing, { kind: 'none' }, nothing);
     await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
     await network.disconnect(at, nothing);
+    await withoutRules(at);
+  }
+
+  /** What somebody has altered is written anew below, and would be known to nobody. */
+  async function reportAlteredRules(at: Place): Promise<void> {
+    const alterations = await alteredRules(at, { network, manifests });
+    if (alterations.length === 0) return;
+    logger.error(
+      { event: 'host.altered', host: at.id, alterations },
+      'The firewall rules of a host had been altered; they are written anew',
+    );
+  }
+
+  /** While they change, and once they are closed, a host has no rules on record. */
+  async function withoutRules(at: Place): Promise<void> {
+    const manifest = await manifests.read(at.manifest);
+    if (manifest?.facts.firewall === undefined) return;
+    const facts = Object.entries(manifest.facts).filter(([part]) => !firewallParts.includes(part));
+    await manifests.write(at.manifest, { ...manifest, facts: Object.fromEntries(facts) });
   }
 
   /** Lets a machine go that was held for the pool. */
@@ -334,7 +355,10 @@ export async function createQemuHypervisor(
     async open() {
       await mkdir(hostsDirectory, { recursive: true, mode: 0o711 });
       await mkdir(runDirectory, { recursive: true, mode: 0o755 });
-      await network.open();
+      const foreign = await network.open();
+      if (foreign.length > 0) {
+        logger.error({ foreign }, "Rules that were not Berth's were in its table; they were removed");
+      }
       // What a killed worker has left; one that another worker is making is not ours to end.
       await locks.holdIfFree(templateLock, () => removeTemplateMachine(templateParts));
       if (options.loadAhead) templates.preload();
@@ -484,6 +508,8 @@ export async function createQemuHypervisor(
         const isOther = !isDeepStrictEqual(record.publishedPorts, publishedPorts);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts: undefined });
         const former = isOther ? undefined : publishedPorts;
+        await reportAlteredRules(at);
+        await withoutRules(at);
         const firewall = await network.connect(at, publishedPorts, egress, former);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts });
         const manifest = await manifests.read(at.manifest);
@@ -569,6 +595,7 @@ export async function createQemuHypervisor(
           await cgroups.untilEmpty(hostId, powerOffTimeoutMs);
         }
         await cgroups.kill(hostId);
+        await endProcessesOf(at);
       }),
 
     destroy: (hostId) =>
@@ -577,8 +604,10 @@ export async function createQemuHypervisor(
         await cgroups.kill(hostId);
         await cgroups.remove(hostId);
         machines.forget(hostId);
+        silences.delete(hostId);
         if (record !== undefined) {
           const at = place(hostId, record.slot);
+          await endProcessesOf(at);
           await network.destroy(at, record.publishedPorts);
           await wipeDisk(at.disk);
           await sleep.wipe(at);
@@ -593,7 +622,7 @@ export async function createQemuHypervisor(
     verify: (hostId) =>
       locked(hostId, async () => {
         const { slot } = await requireRecord(hostId);
-        return verifyHost(place(hostId, slot), { cgroups, network, manifests, digests });
+        return verifyHost(place(hostId, slot), { cgroups, network, manifests, digests, silences });
       }),
 
     quarantine: (hostId) =>
@@ -609,7 +638,16 @@ export async function createQemuHypervisor(
     release: (hostId) =>
       locked(hostId, async () => {
         const record = await readHostRecord(recordFile(hostId));
-        if (record !== undefined) await rm(quarantineMark(place(hostId, record.slot)), { force: true });
+        if (record === undefined) return;
+        const at = place(hostId, record.slot);
+        // Cut off, it had other rules. A manifest that can't be read is found by the next check.
+        await withoutRules(at).catch((error: unknown) => {
+          logger.warn(
+            { host: hostId, err: error },
+            'The manifest of a host that leaves its quarantine is not whole',
+          );
+        });
+        await rm(quarantineMark(at), { force: true });
       }),
 
     async memory(hostId) {
@@ -620,6 +658,8 @@ export async function createQemuHypervisor(
     },
   };
 }
+
+const firewallParts: readonly string[] = ['firewall', 'machine firewall'];
 
 /** Is there while a host is in quarantine. */
 const quarantineMark = (at: Place) => path.join(at.directory, 'quarantined');

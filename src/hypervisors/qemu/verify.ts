@@ -9,18 +9,39 @@ import type { Place } from './place.ts';
 /** Of a long list of differences the first ones tell enough. */
 const mostNamed = 4;
 const longestName = 300;
+/** A monitor that is silent so often in turn has been silenced: load alone does not do that. */
+const mostSilences = 3;
 
 /**
  * Holds a running host against its manifest.
  * @returns what is not as it was made, the lines named; nothing, where all is.
- * @throws HypervisorError where its machine does not run.
+ * @throws HypervisorError where its machine does not run, or could not be asked: what load alone does is no alteration.
  */
 export async function verifyHost(
   place: Place,
-  tools: { cgroups: Cgroups; network: HostNetwork; manifests: Manifests; digests: Digests },
+  tools: {
+    cgroups: Cgroups;
+    network: HostNetwork;
+    manifests: Manifests;
+    digests: Digests;
+    /** How often in turn the monitor of each host was silent, by host. */
+    silences: Map<string, number>;
+  },
 ): Promise<readonly Alteration[]> {
-  const { cgroups, network, manifests, digests } = tools;
-  const machine = await machineFacts(place, cgroups);
+  const { cgroups, network, manifests, digests, silences } = tools;
+  let silence: string | undefined;
+  const machine = await machineFacts(place, cgroups, (cause) => {
+    const times = (silences.get(place.id) ?? 0) + 1;
+    silences.set(place.id, times);
+    if (times < mostSilences) {
+      throw new HypervisorError('The monitor does not answer, so the devices could not be checked', {
+        cause,
+      });
+    }
+    silence = `the monitor does not answer, in ${mostSilences} checks in turn or more`;
+    return [];
+  });
+  if (silence === undefined) silences.delete(place.id);
   let manifest: Manifest | undefined;
   try {
     manifest = await manifests.read(place.manifest);
@@ -38,7 +59,22 @@ export async function verifyHost(
     // Before its network is opened a host has no rules on record.
     ...(firewall === undefined ? {} : await network.facts(place).catch(unreadable)),
   };
-  return compare(manifest.facts, living);
+  const found = compare(manifest.facts, living);
+  // That each device is missing would say less.
+  return found.map((one) =>
+    one.part === 'devices' && silence !== undefined ? { ...one, detail: silence } : one,
+  );
+}
+
+/** What is not as it was made of a host's firewall rules; nothing, where it has none on record. */
+export async function alteredRules(
+  place: Place,
+  tools: { network: HostNetwork; manifests: Manifests },
+): Promise<readonly Alteration[]> {
+  const { firewall, 'machine firewall': machine } = (await tools.manifests.read(place.manifest))?.facts ?? {};
+  if (firewall === undefined || machine === undefined) return [];
+  const living = await tools.network.facts(place).catch(unreadable);
+  return compare({ firewall, 'machine firewall': machine }, living);
 }
 
 /** `DIGEST FILE`, as sha256sum(1) prints it. */
