@@ -239,8 +239,7 @@ describe('an alteration', { timeout: 240_000 }, () => {
     pid = await host.pid();
   });
 
-  // Seen to fail where only the control group's processes are looked at: the check found no machine, `start` began a
-  // second one beside the first, and `destroy` left both.
+  // Seen to fail where only the control group's processes are looked at: the check found no machine.
   it('of its control group is named, and the machine found, when it was moved out of all of it', async () => {
     const groups = ['memory', 'cpu', 'pids', ''].map((name) => path.join('/sys/fs/cgroup', name));
     for (const one of await processesOf(host.place)) {

@@ -18,7 +18,7 @@ async function problem(swaps: string) {
   return swapProblem(file, path.join(folder, 'cgroup'));
 }
 
-// Seen to fail where only one of the two is looked at.
+// Seen to fail where what control groups can forbid is not looked at.
 it("a machine that swaps is named where its control groups can't keep memory out of that, and no other", async () => {
   const active = `${headings}/dev/sda2   partition\t1048572\t\t0\t\t-2\n`;
   expect(await problem(headings)).toBeUndefined();
