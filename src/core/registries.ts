@@ -3,7 +3,10 @@ import { refused } from './errors.ts';
 import type { RegistrySettings } from './hypervisor.ts';
 import type { JsonObject } from './model.ts';
 
-const host = '[0-9A-Za-z][0-9A-Za-z.-]{0,252}(:[0-9]{1,5})?';
+/** Labels of a name, or an address, and a port up to 65535: the engine drops anything else without a word. */
+const label = '[0-9A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?';
+const port = '([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])';
+const host = `${label}(\\.${label}){0,126}(:${port})?`;
 
 /** A registry as image names have it, `host` or `host:port`, as a JSON schema's pattern (draft 04). */
 export const registryPattern = `^${host}$`;

@@ -88,6 +88,14 @@ describe('registries', () => {
     ['a mirror with a path', { registry_mirrors: ['https://a.example/v2'] }, /registry_mirrors\/0/],
     ['a mirror with a password', { registry_mirrors: ['https://me:word@a.example'] }, /registry_mirrors\/0/],
     ['a quote', { insecure_registries: ['a","b'] }, /insecure_registries\/0/],
+    ['two dots', { insecure_registries: ['a..b'] }, /insecure_registries\/0/],
+    ['a port that is none', { registry_mirrors: ['https://a.example:65536'] }, /registry_mirrors\/0/],
+    ['port 0', { insecure_registries: ['a.example:0'] }, /insecure_registries\/0/],
+    [
+      'a hyphen at an end',
+      { registry_authorities: [{ registry: 'a-.example', certificate: '' }] },
+      /registry_authorities\/0\/registry/,
+    ],
     ['no network', { insecure_registries: ['10.0.0.0/33'] }, /insecure_registries\/0/],
     [
       'a path out of its folder',
