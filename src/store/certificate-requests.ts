@@ -63,15 +63,20 @@ export function answerCertificateRequests(
   sign: (requestPem: string) => Promise<SignedRequest>,
   onError: (error: unknown) => void,
 ): () => void {
+  const answerOne = async ({ id, request }: CertificateRequestRow) => {
+    const { chain, authority } = await sign(request);
+    const answered = await database<CertificateRequestRow>('certificate_requests')
+      .where({ id, certificate: null })
+      .update({ certificate: chain, authority });
+    if (answered === 1) await notify(database, channels.certificates, id);
+  };
   const answer = async () => {
+    // Of gateways that died while they waited.
+    const given = database.raw(`clock_timestamp() - interval '10 minutes'`);
+    await database('certificate_requests').where('created_at', '<', given).delete();
     const waiting = await database<CertificateRequestRow>('certificate_requests').whereNull('certificate');
-    for (const { id, request } of waiting) {
-      const { chain, authority } = await sign(request);
-      const answered = await database<CertificateRequestRow>('certificate_requests')
-        .where({ id, certificate: null })
-        .update({ certificate: chain, authority });
-      if (answered === 1) await notify(database, channels.certificates, id);
-    }
+    // One that can't be signed keeps no other gateway waiting.
+    for (const one of waiting) await answerOne(one).catch(onError);
   };
   const run = () => {
     answer().catch(onError);

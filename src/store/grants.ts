@@ -88,7 +88,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   },
   workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   certificate_requests: {
-    api: ['SELECT', 'UPDATE (certificate, authority)'],
+    api: ['SELECT', 'UPDATE (certificate, authority)', 'DELETE'],
     gateway: ['SELECT', 'INSERT (id, request)', 'DELETE'],
   },
   revocation_acknowledgements: {
