@@ -193,6 +193,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     async stop() {
       await Promise.all([osbListener.stop(), mgmtListener.stop()]);
       stopAnswering();
+      directory.stop();
       await stopKeeping();
       await stopAskingWorkers();
       await keys.stop();

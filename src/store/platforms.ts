@@ -122,10 +122,14 @@ async function requirePlatform(connection: Knex, name: string, lock?: 'lock'): P
 /** The credentials that are valid now, kept true by notifications. */
 export interface CredentialDirectory {
   known(): readonly KnownCredential[];
+  stop(): void;
 }
 
+/** How long a password that was retired may stay valid where the listener's connection is dead and does not know it. */
+const rereadEveryMs = 5_000;
+
 /**
- * Reads the credentials of all platforms, and reads them again whenever they may have changed.
+ * Reads the credentials of all platforms, and reads them again whenever they may have changed, and now and then.
  * @param parts.fixed come from files, and stay.
  */
 export async function createCredentialDirectory(parts: {
@@ -133,10 +137,12 @@ export async function createCredentialDirectory(parts: {
   listener: Listener;
   fixed: readonly KnownCredential[];
   onError: (error: unknown) => void;
+  everyMs?: number;
 }): Promise<CredentialDirectory> {
-  const { database, listener, fixed, onError } = parts;
+  const { database, listener, fixed, onError, everyMs = rereadEveryMs } = parts;
   let known = fixed;
   let newest = 0;
+  let stopped = false;
 
   async function read(): Promise<void> {
     newest += 1;
@@ -151,11 +157,19 @@ export async function createCredentialDirectory(parts: {
   }
 
   await read();
-  listener.on(channels.platforms, () => {
-    read().catch(onError);
-  });
-  listener.onReconnected(() => {
-    read().catch(onError);
-  });
-  return { known: () => known };
+  const again = () => {
+    read().catch((error: unknown) => {
+      if (!stopped) onError(error);
+    });
+  };
+  const ends = [listener.on(channels.platforms, again), listener.onReconnected(again)];
+  const timer = setInterval(again, everyMs);
+  return {
+    known: () => known,
+    stop() {
+      stopped = true;
+      clearInterval(timer);
+      for (const end of ends) end();
+    },
+  };
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { PlatformCredential } from '../../src/core/platform.ts';
+import { createCredentialDirectory, createPlatforms } from '../../src/store/platforms.ts';
 import { eventually } from '../support/eventually.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 
@@ -94,4 +95,27 @@ describe('platforms', () => {
     }
     expect((await manage('post', '/mgmt/platforms/nobody/passwords')).status).toBe(404);
   });
+});
+
+it('a password that was retired ends also where no notification comes any more', async () => {
+  const deaf = {
+    on: () => () => undefined,
+    onReconnected: () => () => undefined,
+    stop: () => Promise.resolve(),
+  };
+  const platforms = createPlatforms(broker.database);
+  await platforms.create('deaf');
+  await platforms.addPassword('deaf');
+  const directory = await createCredentialDirectory({
+    ...{ database: broker.database, listener: deaf, fixed: [], everyMs: 20 },
+    onError: () => undefined,
+  });
+  try {
+    const known = () => directory.known().filter(({ platform }) => platform.name === 'deaf').length;
+    expect(known()).toBe(2);
+    await platforms.retirePassword('deaf');
+    await eventually('one of them is left', () => known() === 1);
+  } finally {
+    directory.stop();
+  }
 });

@@ -270,6 +270,7 @@ export async function makeTestBroker(
       await Promise.all(checking.map((checks) => checks.stop()));
       await Promise.all(workers.map((worker) => worker.stop()));
       await hypervisor.close();
+      directory.stop();
       await listener.stop();
       await Promise.all([database, apiDatabase, workerDatabase].map((one) => one.destroy()));
       await testDatabase.drop();
