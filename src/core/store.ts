@@ -150,6 +150,8 @@ export interface Records {
   /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
   setHostDestroyed(hostId: string): Promise<void>;
   freeSlots(): Promise<number>;
+  /** How many hosts there can be at a time. */
+  readonly slotCount: number;
 
   /** Memory of the machine with the least of it among those whose workers have been heard of lately; undefined where none tells. */
   machineMemory(): Promise<MachineMemory | undefined>;

@@ -16,6 +16,7 @@ type HostRecords = Pick<
   | 'setHostUnreachable'
   | 'setHostDestroyed'
   | 'freeSlots'
+  | 'slotCount'
 >;
 
 /** Gateways read the host's address, and whether it sleeps, with each of its bindings. */
@@ -101,6 +102,7 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
       });
     },
 
+    slotCount: portBlocks.count,
     freeSlots: () => countFreeSlots(connection, portBlocks),
   };
 }

@@ -195,7 +195,7 @@ describe('an operation', () => {
       .ask('put', `${instance(randomUUID())}?accepts_incomplete=true`)
       .send(provisionBody);
     expect(refused.status).toBe(503);
-    expect((refused.body as { description: string }).description).toContain('full');
+    expect((refused.body as { description: string }).description).toContain('ports for 220 hosts');
     expect(await broker.database('instances')).toHaveLength(1);
     await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`);
     const next = await broker

@@ -164,7 +164,7 @@ export function createInstances(parts: {
         });
         if (host === undefined) {
           throw refused.unavailable(
-            'This broker is full: no further host can be made. Delete an instance, or ask the operator for more room.',
+            `This broker is full: it has ports for ${records.slotCount} hosts, and all of them are in use, those of the pool among them. Delete an instance, or ask the operator of the broker for more (BERTH_PUBLISHED_PORTS).`,
           );
         }
         await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
