@@ -21,8 +21,6 @@ export interface RunParts {
 /** Up to here a worker keeps an operation in hand while it waits; beyond, others may have it. Milliseconds. */
 const shortWaitMs = 1_000;
 const longestBackoffMs = 30_000;
-/** An undo that can be given up has this long beyond the operation's deadline: some cold boots. Milliseconds. */
-const undoMs = 30 * 60_000;
 
 /** Why a course of steps came to an end: nothing is left to do here, or it goes on with another host. */
 type Halt = 'over' | 'other host';
@@ -99,7 +97,7 @@ export async function runOperation(
       if (outcome.kind === 'done') {
         attempts = 0;
         index += 1;
-      } else if (failure !== undefined && plan.undoAttempts !== undefined && isOverdue(undoMs)) {
+      } else if (failure !== undefined && plan.undoMs !== undefined && isOverdue(plan.undoMs)) {
         failure = `${failure}. Nor could it be undone in time; it stood at: ${step.description}`;
         return finish();
       } else if (outcome.afterMs > shortWaitMs) {

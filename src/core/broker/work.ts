@@ -17,7 +17,13 @@ export type WorkOutcome =
   | { readonly kind: 'accepted'; readonly operationId: string };
 
 /** An operation gives up this long before the platform does, so as to clean up first. In milliseconds. */
-const deadlineMs = (maximumPollingSeconds - 120) * 1000;
+const cleanUpMs = 120_000;
+
+/** How long an operation may go forward, in milliseconds; an update's undo, which may boot cold, has its own time after. */
+function deadlineMs(kind: OperationKind): number {
+  const undo = operationPlans[kind].undoMs ?? 0;
+  return maximumPollingSeconds * 1000 - cleanUpMs - undo;
+}
 
 /** Records an operation for the workers; returns its id. */
 export async function beginOperation(
@@ -35,7 +41,7 @@ export async function beginOperation(
     instanceId,
     step: first.name,
     description: 'Waiting for a worker',
-    deadline: new Date(Date.now() + deadlineMs),
+    deadline: new Date(Date.now() + deadlineMs(kind)),
     target,
   });
   return id;

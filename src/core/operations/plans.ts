@@ -35,6 +35,8 @@ export const operationPlans: OperationPlans = {
     attempts: 3,
     // A host that does not come back either way is left to the next reconciliation, as after a crash.
     undoAttempts: 5,
+    // Some cold boots.
+    undoMs: 14 * 60_000,
     instanceAfter: { succeeded: undefined, failed: undefined },
   },
   deprovision: {

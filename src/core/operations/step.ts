@@ -42,10 +42,14 @@ export interface OperationPlan {
   /** Tries of one step before the operation is undone. */
   readonly attempts: number;
   /**
-   * Tries of one step of the undo before that is given up as well, as it is half an hour after the deadline. Left
-   * out: it is tried until it works.
+   * Tries of one step of the undo before that is given up as well. Left out: it is tried until it works.
    */
   readonly undoAttempts?: number;
+  /**
+   * How long after the deadline an undo that can be given up is, in milliseconds. The deadline comes so much earlier, so
+   * that the whole operation keeps to the time that the catalog names.
+   */
+  readonly undoMs?: number;
   /** What last_operation says in the end; `Done` where it is left out. */
   readonly closing?: (host: Host | undefined) => string;
   /** State of the instance once the operation has succeeded or failed; undefined leaves it. */

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { readSettings } from '../../../../src/config/settings.ts';
 import { maximumPollingSeconds } from '../../../../src/core/catalog/catalog.ts';
+import { operationPlans } from '../../../../src/core/operations/plans.ts';
 import { forgetOldOperations } from '../../../../src/operations/forget.ts';
 import { bindBody, binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
 import { accepting, asyncRequired, type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
@@ -348,5 +349,20 @@ it('18b gives up early enough to clean up before the platform does', async () =>
     const seconds = (row.deadline.getTime() - row.created_at.getTime()) / 1000;
     expect(seconds).toBeGreaterThan(60);
     expect(seconds).toBeLessThanOrEqual(maximumPollingSeconds - 60);
+  });
+});
+
+it('18c has an update end, its undo included, before the platform gives up', async () => {
+  const id = await on.newInstance();
+  await on.duringUpdate(id, async (operation) => {
+    const row = (await on.broker.database('operations').where({ id: operation }).first()) as {
+      created_at: Date;
+      deadline: Date;
+    };
+    const { undoMs = 0 } = operationPlans.update;
+    expect(undoMs).toBeGreaterThan(0);
+    expect(row.deadline.getTime()).toBeGreaterThan(row.created_at.getTime());
+    const ends = row.deadline.getTime() + undoMs - row.created_at.getTime();
+    expect(ends / 1000).toBeLessThan(maximumPollingSeconds - 60);
   });
 });
