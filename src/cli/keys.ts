@@ -14,6 +14,7 @@ const columns: readonly Column<KeyLine>[] = [
   ['KEY', ({ id }) => id],
   ['STATE', ({ state }) => state],
   ['SINCE', ({ since }) => since.slice(0, 19)],
+  ['DAMAGED', ({ unreadable }) => (unreadable === undefined ? '' : `${unreadable} rows: see the log`)],
 ];
 const askEveryMs = 1_000;
 

@@ -5,6 +5,8 @@ export interface MasterKeyState {
   /** Sealed with from now on; still needed for what was sealed before; needed for nothing any more. */
   readonly state: 'current' | 'retiring' | 'retired';
   readonly since: Date;
+  /** Of a retiring one: rows that can't be opened, and keep it from being retired; left out where there are none. */
+  readonly unreadable?: number;
 }
 
 /** Moves all that is sealed from one master key to another, while binds go on. */

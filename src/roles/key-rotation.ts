@@ -35,6 +35,8 @@ export function startKeyRotation(parts: {
 }): KeyRotation & { stop(): Promise<void> } {
   const { database, listener, ring, presence, readText, logger, settleMs = defaultSettleMs } = parts;
   let stopped = false;
+  /** Rows that could not be wrapped anew. */
+  let unreadable: readonly string[] = [];
   let looking: Promise<void> = Promise.resolve();
 
   /** Seals with the key that Postgres names, and tells the others which keys are held here. */
@@ -55,13 +57,22 @@ export function startKeyRotation(parts: {
     const retiring = (await masterKeys(database)).filter(({ state }) => state === 'retiring');
     if (retiring.length === 0) return;
     const settled = retiring.filter(({ since }) => Date.now() - since.getTime() > settleMs);
-    const count = await rewrapAll(
+    const { replaced: count, damaged } = await rewrapAll(
       database,
       (sealed, row) => ring.rewrap(sealed, row),
       () => stopped,
     );
     if (count > 0) logger.info({ count }, 'Secrets were wrapped anew under the current master key');
-    if (stopped || settled.length === 0) return;
+    if (damaged.join() !== unreadable.join()) {
+      unreadable = damaged;
+      if (damaged.length > 0) {
+        logger.error(
+          { rows: damaged.slice(0, 100), count: damaged.length },
+          'What is sealed in these rows can not be opened and was left; the former master key is kept until they are restored or unbound',
+        );
+      }
+    }
+    if (stopped || settled.length === 0 || damaged.length > 0) return;
     const ids = settled.map(({ id }) => id);
     await retireMasterKeys(database, ids);
     logger.info({ keys: ids }, 'Nothing is sealed any more with former master keys');
@@ -103,7 +114,10 @@ export function startKeyRotation(parts: {
   const stopLooking = repeat(lookAgainMs, look, () => undefined);
 
   return {
-    list: () => masterKeys(database),
+    list: async () =>
+      (await masterKeys(database)).map((key) =>
+        key.state === 'retiring' && unreadable.length > 0 ? { ...key, unreadable: unreadable.length } : key,
+      ),
 
     async rotate() {
       const known = await masterKeys(database);

@@ -31,15 +31,16 @@ const batchSize = 200;
 /**
  * Goes once through all that is sealed and replaces what `rewrap` gives anew, a batch at a time. A value that
  * somebody changes meanwhile is left as it then is. Killed in the middle, it is begun again.
- * @param rewrap gives undefined where the value may stay.
- * @returns how many were replaced.
+ * @param rewrap gives undefined where the value may stay; where it throws, the value is left as it is and named.
+ * @returns how many were replaced, and the rows of those that could not be.
  */
 export async function rewrapAll(
   database: Knex,
   rewrap: (sealed: Buffer, row: string) => Buffer | undefined,
   isStopped: () => boolean,
-): Promise<number> {
+): Promise<{ replaced: number; damaged: readonly string[] }> {
   let replaced = 0;
+  const damaged: string[] = [];
   for (const place of sealedColumns) {
     const { table, column, key, row } = place;
     for (let after: string | undefined, more = true; more && !isStopped();) {
@@ -52,13 +53,18 @@ export async function rewrapAll(
       after = rows.at(-1)?.key;
       more = rows.length === batchSize;
       const changes = rows.flatMap(({ key: id, row: tiedTo, sealed }) => {
-        const anew = rewrap(sealed, tiedTo);
-        return anew === undefined ? [] : [{ id, sealed, anew }];
+        try {
+          const anew = rewrap(sealed, tiedTo);
+          return anew === undefined ? [] : [{ id, sealed, anew }];
+        } catch {
+          damaged.push(tiedTo);
+          return [];
+        }
       });
       if (changes.length > 0) replaced += await replace(database, place, changes);
     }
   }
-  return replaced;
+  return { replaced, damaged };
 }
 
 async function replace(

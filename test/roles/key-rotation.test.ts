@@ -160,6 +160,34 @@ describe('a rotation', () => {
     expect((await sealed()).every((one) => isSealedWith(newKey, one))).toBe(true);
   });
 
+  it('wraps the others anew where one row is damaged, keeps the key for that one, and says so', async () => {
+    const first = await api(broker.vault);
+    for (let index = 0; index < 3; index += 1) await bind(`b-${index}`).expect(201);
+    const ids = await broker.database('bindings').orderBy('id').pluck<string[]>('id');
+    const [damaged, whole] = [ids[0] ?? '', ids.slice(1)];
+    // Behind the header, which says what it was sealed with.
+    const flipped = broker.database.raw(
+      'set_byte(sealed_credentials, 40, 255 - get_byte(sealed_credentials, 40))',
+    );
+    await broker.database('bindings').where({ id: damaged }).update({ sealed_credentials: flipped });
+    file += newText;
+    await first.rotate();
+    await eventually('the others are wrapped anew', async () => {
+      const rows = await broker
+        .database('bindings')
+        .whereIn('id', whole)
+        .pluck<Buffer[]>('sealed_credentials');
+      return rows.every((one) => isSealedWith(newKey, one));
+    });
+    const former = async () => (await first.list()).find(({ id }) => id === oldId);
+    await eventually('it is told', async () => (await former())?.unreadable === 1);
+    expect((await former())?.state).toBe('retiring');
+    await broker
+      .database('bindings')
+      .update({ state: 'revoked', sealed_credentials: null, revoked_at: new Date() });
+    await eventually('nothing needs it any more', async () => (await former())?.state === 'retired');
+  });
+
   it('waits until a request that still seals with the former key has ended', async () => {
     const first = await api(broker.vault, 3_600_000);
     file += newText;
@@ -230,7 +258,7 @@ it('a binding that is revoked while it is wrapped anew stays revoked', async () 
     return rows.length > 0;
   });
   await revoking.commit();
-  expect(await wrapping).toBe(0);
+  expect(await wrapping).toEqual({ replaced: 0, damaged: [] });
   expect(await sealed()).toEqual([null]);
 });
 
