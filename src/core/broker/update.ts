@@ -63,7 +63,9 @@ export function createUpdate(parts: {
       const plan = planned ?? findPlan(catalog, instance.serviceId, instance.planId);
       if (plan === undefined) throw new Error(`the plan of instance ${instance.id} is not in the catalog`);
       rules.checkUpdate(plan, request.parameters ?? {});
-      const wish = wishOf(rules, instance, plan, request);
+      // Done, and not kept: a host that has been woken is not put to sleep by the next update.
+      const { sleep_now: sleepNow, ...kept } = request.parameters ?? {};
+      const wish = wishOf(rules, instance, plan, kept);
 
       const { planId, parameters, context, maintenanceVersion } = request;
       if ([planId, parameters, context, maintenanceVersion].every((field) => field === undefined)) {
@@ -74,7 +76,7 @@ export function createUpdate(parts: {
       const host = await records.hostOfInstance(instance.id);
       const changes =
         wish !== undefined || (maintenanceVersion !== undefined && maintenanceVersion !== host?.imageVersion);
-      requireUpdatable(instance, host, changes);
+      requireUpdatable(instance, host, changes || sleepNow !== undefined);
       const merged = { ...instance.context, ...said(context ?? {}) };
       const keyOf = (of: JsonObject) =>
         tenantKey(offering.tenant, {
@@ -97,12 +99,15 @@ export function createUpdate(parts: {
         // The host's own plan is left alone, though the catalog may say something else of it by now (osb-notes 27).
         if (running !== undefined) throw refused.concurrency();
         await records.setInstanceContext(instance.id, merged);
+        if (host !== undefined && sleepNow !== undefined)
+          await putToSleep(records, host, sleepNow as SleepNow);
         return undefined;
       }
       const target = aim(instance, host, plan, wish ?? wishFor(plan, instance.parameters), request);
       if (running !== undefined) return continueUpdate(running, target, request);
       await records.setInstanceContext(instance.id, merged);
       const change: Change = { instance, host, plan, target };
+      if (sleepNow !== undefined) await putToSleep(records, host, sleepNow as SleepNow);
       if (!changesHost(change)) {
         await records.setInstanceTarget(instance.id, target);
         return undefined;
@@ -152,10 +157,10 @@ function wishOf(
   rules: ParameterRules,
   instance: Instance,
   plan: Plan,
-  request: UpdateRequest,
+  changed: JsonObject,
 ): Wish | undefined {
   const parameters = Object.fromEntries(
-    Object.entries({ ...instance.parameters, ...request.parameters }).filter(([, value]) => value !== null),
+    Object.entries({ ...instance.parameters, ...changed }).filter(([, value]) => value !== null),
   );
   if (plan.id === instance.planId && isDeepStrictEqual(parameters, instance.parameters)) return undefined;
   rules.checkProvision(plan, parameters);
@@ -193,6 +198,17 @@ function aim(
         ? null
         : new Date(Date.now() + expiresAfterMs).toISOString(),
   };
+}
+
+type SleepNow = 'pause' | 'suspend';
+
+/**
+ * Asks the worker for it, as an operator may; where an update begins, it comes after that.
+ * @throws RefusedError (422) where the host does not run.
+ */
+async function putToSleep(records: Records, host: Host, how: SleepNow): Promise<void> {
+  if (!(await records.requestPower(host.id, how === 'pause' ? 'paused' : 'suspended')))
+    throw refused.unprocessable('The host does not run, so it can not be put to sleep.');
 }
 
 /** The same request again is answered as the first (osb-notes 25). */

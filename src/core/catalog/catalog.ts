@@ -72,13 +72,21 @@ export function provisionSchema(plan: Plan): JsonObject {
   return schema(provisionProperties(plan));
 }
 
-/** The schema of update parameters: the same, and null takes a parameter back (osb-notes 24). */
+/** The schema of update parameters: the same, and null takes a parameter back (osb-notes 24); and what is done once. */
 export function updateSchema(plan: Plan): JsonObject {
   const properties = Object.entries(provisionProperties(plan)).map(([name, { description, ...rule }]) => [
     name,
     { description: `${description} Null takes it back.`, anyOf: [rule, { type: 'null' }] },
   ]);
-  return schema(Object.fromEntries(properties) as Properties);
+  return schema({
+    ...(Object.fromEntries(properties) as Properties),
+    sleep_now: {
+      description:
+        'Puts the host to sleep once, whatever runs on it: "pause" stops its processors, "suspend" frees its memory as well. The next connection wakes it.',
+      type: 'string',
+      enum: ['pause', 'suspend'],
+    },
+  });
 }
 
 /** The schema of a plan's bind parameters. */

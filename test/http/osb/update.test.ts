@@ -117,6 +117,25 @@ describe('parameters', () => {
     expect((await patch(id, { parameters: { idle: 'sleep' } })).status).toBe(400);
   });
 
+  it('put a host to sleep now, once, and are not kept', async () => {
+    const id = await create({ idle: 'run' });
+    const host = String((await hostOf(id))['id']);
+    const asked = async () =>
+      (await broker.store.records.powerRequests()).find(({ hostId }) => hostId === host)?.power;
+    expect((await patch(id, { parameters: { sleep_now: 'nap' } })).status).toBe(400);
+    expect((await patch(id, { parameters: { sleep_now: null } })).status).toBe(400);
+    expect(await asked()).toBeUndefined();
+    // Nothing has to be waited for.
+    expect((await patch(id, { parameters: { sleep_now: 'pause' } }, '')).body).toEqual({});
+    expect(await asked()).toBe('paused');
+    expect((await patch(id, { parameters: { sleep_now: 'suspend', published_ports: 5 } })).status).toBe(200);
+    expect(await asked()).toBe('suspended');
+    expect((await fetched(id)).parameters).toEqual({ idle: 'run', published_ports: 5 });
+    const again = { ...provisionBody, parameters: { sleep_now: 'pause' } };
+    const made = await broker.ask('put', `${instance(randomUUID())}?accepts_incomplete=true`).send(again);
+    expect(made.status).toBe(400);
+  });
+
   it('set and take back a term', async () => {
     const id = await create();
     expect((await patch(id, { parameters: { expires_after: '2h' } }, '')).body).toEqual({});
