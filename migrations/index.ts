@@ -14,6 +14,7 @@ import * as masterKeys from './031-master-keys.ts';
 import * as authorities from './032-authorities.ts';
 import * as releases from './041-releases.ts';
 import * as roomForWakes from './051-room-for-wakes.ts';
+import * as failedChecks from './042-failed-checks.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -32,6 +33,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '032-authorities', migration: authorities },
   { name: '041-releases', migration: releases },
   { name: '051-room-for-wakes', migration: roomForWakes },
+  { name: '042-failed-checks', migration: failedChecks },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

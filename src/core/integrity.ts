@@ -6,10 +6,12 @@ export type IntegrityPolicy = 'report' | 'quarantine';
 /** How a host stood when it was last checked. */
 export interface HostCheck {
   readonly host: string;
-  /** The platform's id of the instance. */
-  readonly instance: string;
-  /** Undefined where it has not been checked yet. */
+  /** The platform's id of the instance; undefined while the host waits in the pool. */
+  readonly instance: string | undefined;
+  /** When that last succeeded; undefined where it has not yet. */
   readonly checkedAt: Date | undefined;
+  /** Why the last check came to nothing; undefined where it did not. What is known is from the one before. */
+  readonly failure: { readonly at: Date; readonly reason: string } | undefined;
   readonly alterations: readonly Alteration[];
   readonly quarantined: boolean;
 }
@@ -18,7 +20,7 @@ export interface HostCheck {
 export interface HostChecks {
   /**
    * Has the workers check hosts now, and waits until they have.
-   * @param host the beginning of a host's id; undefined: every host that runs.
+   * @param host the beginning of a host's id; undefined: every host that runs or waits in the pool.
    * @throws RefusedError where there is no such host, or no worker has checked it in time.
    */
   now(host: string | undefined): Promise<readonly HostCheck[]>;
@@ -29,9 +31,13 @@ export interface HostChecks {
   release(hostId: string): Promise<boolean>;
 }
 
-/** A host that may be checked: it runs, is connected, and no operation is under way on its instance. */
+/**
+ * A host that may be checked: it runs, is connected, and no operation is under way on its instance; or it is held for
+ * the pool.
+ */
 export interface CheckableHost {
   readonly hostId: string;
+  readonly pooled: boolean;
   readonly requested: boolean;
   readonly alterations: readonly Alteration[];
 }
@@ -41,13 +47,15 @@ export interface CheckRecords {
   checkable(): Promise<readonly CheckableHost[]>;
   /** The check is over, a quarantine that it led to included. */
   recordCheck(hostId: string, alterations: readonly Alteration[]): Promise<void>;
+  /** The host could not be checked: what was known of it before stays on record, and so does that this is old. */
+  recordFailure(hostId: string, reason: string): Promise<void>;
   /**
    * The host has no address until an operator has released it: gateways refuse its bindings, and reconciliation does
    * not bring it back. Why is on record with it. The check goes on until it is recorded as well.
    */
   recordQuarantine(hostId: string, alterations: readonly Alteration[]): Promise<void>;
   /** Hosts whose quarantine is on record, but not the end of the check that led to it: its worker died in between. */
-  halfQuarantined(): Promise<readonly Omit<CheckableHost, 'requested'>[]>;
+  halfQuarantined(): Promise<readonly Pick<CheckableHost, 'hostId' | 'alterations'>[]>;
   /** Ids of the hosts in quarantine that an operator has let go, where no operation is under way. */
   released(): Promise<readonly string[]>;
   /** Ends the quarantine on record. The host has no address until reconciliation has brought it back. */

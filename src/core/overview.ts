@@ -26,8 +26,11 @@ export interface HostOverview {
   readonly publishedPorts: string;
   readonly liveBindings: number;
   readonly createdAt: Date;
-  /** What the last check found; undefined where there was none yet. */
-  readonly integrity: 'as made' | 'altered' | 'quarantined' | undefined;
+  /**
+   * What the last check found; `check failed` where it found nothing out, and nothing altered is known; undefined where
+   * there was none yet.
+   */
+  readonly integrity: 'as made' | 'altered' | 'quarantined' | 'check failed' | undefined;
   /** When the host is destroyed, its instance's term being over. */
   readonly expiresAt: Date | undefined;
 }
@@ -45,7 +48,7 @@ export interface Counts {
   readonly expiring: readonly { within: string; count: number }[];
   /** What is in use of what quotas limit, over all tenants. */
   readonly usage: Usage;
-  /** Hosts that run, by what their last check found, and the age of the oldest of these checks. */
+  /** Hosts that run or wait in the pool, by what their last check found, and the age of the oldest of these checks. */
   readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
   /** Those that are trusted, and when their certificates end. */
   readonly authorities: readonly Pick<AuthorityOverview, 'name' | 'state' | 'endsAt'>[];

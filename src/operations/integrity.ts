@@ -1,10 +1,12 @@
 import type { Alteration, Hypervisor } from '../core/hypervisor.ts';
 import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/integrity.ts';
 import type { Logger } from '../core/logger.ts';
+import type { Records } from '../core/store.ts';
 
 interface Parts {
   readonly checks: CheckRecords;
   readonly hypervisor: Hypervisor;
+  readonly store: { readonly records: Pick<Records, 'withdrawPooledHost'> };
   readonly policy: IntegrityPolicy;
   readonly logger: Logger;
 }
@@ -76,14 +78,16 @@ async function releaseHost({ checks, hypervisor, logger }: Parts, hostId: string
   logger.warn({ event: 'host.released', host: hostId }, 'An operator has ended the quarantine of a host');
 }
 
-async function checkHost(parts: Parts, { hostId, alterations: before }: CheckableHost): Promise<void> {
-  const { checks, hypervisor, policy, logger } = parts;
+async function checkHost(parts: Parts, host: CheckableHost): Promise<void> {
+  const { hostId, pooled, alterations: before } = host;
+  const { checks, hypervisor, store, policy, logger } = parts;
   let found;
   try {
     found = await hypervisor.verify(hostId);
   } catch (error) {
-    // Its machine has gone, which reconciliation puts right; or it belongs to another worker.
-    logger.warn({ host: hostId, err: error }, 'A host could not be checked');
+    // Its machine has gone, say, which reconciliation puts right. Whatever it is, operators are told.
+    logger.warn({ event: 'host.check_failed', host: hostId, err: error }, 'A host could not be checked');
+    await checks.recordFailure(hostId, error instanceof Error ? error.message : String(error));
     return;
   }
   if (found.length > 0 && JSON.stringify(found) !== JSON.stringify(before)) {
@@ -92,7 +96,12 @@ async function checkHost(parts: Parts, { hostId, alterations: before }: Checkabl
       'A host has been altered',
     );
   }
-  if (found.length > 0 && policy === 'quarantine') {
+  if (found.length > 0 && pooled) {
+    await checks.recordCheck(hostId, found);
+    // Nobody's, and nobody gets it: the pool's keeper destroys what is withdrawn. One that was claimed just now is
+    // its tenant's, and the next check's.
+    await store.records.withdrawPooledHost(hostId);
+  } else if (found.length > 0 && policy === 'quarantine') {
     // Recorded first, so that gateways cut it off even where the rest fails; the next round tries the rest again.
     await checks.recordQuarantine(hostId, found);
     await cutOff(parts, hostId, found);

@@ -69,7 +69,7 @@ export function createPoolKeeper(parts: {
   /** Why a pooled host is of no use; undefined while it is. */
   async function fault(host: PooledHost): Promise<string | undefined> {
     // Whoever was making or destroying it does not any more: this is the only keeper.
-    if (host.state === 'pooling') return 'it was left half made';
+    if (host.state === 'pooling') return 'it was left half made, or found altered';
     const plan = plans.find(({ name }) => name === host.planName);
     if (plan === undefined || !isDeepStrictEqual(plan.shape, host.shape))
       return 'its plan is not offered any more';

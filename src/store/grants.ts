@@ -54,7 +54,11 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'INSERT (host_id, requested_at, release_requested_at)',
       'UPDATE (requested_at, release_requested_at)',
     ],
-    worker: ['SELECT', 'INSERT (host_id, checked_at, alterations)', 'UPDATE (checked_at, alterations)'],
+    worker: [
+      'SELECT',
+      'INSERT (host_id, checked_at, alterations, failed_at, failure)',
+      'UPDATE (checked_at, alterations, failed_at, failure)',
+    ],
   },
   power_requests: {
     api: ['SELECT', 'INSERT', 'UPDATE'],

@@ -16,21 +16,27 @@ const atRest = `
     SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
 /** A worker is cutting it off, or died at it. */
 const halfQuarantined = `hosts.state = 'running' AND hosts.quarantined_at > COALESCE(checked_at, '-infinity')`;
-const checkable = `hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND ${atRest}`;
+/** Of a suspended host nothing lives. */
+const checkable = `(hosts.state = 'pooled' OR (
+  hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND ${atRest}))`;
 
 interface CheckRow {
   host_id: string;
-  osb_id: string;
+  /** Null while the host waits in the pool. */
+  osb_id: string | null;
+  pooled: boolean;
   requested: boolean;
   checked_at: Date | null;
   alterations: Alteration[] | null;
+  failed_at: Date | null;
+  failure: string | null;
   quarantined_at: Date | null;
 }
 
 const select = `
-  SELECT hosts.id AS host_id, instances.osb_id, checked_at, alterations, quarantined_at,
-    requested_at IS NOT NULL AND (checked_at IS NULL OR checked_at < requested_at) AS requested
-  FROM hosts JOIN instances ON instances.id = hosts.instance_id LEFT JOIN host_checks ON host_id = hosts.id`;
+  SELECT hosts.id AS host_id, instances.osb_id, hosts.state = 'pooled' AS pooled, checked_at, alterations, failed_at, failure,
+    quarantined_at, COALESCE(requested_at > COALESCE(GREATEST(checked_at, failed_at), '-infinity'), FALSE) AS requested
+  FROM hosts LEFT JOIN instances ON instances.id = hosts.instance_id LEFT JOIN host_checks ON host_id = hosts.id`;
 
 /** The worker's side: what to check, and what was found. */
 export function createCheckRecords(database: Knex): CheckRecords {
@@ -38,7 +44,8 @@ export function createCheckRecords(database: Knex): CheckRecords {
     connection.raw(
       `INSERT INTO host_checks AS former (host_id, checked_at, alterations) VALUES (:hostId, ${checkedAt}, :found)
        ON CONFLICT (host_id) DO UPDATE SET
-         checked_at = COALESCE(excluded.checked_at, former.checked_at), alterations = excluded.alterations`,
+         checked_at = COALESCE(excluded.checked_at, former.checked_at), alterations = excluded.alterations,
+         failed_at = NULL, failure = NULL`,
       { hostId, found: JSON.stringify(alterations) },
     );
 
@@ -49,12 +56,22 @@ export function createCheckRecords(database: Knex): CheckRecords {
       );
       return rows.map((row) => ({
         hostId: row.host_id,
+        pooled: row.pooled,
         requested: row.requested,
         alterations: row.alterations ?? [],
       }));
     },
     async recordCheck(hostId, alterations) {
       await record(database, hostId, 'clock_timestamp()', alterations);
+    },
+    async recordFailure(hostId, reason) {
+      // Not of a host on which an operation has begun meanwhile.
+      await database.raw(
+        `INSERT INTO host_checks (host_id, failed_at, failure)
+           SELECT hosts.id, clock_timestamp(), :reason FROM hosts WHERE hosts.id = :hostId AND ${checkable}
+         ON CONFLICT (host_id) DO UPDATE SET failed_at = excluded.failed_at, failure = excluded.failure`,
+        { hostId, reason },
+      );
     },
     async recordQuarantine(hostId, alterations) {
       await database.transaction(async (transaction) => {
@@ -143,8 +160,9 @@ async function until(database: Knex, ids: readonly string[]): Promise<readonly H
 function toCheck(row: CheckRow): HostCheck {
   return {
     host: row.host_id,
-    instance: row.osb_id,
+    instance: row.osb_id ?? undefined,
     checkedAt: row.checked_at ?? undefined,
+    failure: row.failed_at === null ? undefined : { at: row.failed_at, reason: row.failure ?? '' },
     alterations: row.alterations ?? [],
     quarantined: row.quarantined_at !== null,
   };

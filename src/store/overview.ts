@@ -22,8 +22,8 @@ interface HostOverviewRow extends HostRow {
 }
 
 /** In the words of `berth hosts`. */
-const integrity = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.checked_at IS NULL THEN NULL
-  WHEN host_checks.alterations = '[]' THEN 'as made' ELSE 'altered' END`;
+const integrity = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.alterations <> '[]' THEN 'altered'
+  WHEN host_checks.failed_at IS NOT NULL THEN 'check failed' WHEN host_checks.checked_at IS NOT NULL THEN 'as made' END`;
 
 /** No answer lists more hosts than this. */
 const mostHosts = 1_000;
@@ -110,7 +110,7 @@ async function counts(database: Knex): Promise<Counts> {
     rows<Counts['integrity'][number]>(
       `SELECT coalesce(${integrity}, 'not checked') AS result, count(*)::integer AS count,
            coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS "oldestSeconds"
-         FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state = 'running' GROUP BY 1`,
+         FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state IN ('running', 'pooled') GROUP BY 1`,
     ),
     rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
     rows<{ count: number }>(

@@ -34,9 +34,11 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'resource',
   ]);
   for (const [resource, amount] of Object.entries(counts.usage)) usage.set({ resource }, amount);
-  const integrity = gauge('berth_hosts_checked', 'Hosts that run, by what their last check found', [
-    'result',
-  ]);
+  const integrity = gauge(
+    'berth_hosts_checked',
+    'Hosts that run or wait in the pool, by what their last check found',
+    ['result'],
+  );
   const age = gauge('berth_hosts_checked_age_seconds', 'Age of the oldest last check', ['result']);
   for (const { result, count, oldestSeconds } of counts.integrity) {
     integrity.set({ result }, count);
