@@ -3,10 +3,12 @@ import { copyFile, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Alteration } from '../../src/core/hypervisor.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { withQmp } from '../../src/hypervisors/qemu/qmp.ts';
 import { processesOf } from '../../src/hypervisors/qemu/strays.ts';
 import { createRecordingLogger } from '../support/logger.ts';
+import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 const execute = promisify(execFile);
@@ -21,7 +23,7 @@ describe('an alteration', { timeout: 240_000 }, () => {
   let pid: number;
 
   beforeAll(async () => {
-    hosts = await makeHosts({ ownTemplates: true, options: { logger } });
+    hosts = await makeHosts({ ownFiles: true, options: { logger } });
     host = await hosts.make({ egress: { kind: 'internet' } });
     pid = await host.pid();
   }, 1_200_000);
@@ -33,17 +35,26 @@ describe('an alteration', { timeout: 240_000 }, () => {
 
   /** Alters, looks, puts it back, and looks again. */
   async function expectNamed(
-    part: string,
+    part: string | readonly string[],
     detail: RegExp,
     alter: () => Promise<unknown>,
     undo: () => Promise<unknown>,
   ) {
+    await altered(alter, undo, (found) => {
+      expect(found.map((alteration) => alteration.part)).toEqual([part].flat());
+      expect(found[0]?.detail).toMatch(detail);
+    });
+  }
+
+  async function altered(
+    alter: () => Promise<unknown>,
+    undo: () => Promise<unknown>,
+    look: (found: readonly Alteration[]) => void,
+  ) {
     expect(await verify()).toEqual([]);
     await alter();
     try {
-      const found = await verify();
-      expect(found.map((alteration) => alteration.part)).toEqual([part]);
-      expect(found[0]?.detail).toMatch(detail);
+      look(await verify());
     } finally {
       await undo();
     }
@@ -78,6 +89,7 @@ describe('an alteration', { timeout: 240_000 }, () => {
       reload,
     );
     await expectNamed('firewall', /./, () => host.inNamespace('nft', 'flush', 'ruleset'), reload);
+    await expectNamed('firewall', /^in another order: rule /, firstRuleLast, reload);
   });
 
   // Seen to fail where rules are written anew without a look: nobody ever heard of it.
@@ -116,6 +128,21 @@ describe('an alteration', { timeout: 240_000 }, () => {
     }
     expect(await verify()).toEqual([]);
   });
+  /** The same rules, and nothing else: the first that matches decides. */
+  async function firstRuleLast() {
+    const chain = ['inet', 'berth', 'egress'] as const;
+    const listed = JSON.parse(await host.inNamespace('nft', '--json', 'list', 'chain', ...chain)) as {
+      nftables: { rule?: { handle: number; expr: unknown } }[];
+    };
+    const [first] = listed.nftables.flatMap(({ rule }) => (rule === undefined ? [] : [rule]));
+    const [family, table, name] = chain;
+    const at = { family, table, chain: name };
+    const moved = [
+      { delete: { rule: { ...at, handle: first?.handle } } },
+      { add: { rule: { ...at, expr: first?.expr } } },
+    ];
+    await host.inNamespace('nft', '--json', JSON.stringify({ nftables: moved }));
+  }
 
   it('of what is published on the machine is named', async () => {
     const { first } = host.spec.publishedPorts;
@@ -178,15 +205,84 @@ describe('an alteration', { timeout: 240_000 }, () => {
     );
   });
 
-  it('of its devices and of its disk chain is named: what is plugged into the running machine', async () => {
-    const qmp = (command: string, args: object) =>
-      withQmp(host.place.qmpSocket, (monitor) => monitor.execute(command, { ...args }));
+  it('of its mounts is named, and of its namespaces', async () => {
+    // Both from outside: its own namespaces a process can only leave itself, which the jail does not let it.
+    const inItsMounts = (act: string) =>
+      execute('perl', [
+        '-e',
+        `open(my $n, '<', '/proc/${pid}/ns/mnt') or die; syscall(308, fileno $n, 0) == 0 or die "setns: $!";
+         my ($type, $at) = ("tmpfs", "${host.place.exchangeDirectory}"); ${act} == 0 or die "${act}: $!"`,
+      ]);
+    await expectNamed(
+      'mounts',
+      new RegExp(`not there before: / on ${host.place.exchangeDirectory} `),
+      () => inItsMounts('syscall(165, $type, $at, $type, 0, 0)'),
+      () => inItsMounts('syscall(166, $at, 0)'),
+    );
+    await expectNamed(
+      ['namespaces', 'firewall'],
+      new RegExp(`not there before: ${host.place.netns} is net:`),
+      () => execute('mount', ['--bind', '/proc/self/ns/net', host.place.netnsPath]),
+      () => execute('umount', [host.place.netnsPath]),
+    );
+  });
+
+  it('of a host that is paused is named', async () => {
+    // Its monitor answers as ever. What is on record of a suspended host is compared once it has woken.
+    await hosts.driver.pause(host.spec.hostId);
+    await expectNamed('devices', /block node intruder/, ...plugged('blockdev', nullDisk));
+    await hosts.driver.resume(host.spec);
+  });
+
+  const qmp = (command: string, args: object = {}) =>
+    withQmp(host.place.qmpSocket, (monitor) => monitor.execute(command, { ...args }));
+  const nullDisk = { driver: 'null-co', 'node-name': 'intruder', size: 4 * 1024 ** 3, 'read-only': true };
+  const plugged = (kind: string, args: object): [() => Promise<unknown>, () => Promise<unknown>] => [
+    () => qmp(`${kind}-add`, args),
+    () => qmp(`${kind}-del`, { 'node-name': 'intruder' }),
+  ];
+
+  it('of its disk chain is named: another disk below its own', async () => {
+    const over = (backing: string) =>
+      qmp('blockdev-reopen', {
+        options: [
+          {
+            ...{ driver: 'qcow2', 'node-name': 'data', file: 'data-file', backing },
+            ...{ discard: 'unmap', 'detect-zeroes': 'unmap' },
+          },
+        ],
+      });
+    await qmp('stop');
     await expectNamed(
       'devices',
-      /block node intruder/,
-      () => qmp('blockdev-add', { driver: 'null-co', 'node-name': 'intruder' }),
-      () => qmp('blockdev-del', { 'node-name': 'intruder' }),
+      /missing: block node data: .*not there before: block node data: qcow2 writable .*null-co/,
+      async () => {
+        await qmp('blockdev-add', nullDisk);
+        await over('intruder');
+      },
+      async () => {
+        await over('template');
+        await qmp('blockdev-del', { 'node-name': 'intruder' });
+      },
     );
+    await qmp('cont');
+  });
+
+  it('of its open files is named', async () => {
+    await expectNamed(
+      ['files', 'devices'],
+      /not there before: write \/dev\/urandom/,
+      () =>
+        qmp('chardev-add', {
+          id: 'intruder',
+          backend: { type: 'file', data: { out: '/dev/urandom' } },
+        }),
+      () => qmp('chardev-remove', { id: 'intruder' }),
+    );
+  });
+
+  it('of its devices is named: what is plugged into the running machine', async () => {
+    await expectNamed('devices', /block node intruder/, ...plugged('blockdev', nullDisk));
     await expectNamed(
       'devices',
       /\/objects\/intruder/,
@@ -199,6 +295,28 @@ describe('an alteration', { timeout: 240_000 }, () => {
       () => qmp('chardev-add', { id: 'intruder', backend: { type: 'null', data: {} } }),
       () => qmp('chardev-remove', { id: 'intruder' }),
     );
+  });
+
+  it('of a byte of the image, of the template or of the empty disk below a living host is named', async () => {
+    // What the template's memory was loaded into is sealed (jail.vm.test.ts); this is what it was loaded from.
+    const state = hosts.options.stateDirectory;
+    const template = path.join(state, 'templates', (await readdir(path.join(state, 'templates')))[0] ?? '');
+    const { rootfs, kernel, initrd } = hosts.options.image;
+    const base = path.join(state, 'disks', 'empty-4g.ext4');
+    for (const files of [
+      [path.join(template, 'memory'), base],
+      [path.join(template, 'disk.qcow2'), rootfs],
+      [kernel, initrd],
+    ]) {
+      const both = async () => {
+        for (const file of files) await flip(file);
+      };
+      await altered(both, both, (found) => {
+        expect(found.map(({ part }) => part)).toEqual(['digests']);
+        for (const file of files)
+          expect(found[0]?.detail).toMatch(new RegExp(`not there before: [0-9a-f]{64} ${file}\\b`));
+      });
+    }
   });
 
   it('of a byte of the template is named, and no host is made from it any more', async () => {
@@ -266,6 +384,32 @@ describe('an alteration', { timeout: 240_000 }, () => {
       /does not carry a signature/,
       () => writeFile(file, text.replace('Seccomp: 2', 'Seccomp: 0')),
       () => writeFile(file, text),
+    );
+  });
+
+  it('of its devices is named: one that is plugged in its guest', async () => {
+    // The only bus of the machine that takes one while it runs; it has no room beside the agent's port.
+    const port = { driver: 'virtserialport', bus: 'serial.0' };
+    // What has been unplugged lets go of what it had a moment later.
+    const plug = (args: object) =>
+      eventually('it is plugged in', () =>
+        qmp('device_add', { ...port, ...args }).catch((error: unknown) => {
+          if (!/in use/.test(String(error))) throw error;
+          return false;
+        }),
+      );
+    const unplug = (id: string) => qmp('device_del', { id });
+    await expectNamed(
+      'devices',
+      /missing: \/machine\/peripheral\/agent: .*not there before: \/machine\/peripheral\/intruder: /,
+      async () => {
+        await unplug('agent');
+        await plug({ id: 'intruder' });
+      },
+      async () => {
+        await unplug('intruder');
+        await plug({ id: 'agent', chardev: 'agent', name: 'berth.agent' });
+      },
     );
   });
 

@@ -1,6 +1,10 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { firewallLines } from '../../src/hypervisors/qemu/firewall-facts.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
+
+const execute = promisify(execFile);
 
 /** Its guest has run for a moment, and its engine has answered: nothing of that may be left open. */
 describe('a host in the pool', { timeout: 300_000 }, () => {
@@ -25,7 +29,17 @@ describe('a host in the pool', { timeout: 300_000 }, () => {
     expect(await rules(pooled)).toEqual(closed);
     expect(await hosts.isPublished(pooled.spec)).toBe(false);
 
+    // It is held against its manifest like any other: before and after it is somebody's.
+    const { hostId } = pooled.spec;
+    expect(await hosts.driver.verify(hostId)).toEqual([]);
+    const limit = ['prlimit', '--pid', String(await pooled.pid())] as const;
+    const asItsUser = ['--reuid', String(pooled.place.uid), '--clear-groups'] as const;
+    await execute('setpriv', [...asItsUser, ...limit, '--nofile=256:512']);
+    expect((await hosts.driver.verify(hostId)).map(({ part }) => part)).toEqual(['rlimits']);
+    await execute('setpriv', [...asItsUser, ...limit, '--nofile=512:512']);
+
     await hosts.bringUp(pooled.spec);
+    expect(await hosts.driver.verify(hostId)).toEqual([]);
     expect(await rules(pooled)).not.toEqual(closed);
     expect(await hosts.isPublished(pooled.spec)).toBe(true);
   });

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { cp, readdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import {
@@ -13,6 +13,7 @@ import {
 } from '../../../src/core/hypervisor.ts';
 import { forgetSite, residueOf } from '../../../src/demo/residue.ts';
 import { qemuProgram } from '../../../src/hypervisors/qemu/arguments.ts';
+import { readImage } from '../../../src/hypervisors/qemu/guest-image.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
 import { type Place, placeOf } from '../../../src/hypervisors/qemu/place.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
@@ -58,14 +59,14 @@ export interface TestHosts {
 
 /**
  * Real hosts of an installation of their own, restored from the template of the plan `small`.
- * @param settings.ownTemplates for tests that damage one: a copy of the shared cache's.
+ * @param settings.ownFiles for tests that damage them: copies of the shared cache's image, template and empty disks.
  */
 export async function makeHosts(
-  settings: { ownTemplates?: boolean; options?: Partial<QemuOptions> } = {},
+  settings: { ownFiles?: boolean; options?: Partial<QemuOptions> } = {},
 ): Promise<TestHosts> {
   const site = randomBytes(2).toString('hex');
   const state = await makeStateDirectory();
-  const options: QemuOptions = {
+  let options: QemuOptions = {
     site,
     stateDirectory: state.directory,
     runDirectory: `/run/berth-${site}`,
@@ -86,7 +87,7 @@ export async function makeHosts(
   await driver.open();
   const plan = { planName: 'small', shape };
   await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
-  if (settings.ownTemplates === true) {
+  if (settings.ownFiles === true) {
     const shared = path.join(state.directory, 'templates');
     const keys = (await readdir(shared, { withFileTypes: true })).filter((entry) => entry.isDirectory());
     await driver.close();
@@ -98,6 +99,16 @@ export async function makeHosts(
     }
     await rm(shared);
     await execute('mv', [own, shared]);
+    for (const name of ['disks', path.join('images', options.image.digest)]) {
+      const copy = path.join(state.directory, 'copy');
+      await execute('cp', ['--archive', '--sparse=always', path.join(state.directory, name), copy]);
+      const [top = ''] = name.split('/');
+      await rm(path.join(state.directory, top));
+      await mkdir(path.dirname(path.join(state.directory, name)), { recursive: true });
+      await execute('mv', [copy, path.join(state.directory, name)]);
+    }
+    const images = path.join(state.directory, 'images');
+    options = { ...options, image: await readImage(path.join(images, options.image.digest)) };
     driver = await createQemuHypervisor(options);
     await driver.open();
     await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
