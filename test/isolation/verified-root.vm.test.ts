@@ -1,0 +1,115 @@
+import { copyFile, mkdir, open, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Hypervisor } from '../../src/core/hypervisor.ts';
+import {
+  fileDigest,
+  type GuestImage,
+  readImage,
+  readImageRecord,
+  writeImageRecord,
+} from '../../src/hypervisors/qemu/guest-image.ts';
+import { placeOf } from '../../src/hypervisors/qemu/place.ts';
+import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
+import { eventually } from '../support/eventually.ts';
+import { makeHosts, type TestHosts } from './support/hosts.ts';
+
+/** The panic comes after a few seconds; a machine with much else to do takes its time. */
+const bootMs = 300_000;
+
+/** What dm-verity holds when the digests of the image's files are not looked at, or were altered with them. */
+describe('a root file system that is not the one of the root hash', { timeout: 900_000 }, () => {
+  let hosts: TestHosts;
+  beforeAll(async () => {
+    hosts = await makeHosts();
+  }, 1_200_000);
+  afterAll(() => hosts.close(), 120_000);
+
+  /** A copy of the image, on record as it is: its digests are all right. */
+  async function imageWith(
+    name: string,
+    change: { rootfs?: (file: string) => Promise<void>; verity?: (verity: string) => string },
+  ): Promise<GuestImage> {
+    const { image } = hosts.options;
+    const directory = path.join(hosts.options.stateDirectory, `image-${name}`);
+    await mkdir(directory);
+    for (const file of ['vmlinuz', 'initrd', 'rootfs']) {
+      await copyFile(path.join(image.directory, file), path.join(directory, file));
+    }
+    await change.rootfs?.(path.join(directory, 'rootfs'));
+    const record = await readImageRecord(image.directory);
+    const rootfs = await fileDigest(path.join(directory, 'rootfs'));
+    await writeImageRecord(directory, {
+      ...record,
+      verity: change.verity?.(record.verity) ?? record.verity,
+      files: { ...record.files, rootfs },
+    });
+    return { ...(await readImage(directory)), digest: image.digest.replace(/.{8}$/, '0'.repeat(8)) };
+  }
+
+  /** Boots it cold, with every way to its engine open. */
+  async function boot(image: GuestImage) {
+    const driver: Hypervisor = await createQemuHypervisor({ ...hosts.options, image });
+    const spec = hosts.newSpec();
+    await driver.prepare(spec);
+    const { disk } = placeOf(hosts.options, spec.hostId, spec.slot);
+    const untouched = (await stat(disk)).size;
+    await driver.start(spec);
+    expect(await driver.startedFrom(spec.hostId)).toBe('boot');
+    await driver.connect(spec);
+    return {
+      spec,
+      lives: async () => (await driver.memory(spec.hostId)) !== undefined,
+      answers: () => driver.answers(spec).catch(() => false),
+      /** The initrd mounts the data disk after the root file system. */
+      hasGoneOn: async () => (await stat(disk)).size > untouched,
+      async end() {
+        await driver.destroy(spec.hostId);
+        await driver.close();
+      },
+    };
+  }
+
+  it('ends the machine: one altered bit, and another root hash; the unaltered copy goes on', async () => {
+    const machines = await Promise.all([
+      boot(await imageWith('bit', { rootfs: alterTime })),
+      boot(
+        await imageWith('hash', {
+          verity: (verity) => verity.replace(/^./, (first) => (first === '0' ? '1' : '0')),
+        }),
+      ),
+      boot(await imageWith('same', {})),
+    ]);
+    const [bit, hash, same] = machines;
+    try {
+      for (const altered of [bit, hash]) {
+        await eventually(
+          'the machine has ended',
+          async () => {
+            expect(await altered.answers()).toBe(false);
+            expect(await altered.hasGoneOn()).toBe(false);
+            return !(await altered.lives());
+          },
+          { deadlineMs: bootMs, everyMs: 200 },
+        );
+      }
+      await eventually('the unaltered one has mounted its disks', () => same.hasGoneOn(), {
+        deadlineMs: bootMs,
+      });
+      expect(await same.lives()).toBe(true);
+      expect([await bit.hasGoneOn(), await hash.hasGoneOn()]).toEqual([false, false]);
+    } finally {
+      for (const machine of machines) await machine.end();
+    }
+  });
+});
+
+/** When the file system was made (squashfs, superblock, bytes 8 to 11): nothing else depends on it. */
+async function alterTime(file: string): Promise<void> {
+  const handle = await open(file, 'r+');
+  const byte = Buffer.alloc(1);
+  await handle.read(byte, 0, 1, 8);
+  byte.writeUInt8(byte.readUInt8() ^ 1);
+  await handle.write(byte, 0, 1, 8);
+  await handle.close();
+}
