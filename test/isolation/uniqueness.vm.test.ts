@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Alteration, HostSpec } from '../../src/core/hypervisor.ts';
 import { askEngine } from '../../src/hypervisors/qemu/engine.ts';
+import { startChecks } from '../../src/operations/integrity.ts';
+import { eventually } from '../support/eventually.ts';
+import { silentLogger } from '../support/logger.ts';
 import { makeHosts, type TestHosts } from './support/hosts.ts';
 
 const count = 20;
@@ -12,6 +16,7 @@ const atOnce = 2;
  */
 describe(`${count} hosts of one template, half of them out of the pool`, { timeout: 1_200_000 }, () => {
   let hosts: TestHosts;
+  const living: HostSpec[] = [];
   beforeAll(async () => {
     hosts = await makeHosts();
   }, 1_200_000);
@@ -32,7 +37,9 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
       const clockError = Math.abs(Number(/clock=(\d+)/.exec(printed)?.[1]) - Date.now() / 1000);
       const info = await askEngine(host.engine, 'GET', '/info', { timeoutMs: 60_000 });
       const { ID } = JSON.parse(info.body.toString('utf8')) as { ID: string };
-      await hosts.driver.destroy(host.spec.hostId);
+      // It stays for the checks below; the others have the processors meanwhile.
+      await hosts.driver.pause(host.spec.hostId);
+      living.push(host.spec);
       const values = [...printed.matchAll(/^(uuid|machine id|boot id|hostname|random)=(.+)$/gm)].map(
         ([, name = '', value = '']) => `${name === 'uuid' || name === 'random' ? 'random' : name} ${value}`,
       );
@@ -55,5 +62,47 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
     expect([...times].filter(([, found]) => found > 1)).toEqual([]);
     // Seconds; reading it takes a moment itself.
     for (const { clockError } of seen) expect(clockError).toBeLessThan(30);
+  });
+
+  // Seen to fail where checks end with the first host of a round.
+  it('are all checked in one round, and none has been altered', async () => {
+    for (const spec of living) await hosts.driver.resume(spec);
+    const asked = living.map(({ hostId }) => hostId);
+    const found = new Map<string, readonly Alteration[]>();
+    const failed: string[] = [];
+    const none = () => Promise.resolve([]);
+    const unwanted = () => Promise.reject(new Error('there is nothing to be cut off'));
+    const begun = performance.now();
+    const checks = startChecks({
+      checks: {
+        checkable: () =>
+          Promise.resolve(
+            asked.map((hostId) => ({
+              hostId,
+              pooled: false,
+              requested: !found.has(hostId),
+              alterations: [],
+            })),
+          ),
+        recordCheck: (hostId, alterations) => Promise.resolve(void found.set(hostId, alterations)),
+        recordFailure: (hostId, reason) => Promise.resolve(void failed.push(`${hostId}: ${reason}`)),
+        recordQuarantine: unwanted,
+        recordRelease: unwanted,
+        halfQuarantined: none,
+        released: none,
+      },
+      hypervisor: hosts.driver,
+      store: { records: { withdrawPooledHost: unwanted } },
+      policy: 'report',
+      everyMs: 3_600_000,
+      logger: silentLogger,
+    });
+    await eventually('all are checked', () => found.size + failed.length === count, { deadlineMs: 300_000 });
+    const seconds = (performance.now() - begun) / 1000;
+    await checks.stop();
+    process.stderr.write(`a round of checks over ${count} hosts took ${seconds.toFixed(1)} s\n`);
+    expect(failed).toEqual([]);
+    expect([...found.keys()].sort()).toEqual([...asked].sort());
+    expect([...found.values()].flat()).toEqual([]);
   });
 });
