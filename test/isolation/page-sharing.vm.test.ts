@@ -20,7 +20,7 @@ describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 300_
     expect(Math.min(first?.sharedKib ?? 0, second?.sharedKib ?? 0)).toBeGreaterThan(10 * 1024);
   });
 
-  // Seen to fail where restore hands over the template's memory in place of a copy of it, and where a wake does.
+  // Seen to fail where a restore hands over the template's memory in place of a copy of it.
   it.runIf(pageSharing === 'none')(
     'no host shares a page of its memory, from its restore to its wake from disk',
     async () => {

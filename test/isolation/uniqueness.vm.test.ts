@@ -64,7 +64,6 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
     for (const { clockError } of seen) expect(clockError).toBeLessThan(30);
   });
 
-  // Seen to fail where checks end with the first host of a round.
   it('are all checked in one round, and none has been altered', async () => {
     for (const spec of living) await hosts.driver.resume(spec);
     const asked = living.map(({ hostId }) => hostId);
