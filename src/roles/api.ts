@@ -20,7 +20,7 @@ import { answerCertificateRequests } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase, roleBounds, seedSlots } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
-import { forgetDeadGateways } from '../store/gateways.ts';
+import { forgetDeadGateways, forgetLateAcknowledgements } from '../store/gateways.ts';
 import { startListener } from '../store/listener.ts';
 import { createOperationWaiter } from '../store/operation-waiter.ts';
 import { createHostChecks } from '../store/host-checks.ts';
@@ -38,7 +38,7 @@ import { portBlocks, requireDatabaseUrl } from './postgres.ts';
 import { repeat } from './repeat.ts';
 import type { RunningRole } from './role.ts';
 
-const houseKeepingMs = 60_000;
+const houseKeepingMs = 15_000;
 const askWorkersEveryMs = 5_000;
 
 /** The role that faces the platform. It holds the authorities' keys, and no rights on the machine. */
@@ -166,6 +166,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     houseKeepingMs,
     async () => {
       await forgetDeadGateways(database);
+      await forgetLateAcknowledgements(database);
       await forgetDeadPresences(database);
     },
     (error) => {

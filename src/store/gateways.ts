@@ -6,3 +6,10 @@ export async function forgetDeadGateways(database: Knex): Promise<void> {
     .where('lease_until', '<', database.raw(`clock_timestamp() - interval '1 minute'`))
     .delete();
 }
+
+/** Forgets acknowledgements that came when nobody waited for them any more. */
+export async function forgetLateAcknowledgements(database: Knex): Promise<void> {
+  await database.raw(`
+    DELETE FROM revocation_acknowledgements USING bindings
+    WHERE bindings.id = revocation_acknowledgements.binding_id AND bindings.settled_at IS NOT NULL`);
+}

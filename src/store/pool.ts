@@ -50,7 +50,10 @@ export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): Poo
 
   return {
     async insertPooledHost(host: NewPooledHost) {
-      const row = await insertHostRow(connection, portBlocks, host, { state: 'pooling' });
+      // At once: a slot that was taken for a host that is not on record would be lost for ever.
+      const row = await connection.transaction((transaction) =>
+        insertHostRow(transaction, portBlocks, host, { state: 'pooling' }),
+      );
       return row === undefined ? undefined : toPooledHost(row);
     },
 

@@ -3,16 +3,11 @@ import { refused } from '../core/errors.ts';
 import type { Revocations } from '../core/operations/step.ts';
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';
+import { notify } from './notify.ts';
 import { waitFor } from './wait.ts';
 
-/**
- * The gateways that could still hold a connection open: those with a lease, at this moment. Each is told of the
- * bindings again, since one that has registered between their revocation and this has not heard of it, and would never
- * acknowledge it. Whoever is on record listens already.
- */
-const tellLeaseHolders = `
-  WITH told AS (SELECT pg_notify('${channels.bindings}', id::text) FROM unnest(:bindings::uuid[]) AS id)
-  SELECT id, (SELECT count(*) FROM told) FROM gateways WHERE lease_until > clock_timestamp()`;
+/** The gateways that could still hold a connection open: those with a lease, at this moment. */
+const leaseHolders = `SELECT id FROM gateways WHERE lease_until > clock_timestamp()`;
 
 /**
  * Of these gateways, those that have neither acknowledged all of these bindings nor lost their lease. A
@@ -28,6 +23,11 @@ const stillOpen = `
 
 /** No lease is longer; in milliseconds. Beyond it nothing can be open, so nothing is waited for. */
 const longestWaitMs = 20_000;
+/**
+ * Gateways are told once more where one is silent for so long, in milliseconds: one that has registered between the
+ * revocation and the look at who holds a lease has not heard of it, and would never acknowledge it.
+ */
+const tellAgainAfterMs = 1_000;
 
 /** Waits for the gateways' acknowledgements. */
 export function createRevocations(database: Knex, listener: Listener): Revocations {
@@ -36,15 +36,22 @@ export function createRevocations(database: Knex, listener: Listener): Revocatio
       if (bindingIds.length === 0) return;
       const bindings = [...bindingIds];
       // After the revocation was committed: a gateway that registers later reads it when it looks the binding up.
-      const { rows } = await database.raw<{ rows: { id: string }[] }>(tellLeaseHolders, { bindings });
+      const { rows } = await database.raw<{ rows: { id: string }[] }>(leaseHolders);
       const gateways = rows.map(({ id }) => id);
+      const begun = performance.now();
+      let isToldAgain = false;
       const settled = await waitFor(
         listener,
         channels.acknowledgements,
         (id) => bindingIds.includes(id),
         async () => {
           const open = await database.raw<{ rows: { pairs: number }[] }>(stillOpen, { bindings, gateways });
-          return open.rows[0]?.pairs === 0 ? true : undefined;
+          if (open.rows[0]?.pairs === 0) return true;
+          if (!isToldAgain && performance.now() - begun > tellAgainAfterMs) {
+            isToldAgain = true;
+            for (const id of bindings) await notify(database, channels.bindings, id);
+          }
+          return undefined;
         },
         longestWaitMs,
       );
