@@ -100,7 +100,8 @@ const miscounted = `
 
 /** Rows that somebody made to be taken away again, by what they are. */
 const leftovers = {
-  "a gateway's request for a certificate": 'SELECT id, created_at FROM certificate_requests',
+  'the request for a certificate of a gateway that has died long ago': `
+    SELECT id, created_at FROM certificate_requests WHERE created_at < clock_timestamp() - interval '3 minutes'`,
   'a request to wake a host, or to put it to sleep,': 'SELECT * FROM power_requests',
   'the row of a gateway that has died long ago': `
     SELECT id, lease_until FROM gateways WHERE lease_until < clock_timestamp() - interval '3 minutes'`,

@@ -16,7 +16,7 @@ import { createOsbApp } from '../http/osb/app.ts';
 import { withRequestIdentity } from '../http/request-log.ts';
 import { rehearse } from '../http/rehearse.ts';
 import { dropPrivileges } from '../privileges.ts';
-import { answerCertificateRequests } from '../store/certificate-requests.ts';
+import { answerCertificateRequests, forgetDeadRequests } from '../store/certificate-requests.ts';
 import { channels } from '../store/channels.ts';
 import { openDatabase, roleBounds, seedSlots } from '../store/database.ts';
 import { refuseOwner } from '../store/database-roles.ts';
@@ -167,6 +167,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     async () => {
       await forgetDeadGateways(database);
       await forgetLateAcknowledgements(database);
+      await forgetDeadRequests(database);
       await forgetDeadPresences(database);
     },
     (error) => {

@@ -71,9 +71,6 @@ export function answerCertificateRequests(
     if (answered === 1) await notify(database, channels.certificates, id);
   };
   const answer = async () => {
-    // Of gateways that died while they waited.
-    const given = database.raw(`clock_timestamp() - interval '10 minutes'`);
-    await database('certificate_requests').where('created_at', '<', given).delete();
     const waiting = await database<CertificateRequestRow>('certificate_requests').whereNull('certificate');
     // One that can't be signed keeps no other gateway waiting.
     for (const one of waiting) await answerOne(one).catch(onError);
@@ -86,4 +83,11 @@ export function answerCertificateRequests(
   return () => {
     for (const end of ends) end();
   };
+}
+
+/** Forgets requests of gateways that died while they waited: none waits for so long. */
+export async function forgetDeadRequests(database: Knex): Promise<void> {
+  await database('certificate_requests')
+    .where('created_at', '<', database.raw(`clock_timestamp() - interval '2 minutes'`))
+    .delete();
 }

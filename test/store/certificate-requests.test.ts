@@ -1,6 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { expect, inject, it } from 'vitest';
-import { answerCertificateRequests, requestCertificate } from '../../src/store/certificate-requests.ts';
+import {
+  answerCertificateRequests,
+  forgetDeadRequests,
+  requestCertificate,
+} from '../../src/store/certificate-requests.ts';
 import { channels } from '../../src/store/channels.ts';
 import { openDatabase } from '../../src/store/database.ts';
 import { startListener } from '../../src/store/listener.ts';
@@ -36,6 +40,7 @@ it('a request that can not be signed keeps no gateway waiting, and those of dead
     const signed = await requestCertificate(gateway, listener, 'good', 5_000);
     expect(signed).toEqual({ chain: 'good, signed', authority });
     expect(refused).not.toEqual([]);
+    await forgetDeadRequests(api);
     expect(await owner('certificate_requests').pluck('request')).toEqual(['bad']);
   } finally {
     stop();
