@@ -8,8 +8,8 @@ const common = {
   // A run that found no test, or an .only left behind, is a failure, never a pass.
   passWithNoTests: false,
   allowOnly: false,
-  testTimeout: 30_000,
-  hookTimeout: 120_000,
+  testTimeout: 120_000,
+  hookTimeout: 300_000,
 };
 
 export default defineConfig({

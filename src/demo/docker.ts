@@ -24,7 +24,8 @@ export interface Docker {
   dispose(): Promise<void>;
 }
 
-const timeoutMs = 120_000;
+/** A busy machine that emulates its guests takes minutes for a build. */
+const timeoutMs = 300_000;
 
 export async function dockerFor(credentials: Credentials): Promise<Docker> {
   const directory = await mkdtemp(path.join(tmpdir(), 'berth-docker-'));

@@ -62,7 +62,7 @@ export function describeHypervisor(
   makeHarness: () => Promise<HypervisorHarness>,
 ): void {
   // Two guests one after the other at most, and as much again for everything else that a test does.
-  const timeout = 2 * patience.bootMs + 60_000;
+  const timeout = 6 * patience.bootMs + 60_000;
 
   describe(`the ${name} hypervisor`, { timeout }, () => {
     let harness: HypervisorHarness;

@@ -13,7 +13,7 @@ import { eventually } from '../support/eventually.ts';
 const run = promisify(execFile);
 
 /** Bad days that need no virtual machine, with the processes that an operator runs. */
-describe('on a bad day', { timeout: 180_000 }, () => {
+describe('on a bad day', { timeout: 600_000 }, () => {
   const cleanUp: (() => Promise<unknown>)[] = [];
 
   beforeAll(async () => {

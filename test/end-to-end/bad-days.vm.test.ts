@@ -10,7 +10,7 @@ import { processesWith, residueOf } from '../../src/demo/residue.ts';
 const execute = promisify(execFile);
 
 /** What a broker, a virtual machine and a whole machine do on bad days: one host lives through all of them. */
-describe('on a bad day', { timeout: 600_000 }, () => {
+describe('on a bad day', { timeout: 2_400_000 }, () => {
   const cleanUp: (() => Promise<void>)[] = [];
   let broker: BrokerProcess;
   let credentials: Credentials;
@@ -56,7 +56,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
 
   afterAll(async () => {
     for (const act of cleanUp.reverse()) await act();
-  }, 120_000);
+  }, 300_000);
 
   it('Ctrl-C stops the roles; the host goes on, and is adopted by the next start', async () => {
     const [before] = await machines();

@@ -6,7 +6,7 @@ import { eventually } from '../support/eventually.ts';
 import { type Registry, startRegistry } from '../support/registry.ts';
 
 /** What parameters say of registries, by real pulls of a real engine. Each is refused first, without its parameter. */
-describe('an engine', { timeout: 300_000 }, () => {
+describe('an engine', { timeout: 1_200_000 }, () => {
   let broker: BrokerProcess;
   let registry: Registry;
   let docker: Docker;
@@ -50,7 +50,7 @@ describe('an engine', { timeout: 300_000 }, () => {
 
   afterAll(async () => {
     for (const act of cleanUp.reverse()) await act();
-  }, 120_000);
+  }, 300_000);
 
   it('pulls from a registry whose authority it was told of', async () => {
     const image = `${registry.name}/private:1`;

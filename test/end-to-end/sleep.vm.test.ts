@@ -8,7 +8,7 @@ import { eventually } from '../support/eventually.ts';
 const frozenForMs = 20_000;
 
 /** The policy by which hosts sleep that nobody uses, on real virtual machines. */
-describe('hosts that nobody uses', { timeout: 600_000 }, () => {
+describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
   let broker: BrokerProcess;
   let busy: Docker;
   let idle: Docker;
@@ -22,7 +22,7 @@ describe('hosts that nobody uses', { timeout: 600_000 }, () => {
 
   afterAll(async () => {
     for (const act of cleanUp.reverse()) await act();
-  }, 120_000);
+  }, 300_000);
 
   const make = async (name: string): Promise<Docker> => {
     expect((await broker.create(name, `org-of-${name}`)).status).toBeLessThan(300);

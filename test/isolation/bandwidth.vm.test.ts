@@ -21,7 +21,7 @@ const flood = (address: string, port: number) => `
  * No host gets more of the machine's network than its limit, in either direction. What passes is held against what
  * the limit allows in the time that really went by, so a slow machine changes nothing.
  */
-describe('the bandwidth of a host', { timeout: 240_000 }, () => {
+describe('the bandwidth of a host', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let outside: Outside;
   let a: TestHost;
@@ -38,7 +38,7 @@ describe('the bandwidth of a host', { timeout: 240_000 }, () => {
   afterAll(async () => {
     await hosts.close();
     await outside.remove();
-  }, 120_000);
+  }, 300_000);
 
   /** Bytes that one of the host's links has sent on. */
   const sentOn = async (host: TestHost, link: string): Promise<number> => {

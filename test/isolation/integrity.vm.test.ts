@@ -17,7 +17,7 @@ const execute = promisify(execFile);
  * Whatever is altered of a host is named by the next check. All but that of the manifest were seen to fail with a
  * `compare` in verify.ts that finds nothing.
  */
-describe('an alteration', { timeout: 240_000 }, () => {
+describe('an alteration', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let host: TestHost;
   let pid: number;
@@ -27,7 +27,7 @@ describe('an alteration', { timeout: 240_000 }, () => {
     host = await hosts.make({ egress: { kind: 'internet' } });
     pid = await host.pid();
   }, 1_200_000);
-  afterAll(() => hosts.close(), 120_000);
+  afterAll(() => hosts.close(), 300_000);
 
   const { logger, lines } = createRecordingLogger();
   const verify = () => hosts.driver.verify(host.spec.hostId);

@@ -13,7 +13,7 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 const execute = promisify(execFile);
 
 /** What a guest, and a QEMU that a guest has taken over, can do to this machine and to others on it. */
-describe('the jail', { timeout: 240_000 }, () => {
+describe('the jail', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let a: TestHost;
   let b: TestHost;
@@ -24,7 +24,7 @@ describe('the jail', { timeout: 240_000 }, () => {
     [a, b] = await Promise.all([hosts.make(), hosts.make()]);
     pid = await a.pid();
   }, 1_200_000);
-  afterAll(() => hosts.close(), 120_000);
+  afterAll(() => hosts.close(), 300_000);
 
   /** What this program prints as host A's user, and whether it was let. */
   const asUserOfA = (program: string, ...args: string[]) =>

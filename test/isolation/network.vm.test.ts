@@ -11,7 +11,7 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 const connections = 64;
 
 /** What a tenant that is root in its guest can reach. Numbers are those of the lines in SECURITY.md. */
-describe('from inside a guest, as its root', { timeout: 240_000 }, () => {
+describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let outside: Outside;
   let a: TestHost;
@@ -53,7 +53,7 @@ describe('from inside a guest, as its root', { timeout: 240_000 }, () => {
     for (const server of servers) server.close();
     await hosts.close();
     await outside.remove();
-  }, 120_000);
+  }, 300_000);
 
   /** Which of these addresses and ports answer, all tried at once. */
   const reach = async (from: TestHost, targets: readonly string[]) => {

@@ -4,14 +4,14 @@ import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 /** The operator's choice: pages of the template that all its hosts share, or memory of each host's own. */
-describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 300_000 }, (pageSharing) => {
+describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 1_200_000 }, (pageSharing) => {
   let hosts: TestHosts;
   let pair: readonly TestHost[];
   beforeAll(async () => {
     hosts = await makeHosts({ options: { pageSharing } });
     pair = await Promise.all([hosts.make(), hosts.make()]);
   }, 1_200_000);
-  afterAll(() => hosts.close(), 120_000);
+  afterAll(() => hosts.close(), 300_000);
 
   it.runIf(pageSharing === 'template')('hosts map the same memory, and share pages of it', async () => {
     const [first, second] = await Promise.all(pair.map(guestMemory));

@@ -7,12 +7,12 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 const execute = promisify(execFile);
 
 /** Its guest has run for a moment, and its engine has answered: nothing of that may be left open. */
-describe('a host in the pool', { timeout: 300_000 }, () => {
+describe('a host in the pool', { timeout: 1_200_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
   }, 1_200_000);
-  afterAll(() => hosts.close(), 120_000);
+  afterAll(() => hosts.close(), 300_000);
 
   const rules = async (host: TestHost) =>
     firewallLines(await host.inNamespace('nft', '--json', 'list', 'ruleset'));

@@ -7,12 +7,12 @@ import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 /** What a tenant has left is gone with its host. */
-describe('after a deprovision', { timeout: 240_000 }, () => {
+describe('after a deprovision', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
   }, 1_200_000);
-  afterAll(() => hosts.close(), 120_000);
+  afterAll(() => hosts.close(), 300_000);
 
   /** Has the guest write a canary to its disk and keep it in its memory; it is really on the machine then. */
   async function plant(host: TestHost): Promise<Buffer> {

@@ -14,13 +14,13 @@ const atOnce = 2;
  *
  * Seen to fail, with four hosts, where createGuestIdentity gives each the same machine-id.
  */
-describe(`${count} hosts of one template, half of them out of the pool`, { timeout: 1_200_000 }, () => {
+describe(`${count} hosts of one template, half of them out of the pool`, { timeout: 4_800_000 }, () => {
   let hosts: TestHosts;
   const living: HostSpec[] = [];
   beforeAll(async () => {
     hosts = await makeHosts();
   }, 1_200_000);
-  afterAll(() => hosts.close(), 120_000);
+  afterAll(() => hosts.close(), 300_000);
 
   it('16: share no identity and no random value, and their clocks are right', async () => {
     const look = async (way: 'pool' | 'template') => {

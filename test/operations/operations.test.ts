@@ -115,7 +115,7 @@ describe('an operation', () => {
     expect(removed.status).toBe(200);
   });
 
-  it('of 200 at once ends rightly each time, with two workers', { timeout: 120_000 }, async () => {
+  it('of 200 at once ends rightly each time, with two workers', { timeout: 480_000 }, async () => {
     broker.startWorker('one');
     broker.startWorker('two');
     const all = Array.from({ length: 200 }, () => randomUUID());

@@ -41,9 +41,12 @@ import { endProcessesOf } from './strays.ts';
 import { readTraffic } from './traffic.ts';
 import { createTemplateStore, type LoadedTemplate } from './templates.ts';
 
-/** A restored guest answers within tenths of a second; one that boots is asked again. Milliseconds. */
-const agentTimeoutMs = 700;
-const engineTimeoutMs = 1_000;
+/**
+ * A restored guest answers within tenths of a second, and one that boots is asked again. On a busy machine, which
+ * emulates it, an answer can take a second or two: who gives up before never gets one. Milliseconds.
+ */
+const agentTimeoutMs = 2_000;
+const engineTimeoutMs = 3_000;
 const powerOffTimeoutMs = 60_000;
 /** A busy engine under emulation. */
 const listTimeoutMs = 10_000;

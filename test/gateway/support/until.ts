@@ -1,5 +1,5 @@
 /** Waits until the condition holds. @throws Error that names it, where it does not within the deadline. */
-export async function until(what: string, condition: () => boolean, deadlineMs = 10_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, deadlineMs = 40_000): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!condition()) {
     if (performance.now() > end) throw new Error(`still not so after ${deadlineMs} ms: ${what}`);

@@ -13,13 +13,13 @@ const workers = 4;
 const rounds = 5;
 
 /** The jail's root is published whole or not at all, whoever else makes it at the same moment. */
-describe('the root of the jail', { timeout: 120_000 }, () => {
+describe('the root of the jail', { timeout: 600_000 }, () => {
   let program: string;
   let directory: string;
   beforeAll(async () => {
     program = await compiled();
     directory = await mkdtemp(path.join(tmpdir(), 'berth-jail-'));
-  }, 120_000);
+  }, 300_000);
   afterAll(() => rm(directory, { recursive: true }));
 
   const rootOf = (command: readonly string[]) =>

@@ -13,7 +13,7 @@ import { seat } from '../../support/seat.ts';
 const execute = promisify(execFile);
 
 /** What KVM needs of the jail, as far as it can be seen on a machine without KVM. */
-describe('KVM in the jail', { timeout: 240_000 }, () => {
+describe('KVM in the jail', { timeout: 960_000 }, () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp('/var/tmp/berth-kvm-');

@@ -79,7 +79,7 @@ afterAll(async () => {
   await state.remove();
   await rm(dockerHome, { recursive: true, force: true });
   expect(left).toEqual([]);
-}, 120_000);
+}, 300_000);
 
 async function relabel(image: GuestImage, images: string): Promise<GuestImage> {
   const record = await readImageRecord(image.directory);
@@ -112,7 +112,7 @@ async function docker(...args: readonly string[]): Promise<string> {
 function dockerWith(input: Buffer | undefined, ...args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const env = { PATH: process.env['PATH'], HOME: dockerHome, DOCKER_HOST: engine };
-    const child = execFile('docker', [...args], { env, timeout: 120_000 }, (error, stdout, stderr) => {
+    const child = execFile('docker', [...args], { env, timeout: 300_000 }, (error, stdout, stderr) => {
       if (error === null) resolve(stdout.trim());
       else reject(new Error(`docker ${args.join(' ')}: ${stderr}`));
     });
@@ -130,7 +130,7 @@ const running = async () => (await docker('ps', '--format', '{{.Names}}')).split
 
 it(
   'gives the engine registries, and takes them back, while containers run',
-  { timeout: bootMs },
+  { timeout: 4 * bootMs },
   async () => {
     await bringUp(spec);
     expect(await driver.startedFrom(spec.hostId)).toBe('template');
@@ -227,7 +227,7 @@ it(
 
 it(
   'boots a newer image from the disk it has, with its containers, and the older one again',
-  { timeout: 3 * bootMs },
+  { timeout: 9 * bootMs },
   async () => {
     const older = imageVersion(options.image.digest);
     await driver.close();

@@ -2,7 +2,7 @@ import { type EngineAddress } from '../../../src/core/hypervisor.ts';
 import { busyboxTree } from '../../../src/demo/docker.ts';
 import { askEngine } from '../../../src/hypervisors/qemu/engine.ts';
 
-const timeoutMs = 120_000;
+const timeoutMs = 300_000;
 
 /** A tenant that has gone as far as Docker's API lets it: root in its guest, outside of every container. */
 export interface Attacker {
