@@ -83,23 +83,26 @@ program
   )
   .option('--hosts <number>', 'hosts side by side', hosts, 100)
   .option('--most <number>', 'paused hosts in the end, if the broker does not refuse one before', hosts, 900)
+  .option('--no-containers', 'leave out the hundred containers, which take most of the time')
   .option('--json <file>', 'write the figures there')
   .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
-  .action(async (options: { hosts: number; most: number; json?: string; cache: string }) => {
-    const progress = createProgress(process.stderr);
-    const figures = await densitySuite(
-      { hosts: options.hosts, most: options.most, cacheDirectory: path.resolve(options.cache) },
-      (line) => {
-        progress.show(line);
-      },
-    ).finally(() => {
-      progress.end();
-    });
-    const date = new Date().toISOString();
-    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-    const machine = await describeMachine(accelerator);
-    await publish({ suite: 'density', machine, date, figures }, options.json);
-  });
+  .action(
+    async (options: { hosts: number; most: number; containers: boolean; json?: string; cache: string }) => {
+      const progress = createProgress(process.stderr);
+      const figures = await densitySuite(
+        { ...options, cacheDirectory: path.resolve(options.cache) },
+        (line) => {
+          progress.show(line);
+        },
+      ).finally(() => {
+        progress.end();
+      });
+      const date = new Date().toISOString();
+      const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+      const machine = await describeMachine(accelerator);
+      await publish({ suite: 'density', machine, date, figures }, options.json);
+    },
+  );
 
 program
   .command('gateway')
