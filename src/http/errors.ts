@@ -77,6 +77,13 @@ function asRefused(error: unknown): RefusedError | undefined {
   return undefined;
 }
 
+/** What pg's client says, without a code, of a connection that ended under it; knex puts the statement before it. */
+const lostConnection = [
+  'Connection terminated',
+  'Connection ended unexpectedly',
+  'Client has encountered a connection error and is not queryable',
+];
+
 function isDatabaseAway(error: Error): boolean {
   const { code } = error as HttpError;
   return (
@@ -87,8 +94,6 @@ function isDatabaseAway(error: Error): boolean {
         // (PostgreSQL manual, appendix A).
         code.startsWith('08') ||
         code.startsWith('57'))) ||
-    error.message === 'Connection terminated unexpectedly' ||
-    // Of pg's client, to the ROLLBACK of a transaction whose connection was lost in the middle.
-    error.message.includes('has encountered a connection error and is not queryable')
+    lostConnection.some((words) => error.message.includes(words))
   );
 }
