@@ -33,7 +33,7 @@ export function withRequestIdentity(logger: Logger): Logger {
 export function requestLog(logger: Logger): RequestHandler {
   return (request, response, next) => {
     const sent = request.get('X-Broker-API-Request-Identity');
-    const identity = sent !== undefined && /^[\x21-\x7e]{1,255}$/.test(sent) ? sent : randomUUID();
+    const identity = sent !== undefined && sent !== '' ? sent : randomUUID();
     response.set('X-Broker-API-Request-Identity', identity);
     const begun = performance.now();
     response.on('finish', () => {

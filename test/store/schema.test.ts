@@ -39,6 +39,52 @@ it('keeps a host with its tenant, whatever is tried in plain SQL', async () => {
   ).rejects.toThrow();
 });
 
+// Seen to fail for the api, which may give hosts of the pool away, with the triggers on hosts disabled.
+it.each(['api', 'gateway', 'worker'] as const)(
+  'keeps a host with its tenant, also one that has gone, whatever the role %s tries',
+  async (role) => {
+    const gone = randomUUID();
+    await sql(
+      `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
+       SELECT ?, id, tenant_id, 'small', 39, 1, 768, 4, 29000, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
+      gone,
+      first,
+    );
+    const row = (table: string, where: object) =>
+      broker.database<{ id: string; tenant_id: string; instance_id: string }>(table).where(where).first();
+    const [mine, other] = [
+      await row('instances', { osb_id: first }),
+      await row('instances', { osb_id: second }),
+    ];
+    const living = await row('hosts', { instance_id: mine?.id, state: 'running' });
+    if (mine === undefined || other === undefined || living === undefined)
+      throw new Error('nothing to try it on');
+    const before = await broker.database('hosts').orderBy('id');
+    const as = openDatabase(broker.urls[role], { maxConnections: 1 });
+    try {
+      for (const host of [living.id, gone]) {
+        for (const change of [
+          `tenant_id = '${other.tenant_id}', instance_id = '${other.id}'`,
+          `tenant_id = '${other.tenant_id}', instance_id = '${other.id}', state = 'planned'`,
+          `tenant_id = NULL, instance_id = NULL, state = 'pooled'`,
+        ]) {
+          await expect(as.raw(`UPDATE hosts SET ${change} WHERE id = '${host}'`), change).rejects.toThrow();
+        }
+        await expect(as.raw(`DELETE FROM hosts WHERE id = '${host}'`)).rejects.toThrow();
+      }
+      await expect(as.raw(`UPDATE hosts SET state = 'running' WHERE id = '${gone}'`)).rejects.toThrow();
+      await expect(
+        as.raw(`UPDATE instances SET tenant_id = '${other.tenant_id}' WHERE id = '${mine.id}'`),
+      ).rejects.toThrow();
+      await expect(as.raw('ALTER TABLE hosts DISABLE TRIGGER ALL')).rejects.toThrow('must be owner');
+      expect(await broker.database('hosts').orderBy('id')).toEqual(before);
+    } finally {
+      await as.destroy();
+      await broker.database('hosts').where({ id: gone }).delete();
+    }
+  },
+);
+
 it('gives a pooled host to a tenant once, out of the pool, and takes it back never', async () => {
   const insert = async (slot: number, state: string) => {
     const id = randomUUID();
