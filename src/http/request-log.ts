@@ -2,7 +2,6 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import type { RequestHandler } from 'express';
 import type { Logger } from '../core/logger.ts';
-import { requestIdentity } from './errors.ts';
 
 const current = new AsyncLocalStorage<string>();
 
@@ -29,17 +28,21 @@ export function withRequestIdentity(logger: Logger): Logger {
   };
 }
 
+/** What log lines hold of it, as the audit trail does: the header may be as long as all headers together. */
+const longestLogged = 255;
+
 /** One line a request, with the platform's own name for it, which is echoed (osb-notes 3). Bodies are never logged. */
 export function requestLog(logger: Logger): RequestHandler {
   return (request, response, next) => {
     const sent = request.get('X-Broker-API-Request-Identity');
     const identity = sent !== undefined && sent !== '' ? sent : randomUUID();
     response.set('X-Broker-API-Request-Identity', identity);
+    const logged = identity.slice(0, longestLogged);
     const begun = performance.now();
     response.on('finish', () => {
       logger.info(
         {
-          request: requestIdentity(response),
+          request: logged,
           method: request.method,
           path: request.path,
           status: response.statusCode,
@@ -48,6 +51,6 @@ export function requestLog(logger: Logger): RequestHandler {
         'A request was answered',
       );
     });
-    current.run(identity, next);
+    current.run(logged, next);
   };
 }

@@ -175,6 +175,18 @@ it('3b has the request identity on every log line of the request, those of the c
   expect(written.filter(({ details }) => details['request'] !== name)).toEqual([]);
 });
 
+// Seen to fail where one with spaces, or of more than 255 characters, is replaced; and where log lines hold all of it.
+it('3c echoes a request identity whatever it looks like, and logs no more of it than 255 characters', async () => {
+  const before = lines.length;
+  const name = `${randomUUID()} of a platform ${'x'.repeat(1000)}`;
+  const answer = await on.ask('get', '/v2/catalog', undefined, requestIdentity(name));
+  expect(answer.headers['x-broker-api-request-identity']).toBe(name);
+  const told = await eventually('it is logged', () =>
+    lines.slice(before).find(({ message }) => message === 'A request was answered'),
+  );
+  expect(told.details['request']).toBe(name.slice(0, 255));
+});
+
 it.each([
   ['wrong password', 'platform', 'wrong'],
   ['unknown user', 'nobody', credentials.password],
