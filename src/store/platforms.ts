@@ -114,7 +114,8 @@ async function passwordsOf(transaction: Knex, platformId: string): Promise<strin
 async function requirePlatform(connection: Knex, name: string, lock?: 'lock'): Promise<string> {
   const query = connection<{ id: string; name: string }>('platforms').where({ name }).first('id');
   if (lock !== undefined) void query.forUpdate();
-  const row = await query;
+  // What can be no name is not asked for: Postgres refuses a NUL.
+  const row = namePattern.test(name) ? await query : undefined;
   if (row === undefined) throw refused.notFound(`There is no platform ${name.slice(0, 60)}.`);
   return row.id;
 }

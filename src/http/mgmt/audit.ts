@@ -30,8 +30,9 @@ export function getAudit(trail: AuditTrail): RequestHandler {
     }
     const sinceText = query('since');
     const since = sinceText === undefined ? undefined : new Date(sinceText);
-    if (since !== undefined && Number.isNaN(since.getTime())) {
-      throw refused.badRequest('since: must be a time such as 2026-11-23T12:00:00Z.');
+    // Not what a Date can be: Postgres knows no time as early as that.
+    if (since !== undefined && !(since.getTime() >= 0)) {
+      throw refused.badRequest('since: must be a time from 1970 on, such as 2026-11-23T12:00:00Z.');
     }
     const instanceId = query('instance');
     if (instanceId !== undefined && (instanceId.length > 255 || instanceId.includes('\0'))) {

@@ -477,3 +477,20 @@ it.each([
     ]);
   }
 });
+
+it.each([
+  ['POST', '/mgmt/platforms/a%00/passwords'],
+  ['DELETE', '/mgmt/platforms/a%00/passwords/oldest'],
+  ['PUT', '/mgmt/platforms/a%00'],
+  ['PUT', '/mgmt/hosts/a%00/power/on'],
+  ['DELETE', '/mgmt/hosts/a%00/quarantine'],
+  ['POST', '/mgmt/verify/a%00'],
+  ['GET', '/mgmt/audit?instance=a%00'],
+  ['GET', '/mgmt/audit?since=-271821-04-20T00:00:00Z'],
+])('management: refuses what Postgres cannot read, %s %s', async (method, target) => {
+  const { status } = await send(
+    { method, target, headers: { authorization: right(operator) }, body: undefined },
+    mgmt.port,
+  );
+  expect([400, 404]).toContain(status);
+});
