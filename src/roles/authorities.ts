@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { AuthorityName, AuthorityRotation } from '../core/authorities.ts';
 import type { CertificateIssuer, Vault } from '../core/credentials.ts';
@@ -66,7 +66,7 @@ export async function openAuthorities(parts: {
   const signing = new Map<string, Signing>();
   let trusted: readonly StoredAuthority[] = [];
 
-  const row = (name: AuthorityName) => `authorities/${name}/key`;
+  const row = (id: string) => `authorities/${id}/key`;
   const stateOf = (name: AuthorityName, state: StoredAuthority['state']) =>
     trusted.find((one) => one.name === name && one.state === state);
 
@@ -77,9 +77,11 @@ export async function openAuthorities(parts: {
       // A client authority vouches for bindings only.
       chain: name === 'server' ? longestChain : 0,
     });
+    const id = randomUUID();
     return {
+      id,
       certificatePem: made.certificatePem,
-      sealedKey: vault.seal(Buffer.from(made.privateKeyPem), row(name)),
+      sealedKey: vault.seal(Buffer.from(made.privateKeyPem), row(id)),
       predecessor: former?.id,
       crossCertificatePem:
         name === 'server' && former !== undefined
@@ -93,7 +95,7 @@ export async function openAuthorities(parts: {
     const known = signing.get(stored.id);
     if (known !== undefined) return known;
     if (stored.sealedKey === undefined) throw new Error(`the key of authority ${stored.id} is forgotten`);
-    const privateKeyPem = vault.open(stored.sealedKey, row(stored.name)).toString('utf8');
+    const privateKeyPem = vault.open(stored.sealedKey, row(stored.id)).toString('utf8');
     const opened = {
       id: stored.id,
       authority: { certificatePem: stored.certificatePem, privateKeyPem },

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { AuthorityName, AuthorityOverview } from '../core/authorities.ts';
 import { endOf } from '../pki/certificate.ts';
@@ -18,7 +17,7 @@ export interface StoredAuthority {
 }
 
 /** What is new of an authority. */
-export type NewAuthority = Pick<StoredAuthority, 'certificatePem' | 'crossCertificatePem' | 'predecessor'> & {
+export type NewAuthority = Omit<StoredAuthority, 'name' | 'state' | 'sealedKey'> & {
   readonly sealedKey: Buffer;
 };
 
@@ -73,10 +72,9 @@ async function insert(
   made: NewAuthority,
 ): Promise<void> {
   await database.transaction(async (transaction) => {
-    const id = randomUUID();
     await transaction('authorities')
       .insert({
-        id,
+        id: made.id,
         name,
         state,
         predecessor: made.predecessor ?? null,
@@ -86,7 +84,7 @@ async function insert(
       })
       .onConflict(transaction.raw(`(name, state) WHERE state IN ('next', 'current')`))
       .ignore();
-    await notify(transaction, channels.authorities, id);
+    await notify(transaction, channels.authorities, made.id);
   });
 }
 

@@ -22,7 +22,7 @@ export const sealedColumns: readonly SealedColumn[] = [
     table: 'authorities',
     column: 'sealed_key',
     key: 'id',
-    row: `'authorities/' || name || '/key'`,
+    row: `'authorities/' || id || '/key'`,
   },
 ];
 

@@ -112,7 +112,7 @@ async function addAuthorityKeys(masterKey: string): Promise<void> {
       'SELECT id, name, sealed_key FROM authorities WHERE sealed_key IS NOT NULL',
     );
     for (const { id, name, sealed_key } of rows) {
-      const opened = vault.open(sealed_key, `authorities/${name}/key`).toString('utf8');
+      const opened = vault.open(sealed_key, `authorities/${id}/key`).toString('utf8');
       addKey(`private key of the authority ${name} ${id}`, opened);
     }
   } finally {

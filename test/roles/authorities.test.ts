@@ -249,3 +249,22 @@ it('a binding of the longest time that a catalog may name can be made, and none 
     `berth_authority_ends_timestamp_seconds{name="client",state="current"} ${Number(current?.endsAt) / 1000}\n`,
   );
 });
+
+it('opens the key of an authority in its own row only, not in that of its successor', async () => {
+  const current = { name: 'client', state: 'current' };
+  const former = await broker
+    .database('authorities')
+    .where(current)
+    .first<{ sealed_key: Buffer }>('sealed_key');
+  await authorities.rotate('client');
+  await broker.database('authorities').where(current).update({ sealed_key: former.sealed_key });
+  const listener = await startListener({
+    connectionString: broker.urls.api,
+    listenTo: [channels.authorities],
+    onLost: () => undefined,
+  });
+  cleanUp.push(() => listener.stop());
+  await expect(
+    openAuthorities({ database, listener, vault, logger: silentLogger, hosts: ['127.0.0.1'] }),
+  ).rejects.toThrow(/copied there from another row/);
+});
