@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Alteration } from '../../src/core/hypervisor.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
+import { openJail } from '../../src/hypervisors/qemu/jail.ts';
 import { withQmp } from '../../src/hypervisors/qemu/qmp.ts';
 import { processesOf } from '../../src/hypervisors/qemu/strays.ts';
 import { createRecordingLogger } from '../support/logger.ts';
@@ -90,6 +91,30 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
     await expectNamed('firewall', /./, () => host.inNamespace('nft', 'flush', 'ruleset'), reload);
     await expectNamed('firewall', /^in another order: rule /, firstRuleLast, reload);
+  });
+
+  // Seen to fail where `boot` leaves the machine that it has refused: the second start took it for its own.
+  it('before the first look: a machine that does not start as it was to is refused, and ended', async () => {
+    const jail = await openJail(hosts.options.stateDirectory);
+    const altered = await createQemuHypervisor(hosts.options, {
+      jail: {
+        command: (command, exchange) => jail.command([...command, '-device', 'virtio-rng-pci'], exchange),
+      },
+    });
+    // Of a plan without a template: it boots.
+    const spec = { ...hosts.newSpec(), planName: 'unfrozen' };
+    try {
+      await altered.prepare(spec);
+      for (let time = 1; time <= 2; time += 1) {
+        await expect(altered.start(spec)).rejects.toThrow(
+          /not run as it was to: argv: not there before: .*-device/,
+        );
+        expect(await altered.memory(spec.hostId)).toBe(undefined);
+      }
+    } finally {
+      await altered.destroy(spec.hostId);
+      await altered.close();
+    }
   });
 
   // Seen to fail where rules are written anew without a look: nobody ever heard of it.

@@ -37,6 +37,9 @@ describe('a host in the pool', { timeout: 1_200_000 }, () => {
     await execute('setpriv', [...asItsUser, ...limit, '--nofile=256:512']);
     expect((await hosts.driver.verify(hostId)).map(({ part }) => part)).toEqual(['rlimits']);
     await execute('setpriv', [...asItsUser, ...limit, '--nofile=512:512']);
+    // Seen to fail where a pooled host had no rules on record.
+    await pooled.inNamespace('nft', 'insert rule inet berth input accept');
+    expect((await hosts.driver.verify(hostId)).map(({ part }) => part)).toEqual(['firewall']);
 
     await hosts.bringUp(pooled.spec);
     expect(await hosts.driver.verify(hostId)).toEqual([]);

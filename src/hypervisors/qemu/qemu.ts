@@ -32,7 +32,7 @@ import { createManifests } from './manifest.ts';
 import { alteredRules, verifyHost } from './verify.ts';
 import { createMachines, largestFile, type Launch } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
-import { createHostNetwork } from './network.ts';
+import { createHostNetwork, type FirewallFacts } from './network.ts';
 import type { QemuOptions } from './options.ts';
 import { openOwnCopy } from './sealed-memory.ts';
 import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
@@ -124,26 +124,44 @@ export async function createQemuHypervisor(
     return fresh;
   }
 
+  /** Starts a machine that runs as it was to, which is written down, or none. */
+  async function launch(
+    at: Place,
+    ordered: Launch,
+    madeFrom: ReadonlyMap<string, string>,
+    incoming?: 'run' | 'hold',
+  ): Promise<void> {
+    try {
+      await machines.launch(at, ordered);
+      if (incoming !== undefined) await machines.load(at, incoming);
+      await machines.writeDown(at, ordered, madeFrom);
+    } catch (error) {
+      await cgroups.kill(at.id);
+      throw error;
+    }
+  }
+
   async function restore(at: Place, record: HostRecord, template: LoadedTemplate): Promise<void> {
     const disk = await diskChain(at, record);
     const madeFrom = new Map([...(await requireChain(image, disk)), ...template.digests]);
     const state = await open(template.deviceState, 'r');
     const own = options.pageSharing === 'none' ? await ownMemory(at, record, template) : undefined;
     try {
-      const launch: Launch = {
-        shape: record.shape,
-        image,
-        memory: { kind: 'template' },
-        incoming: true,
-        disk,
-        memoryDescriptor: (own ?? template.memory).fd,
-        stateDescriptor: state.fd,
-      };
-      await machines.launch(at, launch);
-      await machines.load(at, 'run');
-      await machines.writeDown(at, launch, madeFrom);
+      await launch(
+        at,
+        {
+          shape: record.shape,
+          image,
+          memory: { kind: 'template' },
+          incoming: true,
+          disk,
+          memoryDescriptor: (own ?? template.memory).fd,
+          stateDescriptor: state.fd,
+        },
+        madeFrom,
+        'run',
+      );
     } catch (error) {
-      await cgroups.kill(at.id);
       // The next attempt boots cold: slower, but it works.
       templates.distrust(template.key);
       throw error;
@@ -171,15 +189,11 @@ export async function createQemuHypervisor(
       await requireDigests(digests, [[disk.template, expected]], "The template's disk");
       madeFrom.set(disk.template, expected);
     }
-    const launch: Launch = {
-      shape: record.shape,
-      image: own,
-      memory: { kind: 'own' },
-      incoming: false,
-      disk,
-    };
-    await machines.launch(at, launch);
-    await machines.writeDown(at, launch, madeFrom);
+    await launch(
+      at,
+      { shape: record.shape, image: own, memory: { kind: 'own' }, incoming: false, disk },
+      madeFrom,
+    );
   }
 
   /**
@@ -212,21 +226,20 @@ export async function createQemuHypervisor(
     for (const [file, digest] of template?.digests ?? []) madeFrom.set(file, digest);
     const state = await open(memoryImage, 'r');
     try {
-      const launch: Launch = {
-        shape: record.shape,
-        image: own,
-        memory: template === undefined ? { kind: 'own' } : { kind: 'template' },
-        incoming: true,
-        disk,
-        ...(template !== undefined && { memoryDescriptor: template.memory.fd }),
-        stateDescriptor: state.fd,
-      };
-      await machines.launch(at, launch);
-      await machines.load(at, 'hold');
-      await machines.writeDown(at, launch, madeFrom);
-    } catch (error) {
-      await cgroups.kill(at.id);
-      throw error;
+      await launch(
+        at,
+        {
+          shape: record.shape,
+          image: own,
+          memory: template === undefined ? { kind: 'own' } : { kind: 'template' },
+          incoming: true,
+          disk,
+          ...(template !== undefined && { memoryDescriptor: template.memory.fd }),
+          stateDescriptor: state.fd,
+        },
+        madeFrom,
+        'hold',
+      );
     } finally {
       await state.close();
     }
@@ -281,7 +294,7 @@ export async function createQemuHypervisor(
     await network.connect(at, nothing, { kind: 'none' }, nothing);
     await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
     await network.disconnect(at, nothing);
-    await withoutRules(at);
+    await recordRules(at, await network.facts(at));
   }
 
   /** What somebody has altered is written anew below, and would be known to nobody. */
@@ -294,7 +307,13 @@ export async function createQemuHypervisor(
     );
   }
 
-  /** While they change, and once they are closed, a host has no rules on record. */
+  async function recordRules(at: Place, rules: FirewallFacts): Promise<void> {
+    const manifest = await manifests.read(at.manifest);
+    if (manifest === undefined) return;
+    await manifests.write(at.manifest, { ...manifest, facts: { ...manifest.facts, ...rules } });
+  }
+
+  /** While they change, and once a tenant's host is closed, it has no rules on record. */
   async function withoutRules(at: Place): Promise<void> {
     const manifest = await manifests.read(at.manifest);
     if (manifest?.facts.firewall === undefined) return;
@@ -515,10 +534,7 @@ export async function createQemuHypervisor(
         await withoutRules(at);
         const firewall = await network.connect(at, publishedPorts, egress, former);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts });
-        const manifest = await manifests.read(at.manifest);
-        if (manifest !== undefined) {
-          await manifests.write(at.manifest, { ...manifest, facts: { ...manifest.facts, ...firewall } });
-        }
+        await recordRules(at, firewall);
         return { host: at.hostAddress, port: enginePort };
       }),
 
