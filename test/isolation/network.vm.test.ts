@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeOutside, type Outside } from '../../src/demo/outside.ts';
 import { guestLink } from '../../src/guest/link.ts';
 import { tap } from '../../src/hypervisors/qemu/place.ts';
+import { eventually } from '../support/eventually.ts';
 import { seat } from '../support/seat.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
@@ -66,6 +67,9 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     expect(printed).toContain('end');
     return [...printed.matchAll(/open: (.*)/g)].map(([, target]) => target);
   };
+
+  const entries = async (host: TestHost) =>
+    Number(await host.inNamespace('cat', '/proc/sys/net/netfilter/nf_conntrack_count'));
 
   it('1 and 3: the machine, its listeners and other hosts are refused', async () => {
     // Seen to fail without the drops of the egress chain and of the machine's input and forward chains (rules.ts).
@@ -170,8 +174,6 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
 
   it('12: a flood of connections stops at the limit of its host, and others go on', async () => {
     // Seen to fail without `ct count over …`: 423 entries were left.
-    const entries = async (host: TestHost) =>
-      Number(await host.inNamespace('cat', '/proc/sys/net/netfilter/nf_conntrack_count'));
     const attacker = await a.attacker();
     const printed = await attacker.perl(`
       use Socket; my $to = sockaddr_in(9, inet_aton("${outside.internetAddress}"));
@@ -185,6 +187,34 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     expect(await entries(a)).toBeLessThan(connections + 32);
     expect((await a.dropped())['connections']).toBeGreaterThan(200);
     expect(await reach(b, [`${outside.internetAddress} 7000`])).toHaveLength(1);
+  });
+
+  it('12: a published port takes UDP, and a flood of others into it stops at the limit', async () => {
+    // Seen to fail without `ct count over …` in the chain `ingress`:
+    const port = b.spec.publishedPorts.first;
+    const outsidePerl = (script: string) => outside.run('perl', '-e', `use Socket; ${script}`);
+    const to = `sockaddr_in(${port}, inet_aton("${outside.machineAddress}"))`;
+    const guest = (await b.attacker()).perl(`
+      use Socket; socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; bind($s, sockaddr_in(${port}, INADDR_ANY)) or die $!;
+      while (my $from = recv($s, my $what, 100, 0)) { send($s, "heard $what", 0, $from); last if $what eq 'end' }`);
+    const say = (what: string) =>
+      outsidePerl(`socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; send($s, "${what}", 0, ${to});
+        vec(my $in = '', fileno $s, 1) = 1; if (select($in, undef, undef, 1)) { recv($s, my $a, 100, 0); print $a }`);
+    await eventually('the guest answers', async () => (await say('hello')) === 'heard hello');
+    expect(await say('end')).toBe('heard end');
+    await guest;
+    const before = await b.dropped();
+    const flood = await outsidePerl(`
+      for my $port (20000 .. 20399) {
+        socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; bind($s, sockaddr_in($port, INADDR_ANY)) or next;
+        send($s, "x", 0, ${to}); close $s;
+      }
+      print "sent";`);
+    expect(flood).toBe('sent');
+    expect(await entries(b)).toBeLessThan(connections + 32);
+    expect((await b.dropped())['connections']).toBeGreaterThan((before['connections'] ?? 0) + 200);
+    // What was open goes on, also that to the engine.
+    expect(await hosts.driver.answers(b.spec)).toBe(true);
   });
 });
 

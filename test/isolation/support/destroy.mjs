@@ -1,0 +1,31 @@
+// A worker that destroys a host and is killed in the middle: SIGKILL, before the change of the machine that the last
+// argument counts. Exits with 0 where there are fewer changes than that.
+import childProcess from 'node:child_process';
+import fs from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
+import process, { argv, pid, stdout } from 'node:process';
+
+const [, , driver, options, hostId, killBefore] = argv;
+let left = Infinity;
+const signal = process.kill.bind(process);
+const counted = (object, name) => {
+  const act = object[name].bind(object);
+  object[name] = (...args) => {
+    left -= 1;
+    if (left <= 0) signal(pid, 'SIGKILL');
+    return act(...args);
+  };
+};
+for (const name of ['rename', 'rm', 'rmdir', 'truncate', 'unlink', 'writeFile']) counted(fs, name);
+counted(childProcess, 'spawn');
+counted(process, 'kill');
+syncBuiltinESMExports();
+
+const { createQemuHypervisor } = await import(driver);
+const silent = { debug() {}, info() {}, warn() {}, error() {} };
+const hypervisor = await createQemuHypervisor({ ...JSON.parse(options), logger: silent });
+left = Number(killBefore);
+await hypervisor.destroy(hostId);
+left = Infinity;
+await hypervisor.close();
+stdout.write('destroyed');
