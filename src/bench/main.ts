@@ -27,6 +27,14 @@ function hosts(text: string): number {
   return count;
 }
 
+function mebibytes(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 512 || value > 1_048_576) {
+    throw new InvalidArgumentError('It must be a whole number of MiB from 512 to 1048576.');
+  }
+  return value;
+}
+
 function seconds(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1 || value > 600) {
@@ -83,11 +91,24 @@ program
   )
   .option('--hosts <number>', 'hosts side by side', hosts, 100)
   .option('--most <number>', 'paused hosts in the end, if the broker does not refuse one before', hosts, 900)
+  .option(
+    '--reserve-mib <number>',
+    'memory of the machine that hosts may not take: this bench and Postgres live there; more, and it is full sooner',
+    mebibytes,
+    2_048,
+  )
   .option('--no-containers', 'leave out the hundred containers, which take most of the time')
   .option('--json <file>', 'write the figures there')
   .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
   .action(
-    async (options: { hosts: number; most: number; containers: boolean; json?: string; cache: string }) => {
+    async (options: {
+      hosts: number;
+      most: number;
+      reserveMib: number;
+      containers: boolean;
+      json?: string;
+      cache: string;
+    }) => {
       const progress = createProgress(process.stderr);
       const figures = await densitySuite(
         { ...options, cacheDirectory: path.resolve(options.cache) },

@@ -42,7 +42,11 @@ export function auditRequests(
     return false;
   }
 
-  async function record(request: Request, response: Response): Promise<void> {
+  async function record(
+    request: Request,
+    response: Response,
+    remoteAddress: string | undefined,
+  ): Promise<void> {
     const subject = describe(request, response);
     const { statusCode: status } = response;
     if (subject === undefined || ((status === 401 || status === 429) && !hasRoom())) return;
@@ -52,7 +56,7 @@ export function auditRequests(
     const entry: AuditEntry = {
       ...subject,
       ...(missed > 0 && { detail: { ...subject.detail, refusals_not_recorded: missed } }),
-      remoteAddress: request.socket.remoteAddress,
+      remoteAddress,
       requestId: requestIdentity(response),
       status,
       outcome: outcomeOf(status),
@@ -68,7 +72,9 @@ export function auditRequests(
 
   return (request, response, next) => {
     if (request.method !== 'GET' && request.method !== 'HEAD') {
-      beforeEnd(response, () => record(request, response));
+      // Now: a caller that has gone by the time of the answer has no address any more.
+      const { remoteAddress } = request.socket;
+      beforeEnd(response, () => record(request, response, remoteAddress));
     }
     next();
   };

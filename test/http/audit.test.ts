@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import express from 'express';
 import supertest from 'supertest';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import type { AuditRecord } from '../../src/core/audit.ts';
+import type { AuditEntry, AuditRecord } from '../../src/core/audit.ts';
 import { auditRequests } from '../../src/http/audit.ts';
 import { errorHandler } from '../../src/http/errors.ts';
 import { forgetAudit } from '../../src/store/audit.ts';
@@ -219,6 +220,32 @@ it('an answer that is held back for its row is the answer: neither a late handle
     const answer = await supertest(app).put(route);
     expect([answer.status, answer.body]).toEqual([503, { description: 'It took too long.' }]);
   }
+});
+
+// Seen to fail where the address is asked for when the answer is sent.
+it('who has hung up before the answer is on record with the address', async () => {
+  const recorded = new Promise<AuditEntry>((resolve) => {
+    const app = express();
+    const trail = {
+      record: (entry: AuditEntry) => {
+        resolve(entry);
+        return Promise.resolve();
+      },
+      list: () => Promise.resolve([]),
+    };
+    const describeAll = () => ({ actor: 'platform', action: 'provision' }) as const;
+    app.use(auditRequests(trail, describeAll, silentLogger, 60_000));
+    app.put('/', async (request, response) => {
+      const gone = once(request.socket, 'close');
+      request.socket.destroy();
+      await gone;
+      response.status(201).json({});
+    });
+    void supertest(app)
+      .put('/')
+      .catch(() => undefined);
+  });
+  expect((await recorded).remoteAddress).toMatch(/127\.0\.0\.1$/);
 });
 
 it('a flood of wrong passwords is counted, and does not fill the disk', async () => {

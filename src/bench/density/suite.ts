@@ -47,6 +47,8 @@ export interface DensityOptions {
   readonly hosts: number;
   /** Paused hosts in the end, if the broker does not refuse one before. */
   readonly most: number;
+  /** Memory of the machine that hosts may not take, in MiB. */
+  readonly reserveMib: number;
   /** Whether a hundred containers are measured as well, in one host and in a host each: most of the time goes there. */
   readonly containers: boolean;
   readonly cacheDirectory: string;
@@ -65,8 +67,7 @@ export async function densitySuite(
     // A block of ports for each host, and memory as far as it goes.
     BERTH_PUBLISHED_PORTS: '20000-39999',
     BERTH_MEMORY_OVERCOMMIT: '99',
-    // This bench and Postgres live on the same machine.
-    BERTH_MEMORY_RESERVE_MIB: '2048',
+    BERTH_MEMORY_RESERVE_MIB: String(options.reserveMib),
     // What is measured does not come and go by itself.
     BERTH_INTEGRITY_SECONDS: '86400',
   });
@@ -203,7 +204,7 @@ async function hostsWithOneContainer(
 async function fullOfPausedHosts(
   fleet: Fleet,
   tenants: Tenant[],
-  { most }: DensityOptions,
+  { most, reserveMib }: DensityOptions,
   progress: (line: string) => void,
 ): Promise<Figure[]> {
   let refusal: string | undefined;
@@ -224,6 +225,7 @@ async function fullOfPausedHosts(
   const some = tenants.filter((_, index) => index % step === 0);
   const wakes = await wakeEach(fleet, some, progress);
   return [
+    figure('density.full.reserve_mib', reserveMib, 'MiB'),
     figure('density.full.hosts', tenants.length, 'count'),
     figure('density.full.refused', refusal === undefined ? 0 : 1, 'count'),
     figure('density.full.wake.asked', some.length, 'count'),

@@ -5,23 +5,25 @@ import { isReached, type Suite, suites, type Target, targets } from './targets.t
 /** What the document is made of. */
 export interface DocumentParts {
   readonly reports: ReadonlyMap<Suite, Report>;
-  /** Written by hand: reasons, by the name of the figure that they are about. */
+  /** Written by hand, by the name of the figure or the suite that they are about. */
   readonly notes: ReadonlyMap<string, string>;
   /** Titles of each suite's plots, and where they are, seen from the document. */
   readonly plots: ReadonlyMap<Suite, readonly { readonly title: string; readonly path: string }[]>;
 }
 
 /**
- * Reads notes: a heading `## NAME` of level 2 for each figure, and what is to be said of it below.
- * @throws Error where a heading names no figure that has a target: nobody would see what it says.
+ * Reads notes: a heading `## NAME` of level 2 for each figure or suite, and what is to be said of it below.
+ * @throws Error where a heading names no suite, and no figure that has a target: nobody would see what it says.
  */
 export function parseNotes(text: string): ReadonlyMap<string, string> {
   const notes = new Map<string, string>();
   for (const section of text.split(/^## /m).slice(1)) {
     const [heading = '', ...lines] = section.split('\n');
     const name = heading.trim();
-    if (!targets.some(({ figure }) => figure === name)) {
-      throw new Error(`the notes speak of ${name}, which has no target: name a figure of the first table`);
+    if (![...targets.map(({ figure }) => figure), ...suites].includes(name)) {
+      throw new Error(
+        `the notes speak of ${name}, which has no target: name a suite, or a figure of the first table`,
+      );
     }
     const note = lines.join('\n').trim();
     if (note !== '') notes.set(name, note);
@@ -77,6 +79,7 @@ function notReached(parts: DocumentParts): string {
 function suiteSection(suite: Suite, parts: DocumentParts): string[] {
   const report = parts.reports.get(suite);
   const heading = `## Suite ${suite}`;
+  const note = parts.notes.get(suite);
   if (report === undefined) {
     return [
       heading,
@@ -86,6 +89,7 @@ function suiteSection(suite: Suite, parts: DocumentParts): string[] {
   return [
     heading,
     `${report.date.slice(0, 10)}, on ${report.machine} ([all of it](bench/${suite}.json))`,
+    ...(note === undefined ? [] : [note]),
     ...(parts.plots.get(suite) ?? []).map(({ title, path }) => `![${title}](${path})`),
     table(
       ['figure', 'value'],

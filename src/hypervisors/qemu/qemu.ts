@@ -1,4 +1,4 @@
-import { access, type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -17,29 +17,29 @@ import { createGuestAgent } from '../../guest/agent.ts';
 import { createGuestIdentity } from '../../guest/identity.ts';
 import { createHostLocks } from '../host-locks.ts';
 import { runTool } from '../process.ts';
-import { type DiskChain, qemuProgram } from './arguments.ts';
+import { qemuProgram } from './arguments.ts';
 import { openCgroups } from './cgroup.ts';
-import { baseDiskDigest, createOverlay, ensureBaseDisk, requireRoom, wipeDisk } from './disks.ts';
+import { requireRoom, wipeDisk } from './disks.ts';
 import { runningContainers, startContainer } from './containers.ts';
 import { engineAnswers } from './engine.ts';
 import { growDisk } from './grow-disk.ts';
-import { type GuestImage, readImage, readImageRecord } from './guest-image.ts';
 import { imageOfVersion, imageVersion } from './image-version.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { type Jail, openJail } from './jail.ts';
-import { createDigests, requireDigests } from './digests.ts';
+import { createDigests } from './digests.ts';
 import { createManifests } from './manifest.ts';
-import { alteredRules, verifyHost } from './verify.ts';
-import { createMachines, largestFile, type Launch } from './machine.ts';
+import { verifyHost } from './verify.ts';
+import { createMachines, largestFile } from './machine.ts';
 import { makeTemplate, removeTemplateMachine } from './make-template.ts';
-import { createHostNetwork, type FirewallFacts } from './network.ts';
+import { createHostNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
-import { openOwnCopy } from './sealed-memory.ts';
 import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
+import { createRecordedRules } from './recorded-rules.ts';
 import { createSleep } from './sleep.ts';
+import { createStarts, hasRun } from './starts.ts';
 import { endProcessesOf } from './strays.ts';
 import { readTraffic } from './traffic.ts';
-import { createTemplateStore, type LoadedTemplate } from './templates.ts';
+import { createTemplateStore } from './templates.ts';
 
 /**
  * A restored guest answers within tenths of a second, and one that boots is asked again. On a busy machine, which
@@ -84,6 +84,8 @@ export async function createQemuHypervisor(
   const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
   const locked = locks.hold;
   const sleep = createSleep({ cgroups, machines });
+  const starts = createStarts(options, { cgroups, machines, templates, digests });
+  const rules = createRecordedRules(manifests, network, logger);
   /** Keys of the catalog's plans, as far as they have been asked about. */
   const keys = new Map<string, string>();
   const silences = new Map<string, number>();
@@ -99,180 +101,8 @@ export async function createQemuHypervisor(
     return record;
   }
 
-  async function diskChain(at: Place, record: HostRecord): Promise<DiskChain> {
-    const base = await ensureBaseDisk(stateDirectory, record.baseDiskGib ?? record.shape.diskGib);
-    const template =
-      record.template === undefined
-        ? undefined
-        : path.join(templates.directory(record.template), 'disk.qcow2');
-    return { own: at.disk, template, base };
-  }
-
-  /** Gives the host an untouched disk: over the template's where there is one, else over an empty one. */
-  async function newDisk(at: Place, record: HostRecord): Promise<HostRecord> {
-    const template = await templates.load(templates.key(record.planName, record.shape));
-    const base = await ensureBaseDisk(stateDirectory, record.shape.diskGib);
-    const fresh = { ...record, image: image.digest, template: template?.key, diskIsUsed: false };
-    // On record before the disk is: a template that is in use is not removed.
-    await writeHostRecord(at.record, fresh);
-    await createOverlay(
-      at.disk,
-      template === undefined ? { file: base, format: 'raw' } : { file: template.disk, format: 'qcow2' },
-      record.shape.diskGib,
-      at.uid,
-    );
-    return fresh;
-  }
-
-  /** Starts a machine that runs as it was to, which is written down, or none. */
-  async function launch(
-    at: Place,
-    ordered: Launch,
-    madeFrom: ReadonlyMap<string, string>,
-    incoming?: 'run' | 'hold',
-  ): Promise<void> {
-    try {
-      await machines.launch(at, ordered);
-      if (incoming !== undefined) await machines.load(at, incoming);
-      await machines.writeDown(at, ordered, madeFrom);
-    } catch (error) {
-      await cgroups.kill(at.id);
-      throw error;
-    }
-  }
-
-  async function restore(at: Place, record: HostRecord, template: LoadedTemplate): Promise<void> {
-    const disk = await diskChain(at, record);
-    const madeFrom = new Map([...(await requireChain(image, disk)), ...template.digests]);
-    const state = await open(template.deviceState, 'r');
-    const own = options.pageSharing === 'none' ? await ownMemory(at, record, template) : undefined;
-    try {
-      await launch(
-        at,
-        {
-          shape: record.shape,
-          image,
-          memory: { kind: 'template' },
-          incoming: true,
-          disk,
-          memoryDescriptor: (own ?? template.memory).fd,
-          stateDescriptor: state.fd,
-        },
-        madeFrom,
-        'run',
-      );
-    } catch (error) {
-      // The next attempt boots cold: slower, but it works.
-      templates.distrust(template.key);
-      throw error;
-    } finally {
-      await own?.close();
-      await state.close();
-    }
-  }
-
-  const imageOf = async (record: HostRecord): Promise<GuestImage> =>
-    record.image === image.digest ? image : readImage(path.join(stateDirectory, 'images', record.image));
-
-  /** Made from the sealed memory, which has been held against its digest, and charged to the host. */
-  async function ownMemory(at: Place, record: HostRecord, { memory }: LoadedTemplate): Promise<FileHandle> {
-    const folders = await cgroups.make(at.id, record.shape);
-    return openOwnCopy(options.libexecDirectory, `/proc/${process.pid}/fd/${memory.fd}`, folders);
-  }
-
-  async function boot(at: Place, record: HostRecord): Promise<void> {
-    const own = await imageOf(record);
-    const disk = await diskChain(at, record);
-    const madeFrom = new Map(await requireChain(own, disk));
-    if (record.template !== undefined && disk.template !== undefined) {
-      const expected = await templates.diskDigest(record.template);
-      await requireDigests(digests, [[disk.template, expected]], "The template's disk");
-      madeFrom.set(disk.template, expected);
-    }
-    await launch(
-      at,
-      { shape: record.shape, image: own, memory: { kind: 'own' }, incoming: false, disk },
-      madeFrom,
-    );
-  }
-
-  /**
-   * The digests of what every machine is made from, checked.
-   * @throws HypervisorError which names the file that has been altered.
-   */
-  async function requireChain(own: GuestImage, disk: DiskChain): Promise<ReadonlyMap<string, string>> {
-    const { files } = await readImageRecord(own.directory);
-    const expected = new Map([
-      [own.rootfs, files.rootfs],
-      [own.kernel, files.vmlinuz],
-      [own.initrd, files.initrd],
-    ]);
-    await requireDigests(digests, expected, 'The guest image');
-    const base = [disk.base, await baseDiskDigest(disk.base)] as const;
-    await requireDigests(digests, [base], 'The empty disk');
-    return expected.set(...base);
-  }
-
-  /** Loads what a suspended machine has left, into one that holds it. */
-  async function load(at: Place, record: HostRecord, memoryImage: string): Promise<void> {
-    const own = await imageOf(record);
-    const disk = await diskChain(at, record);
-    const madeFrom = new Map(await requireChain(own, disk));
-    // A machine that was restored goes on sharing what it never wrote with its template, as far as it can.
-    const template =
-      record.startedFrom === 'boot' || record.template === undefined || options.pageSharing === 'none'
-        ? undefined
-        : await templates.load(record.template);
-    for (const [file, digest] of template?.digests ?? []) madeFrom.set(file, digest);
-    const state = await open(memoryImage, 'r');
-    try {
-      await launch(
-        at,
-        {
-          shape: record.shape,
-          image: own,
-          memory: template === undefined ? { kind: 'own' } : { kind: 'template' },
-          incoming: true,
-          disk,
-          ...(template !== undefined && { memoryDescriptor: template.memory.fd }),
-          stateDescriptor: state.fd,
-        },
-        madeFrom,
-        'hold',
-      );
-    } finally {
-      await state.close();
-    }
-  }
-
   const resume = (at: Place, record: HostRecord) =>
-    sleep.resume(at, record, (memoryImage) => load(at, record, memoryImage));
-
-  /** For a machine that has never run: whatever an attempt that was killed has done to its disk goes. */
-  async function freshDisk(at: Place, found: HostRecord): Promise<HostRecord> {
-    // Nor does an untouched disk fit another image than the one that is installed.
-    const isUseless = found.diskIsUsed || found.image !== image.digest;
-    const record = isUseless ? await newDisk(at, found) : found;
-    const used = { ...record, diskIsUsed: true, startedFrom: undefined, held: false, hasRegistries: false };
-    await writeHostRecord(at.record, used);
-    return used;
-  }
-
-  async function startMachine(at: Place, found: HostRecord): Promise<HostRecord> {
-    if (hasRun(found)) {
-      await boot(at, found);
-      return { ...found, startedFrom: 'boot', hasRegistries: false };
-    }
-    let record = await freshDisk(at, found);
-    const template = record.template === undefined ? undefined : await templates.load(record.template);
-    // A template that can't be used any more is of no use for a disk either.
-    if (record.template !== undefined && template === undefined) {
-      record = await freshDisk(at, record);
-    }
-    if (template !== undefined) await restore(at, record, template);
-    else await boot(at, record);
-    return { ...record, startedFrom: template === undefined ? 'boot' : 'template' };
-  }
+    sleep.resume(at, record, (memoryImage) => starts.load(at, record, memoryImage));
 
   /**
    * Has the guest and its engine answer once: what they do for the first time takes several times as long, and no
@@ -294,31 +124,7 @@ export async function createQemuHypervisor(
     await network.connect(at, nothing, { kind: 'none' }, nothing);
     await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
     await network.disconnect(at, nothing);
-    await recordRules(at, await network.facts(at));
-  }
-
-  /** What somebody has altered is written anew below, and would be known to nobody. */
-  async function reportAlteredRules(at: Place): Promise<void> {
-    const alterations = await alteredRules(at, { network, manifests });
-    if (alterations.length === 0) return;
-    logger.error(
-      { event: 'host.altered', host: at.id, alterations },
-      'The firewall rules of a host had been altered; they are written anew',
-    );
-  }
-
-  async function recordRules(at: Place, rules: FirewallFacts): Promise<void> {
-    const manifest = await manifests.read(at.manifest);
-    if (manifest === undefined) return;
-    await manifests.write(at.manifest, { ...manifest, facts: { ...manifest.facts, ...rules } });
-  }
-
-  /** While they change, and once a tenant's host is closed, it has no rules on record. */
-  async function withoutRules(at: Place): Promise<void> {
-    const manifest = await manifests.read(at.manifest);
-    if (manifest?.facts.firewall === undefined) return;
-    const facts = Object.entries(manifest.facts).filter(([part]) => !firewallParts.includes(part));
-    await manifests.write(at.manifest, { ...manifest, facts: Object.fromEntries(facts) });
+    await rules.write(at, await network.facts(at));
   }
 
   /** Lets a machine go that was held for the pool. */
@@ -430,7 +236,7 @@ export async function createQemuHypervisor(
         await writeHostRecord(at.record, record);
         await Promise.all([
           network.make(at),
-          record.startedFrom === undefined ? newDisk(at, record) : undefined,
+          record.startedFrom === undefined ? starts.newDisk(at, record) : undefined,
         ]);
       }),
 
@@ -445,10 +251,10 @@ export async function createQemuHypervisor(
           if (record.startedFrom !== undefined) return false;
           await cgroups.kill(spec.hostId);
         } else if (hasRun(record)) return false;
-        const fresh = await freshDisk(at, record);
+        const fresh = await starts.freshDisk(at, record);
         const template = fresh.template === key ? await templates.load(key) : undefined;
         if (template === undefined) return false;
-        await restore(at, fresh, template);
+        await starts.restore(at, fresh, template);
         await warm(at, spec);
         await machines.pause(at);
         await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', held: true });
@@ -465,7 +271,7 @@ export async function createQemuHypervisor(
           if (record.startedFrom === undefined) await cgroups.kill(spec.hostId);
         }
         if (await resume(at, record)) return;
-        await writeHostRecord(at.record, await startMachine(at, record));
+        await writeHostRecord(at.record, await starts.start(at, record));
       }),
 
     pause: (hostId) =>
@@ -530,11 +336,11 @@ export async function createQemuHypervisor(
         const isOther = !isDeepStrictEqual(record.publishedPorts, publishedPorts);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts: undefined });
         const former = isOther ? undefined : publishedPorts;
-        await reportAlteredRules(at);
-        await withoutRules(at);
+        await rules.reportAltered(at);
+        await rules.remove(at);
         const firewall = await network.connect(at, publishedPorts, egress, former);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts });
-        await recordRules(at, firewall);
+        await rules.write(at, firewall);
         return { host: at.hostAddress, port: enginePort };
       }),
 
@@ -660,7 +466,7 @@ export async function createQemuHypervisor(
         if (record === undefined) return;
         const at = place(hostId, record.slot);
         // Cut off, it had other rules. A manifest that can't be read is found by the next check.
-        await withoutRules(at).catch((error: unknown) => {
+        await rules.remove(at).catch((error: unknown) => {
           logger.warn(
             { host: hostId, err: error },
             'The manifest of a host that leaves its quarantine is not whole',
@@ -678,8 +484,6 @@ export async function createQemuHypervisor(
   };
 }
 
-const firewallParts: readonly string[] = ['firewall', 'machine firewall'];
-
 /** Is there while a host is in quarantine. */
 const quarantineMark = (at: Place) => path.join(at.directory, 'quarantined');
 
@@ -688,9 +492,6 @@ const isQuarantined = (at: Place) =>
     () => true,
     () => false,
   );
-
-/** Whether the guest has ever run on its disk. */
-const hasRun = ({ startedFrom, held }: HostRecord) => startedFrom !== undefined && !held;
 
 /** Proportional set size of a process in KiB (proc(5), smaps_rollup); 0 where it has just ended. */
 async function proportionalKib(pid: number): Promise<number> {

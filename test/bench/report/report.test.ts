@@ -76,6 +76,14 @@ describe('the report', () => {
     expect(await readFile(inBench('notes.md'), 'utf8')).toBe(notes);
   });
 
+  it('puts what is said of a suite into its section', async () => {
+    await put('gateway.json', gateway);
+    await put('notes.md', '## gateway\n\nOn a slow day.\n');
+    await writeReport(docs);
+    const [, section = ''] = (await report()).split('## Suite gateway');
+    expect(section).toMatch(/bench\/gateway\.json\)\)\n\nOn a slow day\.\n/);
+  });
+
   it('is the same whenever it is made of the same, and so are its plots', async () => {
     await put('gateway.json', gateway);
     await writeReport(docs);
