@@ -190,7 +190,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
   });
 
   it('12: a published port takes UDP, and a flood of others into it stops at the limit', async () => {
-    // Seen to fail without `ct count over …` in the chain `ingress`:
+    // Seen to fail without the limits in the chain `ingress`: 412 entries were left.
     const port = b.spec.publishedPorts.first;
     const outsidePerl = (script: string) => outside.run('perl', '-e', `use Socket; ${script}`);
     const to = `sockaddr_in(${port}, inet_aton("${outside.machineAddress}"))`;
