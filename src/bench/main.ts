@@ -1,4 +1,5 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { probeKvm } from '../hypervisors/qemu/kvm.ts';
 import { projectDirectory } from '../setup/project.ts';
@@ -9,7 +10,7 @@ import { gatewaySuite } from './gateway.ts';
 import { isolationFigures } from './isolation.ts';
 import { provisionSuite } from './provision/suite.ts';
 import { writeReport } from './report/write-report.ts';
-import { describeComputer, describeMachine, type Figure, publish } from './report.ts';
+import { describeComputer, describeMachine, type Figure, publish, save } from './report.ts';
 
 function atLeastFive(text: string): number {
   const runs = Number(text);
@@ -109,19 +110,23 @@ program
       json?: string;
       cache: string;
     }) => {
+      await mkdir(options.cache, { recursive: true, mode: 0o755 });
+      const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+      const machine = await describeMachine(accelerator);
+      const date = new Date().toISOString();
+      const reportOf = (figures: readonly Figure[]) => ({ suite: 'density', machine, date, figures });
       const progress = createProgress(process.stderr);
       const figures = await densitySuite(
         { ...options, cacheDirectory: path.resolve(options.cache) },
         (line) => {
           progress.show(line);
         },
+        // It may be an hour: what was measured by then is there also where it is interrupted.
+        (soFar) => save(reportOf(soFar), options.json),
       ).finally(() => {
         progress.end();
       });
-      const date = new Date().toISOString();
-      const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-      const machine = await describeMachine(accelerator);
-      await publish({ suite: 'density', machine, date, figures }, options.json);
+      await publish(reportOf(figures), options.json);
     },
   );
 

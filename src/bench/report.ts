@@ -44,5 +44,10 @@ export async function publish(report: Report, file: string | undefined): Promise
   for (const { name, value, unit } of report.figures) {
     process.stdout.write(`  ${name.padEnd(widest)}  ${String(value).padStart(9)} ${unit}\n`);
   }
+  await save(report, file);
+}
+
+/** Writes the figures where a file is named. */
+export async function save(report: Report, file: string | undefined): Promise<void> {
   if (file !== undefined) await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
 }

@@ -58,11 +58,18 @@ export interface DensityOptions {
  * Hosts side by side: what one costs that runs idle, that is paused, and that holds a container; how fast a paused
  * one answers, and how long a `docker run` takes the more there are. Then paused ones besides, until the broker
  * refuses one. One host with many containers, last, is what a tenant has who shares a virtual machine.
+ * @param measured is told all figures that there are by then, whenever there are more.
  */
 export async function densitySuite(
   options: DensityOptions,
   progress: (line: string) => void,
+  measured: (soFar: readonly Figure[]) => Promise<void>,
 ): Promise<readonly Figure[]> {
+  const figures: Figure[] = [];
+  const add = (more: readonly Figure[]) => {
+    figures.push(...more);
+    return measured(figures);
+  };
   const broker = await startBroker(catalog, options.cacheDirectory, progress, {
     // A block of ports for each host, and memory as far as it goes.
     BERTH_PUBLISHED_PORTS: '20000-39999',
@@ -75,16 +82,16 @@ export async function densitySuite(
   try {
     fleet = createFleet(await connectPlatform(broker.settings), await siteId(broker.settings));
     const tenants: Tenant[] = [];
-    const running = await runningHosts(fleet, tenants, options, progress);
-    const paused = await pausedHosts(fleet, tenants, options, progress);
-    const withOne = options.containers ? await hostsWithOneContainer(fleet, tenants, progress) : [];
-    const full = await fullOfPausedHosts(fleet, tenants, options, progress);
+    await add(await runningHosts(fleet, tenants, options, progress));
+    await add(await pausedHosts(fleet, tenants, options, progress));
+    if (options.containers) await add(await hostsWithOneContainer(fleet, tenants, progress));
+    await add(await fullOfPausedHosts(fleet, tenants, options, progress));
     for (const [index, tenant] of tenants.entries()) {
       progress(`deleting host ${index + 1} of ${tenants.length}`);
       await fleet.remove(tenant);
     }
-    const lone = options.containers ? await loneHost(fleet, progress) : [];
-    return [...running, ...paused, ...withOne, ...full, ...lone];
+    if (options.containers) await add(await loneHost(fleet, progress));
+    return figures;
   } finally {
     await fleet?.dispose();
     await broker.stop();
