@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { access, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { busyboxTree } from '../demo/docker.ts';
@@ -51,18 +51,8 @@ export async function startNativeEngine(directory: string): Promise<NativeEngine
     });
   const stop = putAwayOnce(async () => {
     for (const child of children.reverse()) await ended(child, 'SIGTERM');
-    for (const name of [
-      'memory',
-      'cpu',
-      'pids',
-      'cpuset',
-      'cpuacct',
-      'devices',
-      'freezer',
-      'blkio',
-      'systemd',
-      '',
-    ]) {
+    // In each hierarchy of version 1, or in the one of version 2.
+    for (const name of ['', ...(await readdir('/sys/fs/cgroup'))]) {
       await runTool('rmdir', [path.join('/sys/fs/cgroup', name, cgroup)]).catch(() => '');
     }
     await rm(state, { recursive: true, force: true });

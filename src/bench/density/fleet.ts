@@ -47,14 +47,15 @@ const lookEveryMs = 100;
 const pingTimeoutMs = 60_000;
 
 export function createFleet(platform: Platform, site: string): Fleet {
-  const dockers = new Map<string, { docker: Docker; imported: Promise<void> }>();
+  const dockers = new Map<string, { docker: Promise<Docker>; imported: Promise<void> }>();
 
-  /** The docker CLI for a host, which has the image. */
+  /** The docker CLI for a host, which has the image: one a host, also where two ask for it at once. */
   async function dockerOf({ host, credentials }: Tenant): Promise<Docker> {
     let known = dockers.get(host);
     if (known === undefined) {
-      const docker = await dockerFor(credentials);
-      known = { docker, imported: must(docker, ['import', '-', image], await busyboxTree()) };
+      const docker = dockerFor(credentials);
+      const bring = async () => must(await docker, ['import', '-', image], await busyboxTree());
+      known = { docker, imported: bring() };
       dockers.set(host, known);
     }
     await known.imported;
@@ -123,12 +124,18 @@ export function createFleet(platform: Platform, site: string): Fleet {
 
     async remove({ instanceId, host }) {
       await platform.remove(instanceId);
-      await dockers.get(host)?.docker.dispose();
+      await (await dockers.get(host)?.docker)?.dispose();
       dockers.delete(host);
     },
 
     async dispose() {
-      for (const { docker } of dockers.values()) await docker.dispose();
+      for (const { docker } of dockers.values()) {
+        await docker.then(
+          (made) => made.dispose(),
+          // What could not be made has nothing to be put away.
+          () => undefined,
+        );
+      }
       dockers.clear();
     },
   };
