@@ -24,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => broker.stop());
 
-const sql = (text: string, ...values: string[]) => broker.database.raw(text, values);
+const sql = (text: string, ...values: (string | number)[]) => broker.database.raw(text, values);
 const ofInstance = (id: string) => `(SELECT id FROM instances WHERE osb_id = '${id}')`;
 const tenantOf = (id: string) => `(SELECT tenant_id FROM instances WHERE osb_id = '${id}')`;
 
@@ -39,17 +39,22 @@ it('keeps a host with its tenant, whatever is tried in plain SQL', async () => {
   ).rejects.toThrow();
 });
 
+/** A host that the first tenant has had. */
+const addDestroyedHost = (id: string, slot: number) =>
+  sql(
+    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
+     SELECT ?, id, tenant_id, 'small', ?, 1, 768, 4, 29000, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
+    id,
+    slot,
+    first,
+  );
+
 // Seen to fail for the api, which may give hosts of the pool away, with the triggers on hosts disabled.
 it.each(['api', 'gateway', 'worker'] as const)(
   'keeps a host with its tenant, also one that has gone, whatever the role %s tries',
   async (role) => {
     const gone = randomUUID();
-    await sql(
-      `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
-       SELECT ?, id, tenant_id, 'small', 39, 1, 768, 4, 29000, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
-      gone,
-      first,
-    );
+    await addDestroyedHost(gone, 39);
     const row = (table: string, where: object) =>
       broker.database<{ id: string; tenant_id: string; instance_id: string }>(table).where(where).first();
     const [mine, other] = [
@@ -132,12 +137,7 @@ it('gives a pooled host to a tenant once, out of the pool, and takes it back nev
 
 it('lets no destroyed host be used again', async () => {
   const id = randomUUID();
-  await sql(
-    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
-     SELECT ?, id, tenant_id, 'small', 40, 1, 768, 4, 29000, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
-    id,
-    first,
-  );
+  await addDestroyedHost(id, 40);
   await expect(sql(`UPDATE hosts SET state = 'running' WHERE id = ?`, id)).rejects.toThrow(
     'never used again',
   );
