@@ -10,12 +10,13 @@ import tseslint from 'typescript-eslint';
  */
 const mayImport = {
   core: [],
-  config: ['core'],
+  files: [],
+  config: ['core', 'files'],
   pki: ['core'],
   store: ['core', 'pki'],
   guest: ['core'],
   operations: ['core'],
-  hypervisors: ['core', 'guest'],
+  hypervisors: ['core', 'files', 'guest'],
   gateway: ['core', 'pki'],
   http: ['core'],
   setup: ['core', 'config', 'hypervisors'],

@@ -1,6 +1,7 @@
-import { randomBytes } from 'node:crypto';
-import { chmod, link, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { createOnce } from '../files/create-once.ts';
 import { type Settings, SettingsError } from './settings.ts';
 
 /** What the OSB API and the management API are opened with. */
@@ -117,9 +118,13 @@ async function readUrl(name: string, file: string): Promise<string> {
 
 /** Writes a secret that only its owner can read: whole, or not at all. */
 export async function writeSecret(file: string, text: string): Promise<void> {
-  const attempt = `${file}.${process.pid}`;
-  await writeFile(attempt, text, { mode: 0o600 });
-  await rename(attempt, file);
+  const attempt = `${file}.${randomUUID()}`;
+  try {
+    await writeFile(attempt, text, { mode: 0o600, flag: 'wx' });
+    await rename(attempt, file);
+  } finally {
+    await rm(attempt, { force: true });
+  }
 }
 
 /**
@@ -134,18 +139,4 @@ export async function siteId(settings: Settings): Promise<string> {
     throw new SettingsError(`${file} does not hold four hexadecimal digits: restore it from a backup.`);
   }
   return site;
-}
-
-/** Writes the file whole and readable by its owner only, unless it is there: also where two start at once. */
-async function createOnce(file: string, make: () => string): Promise<void> {
-  const attempt = `${file}.${process.pid}`;
-  await writeFile(attempt, make(), { mode: 0o600 });
-  await chmod(attempt, 0o600);
-  try {
-    await link(attempt, file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  } finally {
-    await rm(attempt, { force: true });
-  }
 }

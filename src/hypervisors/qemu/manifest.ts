@@ -6,9 +6,10 @@ import {
   sign,
   verify,
 } from 'node:crypto';
-import { open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
+import { createOnce } from '../../files/create-once.ts';
 
 /**
  * The parts of what a host is made of. Each is a list of lines that people can read, so that an alteration can be
@@ -89,16 +90,8 @@ export function createManifests(stateDirectory: string): Manifests {
 }
 
 async function readKey(file: string): Promise<KeyObject> {
-  const attempt = `${file}.${process.pid}`;
-  try {
-    return createPrivateKey(await readFile(file));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
-  const { privateKey } = generateKeyPairSync('ed25519');
-  const handle = await open(attempt, 'w', 0o600);
-  await handle.writeFile(privateKey.export({ type: 'pkcs8', format: 'pem' }));
-  await handle.close();
-  await rename(attempt, file).finally(() => rm(attempt, { force: true }));
+  await createOnce(file, () =>
+    generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+  );
   return createPrivateKey(await readFile(file));
 }
