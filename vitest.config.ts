@@ -4,6 +4,9 @@ import { defineConfig } from 'vitest/config';
 /** Without virtual machines (no root, or not Debian) the rest of the tests still says a lot. */
 const simulated = process.env['BERTH_HYPERVISOR'] === 'simulated';
 
+/** What a guest gets of the machine is held against what it got before: nothing else may run meanwhile. */
+const measuring = ['test/isolation/bandwidth.vm.test.ts', 'test/isolation/jail.vm.test.ts'];
+
 const common = {
   // A run that found no test, or an .only left behind, is a failure, never a pass.
   passWithNoTests: false,
@@ -35,9 +38,21 @@ export default defineConfig({
                 ...common,
                 name: 'virtual machines',
                 include: ['test/**/*.vm.test.ts'],
-                // One after the other: two cores emulate one guest at a tolerable speed.
-                fileParallelism: false,
+                exclude: measuring,
+                globalSetup: ['test/support/virtual-machines.ts'],
+                // A guest is emulated by one core, and test/support/seat.ts has seats for two files.
+                maxWorkers: 2,
                 sequence: { groupOrder: 1 },
+              },
+            },
+            {
+              test: {
+                ...common,
+                name: 'virtual machines, measured',
+                include: measuring,
+                globalSetup: ['test/support/virtual-machines.ts'],
+                fileParallelism: false,
+                sequence: { groupOrder: 2 },
               },
             },
           ]),

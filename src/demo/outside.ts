@@ -1,5 +1,4 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
 
 const execute = promisify(execFile);
@@ -23,16 +22,11 @@ export interface Outside {
 }
 
 export async function makeOutside(): Promise<Outside> {
-  const id = randomBytes(2).toString('hex');
-  const name = `outside-${id}`;
-  const link = `out${id}`;
+  const { octet, name, link } = await claimOctet();
   // TEST-NET-2 and TEST-NET-3 (RFC 5737): nobody's addresses.
-  const octet = 2 + 2 * (Number.parseInt(id, 16) % 120);
   const machineAddress = `198.51.100.${octet}`;
   const localAddress = `198.51.100.${octet + 1}`;
   const internetAddress = `203.0.113.${octet}`;
-  const ip = (...args: string[]) => execute('ip', args);
-  await ip('netns', 'add', name);
   await ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
   await ip('address', 'add', `${machineAddress}/31`, 'dev', link);
   await ip('link', 'set', link, 'up');
@@ -59,4 +53,20 @@ export async function makeOutside(): Promise<Outside> {
       await ip('netns', 'delete', name).catch(() => undefined);
     },
   };
+}
+
+const ip = (...args: string[]) => execute('ip', args);
+
+/** Several may be there at once, each with addresses of its own: who makes the namespace of a number has its addresses. */
+async function claimOctet(): Promise<{ octet: number; name: string; link: string }> {
+  for (let octet = 64; octet < 254; octet += 2) {
+    const name = `outside-${octet}`;
+    try {
+      await ip('netns', 'add', name);
+      return { octet, name, link: `out${octet}` };
+    } catch (error) {
+      if (!String(error).includes('File exists')) throw error;
+    }
+  }
+  throw new Error('Every network of an outside is taken: ip netns list');
 }

@@ -23,7 +23,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     .flatMap((list) => list ?? [])
     .filter(({ internal, family }) => !internal && family === 'IPv4')
     .map(({ address }) => address)[0];
-  const openPort = 19_100 + seat;
+  const openPort = 19_900 + seat;
 
   beforeAll(async () => {
     outside = await makeOutside();

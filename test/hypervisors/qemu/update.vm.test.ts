@@ -58,8 +58,8 @@ beforeAll(async () => {
     image: installed,
     accelerator: 'tcg',
     hostNetwork: `10.214.${seat}.0/24`,
-    firstUid: 614_016 + seat * 1000,
-    gatewayUid: 614_001 + seat * 1000,
+    firstUid: 600_016 + seat * 1000,
+    gatewayUid: 600_001 + seat * 1000,
     dnsServers: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
@@ -121,7 +121,8 @@ function dockerWith(input: Buffer | undefined, ...args: readonly string[]): Prom
   });
 }
 
-const inside = (command: string) => docker('run', '--rm', 'busybox:test', '/bin/sh', '-c', command);
+/** In a container that runs anyway: an emulated engine takes a while to make one. */
+const inside = (command: string) => docker('exec', 'web', '/bin/sh', '-c', command);
 const page = async () => {
   const { hostname } = new URL(engine.replace('tcp:', 'http:'));
   return (await fetch(`http://${hostname}:${webPort}/`, { signal: AbortSignal.timeout(5_000) })).text();
@@ -216,7 +217,6 @@ it(
       'the engine has no mirror',
       async () => !JSON.stringify(await config()).includes('mirror.example'),
     );
-    expect(await inside('ls /')).toBeTruthy();
     expect(
       await docker('run', '--rm', '-v', '/etc/docker/certs.d:/certs', 'busybox:test', '/bin/ls', '/certs'),
     ).toBe('');
