@@ -101,8 +101,10 @@ export async function createQemuHypervisor(
     return record;
   }
 
-  const resume = (at: Place, record: HostRecord) =>
-    sleep.resume(at, record, (memoryImage) => starts.load(at, record, memoryImage));
+  async function resume(at: Place, record: HostRecord): Promise<boolean> {
+    await starts.endHalfLaunched(at);
+    return sleep.resume(at, record, (memoryImage) => starts.load(at, record, memoryImage));
+  }
 
   /**
    * Has the guest and its engine answer once: what they do for the first time takes several times as long, and no

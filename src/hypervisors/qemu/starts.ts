@@ -1,4 +1,4 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { access, type FileHandle, open, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { DiskChain } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
@@ -27,7 +27,12 @@ export interface Starts {
   start(at: Place, found: HostRecord): Promise<HostRecord>;
   /** Loads what a suspended machine has left, into one that holds it. */
   load(at: Place, record: HostRecord, memoryImage: string): Promise<void>;
+  /** Ends a machine whose launch was cut off: what is written down is not of it. Any other is left alone. */
+  endHalfLaunched(at: Place): Promise<void>;
 }
+
+/** Is there from before a machine is launched until it is written down. */
+const launchMark = (at: Place) => path.join(at.directory, 'launching');
 
 /** Whether the guest has ever run on its disk. */
 export const hasRun = ({ startedFrom, held }: HostRecord) => startedFrom !== undefined && !held;
@@ -70,14 +75,26 @@ export function createStarts(
     madeFrom: ReadonlyMap<string, string>,
     incoming?: 'run' | 'hold',
   ): Promise<void> {
+    await writeFile(launchMark(at), '');
     try {
       await machines.launch(at, ordered);
       if (incoming !== undefined) await machines.load(at, incoming);
       await machines.writeDown(at, ordered, madeFrom);
     } catch (error) {
-      await cgroups.kill(at.id);
+      await endHalfLaunched(at);
       throw error;
     }
+    await rm(launchMark(at));
+  }
+
+  async function endHalfLaunched(at: Place): Promise<void> {
+    const isHalfLaunched = await access(launchMark(at)).then(
+      () => true,
+      () => false,
+    );
+    if (!isHalfLaunched) return;
+    await cgroups.kill(at.id);
+    await rm(launchMark(at));
   }
 
   async function restore(at: Place, record: HostRecord, template: LoadedTemplate): Promise<void> {
@@ -209,5 +226,5 @@ export function createStarts(
     return { ...record, startedFrom: template === undefined ? 'boot' : 'template' };
   }
 
-  return { newDisk, freshDisk, restore, start, load };
+  return { newDisk, freshDisk, restore, start, load, endHalfLaunched };
 }

@@ -1,11 +1,11 @@
-// A worker that destroys a host and is killed in the middle: SIGKILL, before the change of the machine that the last
-// argument counts. Exits with 0 where there are fewer changes than that.
+// A worker that does something to a host and is killed in the middle: SIGKILL, before the change of the machine that the
+// last argument counts. Exits with 0 where there are fewer changes than that.
 import childProcess from 'node:child_process';
 import fs from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import process, { argv, pid, stdout } from 'node:process';
 
-const [, , driver, options, hostId, killBefore] = argv;
+const [, , driver, options, act, subject, killBefore] = argv;
 let left = Infinity;
 const signal = process.kill.bind(process);
 const counted = (object, name) => {
@@ -25,7 +25,7 @@ const { createQemuHypervisor } = await import(driver);
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 const hypervisor = await createQemuHypervisor({ ...JSON.parse(options), logger: silent });
 left = Number(killBefore);
-await hypervisor.destroy(hostId);
+await hypervisor[act](JSON.parse(subject));
 left = Infinity;
 await hypervisor.close();
-stdout.write('destroyed');
+stdout.write('done');
