@@ -40,7 +40,7 @@ export default defineConfig({
                 include: ['test/**/*.vm.test.ts'],
                 exclude: measuring,
                 globalSetup: ['test/support/virtual-machines.ts'],
-                // A guest is emulated by one core, and test/support/seat.ts has seats for two files.
+                // A guest is emulated by one core; test/support/seat.ts keeps the files apart.
                 maxWorkers: 2,
                 sequence: { groupOrder: 1 },
               },

@@ -1,17 +1,32 @@
+import { createServer } from 'node:net';
+import { eventually } from './eventually.ts';
+
+const seats = [0, 1, 2, 3, 4, 5];
+
 /**
- * Who shares no port, network or user id with anybody else on the machine. A run of the tests has two seats, one for
- * each file of virtual machines that it runs at a time; runs of different `BERTH_TEST_SEAT` (0 to 2; 0 where unset)
- * have others, so that two checkouts can be tested side by side. 0 to 5.
+ * Whoever has this seat shares no port, network or user id with anybody else who tests on this machine: another file
+ * of the same run, or another checkout. It is waited for where all are taken, and free again when the process ends,
+ * however it ends. 0 to 5.
  */
-export const seat =
-  readRun(process.env['BERTH_TEST_SEAT'] ?? '0') * 2 + (isOdd(process.env['VITEST_POOL_ID']) ? 0 : 1);
+export const seat = await eventually(
+  'there is a free seat',
+  async () => {
+    for (const number of seats) if (await sitDown(number)) return number;
+    return undefined;
+  },
+  { deadlineMs: 600_000, everyMs: 500 },
+);
 
-function readRun(value: string): number {
-  if (!/^[0-2]$/.test(value)) throw new Error(`BERTH_TEST_SEAT is a number from 0 to 2, not "${value}"`);
-  return Number(value);
-}
-
-/** vitest numbers those that run at the same time from 1. */
-function isOdd(value = '1'): boolean {
-  return Number(value) % 2 === 1;
+/** On a name that the kernel takes back with the process (unix(7), "abstract"). */
+function sitDown(number: number): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().unref();
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EADDRINUSE') resolve(false);
+      else reject(error);
+    });
+    server.listen(`\0berth-test-seat-${number}`, () => {
+      resolve(true);
+    });
+  });
 }
