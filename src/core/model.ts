@@ -174,6 +174,9 @@ export interface Operation {
   readonly target: UpdateTarget | undefined;
 }
 
+/** What a platform is told of. */
+export type ReportedOperation = Pick<Operation, 'kind' | 'instanceId' | 'state' | 'description'>;
+
 /** An operation that a worker holds: who has a higher fence has taken it over. */
 export interface LeasedOperation extends Operation {
   readonly fence: number;

@@ -15,6 +15,7 @@ import type {
   OperationKind,
   PooledHost,
   PowerRequest,
+  ReportedOperation,
   Tenant,
   UpdateTarget,
 } from './model.ts';
@@ -191,8 +192,14 @@ export interface Records {
   operation(id: string): Promise<Operation | undefined>;
   /** The operation that is in progress on an instance; there is at most one. */
   unfinishedOperation(instanceId: string): Promise<Operation | undefined>;
-  /** The newest operation of these kinds on an instance. */
-  latestOperation(instanceId: string, kinds: readonly OperationKind[]): Promise<Operation | undefined>;
+  /**
+   * An instance, and the operation on it that a platform is told of: the named one where it is of this instance and of
+   * these kinds, else the newest of them. In one question, which platforms ask more often than any other.
+   */
+  reportedOperation(
+    reference: { platformId: string; osbId: string; operationId: string | undefined },
+    kinds: readonly OperationKind[],
+  ): Promise<{ instance: Instance; operation: ReportedOperation | undefined } | undefined>;
   /** Ends an operation from outside, in favour of another; whoever holds it finds its fence passed. */
   haltOperation(id: string, description: string): Promise<void>;
 

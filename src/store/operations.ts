@@ -4,7 +4,7 @@ import type { LeasedOperation } from '../core/model.ts';
 import type { Records } from '../core/store.ts';
 import { channels } from './channels.ts';
 import { notify } from './notify.ts';
-import { type OperationRow, toLeasedOperation, toOperation } from './rows.ts';
+import { type InstanceRow, type OperationRow, toInstance, toLeasedOperation, toOperation } from './rows.ts';
 import { setHostTarget, setInstanceTarget } from './target.ts';
 
 type OperationRecords = Pick<
@@ -12,7 +12,7 @@ type OperationRecords = Pick<
   | 'insertOperation'
   | 'operation'
   | 'unfinishedOperation'
-  | 'latestOperation'
+  | 'reportedOperation'
   | 'haltOperation'
   | 'forgetOperations'
   | 'leaseOperation'
@@ -33,6 +33,19 @@ const lease = `
       AND (lease_until IS NULL OR lease_until < clock_timestamp())
     ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED
   ) RETURNING *`;
+
+const reported = `
+  SELECT instances.*, operation.kind AS operation_kind, operation.state AS operation_state,
+    operation.description AS operation_description
+  FROM instances LEFT JOIN LATERAL (
+    SELECT kind, state, description FROM operations WHERE instance_id = instances.id AND kind = ANY(:kinds)
+    ORDER BY (id = :named) DESC NULLS LAST, created_at DESC LIMIT 1
+  ) operation ON true
+  WHERE platform_id = :platformId AND osb_id = :osbId`;
+
+type ReportedRow = InstanceRow & {
+  [Field in 'kind' | 'state' | 'description' as `operation_${Field}`]: OperationRow[Field] | null;
+};
 
 const due = `
   SELECT extract(epoch FROM min(greatest(run_after, coalesce(lease_until, run_after))) - clock_timestamp()) * 1000
@@ -92,14 +105,26 @@ export function createOperationRecords(connection: Knex): OperationRecords {
     unfinishedOperation: (instanceId) =>
       first(table().where({ instance_id: instanceId, state: 'in progress' }).first()),
 
-    latestOperation: (instanceId, kinds) =>
-      first(
-        table()
-          .where({ instance_id: instanceId })
-          .whereIn('kind', [...kinds])
-          .orderBy('created_at', 'desc')
-          .first(),
-      ),
+    async reportedOperation({ platformId, osbId, operationId }, kinds) {
+      const named = operationId !== undefined && uuid.test(operationId) ? operationId : null;
+      const { rows } = await connection.raw<{ rows: ReportedRow[] }>(reported, {
+        platformId,
+        osbId,
+        named,
+        kinds: [...kinds],
+      });
+      const [row] = rows;
+      if (row === undefined) return undefined;
+      const instance = toInstance(row);
+      const { operation_kind: kind, operation_state: state, operation_description: description } = row;
+      return {
+        instance,
+        operation:
+          kind === null || state === null || description === null
+            ? undefined
+            : { kind, state, description, instanceId: instance.id },
+      };
+    },
 
     async haltOperation(id, description) {
       await table()

@@ -4,7 +4,14 @@ import { type AdmissionRules, requireRoom } from '../admission.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { type Host, type Instance, type JsonObject, type Operation, platformKinds } from '../model.ts';
+import {
+  type Host,
+  type Instance,
+  type JsonObject,
+  type Operation,
+  platformKinds,
+  type ReportedOperation,
+} from '../model.ts';
 import { requireQuota, usageOf } from '../quotas.ts';
 import type { Records, Store } from '../store.ts';
 import { tenantKey } from '../tenant.ts';
@@ -97,7 +104,7 @@ export function createInstances(parts: {
   }
 
   /** Whether the instance still serves, its last operation having failed; undefined of a create (osb-notes 17). */
-  async function isUsable(operation: Operation): Promise<boolean | undefined> {
+  async function isUsable(operation: ReportedOperation): Promise<boolean | undefined> {
     if (operation.kind === 'provision') return undefined;
     // Of a failed delete the credentials have been revoked first of all, and the host may be half gone.
     if (operation.kind === 'deprovision') return false;
@@ -230,16 +237,13 @@ export function createInstances(parts: {
     },
 
     async lastOperation(request) {
-      const { records } = store;
-      const instance = await records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request, logger);
-      if (instance === undefined) throw refused.notFound('There is no instance with this id.');
-      const named =
-        request.operationId === undefined ? undefined : await records.operation(request.operationId);
-      const operation =
-        named?.instanceId === instance.id && platformKinds.includes(named.kind)
-          ? named
-          : await records.latestOperation(instance.id, platformKinds);
+      const found = await store.records.reportedOperation(
+        { platformId: request.platformId, osbId: request.instanceId, operationId: request.operationId },
+        platformKinds,
+      );
+      checkHints(catalog, found?.instance, request, logger);
+      if (found === undefined) throw refused.notFound('There is no instance with this id.');
+      const { operation } = found;
       if (operation === undefined) throw refused.gone();
       return {
         state: operation.state,

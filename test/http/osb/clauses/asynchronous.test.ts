@@ -4,6 +4,7 @@ import { readSettings } from '../../../../src/config/settings.ts';
 import { maximumPollingSeconds } from '../../../../src/core/catalog/catalog.ts';
 import { operationPlans } from '../../../../src/core/operations/plans.ts';
 import { forgetOldOperations } from '../../../../src/operations/forget.ts';
+import type { OperationRow } from '../../../../src/store/rows.ts';
 import { bindBody, binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
 import { accepting, asyncRequired, type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
 import { createLineLogger } from '../../../support/logger.ts';
@@ -199,6 +200,35 @@ it("15i does not show another instance's operation", async () => {
   await on.duringCreate(other, async (operation) => {
     expect((await on.last(mine, `?operation=${operation}`)).body['state']).toBe('succeeded');
   });
+});
+
+// Seen to fail without the name in the order, and without the kinds, of `reported` in store/operations.ts.
+it('15n tells of the operation that is named, else of the newest that a platform has asked for', async () => {
+  const id = await on.newInstance();
+  const operations = () => on.broker.database('operations');
+  const created: OperationRow = await operations()
+    .join('instances', 'instances.id', 'instance_id')
+    .where({ osb_id: id })
+    .first('operations.*');
+  const later = async (kind: 'update' | 'restart', minutes: number, description: string) => {
+    const operation = randomUUID();
+    const createdAt = new Date(Date.now() + minutes * 60_000);
+    const target = kind === 'update' ? '{}' : null;
+    const row = { ...created, id: operation, kind, target, state: 'failed', description };
+    await operations().insert({ ...row, created_at: createdAt });
+    return operation;
+  };
+  await later('update', 1, 'an update that failed');
+  const restart = await later('restart', 2, 'a restart of our own');
+  const told = async (query = '') => (await on.last(id, query)).body;
+  expect(await told(`?operation=${created.id}`)).toMatchObject({ state: 'succeeded' });
+  for (const query of ['', `?operation=${restart}`]) {
+    const expected = {
+      state: 'failed',
+      description: expect.stringContaining('an update that failed') as string,
+    };
+    expect(await told(query)).toMatchObject(expected);
+  }
 });
 
 it('15j takes service_id and plan_id as optional hints', async () => {
