@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { access, chmod, link, rm, writeFile } from 'node:fs/promises';
+import { chmod, link, rm, writeFile } from 'node:fs/promises';
+import { exists } from './exists.ts';
 
 /**
  * Writes a file that only its owner can read, unless it is there: whole or not at all, and what one has written is
@@ -7,11 +8,7 @@ import { access, chmod, link, rm, writeFile } from 'node:fs/promises';
  * @param make gives its text, where there is none yet; what it gave is thrown away where another was first.
  */
 export async function createOnce(file: string, make: () => string): Promise<void> {
-  const isThere = await access(file).then(
-    () => true,
-    () => false,
-  );
-  if (isThere) return;
+  if (await exists(file)) return;
   const attempt = `${file}.${randomUUID()}`;
   try {
     await writeFile(attempt, make(), { mode: 0o600, flag: 'wx' });

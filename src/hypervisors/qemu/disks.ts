@@ -1,5 +1,4 @@
 import {
-  access,
   chmod,
   chown,
   mkdir,
@@ -14,6 +13,7 @@ import {
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
 import { leaseMs } from '../../core/operations/lease.ts';
+import { exists } from '../../files/exists.ts';
 import { takeFileLock } from '../file-lock.ts';
 import { runTool } from '../process.ts';
 import { sparseDigest } from './digests.ts';
@@ -124,11 +124,4 @@ export async function requireRoom(directory: string, bytes = 0): Promise<void> {
       `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free${wanted}, and ${reserve / 1024 ** 2} MiB are kept for the machine`,
     );
   }
-}
-
-async function exists(file: string): Promise<boolean> {
-  return access(file).then(
-    () => true,
-    () => false,
-  );
 }

@@ -3,6 +3,7 @@ import { copyFile, mkdir, mkdtemp, readdir, realpath, rename, rm, stat } from 'n
 import path from 'node:path';
 import { HypervisorError } from '../../core/hypervisor.ts';
 import { leaseMs } from '../../core/operations/lease.ts';
+import { exists } from '../../files/exists.ts';
 import { takeFileLock } from '../file-lock.ts';
 import { runTool } from '../process.ts';
 import { qemuProgram } from './arguments.ts';
@@ -146,11 +147,4 @@ async function nameOf(files: readonly string[]): Promise<string> {
     }),
   );
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32);
-}
-
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  );
 }

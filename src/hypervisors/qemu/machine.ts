@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { access, chmod, chown, mkdir, open, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
+import { exists } from '../../files/exists.ts';
 import { toolEnvironment } from '../process.ts';
 import { deviceStateUri, type DiskChain, type Memory, qemuCommand } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
@@ -342,11 +343,4 @@ async function migrate(qmp: Qmp, command: 'migrate' | 'migrate-incoming', uri: s
   await qmp.execute(command, { uri });
   await over;
   if (status !== 'completed') throw new HypervisorError(`QEMU's ${command} ended as ${status}`);
-}
-
-async function exists(file: string): Promise<boolean> {
-  return access(file).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,7 +1,8 @@
-import { access, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import type { Egress, PortBlock } from '../../core/hypervisor.ts';
+import { exists } from '../../files/exists.ts';
 import { guestLink } from '../../guest/link.ts';
 import { runTool } from '../process.ts';
 import { chainsIn, firewallLines, machineFirewallLines, publishedTo } from './firewall-facts.ts';
@@ -220,11 +221,4 @@ function localNetworks(site: string): string[] {
 /** A kernel without IPv6 has no such setting, and no need of it. */
 function unlessMissing(error: NodeJS.ErrnoException): void {
   if (error.code !== 'ENOENT') throw error;
-}
-
-async function exists(file: string): Promise<boolean> {
-  return access(file).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,4 +1,4 @@
-import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -13,6 +13,7 @@ import {
   type StartedFrom,
 } from '../../core/hypervisor.ts';
 import { leaseMs } from '../../core/operations/lease.ts';
+import { exists } from '../../files/exists.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import { createGuestIdentity } from '../../guest/identity.ts';
 import { createHostLocks } from '../host-locks.ts';
@@ -489,11 +490,7 @@ export async function createQemuHypervisor(
 /** Is there while a host is in quarantine. */
 const quarantineMark = (at: Place) => path.join(at.directory, 'quarantined');
 
-const isQuarantined = (at: Place) =>
-  access(quarantineMark(at)).then(
-    () => true,
-    () => false,
-  );
+const isQuarantined = (at: Place) => exists(quarantineMark(at));
 
 /** Proportional set size of a process in KiB (proc(5), smaps_rollup); 0 where it has just ended. */
 async function proportionalKib(pid: number): Promise<number> {

@@ -1,5 +1,6 @@
-import { access, open, rename } from 'node:fs/promises';
+import { open, rename } from 'node:fs/promises';
 import { HypervisorError } from '../../core/hypervisor.ts';
+import { exists } from '../../files/exists.ts';
 import type { Cgroups } from './cgroup.ts';
 import { requireRoom, wipeDisk } from './disks.ts';
 import { type HostRecord, writeHostRecord } from './host-record.ts';
@@ -37,11 +38,7 @@ const attemptOf = (at: Place) => `${imageOf(at)}.new`;
 export function createSleep(parts: { cgroups: Cgroups; machines: Machines }): Sleep {
   const { cgroups, machines } = parts;
   const isAlive = async (at: Place) => (await cgroups.processes(at.id)).length > 0;
-  const hasImage = (at: Place) =>
-    access(imageOf(at)).then(
-      () => true,
-      () => false,
-    );
+  const hasImage = (at: Place) => exists(imageOf(at));
 
   return {
     async pause(at, record) {

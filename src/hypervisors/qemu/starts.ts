@@ -1,5 +1,6 @@
-import { access, type FileHandle, open, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { exists } from '../../files/exists.ts';
 import type { DiskChain } from './arguments.ts';
 import type { Cgroups } from './cgroup.ts';
 import { type Digests, requireDigests } from './digests.ts';
@@ -88,11 +89,7 @@ export function createStarts(
   }
 
   async function endHalfLaunched(at: Place): Promise<void> {
-    const isHalfLaunched = await access(launchMark(at)).then(
-      () => true,
-      () => false,
-    );
-    if (!isHalfLaunched) return;
+    if (!(await exists(launchMark(at)))) return;
     await cgroups.kill(at.id);
     await rm(launchMark(at));
   }

@@ -1,5 +1,6 @@
-import { access, readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { exists } from '../../files/exists.ts';
 
 /**
  * Whether tenants' memory may be written to this machine's swap, where it would outlast its host. Control groups of
@@ -24,12 +25,7 @@ async function canForbid(cgroupRoot: string): Promise<boolean> {
   for (const entry of entries) {
     if (!entry.isDirectory()) continue;
     const limit = path.join(cgroupRoot, entry.name, 'memory.swap.max');
-    if (
-      await access(limit).then(
-        () => true,
-        () => false,
-      )
-    ) {
+    if (await exists(limit)) {
       return true;
     }
   }

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { access, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import path from 'node:path';
 import { type HostShape, HypervisorError } from '../../core/hypervisor.ts';
 import type { Logger } from '../../core/logger.ts';
+import { exists } from '../../files/exists.ts';
 import { machineArguments } from './arguments.ts';
 import type { Digests } from './digests.ts';
 import { fileDigest, type GuestImage } from './guest-image.ts';
@@ -84,11 +85,7 @@ export function createTemplateStore(
   let closed = false;
   const directory = (key: string) => path.join(root, key);
   const damageMark = (key: string) => path.join(directory(key), 'damaged');
-  const isDamaged = (key: string) =>
-    access(damageMark(key)).then(
-      () => true,
-      () => false,
-    );
+  const isDamaged = (key: string) => exists(damageMark(key));
 
   const readRecord = (key: string) => readTemplateRecord(directory(key));
 
