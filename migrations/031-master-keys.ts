@@ -16,7 +16,7 @@ export async function up(knex: Knex): Promise<void> {
       since timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     CREATE UNIQUE INDEX master_keys_one_current ON master_keys (state) WHERE state = 'current';
-    -- What an earlier version has sealed names its key in its header (src/pki/envelope.ts).
+    -- What an earlier version has sealed names its key in its header (src/secrets/envelope.ts).
     INSERT INTO master_keys (id, state)
       SELECT encode(substring(sealed_key FROM 2 FOR 8), 'hex'), 'current' FROM authorities LIMIT 1;
 

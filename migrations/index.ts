@@ -15,6 +15,7 @@ import * as authorities from './032-authorities.ts';
 import * as releases from './041-releases.ts';
 import * as roomForWakes from './051-room-for-wakes.ts';
 import * as failedChecks from './042-failed-checks.ts';
+import * as vocabulary from './070-vocabulary.ts';
 
 /** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
@@ -34,6 +35,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '041-releases', migration: releases },
   { name: '051-room-for-wakes', migration: roomForWakes },
   { name: '042-failed-checks', migration: failedChecks },
+  { name: '070-vocabulary', migration: vocabulary },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -1,12 +1,12 @@
 import { readSettings, SettingsError } from './config/settings.ts';
 import { CatalogError } from './core/catalog/load.ts';
-import { createLogger } from './log.ts';
-import { startApi } from './roles/api.ts';
-import { startGateway } from './roles/gateway.ts';
-import type { RunningRole } from './roles/role.ts';
-import { startWorker } from './roles/worker.ts';
-import { startAll } from './start-all.ts';
-import { DatabaseRoleError } from './store/database-roles.ts';
+import { createLogger } from './processes/logger.ts';
+import { startApi } from './processes/api.ts';
+import { startGateway } from './processes/gateway.ts';
+import type { RunningProcess } from './processes/running-process.ts';
+import { startWorker } from './processes/worker.ts';
+import { startSupervisor } from './processes/supervisor/supervisor.ts';
+import { DatabaseRoleError } from './postgres/server/database-roles.ts';
 
 const roles = { api: startApi, gateway: startGateway, worker: startWorker };
 
@@ -38,7 +38,9 @@ async function main(): Promise<void> {
   }
   const settings = readSettings();
   const running =
-    wanted === 'all' ? await startAll(settings) : await startRole(wanted as keyof typeof roles, settings);
+    wanted === 'all'
+      ? await startSupervisor(settings)
+      : await startRole(wanted as keyof typeof roles, settings);
   await untilAskedToStop();
   await running.stop();
 }
@@ -46,7 +48,7 @@ async function main(): Promise<void> {
 async function startRole(
   role: keyof typeof roles,
   settings: ReturnType<typeof readSettings>,
-): Promise<RunningRole> {
+): Promise<RunningProcess> {
   const logger = createLogger(role, settings.logLevel);
   const running = await roles[role](settings, logger);
   logger.info({}, `Ready. ${running.announcement}`);

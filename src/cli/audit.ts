@@ -1,5 +1,5 @@
 import type { Settings } from '../config/settings.ts';
-import type { AuditRecord } from '../core/audit.ts';
+import type { AuditRecord } from '../core/ports/audit.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 

@@ -1,5 +1,5 @@
 import type { Settings } from '../config/settings.ts';
-import type { AuthorityOverview } from '../core/authorities.ts';
+import type { AuthorityOverview } from '../core/ports/certificate-authorities.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 

@@ -1,4 +1,4 @@
-import { dockerEnvironment } from '../config/docker.ts';
+import { dockerEnvironment } from '../config/docker-environment.ts';
 import {
   ContextError,
   expiryWarning,

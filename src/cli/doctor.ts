@@ -1,10 +1,10 @@
 import { access, mkdir } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import type { Settings } from '../config/settings.ts';
-import { imageOptions, kvmMemory } from '../setup/hypervisor.ts';
-import { findGuestImage } from '../hypervisors/qemu/build-image.ts';
-import { probeKvm } from '../hypervisors/qemu/kvm.ts';
-import { swapProblem } from '../hypervisors/qemu/swap.ts';
+import { imageOptions, kvmMemory } from '../hypervisors/open.ts';
+import { findGuestImage } from '../hypervisors/qemu/image/build-image.ts';
+import { probeKvm } from '../hypervisors/qemu/node/kvm.ts';
+import { swapProblem } from '../hypervisors/qemu/node/swap.ts';
 import { askMgmt } from './mgmt-client.ts';
 
 /** One thing that was looked at: whether it is well, and what was found. */

@@ -1,6 +1,6 @@
 import type { Settings } from '../config/settings.ts';
-import type { HostOverview } from '../core/overview.ts';
-import type { HostPower } from '../core/model.ts';
+import type { HostOverview } from '../core/ports/overview.ts';
+import type { HostPower } from '../core/model/host.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
@@ -9,7 +9,7 @@ type HostLine = Omit<HostOverview, 'createdAt'> & { readonly createdAt: string }
 
 const columns: readonly Column<HostLine>[] = [
   ['HOST', (host) => host.host.slice(0, 8)],
-  ['STATE', (host) => (host.state === 'running' && host.power !== 'on' ? host.power : host.state)],
+  ['STATE', (host) => (host.state === 'running' && host.power !== 'running' ? host.power : host.state)],
   ['PLAN', (host) => host.plan],
   ['INSTANCE', (host) => host.instance ?? '-'],
   ['TENANT', (host) => host.tenant ?? '-'],

@@ -5,10 +5,10 @@ import {
   installedImages,
   isNeeded,
   removeImage,
-} from '../hypervisors/qemu/installed-images.ts';
-import { imageOptions } from '../setup/hypervisor.ts';
-import { buildGuestImage } from '../hypervisors/qemu/build-image.ts';
-import { createProgress } from '../setup/progress.ts';
+} from '../hypervisors/qemu/image/installed-images.ts';
+import { imageOptions } from '../hypervisors/open.ts';
+import { buildGuestImage } from '../hypervisors/qemu/image/build-image.ts';
+import { createProgress } from '../lib/progress.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 

@@ -2,8 +2,8 @@ import { chown, open, readFile, rename, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { masterKeyFile } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
-import type { MasterKeyState } from '../core/master-keys.ts';
-import { createMasterKeyText, masterKeyFromText } from '../pki/master-key.ts';
+import type { MasterKeyState } from '../core/ports/master-keys.ts';
+import { createMasterKeyText, masterKeyFromText } from '../secrets/master-key.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 

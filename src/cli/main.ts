@@ -1,8 +1,8 @@
 import { Command, CommanderError } from 'commander';
 import { readSettings, SettingsError } from '../config/settings.ts';
-import { HypervisorError } from '../core/hypervisor.ts';
+import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import { CatalogError } from '../core/catalog/load.ts';
-import { PkiError } from '../pki/errors.ts';
+import { CryptoError } from '../lib/crypto-error.ts';
 import { runAudit } from './audit.ts';
 import { runAuthorityList, runAuthorityRotate } from './authorities.ts';
 import { ContextError } from './context.ts';
@@ -16,7 +16,7 @@ import { runVerify } from './verify.ts';
 import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
 /** What people can mend is said in a line; everything else is a defect, and comes with its stack. */
-const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError, PkiError];
+const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError, CryptoError];
 
 const program = new Command('berth')
   .description('Looks after a Berth: hosts, guest image, credentials. Settings are those of the broker.')
@@ -34,7 +34,7 @@ const host = program
 for (const [name, power, does] of [
   ['pause', 'paused', 'stop its processors, whatever runs on it; the next connection wakes it'],
   ['suspend', 'suspended', 'write its memory to disk and free it; the next connection wakes it'],
-  ['wake', 'on', 'let it go on'],
+  ['wake', 'running', 'let it go on'],
 ] as const) {
   host
     .command(`${name} <host>`)

@@ -1,5 +1,5 @@
 import type { Settings } from '../config/settings.ts';
-import type { PlatformCredential, PlatformOverview } from '../core/platform.ts';
+import type { PlatformCredential, PlatformOverview } from '../core/ports/platforms.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 

@@ -1,5 +1,5 @@
 import type { Settings } from '../config/settings.ts';
-import type { HostCheck } from '../core/integrity.ts';
+import type { HostCheck } from '../core/ports/host-checks.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 
 /** Longer than the broker waits for its workers. */
@@ -19,16 +19,16 @@ export async function runVerify(settings: Settings, host: string | undefined): P
   const route = host === undefined ? '/mgmt/verify' : `/mgmt/verify/${encodeURIComponent(host)}`;
   const { hosts, description } = await askMgmt<Answer>(settings, route, 'POST', timeoutMs);
   if (hosts === undefined) throw new MgmtError(description ?? 'The broker did not tell what it found.');
-  for (const { host: id, instance, alterations, quarantined, checkedAt, failure } of hosts) {
-    const known = checkedAt === undefined ? 'not checked' : alterations.length > 0 ? 'ALTERED' : 'as made';
+  for (const { host: id, instance, drift, quarantined, checkedAt, failure } of hosts) {
+    const known = checkedAt === undefined ? 'not checked' : drift.length > 0 ? 'ALTERED' : 'as made';
     const state = failure === undefined ? known : `CHECK FAILED (before: ${known})`;
     const of = instance ?? '(pool)';
     process.stdout.write(`${id}  ${of}  ${state}${quarantined ? ', in quarantine' : ''}\n`);
     if (failure !== undefined) process.stdout.write(`    at ${failure.at}: ${failure.reason}\n`);
-    for (const { part, detail } of alterations) process.stdout.write(`    ${part}: ${detail}\n`);
+    for (const { part, detail } of drift) process.stdout.write(`    ${part}: ${detail}\n`);
   }
   if (hosts.length === 0) process.stdout.write('No host runs.\n');
-  if (hosts.some(({ alterations, failure }) => alterations.length > 0 || failure !== undefined)) {
+  if (hosts.some(({ drift, failure }) => drift.length > 0 || failure !== undefined)) {
     process.exitCode = 1;
   }
 }

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { createOnce } from '../files/create-once.ts';
+import { createOnce } from '../lib/create-once.ts';
 import { type Settings, SettingsError } from './settings.ts';
 
 /** What the OSB API and the management API are opened with. */

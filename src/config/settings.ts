@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import path from 'node:path';
-import { enginePort } from '../core/hypervisor.ts';
+import { enginePort } from '../core/hypervisor/network.ts';
 
 /** Everything that an operator can set, checked and frozen. Secrets are in files, and not in here. */
 export interface Settings {

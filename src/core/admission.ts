@@ -1,5 +1,5 @@
 import { refused } from './errors.ts';
-import type { Records } from './store.ts';
+import type { Records } from './ports/store.ts';
 
 /** What an operator lets hosts take of the machine's memory. */
 export interface AdmissionRules {
@@ -13,7 +13,7 @@ export interface AdmissionRules {
 }
 
 /** A machine's memory as its worker has reported it last, in MiB. */
-export interface MachineMemory {
+export interface NodeMemory {
   readonly totalMib: number;
   /** What it can still take without swapping. */
   readonly availableMib: number;
@@ -32,23 +32,23 @@ export interface MemoryDemand {
 }
 
 /** What a host with so much guest memory is reckoned to take of the machine's. */
-export function reckonedMib(rules: AdmissionRules, guestMib: number): number {
+export function expectedMib(rules: AdmissionRules, guestMib: number): number {
   return Math.ceil(guestMib / rules.overcommit);
 }
 
 /** Why the machine can't hold it, in words; undefined where it can. Measured use counts, and what has been promised. */
-export async function shortage(
-  records: Pick<Records, 'machineMemory' | 'usage'>,
+export async function memoryShortage(
+  records: Pick<Records, 'nodeMemory' | 'usage'>,
   rules: AdmissionRules,
   { promisedMib = 0, isInUse = false, wokenMib = 0 }: MemoryDemand,
 ): Promise<string | undefined> {
   const recordedMib = isInUse ? 0 : promisedMib;
   const wantedMib = recordedMib + wokenMib;
-  const memory = promisedMib + wokenMib > 0 ? await records.machineMemory() : undefined;
+  const memory = promisedMib + wokenMib > 0 ? await records.nodeMemory() : undefined;
   if (memory === undefined) return undefined;
   const { reserveMib, overcommit } = rules;
-  const needed = reckonedMib(rules, wantedMib);
-  const coming = reckonedMib(rules, Math.max(0, memory.comingMib - recordedMib));
+  const needed = expectedMib(rules, wantedMib);
+  const coming = expectedMib(rules, Math.max(0, memory.comingMib - recordedMib));
   const free = memory.availableMib - reserveMib - coming;
   if (wantedMib > 0 && free < needed) {
     const beside = coming > 0 ? ` and ${coming} MiB for hosts that are just coming up` : '';
@@ -68,11 +68,11 @@ export async function shortage(
  * it adds to one, holds the counts of everybody's use until the commit, so that two can't both take the last room.
  * @throws RefusedError (503), since it may fit later.
  */
-export async function requireRoom(
+export async function requireMemory(
   records: Records,
   rules: AdmissionRules,
   demand: MemoryDemand,
 ): Promise<void> {
-  const why = await shortage(records, rules, demand);
+  const why = await memoryShortage(records, rules, demand);
   if (why !== undefined) throw refused.unavailable(`The machine is full: ${why}`);
 }

@@ -1,5 +1,5 @@
-import type { PortBlock } from './hypervisor.ts';
-import type { JsonObject } from './model.ts';
+import type { PortBlock } from './hypervisor/host-spec.ts';
+import type { JsonObject } from './model/json.ts';
 
 /** Issues client certificates. The authority's key stays behind this port. */
 export interface CertificateIssuer {

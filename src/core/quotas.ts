@@ -1,6 +1,6 @@
 import type { Catalog, Plan } from './catalog/catalog.ts';
 import { refused } from './errors.ts';
-import type { Records } from './store.ts';
+import type { Records } from './ports/store.ts';
 
 /** The most that may be in use at a time; what is left out is not limited. */
 export interface Limits {

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { refused } from './errors.ts';
-import type { RegistrySettings } from './hypervisor.ts';
-import type { JsonObject } from './model.ts';
+import type { RegistrySettings } from './hypervisor/host-spec.ts';
+import type { JsonObject } from './model/json.ts';
 
 /** Labels of a name, or an address, and a port up to 65535: the engine drops anything else without a word. */
 const label = '[0-9A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?';

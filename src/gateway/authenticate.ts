@@ -1,5 +1,5 @@
 import type tls from 'node:tls';
-import { normaliseSerial } from '../pki/certificate.ts';
+import { normaliseSerial } from '../certificates/leaf.ts';
 
 /** Whose certificate a client has shown, or why that is not enough. */
 export type Identity =

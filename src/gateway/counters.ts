@@ -1,4 +1,4 @@
-import type { DropReason } from './doorway.ts';
+import type { DropReason } from './connection-gate.ts';
 import type { RefusalReason } from './refusal.ts';
 
 /** Why open streams were cut: unbound or moved; expired; the lease ran out; the gateway stopped. */

@@ -1,13 +1,13 @@
 import { constants } from 'node:crypto';
 import tls from 'node:tls';
-import type { LiveBinding, LiveBindingsSource } from '../core/live-bindings.ts';
-import type { Logger } from '../core/logger.ts';
+import type { LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
+import type { Logger } from '../lib/logger.ts';
 import { identify } from './authenticate.ts';
-import { carry, type Routable } from './carry.ts';
+import { carry, type Routable } from './proxy.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { createCounters, type CutReason, type GatewayState } from './counters.ts';
-import { createDoorway } from './doorway.ts';
-import { createKeeper } from './keeper.ts';
+import { createConnectionGate } from './connection-gate.ts';
+import { createBindingSync } from './binding-sync.ts';
 import { createLease } from './lease.ts';
 import { defaultLimits, type GatewayLimits } from './limits.ts';
 import { createLiveCache } from './live-cache.ts';
@@ -97,7 +97,7 @@ export function createGateway(options: GatewayOptions): Gateway {
       keeper.leaseLost();
     },
   });
-  const keeper = createKeeper({
+  const keeper = createBindingSync({
     ...{ source: options.source, cache, lease, leaseMs, logger },
     renewEveryMs: options.renewEveryMs ?? 1_000,
     maxLookUps: limits.maxLookUps,
@@ -109,7 +109,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     // Judged here, on every connection, so that a refusal can say why.
     rejectUnauthorized: false,
   });
-  const doorway = createDoorway({
+  const doorway = createConnectionGate({
     limits,
     onConnection: (socket) => tlsServer.emit('connection', socket),
     onDropped: (why) => {

@@ -1,4 +1,4 @@
-import type { LiveBinding } from '../core/live-bindings.ts';
+import type { LiveBinding } from '../core/ports/live-bindings.ts';
 
 /** The live bindings that the gateway has had to do with, for a look-up on every connection. */
 export interface LiveCache {

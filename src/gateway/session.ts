@@ -1,4 +1,4 @@
-import type { LiveBinding, LiveBindingsSource } from '../core/live-bindings.ts';
+import type { LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
 import { within } from './deadline.ts';
 import type { Lease } from './lease.ts';
 import type { LiveCache } from './live-cache.ts';

@@ -1,4 +1,4 @@
-import type { LiveBinding } from '../core/live-bindings.ts';
+import type { LiveBinding } from '../core/ports/live-bindings.ts';
 import type { Clock } from './clock.ts';
 
 /** An admitted connection, from its admission until both of its sides are closed. */

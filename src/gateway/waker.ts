@@ -1,4 +1,4 @@
-import type { LiveBinding } from '../core/live-bindings.ts';
+import type { LiveBinding } from '../core/ports/live-bindings.ts';
 
 /** Awake; or not within the time that a client is made to wait; or refused, as the machine has no memory for it. */
 export type WakeOutcome = 'awake' | 'host-asleep' | 'no-room';

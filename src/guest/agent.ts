@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
-import { HypervisorError, type RegistrySettings } from '../core/hypervisor.ts';
+import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
+import type { RegistrySettings } from '../core/hypervisor/host-spec.ts';
 import type { GuestIdentity } from './identity.ts';
 
 /** No honest answer is longer, in bytes. A tenant is root in the guest, so the agent may be anybody. */

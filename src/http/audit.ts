@@ -1,6 +1,6 @@
 import type { Request, RequestHandler, Response } from 'express';
-import type { AuditEntry, AuditTrail } from '../core/audit.ts';
-import type { Logger } from '../core/logger.ts';
+import type { AuditEntry, AuditTrail } from '../core/ports/audit.ts';
+import type { Logger } from '../lib/logger.ts';
 import { requestIdentity } from './errors.ts';
 
 /** What a request is about; undefined: it changes nothing, and is not recorded. */

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { RequestHandler, Response } from 'express';
 import { refused } from '../core/errors.ts';
-import { credentialDigest, type KnownCredential, type Platform } from '../core/platform.ts';
+import { credentialDigest, type KnownCredential, type Platform } from '../core/ports/platforms.ts';
 
 export interface BasicCredentials {
   readonly username: string;

@@ -1,6 +1,6 @@
 import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
 import { type Refusal, RefusedError, refused } from '../core/errors.ts';
-import type { Logger } from '../core/logger.ts';
+import type { Logger } from '../lib/logger.ts';
 import { maxBodyBytes } from './limits.ts';
 
 /** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (osb-notes 6). */

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import type { RequestHandler } from 'express';
-import type { Logger } from '../core/logger.ts';
+import type { Logger } from '../lib/logger.ts';
 
 const current = new AsyncLocalStorage<string>();
 

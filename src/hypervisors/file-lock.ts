@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
 import { type FileHandle, mkdir, open, readFile, rm, stat, utimes } from 'node:fs/promises';
 import path from 'node:path';
-import { HypervisorError } from '../core/hypervisor.ts';
-import type { Logger } from '../core/logger.ts';
-import { toolEnvironment } from './process.ts';
+import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
+import type { Logger } from '../lib/logger.ts';
+import { toolEnvironment } from './run-tool.ts';
 
 export interface FileLockOptions {
   /**

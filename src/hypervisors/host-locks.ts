@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import path from 'node:path';
 import { type FileLock, type FileLockOptions, takeFileLock, takeFileLockIfFree } from './file-lock.ts';
-import { descriptorsForTools } from './process.ts';
+import { descriptorsForTools } from './run-tool.ts';
 
 /** Acts on hosts in order, among all processes on this machine. */
 export interface HostLocks {

@@ -15,8 +15,8 @@ import {
   writeDirectory,
 } from '../../src/cli/context.ts';
 import { type Credentials, makeCredentials } from '../../src/core/credentials.ts';
-import { type Authority, createAuthority } from '../../src/pki/authority.ts';
-import { issueClientCertificate } from '../../src/pki/client-certificate.ts';
+import { type Authority, createAuthority } from '../../src/certificates/ca.ts';
+import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 
 let authority: Authority;
 let mine: Credentials;

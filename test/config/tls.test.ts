@@ -4,8 +4,8 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { readSettings, SettingsError } from '../../src/config/settings.ts';
 import { listenerTls } from '../../src/config/tls.ts';
-import { createAuthority } from '../../src/pki/authority.ts';
-import { createServerRequest, signServerRequest } from '../../src/pki/server-certificate.ts';
+import { createAuthority } from '../../src/certificates/ca.ts';
+import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 
 let directory: string;
 /** Files by name, as an operator may have them. */

@@ -1,11 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  type EngineAddress,
-  type HostSpec,
-  type Hypervisor,
-  HypervisorError,
-  type TemplatePlan,
-} from '../../src/core/hypervisor.ts';
+import type { EngineAddress } from '../../src/core/hypervisor/network.ts';
+import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
+import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
+import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
+import type { TemplateSpec } from '../../src/core/hypervisor/templates.ts';
 import { eventually } from '../support/eventually.ts';
 
 /** What the suite must be able to do with a driver's surroundings, beyond the port. */
@@ -14,7 +12,7 @@ export interface HypervisorHarness {
   createDriver(): Hypervisor | Promise<Hypervisor>;
 
   /** The plan whose template the suite makes, once, and whose hosts it then restores. */
-  readonly plan: TemplatePlan;
+  readonly plan: TemplateSpec;
 
   /** Spec of a host that no other test of this run has: hostId, slot and ports are new. The plan is the one above. */
   newSpec(): HostSpec;
@@ -104,7 +102,7 @@ export function describeHypervisor(
       await driver.start(spec);
       await waitFor('the guest has its identity', () => driver.identify(spec));
       const address = await driver.connect(spec);
-      await waitFor('the engine answers', () => driver.answers(spec));
+      await waitFor('the engine answers', () => driver.engineAnswers(spec));
       return address;
     };
 
@@ -215,7 +213,7 @@ export function describeHypervisor(
       expect(await driver.identify(spec)).toBe(true);
       const address = await driver.connect(spec);
       expect(await driver.connect(spec)).toEqual(address);
-      await waitFor('the engine answers', () => driver.answers(spec));
+      await waitFor('the engine answers', () => driver.engineAnswers(spec));
       const identity = await identityOf(address);
 
       // A resumed operation runs all of its steps again, on a host that is already there.
@@ -238,10 +236,10 @@ export function describeHypervisor(
 
     it('holds a host ready before anybody has used it, and lets it go when it is started', async () => {
       const spec = newSpec();
-      await expect(driver.hold(spec)).rejects.toThrow(HypervisorError);
+      await expect(driver.park(spec)).rejects.toThrow(HypervisorError);
       await driver.prepare(spec);
-      expect(await driver.hold(spec)).toBe(true);
-      expect(await driver.hold(spec)).toBe(true);
+      expect(await driver.park(spec)).toBe(true);
+      expect(await driver.park(spec)).toBe(true);
       expect(await stateOf(spec)).toBe('paused');
       expect(await driver.identify(spec)).toBe(false);
 
@@ -250,28 +248,28 @@ export function describeHypervisor(
       driver = await harness.createDriver();
       await driver.open();
       await driver.makeTemplate(harness.plan, () => undefined, AbortSignal.timeout(patience.templateMs));
-      expect(await driver.hold(spec)).toBe(true);
+      expect(await driver.park(spec)).toBe(true);
 
       const address = await bringUp(spec);
       await identityOf(address);
       expect(await driver.startedFrom(spec.hostId)).toBe('pool');
       // It has run, and is the pool's no more, whether it runs or not.
-      expect(await driver.hold(spec)).toBe(false);
+      expect(await driver.park(spec)).toBe(false);
       await driver.stop(spec.hostId);
-      expect(await driver.hold(spec)).toBe(false);
+      expect(await driver.park(spec)).toBe(false);
     });
 
     it('holds no host where there is no template, and restores one anew that has ended before it was let go', async () => {
       const without = { ...newSpec(), planName: 'without-template' };
       await driver.prepare(without);
-      expect(await driver.hold(without)).toBe(false);
+      expect(await driver.park(without)).toBe(false);
 
       const ended = newSpec();
       await driver.prepare(ended);
-      expect(await driver.hold(ended)).toBe(true);
+      expect(await driver.park(ended)).toBe(true);
       await harness.killMachine(ended.hostId);
       await eventually('the host is seen as stopped', async () => (await stateOf(ended)) === 'stopped');
-      expect(await driver.hold(ended)).toBe(true);
+      expect(await driver.park(ended)).toBe(true);
       expect(await stateOf(ended)).toBe('paused');
 
       // Claimed, and its machine ends before it is let go: it is as new, and need not boot.
@@ -316,7 +314,7 @@ export function describeHypervisor(
       await driver.suspend(spec.hostId);
       await driver.suspend(spec.hostId);
       expect(await stateOf(spec)).toBe('suspended');
-      expect(await driver.memory(spec.hostId)).toBeUndefined();
+      expect(await driver.memoryUsage(spec.hostId)).toBeUndefined();
       await expectUnreachable(address);
 
       await driver.close();
@@ -355,7 +353,7 @@ export function describeHypervisor(
       const { hostId } = newSpec();
       await driver.stop(hostId);
       await driver.destroy(hostId);
-      expect(await driver.memory(hostId)).toBeUndefined();
+      expect(await driver.memoryUsage(hostId)).toBeUndefined();
       expect(await harness.residue(hostId)).toEqual([]);
     });
 
@@ -370,8 +368,8 @@ export function describeHypervisor(
       const spec = newSpec();
       await driver.prepare(spec);
       await expect(driver.identify(spec)).rejects.toThrow(HypervisorError);
-      await expect(driver.answers(spec)).rejects.toThrow(HypervisorError);
-      expect(await driver.memory(spec.hostId)).toBeUndefined();
+      await expect(driver.engineAnswers(spec)).rejects.toThrow(HypervisorError);
+      expect(await driver.memoryUsage(spec.hostId)).toBeUndefined();
     });
 
     it('shows, completes and destroys what a killed worker left half made', async () => {
@@ -398,9 +396,9 @@ export function describeHypervisor(
       await harness.killMachine(spec.hostId);
 
       await eventually('the host is seen as stopped', async () => (await stateOf(spec)) === 'stopped');
-      await expect(driver.answers(spec)).rejects.toThrow(HypervisorError);
+      await expect(driver.engineAnswers(spec)).rejects.toThrow(HypervisorError);
       await expect(driver.identify(spec)).rejects.toThrow(HypervisorError);
-      expect(await driver.memory(spec.hostId)).toBeUndefined();
+      expect(await driver.memoryUsage(spec.hostId)).toBeUndefined();
       await expectUnreachable(address);
 
       await driver.prepare(spec);
@@ -437,7 +435,7 @@ export function describeHypervisor(
       expect(await stateOf(stopped)).toBe('stopped');
       expect(await driver.startedFrom(running.hostId)).toBe('template');
       expect(await driver.connect(running)).toEqual(address);
-      expect(await driver.answers(running)).toBe(true);
+      expect(await driver.engineAnswers(running)).toBe(true);
       expect(await identityOf(address)).toMatchObject({ ID: identity.ID, Name: identity.Name });
       // The operation that was making this one goes on from its step.
       await identityOf(await bringUp(unconnected));
@@ -463,7 +461,7 @@ export function describeHypervisor(
       const [gone, kept] = both;
       if (gone === undefined || kept === undefined) throw new Error('two hosts were made');
       await driver.destroy(gone.hostId);
-      expect(await driver.answers(kept)).toBe(true);
+      expect(await driver.engineAnswers(kept)).toBe(true);
       expect(await stateOf(kept)).toBe('running');
     });
 
@@ -488,13 +486,13 @@ export function describeHypervisor(
       await bringUp(spec);
       await driver.quarantine(spec.hostId);
       await driver.quarantine(spec.hostId);
-      expect(await driver.answers(spec)).toBe(false);
+      expect(await driver.engineAnswers(spec)).toBe(false);
       await expect(driver.connect(spec)).rejects.toThrow(HypervisorError);
       expect(await stateOf(spec)).toBe('running');
       await driver.release(spec.hostId);
       await driver.release(spec.hostId);
       await driver.connect(spec);
-      expect(await driver.answers(spec)).toBe(true);
+      expect(await driver.engineAnswers(spec)).toBe(true);
       await driver.quarantine(spec.hostId);
       await driver.destroy(spec.hostId);
       await driver.quarantine(spec.hostId);

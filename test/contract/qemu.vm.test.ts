@@ -5,14 +5,14 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { type HostSpec, noRegistries } from '../../src/core/hypervisor.ts';
+import { noRegistries, type HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-record.ts';
-import { createHostNetwork } from '../../src/hypervisors/qemu/network.ts';
+import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
 import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
-import { placeOf } from '../../src/hypervisors/qemu/place.ts';
+import { layoutOf } from '../../src/hypervisors/qemu/place.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { silentLogger } from '../support/logger.ts';
-import { forgetSite, residueOf } from '../../src/demo/residue.ts';
+import { forgetSite, residueOf } from '../../tools/lib/residue.ts';
 import { seat } from '../support/seat.ts';
 import { makeStateDirectory, testImage } from '../support/vm-cache.ts';
 import { describeHypervisor } from './hypervisor.ts';
@@ -39,11 +39,11 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     loadAhead: false,
     logger: silentLogger,
   };
-  const network = createHostNetwork(options);
+  const network = createHostNetworking(options);
   const slots = new Map<string, number>();
   let slot = 0;
 
-  const recordFile = ({ hostId, slot: at }: HostSpec) => placeOf(options, hostId, at).record;
+  const recordFile = ({ hostId, slot: at }: HostSpec) => layoutOf(options, hostId, at).record;
 
   return {
     plan: { planName: 'small', shape },
@@ -111,7 +111,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
       {
         name: 'a record and a namespace with one link',
         leave: async (spec) => {
-          const place = placeOf(options, spec.hostId, spec.slot);
+          const place = layoutOf(options, spec.hostId, spec.slot);
           await writeHostRecord(place.record, newHostRecord(spec, options.image.digest));
           await execute('ip', ['netns', 'add', place.netns]);
           await execute('ip', [
@@ -130,7 +130,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
       {
         name: 'a whole namespace, and no disk',
         leave: async (spec) => {
-          const place = placeOf(options, spec.hostId, spec.slot);
+          const place = layoutOf(options, spec.hostId, spec.slot);
           await writeHostRecord(place.record, newHostRecord(spec, options.image.digest));
           await network.make(place);
         },
@@ -139,7 +139,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
 
     async residue(hostId) {
       const own = slots.get(hostId) ?? 0;
-      const place = placeOf(options, hostId, own);
+      const place = layoutOf(options, hostId, own);
       const published = await execute('nft', ['list', 'map', 'inet', `berth_${site}`, 'ports']);
       return [
         ...[place.directory, place.runDirectory, place.netnsPath, `/sys/class/net/${place.veth}`].filter(

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { noRegistries } from '../../src/core/hypervisor.ts';
+import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
 import { describeHypervisor } from './hypervisor.ts';
 

@@ -3,7 +3,7 @@ import { createParameterRules, demandOf } from '../../src/core/broker/parameters
 import type { Plan } from '../../src/core/catalog/catalog.ts';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
-import { tenantKey } from '../../src/core/tenant.ts';
+import { tenantKey } from '../../src/core/tenant-key.ts';
 
 const plan = (egress?: unknown): Plan => {
   const [offering] = builtInCatalog.offerings;

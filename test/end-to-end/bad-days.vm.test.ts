@@ -3,9 +3,9 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
-import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
+import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
-import { processesWith, residueOf } from '../../src/demo/residue.ts';
+import { processesWith, residueOf } from '../../tools/lib/residue.ts';
 
 const execute = promisify(execFile);
 

@@ -8,12 +8,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { userIds } from '../../src/config/users.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { type BrokerProcess, largerPlanId, makeBroker, serviceId } from '../support/broker-process.ts';
-import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
+import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
 import { rightsOf, tryAs } from '../support/rights.ts';
-import { makeOutside, type Outside } from '../../src/demo/outside.ts';
-import { connectPlatform } from '../../src/demo/platform.ts';
-import { isOfTemplate, residueOf } from '../../src/demo/residue.ts';
+import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
+import { connectPlatform } from '../../tools/lib/platform.ts';
+import { isOfTemplate, residueOf } from '../../tools/lib/residue.ts';
 
 const execute = promisify(execFile);
 const ownAddress = Object.values(networkInterfaces())
@@ -299,7 +299,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       // Seconds, held against the question, however long the answer took: it would be 20 behind if nobody had set it.
       expect(Number(date.stdout)).toBeGreaterThan(asked - 10);
       expect(Number(date.stdout)).toBeLessThan(Date.now() / 1000 + 10);
-      expect((await ofB()).power).toBe('on');
+      expect((await ofB()).power).toBe('running');
     }
   });
 

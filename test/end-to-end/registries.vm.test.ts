@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Docker, dockerFor } from '../../src/demo/docker.ts';
-import { makeOutside } from '../../src/demo/outside.ts';
+import { type Docker, dockerFor } from '../../tools/lib/docker.ts';
+import { makeOutside } from '../../tools/demo/outside.ts';
 import { type BrokerProcess, makeBroker, serviceId } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Registry, startRegistry } from '../support/registry.ts';

@@ -7,8 +7,8 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
-import { createKeyRing } from '../../src/pki/key-ring.ts';
-import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
+import { createKeyRing } from '../../src/secrets/key-ring.ts';
+import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
 import type { Answer } from '../support/broker-process.ts';
 import { makeSimulatedProcess, secretFile, type SimulatedProcess } from '../support/simulated-process.ts';
 
@@ -109,7 +109,7 @@ async function addAuthorityKeys(masterKey: string): Promise<void> {
   const client = await ownerClient();
   try {
     const { rows } = await client.query<{ id: string; name: string; sealed_key: Buffer }>(
-      'SELECT id, name, sealed_key FROM authorities WHERE sealed_key IS NOT NULL',
+      'SELECT id, name, sealed_key FROM certificate_authorities WHERE sealed_key IS NOT NULL',
     );
     for (const { id, name, sealed_key } of rows) {
       const opened = vault.open(sealed_key, `authorities/${id}/key`).toString('utf8');

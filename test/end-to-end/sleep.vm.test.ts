@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { busyboxTree, type Docker, dockerFor } from '../../src/demo/docker.ts';
-import { connectPlatform } from '../../src/demo/platform.ts';
+import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
+import { connectPlatform } from '../../tools/lib/platform.ts';
 import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -52,7 +52,7 @@ describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
     expect(run.code, run.stderr).toBe(0);
     expect((await idle.run(['version'])).code).toBe(0);
     await isPaused('idle');
-    expect(await powerOf('busy')).toBe('on');
+    expect(await powerOf('busy')).toBe('running');
   });
 
   // Seen to fail where a host that is woken is not identified, which sets its clock.
@@ -73,7 +73,7 @@ describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
   });
 
   it('are paused once their last container has ended', async () => {
-    expect(await powerOf('busy')).toBe('on');
+    expect(await powerOf('busy')).toBe('running');
     expect((await busy.run(['rm', '-f', 'stays'])).code).toBe(0);
     await isPaused('busy');
     expect((await busy.run(['image', 'inspect', 'busybox:test'])).code).toBe(0);

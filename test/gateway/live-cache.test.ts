@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { LiveBinding } from '../../src/core/live-bindings.ts';
+import type { LiveBinding } from '../../src/core/ports/live-bindings.ts';
 import { createLiveCache } from '../../src/gateway/live-cache.ts';
 import { createWorld, type World } from './support/certificates.ts';
 import { createHttpEngine, type StandIn } from './support/engine.ts';

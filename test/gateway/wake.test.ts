@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import type { EngineAddress } from '../../src/core/hypervisor.ts';
+import type { EngineAddress } from '../../src/core/hypervisor/network.ts';
 import { createWorld, type World } from './support/certificates.ts';
 import { createHttpEngine, type StandIn } from './support/engine.ts';
 import { get, startGateway } from './support/harness.ts';

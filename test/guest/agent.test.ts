@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { HypervisorError } from '../../src/core/hypervisor.ts';
+import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
 import { createGuestAgent } from '../../src/guest/agent.ts';
 import { createGuestIdentity } from '../../src/guest/identity.ts';
 

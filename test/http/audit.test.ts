@@ -3,12 +3,12 @@ import { once } from 'node:events';
 import express from 'express';
 import supertest from 'supertest';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import type { AuditEntry, AuditRecord } from '../../src/core/audit.ts';
+import type { AuditEntry, AuditRecord } from '../../src/core/ports/audit.ts';
 import { auditRequests } from '../../src/http/audit.ts';
 import { errorHandler } from '../../src/http/errors.ts';
-import { forgetAudit } from '../../src/store/audit.ts';
-import { openDatabase } from '../../src/store/database.ts';
-import { databaseRoles } from '../../src/store/grants.ts';
+import { forgetAudit } from '../../src/postgres/audit.ts';
+import { openDatabase } from '../../src/postgres/database.ts';
+import { databaseRoles } from '../../src/postgres/server/grants.ts';
 import {
   bindBody,
   binding,

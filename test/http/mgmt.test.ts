@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { reportWorker } from '../../src/store/workers.ts';
+import { reportWorker } from '../../src/postgres/workers.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 
 let broker: TestBroker;

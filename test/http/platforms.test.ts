@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import type { PlatformCredential } from '../../src/core/platform.ts';
-import { createCredentialDirectory, createPlatforms } from '../../src/store/platforms.ts';
+import type { PlatformCredential } from '../../src/core/ports/platforms.ts';
+import { createCredentialDirectory, createPlatforms } from '../../src/postgres/platforms.ts';
 import { eventually } from '../support/eventually.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 

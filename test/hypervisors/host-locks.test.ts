@@ -34,7 +34,7 @@ async function startHolder(act: string): Promise<ChildProcess> {
     import { existsSync, writeFileSync } from 'node:fs';
     import { setTimeout as delay } from 'node:timers/promises';
     import { createHostLocks } from '${program}/hypervisors/host-locks.js';
-    import { runTool } from '${program}/hypervisors/process.js';
+    import { runTool } from '${program}/hypervisors/run-tool.js';
     const flag = (name) => writeFileSync('${directory}/' + name + '.flag', '');
     const until = async (name) => { while (!existsSync('${directory}/' + name + '.flag')) await delay(10); };
     const locks = createHostLocks('${directory}', { patienceMs: ${patienceMs} });

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { makeOutside, type Outside } from '../../src/demo/outside.ts';
+import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
 import { tap, uplink } from '../../src/hypervisors/qemu/place.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 

@@ -3,11 +3,11 @@ import { copyFile, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Alteration } from '../../src/core/hypervisor.ts';
+import type { Drift } from '../../src/core/hypervisor/integrity.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
-import { openJail } from '../../src/hypervisors/qemu/jail.ts';
-import { withQmp } from '../../src/hypervisors/qemu/qmp.ts';
-import { processesOf } from '../../src/hypervisors/qemu/strays.ts';
+import { openJail } from '../../src/hypervisors/qemu/launch/jail.ts';
+import { withQmp } from '../../src/hypervisors/qemu/launch/qmp.ts';
+import { processesOf } from '../../src/hypervisors/qemu/launch/leaked-processes.ts';
 import { createRecordingLogger } from '../support/logger.ts';
 import { eventually } from '../support/eventually.ts';
 import { cutOff } from './support/cut-off.ts';
@@ -51,7 +51,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
   async function altered(
     alter: () => Promise<unknown>,
     undo: () => Promise<unknown>,
-    look: (found: readonly Alteration[]) => void,
+    look: (found: readonly Drift[]) => void,
   ) {
     expect(await verify()).toEqual([]);
     await alter();
@@ -110,7 +110,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
         await expect(altered.start(spec)).rejects.toThrow(
           /not run as it was to: argv: not there before: .*-device/,
         );
-        expect(await altered.memory(spec.hostId)).toBe(undefined);
+        expect(await altered.memoryUsage(spec.hostId)).toBe(undefined);
       }
     } finally {
       await altered.destroy(spec.hostId);
@@ -122,8 +122,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
   it('of a firewall rule is reported also where the next act writes the rules anew', async () => {
     const reported = () =>
       lines.filter(
-        ({ event, alterations }) =>
-          event === 'host.altered' && /192\.0\.2\.9/.test(JSON.stringify(alterations)),
+        ({ event, drift }) => event === 'host.altered' && /192\.0\.2\.9/.test(JSON.stringify(drift)),
       );
     const rule = ['insert', 'rule', 'inet', 'berth', 'egress', 'ip', 'daddr', '192.0.2.9', 'accept'];
     await host.inNamespace('nft', ...rule);

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openCgroups } from '../../src/hypervisors/qemu/cgroup.ts';
-import { createOverlay } from '../../src/hypervisors/qemu/disks.ts';
-import { askEngine } from '../../src/hypervisors/qemu/engine.ts';
+import { openCgroups } from '../../src/hypervisors/qemu/launch/cgroup.ts';
+import { createOverlay } from '../../src/hypervisors/qemu/disk/disks.ts';
+import { askEngine } from '../../src/hypervisors/qemu/engine/engine.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
@@ -274,8 +274,8 @@ describe('the jail', { timeout: 960_000 }, () => {
     expect(argv).toContain('tb-size=64');
     const limits = await (await openCgroups(hosts.options.site)).limits(a.spec.hostId);
     expect(limits.join(', ')).toContain(String(limit));
-    expect(await hosts.driver.answers(b.spec)).toBe(true);
-    expect(await hosts.driver.answers(a.spec)).toBe(true);
+    expect(await hosts.driver.engineAnswers(b.spec)).toBe(true);
+    expect(await hosts.driver.engineAnswers(a.spec)).toBe(true);
   });
 
   it('11: a flood on every console writes nothing on the machine', async () => {

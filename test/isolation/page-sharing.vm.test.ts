@@ -39,7 +39,7 @@ describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 1_20
     const { driver } = hosts;
     const answers = async () => {
       await eventually('it has its clock', () => driver.identify(host.spec));
-      await eventually('its engine answers', () => driver.answers(host.spec), { deadlineMs: 60_000 });
+      await eventually('its engine answers', () => driver.engineAnswers(host.spec), { deadlineMs: 60_000 });
       expect((await guestMemory(host)).sharedKib).toBe(0);
       expect(await driver.verify(host.spec.hostId)).toEqual([]);
     };

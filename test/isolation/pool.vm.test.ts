@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { firewallLines } from '../../src/hypervisors/qemu/firewall-facts.ts';
+import { firewallLines } from '../../src/hypervisors/qemu/network/firewall-facts.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 const execute = promisify(execFile);

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Alteration, HostSpec } from '../../src/core/hypervisor.ts';
-import { askEngine } from '../../src/hypervisors/qemu/engine.ts';
-import { startChecks } from '../../src/operations/integrity.ts';
+import type { Drift } from '../../src/core/hypervisor/integrity.ts';
+import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
+import { askEngine } from '../../src/hypervisors/qemu/engine/engine.ts';
+import { startChecks } from '../../src/controllers/integrity.ts';
 import { eventually } from '../support/eventually.ts';
 import { silentLogger } from '../support/logger.ts';
 import { makeHosts, type TestHosts } from './support/hosts.ts';
@@ -69,7 +70,7 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
   it('are all checked in one round, and none has been altered', async () => {
     for (const spec of living) await hosts.driver.resume(spec);
     const asked = living.map(({ hostId }) => hostId);
-    const found = new Map<string, readonly Alteration[]>();
+    const found = new Map<string, readonly Drift[]>();
     const failed: string[] = [];
     const none = () => Promise.resolve([]);
     const unwanted = () => Promise.reject(new Error('there is nothing to be cut off'));
@@ -82,14 +83,14 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
               hostId,
               pooled: false,
               requested: !found.has(hostId),
-              alterations: [],
+              drift: [],
             })),
           ),
-        recordCheck: (hostId, alterations) => Promise.resolve(void found.set(hostId, alterations)),
+        recordCheck: (hostId, drift) => Promise.resolve(void found.set(hostId, drift)),
         recordFailure: (hostId, reason) => Promise.resolve(void failed.push(`${hostId}: ${reason}`)),
         recordQuarantine: unwanted,
         recordRelease: unwanted,
-        halfQuarantined: none,
+        unfinishedQuarantines: none,
         released: none,
       },
       hypervisor: hosts.driver,

@@ -1,15 +1,15 @@
 import { copyFile, mkdir, open, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Hypervisor } from '../../src/core/hypervisor.ts';
+import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import {
   fileDigest,
   type GuestImage,
   readImage,
   readImageRecord,
   writeImageRecord,
-} from '../../src/hypervisors/qemu/guest-image.ts';
-import { placeOf } from '../../src/hypervisors/qemu/place.ts';
+} from '../../src/hypervisors/qemu/image/guest-image.ts';
+import { layoutOf } from '../../src/hypervisors/qemu/place.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHosts } from './support/hosts.ts';
@@ -56,15 +56,15 @@ describe('a root file system that is not the one of the root hash', { timeout: 3
     const driver: Hypervisor = await createQemuHypervisor({ ...hosts.options, image });
     const spec = hosts.newSpec();
     await driver.prepare(spec);
-    const { disk } = placeOf(hosts.options, spec.hostId, spec.slot);
+    const { disk } = layoutOf(hosts.options, spec.hostId, spec.slot);
     const untouched = (await stat(disk)).size;
     await driver.start(spec);
     expect(await driver.startedFrom(spec.hostId)).toBe('boot');
     await driver.connect(spec);
     return {
       spec,
-      lives: async () => (await driver.memory(spec.hostId)) !== undefined,
-      answers: () => driver.answers(spec).catch(() => false),
+      lives: async () => (await driver.memoryUsage(spec.hostId)) !== undefined,
+      answers: () => driver.engineAnswers(spec).catch(() => false),
       /** The initrd mounts the data disk after the root file system. */
       hasGoneOn: async () => (await stat(disk)).size > untouched,
       async end() {

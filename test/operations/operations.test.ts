@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
-import { noRegistries } from '../../src/core/hypervisor.ts';
-import { beginOperation } from '../../src/core/broker/work.ts';
+import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
+import { beginOperation } from '../../src/core/broker/begin-operation.ts';
 import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
 import { hints, instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
@@ -76,7 +76,7 @@ describe('an operation', () => {
     const progress = { step: 'start', description: 'late', failure: undefined, attempts: 0 };
     expect(await records.renewLease(silent, 1000)).toBe(false);
     expect(await records.recordProgress(silent, progress)).toBe(false);
-    expect(await records.pauseOperation(silent, { ...progress, afterMs: 0 })).toBe(false);
+    expect(await records.rescheduleOperation(silent, { ...progress, afterMs: 0 })).toBe(false);
     const outcome = { state: 'succeeded', description: 'late', instance: 'ready' } as const;
     expect(await records.finishOperation(silent, outcome)).toBe(false);
     expect(await records.recordProgress(taken, progress)).toBe(true);
@@ -178,7 +178,7 @@ describe('an operation', () => {
         ...{ state: 'succeeded', description: 'Done', instance: 'ready' },
       });
       await waiting(1);
-      await records.haltOperation(operation.id, 'Halted');
+      await records.cancelOperation(operation.id, 'Halted');
       return { ended: ending };
     });
     expect(await isEnded).toBe(false);

@@ -6,7 +6,7 @@ import { readSettings, type Settings } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { eventually } from './eventually.ts';
 import { seat } from './seat.ts';
-import { forgetSite, processesWith, residueOf } from '../../src/demo/residue.ts';
+import { forgetSite, processesWith, residueOf } from '../../tools/lib/residue.ts';
 import { makeStateDirectory } from './vm-cache.ts';
 
 const project = path.join(import.meta.dirname, '..', '..');

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { createAuditTrail } from '../../src/store/audit.ts';
+import { createAuditTrail } from '../../src/postgres/audit.ts';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -10,10 +10,10 @@ import { createInstances } from '../../src/core/broker/instances.ts';
 import { createParameterRules } from '../../src/core/broker/parameters.ts';
 import { allPlans } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
-import type { Hypervisor } from '../../src/core/hypervisor.ts';
-import type { Logger } from '../../src/core/logger.ts';
-import { operationPlans } from '../../src/core/operations/plans.ts';
-import { credentialDigest } from '../../src/core/platform.ts';
+import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
+import type { Logger } from '../../src/lib/logger.ts';
+import { workflows } from '../../src/operations/workflows.ts';
+import { credentialDigest } from '../../src/core/ports/platforms.ts';
 import {
   createSimulatedHypervisor,
   type SimulatedFaults,
@@ -22,26 +22,26 @@ import { longestAnswerMs } from '../../src/http/limits.ts';
 import { withRequestIdentity } from '../../src/http/request-log.ts';
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
-import type { IntegrityPolicy } from '../../src/core/integrity.ts';
-import { type Checks, startChecks } from '../../src/operations/integrity.ts';
-import { expireDue } from '../../src/operations/expire.ts';
-import { finishDeletes } from '../../src/operations/finish-deletes.ts';
-import { createPoolKeeper } from '../../src/operations/pool.ts';
-import { reconcile } from '../../src/operations/reconcile.ts';
-import { startWorker, type Worker } from '../../src/operations/worker.ts';
-import { createAuthority } from '../../src/pki/authority.ts';
-import { issueClientCertificate } from '../../src/pki/client-certificate.ts';
-import { createKeyRing } from '../../src/pki/key-ring.ts';
-import { createMasterKeyText, masterKeyFromText } from '../../src/pki/master-key.ts';
-import { channels } from '../../src/store/channels.ts';
-import { openDatabase, roleBounds, seedSlots } from '../../src/store/database.ts';
-import { startListener } from '../../src/store/listener.ts';
-import { createCheckRecords, createHostChecks } from '../../src/store/host-checks.ts';
-import { createOperationWaiter } from '../../src/store/operation-waiter.ts';
-import { createOverview } from '../../src/store/overview.ts';
-import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../../src/store/platforms.ts';
-import { createRevocations } from '../../src/store/revocations.ts';
-import { createStore } from '../../src/store/store.ts';
+import type { IntegrityPolicy } from '../../src/core/ports/host-checks.ts';
+import { type Checks, startChecks } from '../../src/controllers/integrity.ts';
+import { expireDue } from '../../src/controllers/expiry.ts';
+import { finishDeletes } from '../../src/controllers/failed-deletes.ts';
+import { createPoolController } from '../../src/controllers/pool.ts';
+import { reconcile } from '../../src/controllers/reconcile.ts';
+import { startLeaseLoop, type LeaseLoop } from '../../src/operations/lease-loop.ts';
+import { createAuthority } from '../../src/certificates/ca.ts';
+import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
+import { createKeyRing } from '../../src/secrets/key-ring.ts';
+import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
+import { channels } from '../../src/postgres/channels.ts';
+import { openDatabase, roleBounds, seedSlots } from '../../src/postgres/database.ts';
+import { startListener } from '../../src/postgres/listener.ts';
+import { createCheckRecords, createHostChecks } from '../../src/postgres/host-checks.ts';
+import { createOperationWaiter } from '../../src/postgres/operation-waiter.ts';
+import { createOverview } from '../../src/postgres/overview.ts';
+import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../../src/postgres/platforms.ts';
+import { createRevocations } from '../../src/postgres/revocations.ts';
+import { createStore } from '../../src/postgres/store.ts';
 import { silentLogger } from './logger.ts';
 import { createTestDatabase } from './postgres.ts';
 
@@ -183,7 +183,7 @@ export async function makeTestBroker(
     logger,
   });
 
-  const workers: Worker[] = [];
+  const workers: LeaseLoop[] = [];
   const checking: Checks[] = [];
   const ask = (
     on: Express,
@@ -212,10 +212,10 @@ export async function makeTestBroker(
     revocations,
     platformId,
     /** A worker that begins at once; more than one may run. */
-    startWorker(name = 'worker', leaseMs = 6_000, quickMs?: number): Worker {
-      const worker = startWorker({
+    startWorker(name = 'worker', leaseMs = 6_000, quickMs?: number): LeaseLoop {
+      const worker = startLeaseLoop({
         ...parts,
-        plans: operationPlans,
+        workflows: workflows,
         revocations: createRevocations(workerDatabase, listener),
         name,
         leaseMs,
@@ -245,7 +245,7 @@ export async function makeTestBroker(
         hypervisor?: Partial<Hypervisor>;
       } = {},
     ) =>
-      createPoolKeeper({
+      createPoolController({
         ...parts,
         hypervisor: { ...hypervisor, ...situation.hypervisor },
         plans: allPlans(catalog),

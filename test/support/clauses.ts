@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'vitest';
-import { operationPlans } from '../../src/core/operations/plans.ts';
+import { workflows } from '../../src/operations/workflows.ts';
 import { binding, hints, ids, instance, makeTestBroker, provisionBody } from './broker.ts';
 import { eventually } from './eventually.ts';
 import { createHolds } from './holds.ts';
@@ -129,7 +129,7 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
 
   /** An update that fails, and goes back; to another plan of the same disk. */
   async function failUpdate(id: string) {
-    holds.fail('reshape', operationPlans.update.attempts);
+    holds.fail('reshape', workflows.update.attempts);
     const begun = await ask(
       'patch',
       `${instance(id)}?${accepting}`,
@@ -141,7 +141,7 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
   }
   /** A create that fails, and cleans up. */
   async function failCreate(id: string) {
-    holds.fail('start', operationPlans.provision.attempts);
+    holds.fail('start', workflows.provision.attempts);
     operationOf(await ask('put', `${instance(id)}?${accepting}`, provisionBody, whole));
     expect((await endedInHaste(id))['state']).toBe('failed');
   }

@@ -1,4 +1,4 @@
-import type { Logger } from '../../src/core/logger.ts';
+import type { Logger } from '../../src/lib/logger.ts';
 
 /** Drops everything that is logged. */
 export const silentLogger: Logger = {

@@ -3,7 +3,7 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
-import { migrate, openDatabase } from '../../src/store/database.ts';
+import { migrate, openDatabase } from '../../src/postgres/database.ts';
 import {
   applyGrants,
   forEachRole,
@@ -11,9 +11,9 @@ import {
   roleNames,
   setRolePassword,
   urlFor,
-} from '../../src/store/database-roles.ts';
-import { type DatabaseRole, databaseRoles } from '../../src/store/grants.ts';
-import { startEmbeddedPostgres } from '../../src/store/embedded.ts';
+} from '../../src/postgres/server/database-roles.ts';
+import { type DatabaseRole, databaseRoles } from '../../src/postgres/server/grants.ts';
+import { startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {

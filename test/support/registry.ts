@@ -3,10 +3,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { busyboxTree } from '../../src/demo/docker.ts';
-import type { Outside } from '../../src/demo/outside.ts';
-import { createAuthority } from '../../src/pki/authority.ts';
-import { createServerRequest, signServerRequest } from '../../src/pki/server-certificate.ts';
+import { busyboxTree } from '../../tools/lib/docker.ts';
+import type { Outside } from '../../tools/demo/outside.ts';
+import { createAuthority } from '../../src/certificates/ca.ts';
+import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 
 /** A registry outside, with one image under every name, whose certificate nobody trusts by default. */
 export interface Registry {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { forgetSite } from '../../src/demo/residue.ts';
+import { forgetSite } from '../../tools/lib/residue.ts';
 import { compiled } from './build.ts';
 import { eventually } from './eventually.ts';
 import { seat } from './seat.ts';

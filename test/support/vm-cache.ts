@@ -1,7 +1,7 @@
 import { chmod, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
-import { ensureGuestImage } from '../../src/hypervisors/qemu/build-image.ts';
-import type { GuestImage } from '../../src/hypervisors/qemu/guest-image.ts';
+import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
+import type { GuestImage } from '../../src/hypervisors/qemu/image/guest-image.ts';
 
 /**
  * Kept from run to run, each thing under the digest of what it was made from: the guest image takes minutes to

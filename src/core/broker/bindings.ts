@@ -12,13 +12,16 @@ import {
 } from '../credentials.ts';
 import { refused } from '../errors.ts';
 import { durationMs } from '../duration.ts';
-import type { Logger } from '../logger.ts';
-import type { Binding, BindingRequest, Host, Instance, JsonObject } from '../model.ts';
-import type { Revocations } from '../operations/step.ts';
-import type { Records, Store } from '../store.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { Binding, BindingRequest } from '../model/binding.ts';
+import type { Host } from '../model/host.ts';
+import type { Instance } from '../model/instance.ts';
+import type { JsonObject } from '../model/json.ts';
+import type { Revocations } from '../ports/revocations.ts';
+import type { Records, Store } from '../ports/store.ts';
 import type { InstanceReference } from './instances.ts';
 import type { ParameterRules } from './parameters.ts';
-import { checkHints } from './plan-lookup.ts';
+import { checkPlatformIds } from './plan-lookup.ts';
 import { keepOperationsMs } from './retention.ts';
 
 export interface BindRequest {
@@ -110,7 +113,7 @@ export function createBindings(parts: {
   /** The binding of a request, whatever has become of it. */
   async function findBinding(request: BindingReference) {
     const instance = await store.records.instance(request.platformId, request.instanceId);
-    checkHints(catalog, instance, request, logger);
+    checkPlatformIds(catalog, instance, request, logger);
     const binding =
       instance === undefined ? undefined : await store.records.binding(instance.id, request.bindingId);
     return { instance, binding };
@@ -121,7 +124,7 @@ export function createBindings(parts: {
       store.transaction(async (records) => {
         // Held until the commit, so that a delete that begins now finds this binding and revokes it.
         const instance = await records.instance(request.platformId, request.instanceId, 'share');
-        checkHints(catalog, instance, request, logger);
+        checkPlatformIds(catalog, instance, request, logger);
         const plan = planOfBind(catalog, instance, request);
         if (plan !== undefined) rules.checkBind(plan, request.parameters ?? {});
         if (instance === undefined || instance.state === 'deleted') throw refused.notFound(noInstance);

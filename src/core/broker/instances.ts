@@ -1,25 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { type AdmissionRules, requireRoom } from '../admission.ts';
+import { type AdmissionRules, requireMemory } from '../admission.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
-import type { Logger } from '../logger.ts';
-import {
-  type Host,
-  type Instance,
-  type JsonObject,
-  type Operation,
-  platformKinds,
-  type ReportedOperation,
-} from '../model.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { Host } from '../model/host.ts';
+import type { Instance } from '../model/instance.ts';
+import type { JsonObject } from '../model/json.ts';
+import { platformKinds, type Operation, type ReportedOperation } from '../model/operation.ts';
 import { requireQuota, usageOf } from '../quotas.ts';
-import type { Records, Store } from '../store.ts';
-import { tenantKey } from '../tenant.ts';
-import { said } from './context.ts';
+import type { Records, Store } from '../ports/store.ts';
+import { tenantKey } from '../tenant-key.ts';
+import { withoutEmpty } from './context.ts';
 import { demandOf, type ParameterRules } from './parameters.ts';
-import { checkHints, requireOffering, requirePlan } from './plan-lookup.ts';
+import { checkPlatformIds, requireOffering, requirePlan } from './plan-lookup.ts';
 import { createUpdate, type UpdateRequest } from './update.ts';
-import { beginOperation, type OperationWaiter, settle, type WorkOutcome } from './work.ts';
+import { beginOperation, type OperationWaiter, waitBriefly, type WorkOutcome } from './begin-operation.ts';
 
 export interface ProvisionRequest {
   readonly platformId: string;
@@ -120,13 +116,13 @@ export function createInstances(parts: {
       const key = tenantKey(requireOffering(catalog, request.serviceId).tenant, request);
 
       const operationId = await store.transaction(async (records) => {
-        await records.holdInstanceId(request.platformId, request.instanceId);
+        await records.lockInstanceId(request.platformId, request.instanceId);
         const existing = await records.instance(request.platformId, request.instanceId, 'lock');
         if (existing !== undefined) {
-          const tenant = await records.tenant(request.platformId, key);
+          const tenant = await records.findOrCreateTenant(request.platformId, key);
           return continueProvision(records, request, existing, existing.tenantId === tenant.id);
         }
-        if (await records.wasDeletedUnseen(request.platformId, request.instanceId)) {
+        if (await records.wasDeletedEarly(request.platformId, request.instanceId)) {
           throw refused.conflict(
             'This instance id was deleted before its creation arrived. Use a new instance id.',
           );
@@ -136,7 +132,7 @@ export function createInstances(parts: {
           throw refused.maintenanceInfoConflict();
         }
         if (!request.acceptsIncomplete) throw refused.asyncRequired();
-        const tenant = await records.tenant(request.platformId, key);
+        const tenant = await records.findOrCreateTenant(request.platformId, key);
         const id = randomUUID();
         await records.insertInstance({
           id,
@@ -150,7 +146,7 @@ export function createInstances(parts: {
           context: {
             organization_guid: request.organizationGuid,
             space_guid: request.spaceGuid,
-            ...said(request.context),
+            ...withoutEmpty(request.context),
           },
           expiresAt:
             demand.expiresAfterMs === undefined ? undefined : new Date(Date.now() + demand.expiresAfterMs),
@@ -175,31 +171,35 @@ export function createInstances(parts: {
           );
         }
         await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
-        await requireRoom(records, admission, {
+        await requireMemory(records, admission, {
           promisedMib: plan.shape.memoryMib,
           isInUse: host.id !== newId,
         });
         return operation;
       });
       const outcome: WorkOutcome =
-        operationId === undefined ? { kind: 'unchanged' } : await settle(waiter, syncWaitMs, operationId);
+        operationId === undefined
+          ? { kind: 'unchanged' }
+          : await waitBriefly(waiter, syncWaitMs, operationId);
       return { ...outcome, ...(await viewOf(request)) };
     },
 
     async update(request) {
       const operationId = await update(request);
       const outcome: WorkOutcome =
-        operationId === undefined ? { kind: 'unchanged' } : await settle(waiter, syncWaitMs, operationId);
+        operationId === undefined
+          ? { kind: 'unchanged' }
+          : await waitBriefly(waiter, syncWaitMs, operationId);
       return { ...outcome, ...(await viewOf(request)) };
     },
 
     async deprovision(request) {
       const operationId = await store.transaction(async (records) => {
-        await records.holdInstanceId(request.platformId, request.instanceId);
+        await records.lockInstanceId(request.platformId, request.instanceId);
         const instance = await records.instance(request.platformId, request.instanceId, 'lock');
-        checkHints(catalog, instance, request, logger);
+        checkPlatformIds(catalog, instance, request, logger);
         if (instance === undefined) {
-          await records.rememberUnseenDelete(request.platformId, request.instanceId);
+          await records.recordEarlyDelete(request.platformId, request.instanceId);
           return undefined;
         }
         if (instance.state === 'deleted') return undefined;
@@ -208,18 +208,18 @@ export function createInstances(parts: {
         if (running?.kind === 'deprovision') return running.id;
         if (running?.kind === 'update') throw refused.concurrency();
         if (running !== undefined) {
-          await records.haltOperation(running.id, 'Halted: the instance is being deleted');
+          await records.cancelOperation(running.id, 'Halted: the instance is being deleted');
         }
         await records.setInstanceState(instance.id, 'deleting');
         return beginOperation(records, 'deprovision', instance.id);
       });
       if (operationId === undefined) throw refused.gone();
-      return settle(waiter, syncWaitMs, operationId);
+      return waitBriefly(waiter, syncWaitMs, operationId);
     },
 
     async fetch(request) {
       const instance = await store.records.instance(request.platformId, request.instanceId);
-      checkHints(catalog, instance, request, logger);
+      checkPlatformIds(catalog, instance, request, logger);
       if (instance === undefined) throw refused.notFound('There is no instance with this id.');
       if (instance.state === 'ready' || instance.state === 'expired') {
         const running = await store.records.unfinishedOperation(instance.id);
@@ -241,7 +241,7 @@ export function createInstances(parts: {
         { platformId: request.platformId, osbId: request.instanceId, operationId: request.operationId },
         platformKinds,
       );
-      checkHints(catalog, found?.instance, request, logger);
+      checkPlatformIds(catalog, found?.instance, request, logger);
       if (found === undefined) throw refused.notFound('There is no instance with this id.');
       const { operation } = found;
       if (operation === undefined) throw refused.gone();

@@ -9,8 +9,9 @@ import {
 } from '../catalog/catalog.ts';
 import { durationMs } from '../duration.ts';
 import { refused } from '../errors.ts';
-import type { Egress, RegistrySettings } from '../hypervisor.ts';
-import type { IdlePolicy, JsonObject } from '../model.ts';
+import type { Egress, RegistrySettings } from '../hypervisor/host-spec.ts';
+import type { IdlePolicy } from '../model/host.ts';
+import type { JsonObject } from '../model/json.ts';
 import { registriesOf } from '../registries.ts';
 import { contains, overlap, specialNetworks } from '../networks.ts';
 

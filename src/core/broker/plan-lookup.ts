@@ -1,6 +1,6 @@
 import { type Catalog, findOffering, findPlan, type Offering, type Plan } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../../lib/logger.ts';
 
 /**
  * The offering that a request names.
@@ -32,7 +32,7 @@ export function requirePlan(catalog: Catalog, serviceId: string, planId: string)
  * plan of the same offering is accepted and logged (osb-notes 15, 38).
  * @throws RefusedError (400) where an id is not in the catalog, or the offering is another.
  */
-export function checkHints(
+export function checkPlatformIds(
   catalog: Catalog,
   instance: { id: string; serviceId: string; planId: string } | undefined,
   hints: { serviceId: string | undefined; planId: string | undefined },

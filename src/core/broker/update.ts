@@ -1,16 +1,19 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type AdmissionRules, requireRoom } from '../admission.ts';
+import { type AdmissionRules, requireMemory } from '../admission.ts';
 import { type Catalog, findPlan, type Plan } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
-import type { Logger } from '../logger.ts';
-import type { Host, Instance, JsonObject, Operation, UpdateTarget } from '../model.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { Host } from '../model/host.ts';
+import type { Instance } from '../model/instance.ts';
+import type { JsonObject } from '../model/json.ts';
+import type { Operation, UpdateTarget } from '../model/operation.ts';
 import { requireQuota, type Usage, usageOf } from '../quotas.ts';
-import type { Records, Store } from '../store.ts';
-import { tenantKey } from '../tenant.ts';
-import { said } from './context.ts';
+import type { Records, Store } from '../ports/store.ts';
+import { tenantKey } from '../tenant-key.ts';
+import { withoutEmpty } from './context.ts';
 import { type Demand, demandOf, type ParameterRules } from './parameters.ts';
-import { checkHints, requireOffering, requirePlan } from './plan-lookup.ts';
-import { beginOperation } from './work.ts';
+import { checkPlatformIds, requireOffering, requirePlan } from './plan-lookup.ts';
+import { beginOperation } from './begin-operation.ts';
 
 export interface UpdateRequest {
   readonly platformId: string;
@@ -56,7 +59,7 @@ export function createUpdate(parts: {
 
     return store.transaction(async (records) => {
       const instance = await records.instance(request.platformId, request.instanceId, 'lock');
-      checkHints(catalog, instance, { serviceId: request.serviceId, planId: undefined }, logger);
+      checkPlatformIds(catalog, instance, { serviceId: request.serviceId, planId: undefined }, logger);
       if (instance === undefined || instance.state === 'deleted') {
         throw refused.notFound('There is no instance with this id.');
       }
@@ -77,7 +80,7 @@ export function createUpdate(parts: {
       const changes =
         wish !== undefined || (maintenanceVersion !== undefined && maintenanceVersion !== host?.imageVersion);
       requireUpdatable(instance, host, changes || sleepNow !== undefined);
-      const merged = { ...instance.context, ...said(context ?? {}) };
+      const merged = { ...instance.context, ...withoutEmpty(context ?? {}) };
       const keyOf = (of: JsonObject) =>
         tenantKey(offering.tenant, {
           instanceId: request.instanceId,
@@ -270,10 +273,10 @@ async function reserve(
     diskGib: more(target.shape.diskGib, host.shape.diskGib),
     publishedPorts: more(target.publishedPorts, host.publishedPorts.count),
   };
-  await records.reserve(host.id, plan.name, added);
+  await records.reserveUsage(host.id, plan.name, added);
   const ofPlan = plan.name === host.planName ? added : usageOf(plan, target.publishedPorts);
   await requireQuota(records, catalog, plan, instance.tenantId, added, ofPlan);
-  await requireRoom(records, admission, {
+  await requireMemory(records, admission, {
     promisedMib: added.memoryMib,
     // Its machine is started, whatever changes.
     wokenMib: host.power === 'suspended' ? host.shape.memoryMib : 0,

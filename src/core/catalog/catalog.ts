@@ -1,6 +1,7 @@
-import type { Egress, HostShape } from '../hypervisor.ts';
+import type { Egress, HostShape } from '../hypervisor/host-spec.ts';
 import { durationPattern } from '../duration.ts';
-import type { IdlePolicy, JsonObject } from '../model.ts';
+import type { IdlePolicy } from '../model/host.ts';
+import type { JsonObject } from '../model/json.ts';
 import { networkPattern } from '../networks.ts';
 import type { Quotas } from '../quotas.ts';
 import { longestCertificate, registryPattern, registryUrlPattern } from '../registries.ts';

@@ -1,6 +1,7 @@
 import { Ajv, type ErrorObject } from 'ajv';
-import type { Egress } from '../hypervisor.ts';
-import type { IdlePolicy, JsonObject } from '../model.ts';
+import type { Egress } from '../hypervisor/host-spec.ts';
+import type { IdlePolicy } from '../model/host.ts';
+import type { JsonObject } from '../model/json.ts';
 import { networkPattern } from '../networks.ts';
 import type { Limits, Quotas } from '../quotas.ts';
 import type { Catalog, TenantCut } from './catalog.ts';

@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
-import type { AuditTrail } from '../../core/audit.ts';
+import type { AuditTrail } from '../../core/ports/audit.ts';
 import { refused } from '../../core/errors.ts';
-import type { Platform } from '../../core/platform.ts';
+import type { Platform } from '../../core/ports/platforms.ts';
 import type { Describe } from '../audit.ts';
 
 /** What the audit trail says of a request to the management API. No secret is in its paths. */

@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express';
-import type { Overview } from '../../core/overview.ts';
+import type { Overview } from '../../core/ports/overview.ts';
 
 /** GET /mgmt/health: 200 where every role is at work, else 503; `problems` says in words which is not. */
 export function health(overview: Overview, hypervisor: string): RequestHandler {

@@ -1,5 +1,5 @@
 import { Gauge, Registry } from 'prom-client';
-import type { Counts } from '../../core/overview.ts';
+import type { Counts } from '../../core/ports/overview.ts';
 
 /** The counts in the Prometheus text format. All come from Postgres, so one api tells of every role. */
 export async function metricsText(counts: Counts): Promise<{ contentType: string; text: string }> {

@@ -1,10 +1,10 @@
 import type { RequestHandler } from 'express';
 import { refused } from '../../core/errors.ts';
-import type { HostPower } from '../../core/model.ts';
-import type { Records } from '../../core/store.ts';
+import type { HostPower } from '../../core/model/host.ts';
+import type { Records } from '../../core/ports/store.ts';
 import { hostId } from './host-id.ts';
 
-const powers: readonly HostPower[] = ['on', 'paused', 'suspended'];
+const powers: readonly HostPower[] = ['running', 'paused', 'suspended'];
 
 /** PUT /mgmt/hosts/:host/power/:power: 202, once the worker has been asked for it; its containers are not looked at. */
 export function putPower(

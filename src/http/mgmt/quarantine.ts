@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
 import { refused } from '../../core/errors.ts';
-import type { HostChecks } from '../../core/integrity.ts';
+import type { HostChecks } from '../../core/ports/host-checks.ts';
 import { hostId } from './host-id.ts';
 
 /** DELETE /mgmt/hosts/:host/quarantine: 202, once a worker has been asked to end it. */

@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
 import { refused } from '../../core/errors.ts';
-import type { HostChecks } from '../../core/integrity.ts';
+import type { HostChecks } from '../../core/ports/host-checks.ts';
 
 const hostPrefix = /^[0-9a-f-]{1,36}$/;
 

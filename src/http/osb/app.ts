@@ -1,10 +1,10 @@
 import express, { type Express } from 'express';
-import type { AuditTrail } from '../../core/audit.ts';
+import type { AuditTrail } from '../../core/ports/audit.ts';
 import type { Bindings } from '../../core/broker/bindings.ts';
 import type { Instances } from '../../core/broker/instances.ts';
 import type { Catalog } from '../../core/catalog/catalog.ts';
-import type { Logger } from '../../core/logger.ts';
-import type { KnownCredential } from '../../core/platform.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { KnownCredential } from '../../core/ports/platforms.ts';
 import { auditRequests } from '../audit.ts';
 import { basicAuth } from '../auth.ts';
 import { errorHandler, notFound } from '../errors.ts';

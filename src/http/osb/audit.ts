@@ -1,6 +1,6 @@
 import type { Request } from 'express';
-import type { JsonObject } from '../../core/model.ts';
-import type { Platform } from '../../core/platform.ts';
+import type { JsonObject } from '../../core/model/json.ts';
+import type { Platform } from '../../core/ports/platforms.ts';
 import type { Describe } from '../audit.ts';
 import { decodeIdentity } from './headers.ts';
 

@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
 import type { Bindings, BindingView } from '../../core/broker/bindings.ts';
-import type { JsonObject } from '../../core/model.ts';
+import type { JsonObject } from '../../core/model/json.ts';
 import { knowsNewerFields } from './headers.ts';
 import { pathId, readBindBody, text } from './input.ts';
 

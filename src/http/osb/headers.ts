@@ -1,8 +1,8 @@
 import type { Request, RequestHandler } from 'express';
-import type { OriginatingIdentity } from '../../core/audit.ts';
+import type { OriginatingIdentity } from '../../core/ports/audit.ts';
 import { refused } from '../../core/errors.ts';
-import type { JsonObject } from '../../core/model.ts';
-import { flawOf } from '../json-flaws.ts';
+import type { JsonObject } from '../../core/model/json.ts';
+import { flawOf } from '../json-validation.ts';
 
 /**
  * Whether the platform speaks 2.15 or higher. Response fields newer than 2.14, such as `metadata`, go to no other:

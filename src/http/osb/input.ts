@@ -2,9 +2,9 @@ import { Ajv, type ValidateFunction } from 'ajv';
 import type { Request, RequestHandler, Response } from 'express';
 import type { InstanceReference } from '../../core/broker/instances.ts';
 import { refused } from '../../core/errors.ts';
-import type { JsonObject } from '../../core/model.ts';
+import type { JsonObject } from '../../core/model/json.ts';
 import { platformOf } from '../auth.ts';
-import { flawOf } from '../json-flaws.ts';
+import { flawOf } from '../json-validation.ts';
 
 /** Bodies are JSON objects, and say so (osb-notes 5). */
 export const jsonBody: RequestHandler = (request, _response, next) => {

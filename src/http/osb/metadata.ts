@@ -1,5 +1,7 @@
 import { osbTimestamp, portRange } from '../../core/credentials.ts';
-import type { Host, Instance, JsonObject } from '../../core/model.ts';
+import type { Host } from '../../core/model/host.ts';
+import type { Instance } from '../../core/model/instance.ts';
+import type { JsonObject } from '../../core/model/json.ts';
 
 /** An instance's labels and attributes (OSB 2.17, "Service Instance Metadata"): strings only. */
 export function toMetadata(instance: Instance, host: Host | undefined): JsonObject {

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { HostShape, HostSpec, PortBlock, StartedFrom } from '../../core/hypervisor.ts';
+import type { HostShape, HostSpec, PortBlock } from '../../core/hypervisor/host-spec.ts';
+import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 
 /**
  * `host.json`: written before anything of a host is made, so that everything of it can be found and removed
@@ -30,7 +31,7 @@ export interface HostRecord {
   /** True while the machine is held for the pool: nobody has used it, and nothing is lost with it. */
   readonly held: boolean;
   /** What was last done to the machine's processors. */
-  readonly power: 'on' | 'paused' | 'suspended';
+  readonly power: 'running' | 'paused' | 'suspended';
 }
 
 export function newHostRecord(spec: HostSpec, image: string): HostRecord {
@@ -45,7 +46,7 @@ export function newHostRecord(spec: HostSpec, image: string): HostRecord {
     diskIsUsed: false,
     startedFrom: undefined,
     held: false,
-    power: 'on',
+    power: 'running',
   };
 }
 

@@ -1,6 +1,6 @@
-import type { Logger } from '../../core/logger.ts';
-import type { GuestImage } from './guest-image.ts';
-import type { HostLimits } from './rules.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { GuestImage } from './image/guest-image.ts';
+import type { HostLimits } from './network/rules.ts';
 
 /** What hosts of one template share in memory. */
 export type PageSharing = 'template' | 'none';

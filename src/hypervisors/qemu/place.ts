@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { QemuOptions } from './options.ts';
 
 /** Where a machine is kept and what it is called: all of it follows from its id and its slot. */
-export interface Place {
+export interface HostLayout {
   readonly id: string;
   readonly slot: number;
   /** Its disk and its record. */
@@ -42,7 +42,7 @@ type Naming = Pick<QemuOptions, 'site' | 'stateDirectory' | 'runDirectory' | 'ho
 /** Names of the machine's ends of all hosts' links begin with this (at most 15 characters; IFNAMSIZ). */
 export const vethPrefix = (site: string) => `bh${site}s`;
 
-export function placeOf(options: Naming, id: string, slot: number): Place {
+export function layoutOf(options: Naming, id: string, slot: number): HostLayout {
   const { site, stateDirectory, hostNetwork, firstUid } = options;
   const directory = path.join(stateDirectory, 'hosts', id);
   const runDirectory = path.join(options.runDirectory, 'hosts', id);
@@ -88,7 +88,7 @@ function toAddress(number: number): string {
 }
 
 /** Removes what a machine has below /run. */
-export async function removeRunFiles(place: Place): Promise<void> {
+export async function removeRunFiles(place: HostLayout): Promise<void> {
   for (const directory of [place.runDirectory, place.exchangeDirectory]) {
     await rm(directory, { recursive: true, force: true });
   }

@@ -2,45 +2,40 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import {
-  type EngineAddress,
-  enginePort,
-  type HostSeen,
-  type HostSpec,
-  type Hypervisor,
-  HypervisorError,
-  noRegistries,
-  type StartedFrom,
-} from '../../core/hypervisor.ts';
-import { leaseMs } from '../../core/operations/lease.ts';
-import { exists } from '../../files/exists.ts';
+import { enginePort, type EngineAddress } from '../../core/hypervisor/network.ts';
+import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import { noRegistries, type HostSpec } from '../../core/hypervisor/host-spec.ts';
+import type { Hypervisor } from '../../core/hypervisor/hypervisor.ts';
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import { leaseMs } from '../../core/lease.ts';
+import { exists } from '../../lib/exists.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import { createGuestIdentity } from '../../guest/identity.ts';
 import { createHostLocks } from '../host-locks.ts';
-import { runTool } from '../process.ts';
-import { qemuProgram } from './arguments.ts';
-import { openCgroups } from './cgroup.ts';
-import { requireRoom, wipeDisk } from './disks.ts';
-import { runningContainers, startContainer } from './containers.ts';
-import { engineAnswers } from './engine.ts';
-import { growDisk } from './grow-disk.ts';
-import { imageOfVersion, imageVersion } from './image-version.ts';
+import { runTool } from '../run-tool.ts';
+import { qemuProgram } from './launch/arguments.ts';
+import { openCgroups } from './launch/cgroup.ts';
+import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
+import { runningContainers, startContainer } from './engine/containers.ts';
+import { engineAnswers } from './engine/engine.ts';
+import { growDisk } from './disk/grow-disk.ts';
+import { imageOfVersion, imageVersion } from './image/image-version.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
-import { type Jail, openJail } from './jail.ts';
-import { createDigests } from './digests.ts';
-import { createManifests } from './manifest.ts';
-import { verifyHost } from './verify.ts';
-import { createMachines, largestFile } from './machine.ts';
-import { makeTemplate, removeTemplateMachine } from './make-template.ts';
-import { createHostNetwork } from './network.ts';
+import { type Jail, openJail } from './launch/jail.ts';
+import { createDigests } from './integrity/digests.ts';
+import { createManifests } from './integrity/manifest.ts';
+import { verifyHost } from './integrity/verify.ts';
+import { createVms, largestFile } from './launch/vms.ts';
+import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
+import { createHostNetworking } from './network/network.ts';
 import type { QemuOptions } from './options.ts';
-import { type Place, placeOf, removeRunFiles, slotsIn } from './place.ts';
-import { createRecordedRules } from './recorded-rules.ts';
-import { createSleep } from './sleep.ts';
-import { createStarts, hasRun } from './starts.ts';
-import { endProcessesOf } from './strays.ts';
-import { readTraffic } from './traffic.ts';
-import { createTemplateStore } from './templates.ts';
+import { type HostLayout, layoutOf, removeRunFiles, slotsIn } from './place.ts';
+import { createRecordedRules } from './network/recorded-rules.ts';
+import { createSleep } from './memory/sleep.ts';
+import { createStarts, hasRun } from './launch/starts.ts';
+import { killLeakedProcesses } from './launch/leaked-processes.ts';
+import { readTraffic } from './network/traffic.ts';
+import { createTemplateStore } from './template/templates.ts';
 
 /**
  * A restored guest answers within tenths of a second, and one that boots is asked again. On a busy machine, which
@@ -74,11 +69,11 @@ export async function createQemuHypervisor(
   const { stateDirectory, runDirectory, image, logger } = options;
   const hostsDirectory = path.join(stateDirectory, 'hosts');
   const cgroups = await openCgroups(options.site);
-  const network = createHostNetwork(options);
+  const network = createHostNetworking(options);
   const jail = parts.jail ?? (await openJail(stateDirectory, options.accelerator));
   const digests = createDigests();
   const manifests = createManifests(stateDirectory);
-  const machines = createMachines(options, cgroups, jail, manifests, logger);
+  const machines = createVms(options, cgroups, jail, manifests, logger);
   const version = await runTool(qemuProgram, ['--version']);
   const templates = createTemplateStore(options, image, version, digests, logger);
   const templateParts = { options, cgroups, network, machines };
@@ -91,7 +86,7 @@ export async function createQemuHypervisor(
   const keys = new Map<string, string>();
   const silences = new Map<string, number>();
 
-  const place = (id: string, slot: number) => placeOf(options, id, slot);
+  const place = (id: string, slot: number) => layoutOf(options, id, slot);
   const placeOfSpec = (spec: HostSpec) => place(spec.hostId, spec.slot);
   const recordFile = (hostId: string) => path.join(hostsDirectory, hostId, 'host.json');
   const isAlive = async (hostId: string) => (await cgroups.processes(hostId)).length > 0;
@@ -102,7 +97,7 @@ export async function createQemuHypervisor(
     return record;
   }
 
-  async function resume(at: Place, record: HostRecord): Promise<boolean> {
+  async function resume(at: HostLayout, record: HostRecord): Promise<boolean> {
     await starts.endHalfLaunched(at);
     return sleep.resume(at, record, (memoryImage) => starts.load(at, record, memoryImage));
   }
@@ -113,7 +108,7 @@ export async function createQemuHypervisor(
    * then cut off again.
    * @throws HypervisorError where either does not answer in time.
    */
-  async function warm(at: Place, { hostId, publishedPorts }: HostSpec): Promise<void> {
+  async function warm(at: HostLayout, { hostId, publishedPorts }: HostSpec): Promise<void> {
     const nothing = { first: publishedPorts.first, count: 0 };
     const deadline = performance.now() + warmTimeoutMs;
     const until = async (answers: () => Promise<boolean>) => {
@@ -131,13 +126,13 @@ export async function createQemuHypervisor(
   }
 
   /** Lets a machine go that was held for the pool. */
-  async function letGo(at: Place, record: HostRecord): Promise<void> {
+  async function letGo(at: HostLayout, record: HostRecord): Promise<void> {
     // On record first: from the first instruction on it may be its tenant's, and is never made anew.
     await writeHostRecord(at.record, { ...record, held: false });
     await machines.run(at);
   }
 
-  async function stateOf(hostId: string): Promise<HostSeen['state']> {
+  async function stateOf(hostId: string): Promise<ObservedHost['state']> {
     const record = await readHostRecord(recordFile(hostId));
     if (await isAlive(hostId)) {
       return record?.held === true || record?.power === 'paused' ? 'paused' : 'running';
@@ -151,7 +146,7 @@ export async function createQemuHypervisor(
    * Writes down which containers run, before they are stopped. Those that an earlier stop has written down, and
    * that have not been started again since, are among them.
    */
-  async function noteContainers(at: Place): Promise<void> {
+  async function noteContainers(at: HostLayout): Promise<void> {
     const engine = { host: at.hostAddress, port: enginePort };
     try {
       if (!(await engineAnswers(engine, engineTimeoutMs))) return;
@@ -164,12 +159,12 @@ export async function createQemuHypervisor(
     }
   }
 
-  async function listHosts(): Promise<readonly HostSeen[]> {
+  async function listHosts(): Promise<readonly ObservedHost[]> {
     const names = await readdir(hostsDirectory).catch(() => []);
     return Promise.all(
       names
         .filter((name) => hostName.test(name))
-        .map(async (hostId): Promise<HostSeen> => ({ hostId, state: await stateOf(hostId) })),
+        .map(async (hostId): Promise<ObservedHost> => ({ hostId, state: await stateOf(hostId) })),
     );
   }
 
@@ -191,7 +186,7 @@ export async function createQemuHypervisor(
         logger.error({ foreign }, "Rules that were not Berth's were in its table; they were removed");
       }
       // What a killed worker has left; one that another worker is making is not ours to end.
-      await locks.holdIfFree(templateLock, () => removeTemplateMachine(templateParts));
+      await locks.holdIfFree(templateLock, () => removeTemplateVm(templateParts));
       if (options.loadAhead) templates.preload();
     },
 
@@ -225,7 +220,7 @@ export async function createQemuHypervisor(
       }
     },
 
-    holdHost: locked,
+    withHostLock: locked,
 
     prepare: (spec) =>
       locked(spec.hostId, async () => {
@@ -243,7 +238,7 @@ export async function createQemuHypervisor(
         ]);
       }),
 
-    hold: (spec) =>
+    park: (spec) =>
       locked(spec.hostId, async () => {
         const at = placeOfSpec(spec);
         const record = await requireRecord(spec.hostId);
@@ -314,7 +309,7 @@ export async function createQemuHypervisor(
         return createGuestAgent(at.agentSocket).identify(createGuestIdentity(spec.hostId), agentTimeoutMs);
       }),
 
-    configure: (spec) =>
+    configureRegistries: (spec) =>
       locked(spec.hostId, async () => {
         const at = placeOfSpec(spec);
         await machines.requireAlive(at);
@@ -347,7 +342,7 @@ export async function createQemuHypervisor(
         return { host: at.hostAddress, port: enginePort };
       }),
 
-    async answers(spec) {
+    async engineAnswers(spec) {
       const at = placeOfSpec(spec);
       if (await engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs)) return true;
       await machines.requireAlive(at);
@@ -372,7 +367,7 @@ export async function createQemuHypervisor(
           throw new HypervisorError(`host ${spec.hostId} runs: it must be stopped first`);
         }
         const own = await imageOfVersion(path.join(stateDirectory, 'images'), spec.imageVersion);
-        await requireRoom(at.directory);
+        await requireDiskSpace(at.directory);
         await growDisk(at.disk, spec.shape.diskGib, at.uid, largestFile(spec.shape));
         await writeHostRecord(at.record, {
           ...record,
@@ -423,7 +418,7 @@ export async function createQemuHypervisor(
           await cgroups.untilEmpty(hostId, powerOffTimeoutMs);
         }
         await cgroups.kill(hostId);
-        await endProcessesOf(at);
+        await killLeakedProcesses(at);
       }),
 
     destroy: (hostId) =>
@@ -435,7 +430,7 @@ export async function createQemuHypervisor(
         silences.delete(hostId);
         if (record !== undefined) {
           const at = place(hostId, record.slot);
-          await endProcessesOf(at);
+          await killLeakedProcesses(at);
           await network.destroy(at, record.publishedPorts);
           await wipeDisk(at.disk);
           await sleep.wipe(at);
@@ -478,7 +473,7 @@ export async function createQemuHypervisor(
         await rm(quarantineMark(at), { force: true });
       }),
 
-    async memory(hostId) {
+    async memoryUsage(hostId) {
       const processes = await cgroups.processes(hostId);
       if (processes.length === 0) return undefined;
       const sizes = await Promise.all(processes.map(proportionalKib));
@@ -488,9 +483,9 @@ export async function createQemuHypervisor(
 }
 
 /** Is there while a host is in quarantine. */
-const quarantineMark = (at: Place) => path.join(at.directory, 'quarantined');
+const quarantineMark = (at: HostLayout) => path.join(at.directory, 'quarantined');
 
-const isQuarantined = (at: Place) => exists(quarantineMark(at));
+const isQuarantined = (at: HostLayout) => exists(quarantineMark(at));
 
 /** Proportional set size of a process in KiB (proc(5), smaps_rollup); 0 where it has just ended. */
 async function proportionalKib(pid: number): Promise<number> {

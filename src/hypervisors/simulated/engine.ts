@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
-import { noRegistries, type RegistrySettings } from '../../core/hypervisor.ts';
+import { noRegistries, type RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import type { HostFiles, SimulatedHost } from './host-files.ts';
 
 const version = '20.10.24+simulated';

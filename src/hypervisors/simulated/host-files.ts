@@ -1,16 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import {
-  type HostSpec,
-  HypervisorError,
-  type RegistrySettings,
-  type StartedFrom,
-  type TemplatePlan,
-} from '../../core/hypervisor.ts';
+import type { HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import type { TemplateSpec } from '../../core/hypervisor/templates.ts';
 
 /** A simulated machine: what would be a running QEMU. */
-export interface SimulatedMachine {
+export interface SimulatedVm {
   /** Port on 127.0.0.1 at which the process that runs it serves its engine. */
   readonly port: number;
   readonly startedFrom: StartedFrom;
@@ -19,7 +16,7 @@ export interface SimulatedMachine {
   /** Restored ahead, and its guest has not run. */
   readonly held: boolean;
   /** What was last done to its processors. */
-  readonly power: 'on' | 'paused' | 'suspended';
+  readonly power: 'running' | 'paused' | 'suspended';
   readonly identified: boolean;
   /** What its engine was told since it started. */
   readonly registries: RegistrySettings;
@@ -30,7 +27,7 @@ export interface SimulatedMachine {
 export interface SimulatedHost {
   readonly spec: HostSpec;
   /** Undefined while no machine runs. */
-  readonly machine: SimulatedMachine | undefined;
+  readonly machine: SimulatedVm | undefined;
 }
 
 /** A host's disk: what outlives its machine. */
@@ -111,9 +108,9 @@ export function openHostFiles(stateDirectory: string) {
       return (await ifThere(() => readdir(hosts))) ?? [];
     },
 
-    readTemplate: (planName: string) => readJson<TemplatePlan>(templateFile(planName)),
+    readTemplate: (planName: string) => readJson<TemplateSpec>(templateFile(planName)),
 
-    async writeTemplate(plan: TemplatePlan) {
+    async writeTemplate(plan: TemplateSpec) {
       await writeJson(templateFile(plan.planName), plan);
     },
   };
@@ -137,7 +134,7 @@ function parse(text: string | undefined): unknown {
 
 const readText = (file: string) => ifThere(() => readFile(file, 'utf8'));
 
-async function writeJson(file: string, value: SimulatedHost | SimulatedDisk | TemplatePlan) {
+async function writeJson(file: string, value: SimulatedHost | SimulatedDisk | TemplateSpec) {
   const written = `${file}.${randomUUID()}.new`;
   try {
     await writeFile(written, JSON.stringify(value), { mode: 0o600 });

@@ -1,22 +1,18 @@
 import { get, type Server } from 'node:http';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  type Alteration,
-  type EngineAddress,
-  type HostSeen,
-  type HostTraffic,
-  type HostSpec,
-  type Hypervisor,
-  HypervisorError,
-  noRegistries,
-  type StartedFrom,
-} from '../../core/hypervisor.ts';
-import type { Logger } from '../../core/logger.ts';
-import { leaseMs } from '../../core/operations/lease.ts';
+import type { Drift } from '../../core/hypervisor/integrity.ts';
+import type { EngineAddress } from '../../core/hypervisor/network.ts';
+import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import type { HostTraffic } from '../../core/hypervisor/power.ts';
+import { noRegistries, type HostSpec } from '../../core/hypervisor/host-spec.ts';
+import type { Hypervisor } from '../../core/hypervisor/hypervisor.ts';
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import type { Logger } from '../../lib/logger.ts';
+import { leaseMs } from '../../core/lease.ts';
 import { createHostLocks } from '../host-locks.ts';
 import { hostHeader, probePath, serveEngine } from './engine.ts';
-import { openHostFiles, type SimulatedMachine } from './host-files.ts';
+import { openHostFiles, type SimulatedVm } from './host-files.ts';
 
 export interface SimulatedOptions {
   /** The driver keeps its files in `simulated/` below it. */
@@ -43,7 +39,7 @@ export interface SimulatedFaults {
   /** Called before each act on a host. What it throws fails the act; while it waits the act hangs. */
   before(act: SimulatedAct, hostId: string): void | Promise<void>;
   /** What a check of the host finds altered; nothing where left out. */
-  alterations?(hostId: string): readonly Alteration[];
+  drift?(hostId: string): readonly Drift[];
   /** How many containers a host says that it runs; none where left out. */
   runningContainers?(hostId: string): number;
 }
@@ -93,14 +89,14 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
   };
 
   /** Whether a process, this or another, serves the host's engine where its file says. */
-  const isServed = async (hostId: string, { port }: SimulatedMachine): Promise<boolean> =>
+  const isServed = async (hostId: string, { port }: SimulatedVm): Promise<boolean> =>
     served.get(hostId)?.port === port || (await probe(port, probePath))?.hostId === hostId;
 
   /**
    * The machine that the host's file tells of, where it can be reached. A process that served it and has been
    * killed is no end of it: whoever looks next goes on serving it at its address.
    */
-  const runningMachine = async (hostId: string): Promise<SimulatedMachine | undefined> => {
+  const runningMachine = async (hostId: string): Promise<SimulatedVm | undefined> => {
     const machine = (await files.readHost(hostId))?.machine;
     if (machine === undefined || machine.power === 'suspended') return undefined;
     if (await isServed(hostId, machine)) return machine;
@@ -118,7 +114,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     return undefined;
   };
 
-  const requireMachine = async (hostId: string): Promise<SimulatedMachine> => {
+  const requireMachine = async (hostId: string): Promise<SimulatedVm> => {
     const machine = await runningMachine(hostId);
     if (machine === undefined) throw new HypervisorError(`no machine of simulated host ${hostId} runs`);
     return machine;
@@ -129,7 +125,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     throw new HypervisorError(`simulated host ${hostId} can't be started: it was not prepared`);
   };
 
-  const changeMachine = (hostId: string, machine: SimulatedMachine) =>
+  const changeMachine = (hostId: string, machine: SimulatedVm) =>
     files.changeHost(hostId, (host) => ({ ...host, machine }));
 
   const launch = async (spec: HostSpec, startedFrom: StartedFrom) => {
@@ -143,7 +139,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       startedFrom,
       guestReadyAt,
       held: startedFrom === 'pool',
-      power: 'on' as const,
+      power: 'running' as const,
       identified: false,
       registries: noRegistries,
       connected: false,
@@ -160,7 +156,8 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     if (machine.power === 'suspended')
       await files.writeHost({ spec, machine: { ...machine, power: 'paused' } });
     if ((await runningMachine(hostId)) === undefined) return false;
-    if (machine.power !== 'on') await files.writeHost({ spec, machine: { ...machine, power: 'on' } });
+    if (machine.power !== 'running')
+      await files.writeHost({ spec, machine: { ...machine, power: 'running' } });
     return true;
   };
 
@@ -193,7 +190,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       await Promise.all([...served.values()].map(({ server }) => closeServer(server)));
     },
 
-    holdHost: locked,
+    withHostLock: locked,
 
     async hasTemplate(planName) {
       return (await files.readTemplate(planName)) !== undefined;
@@ -215,7 +212,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         await files.writeHost({ spec: { imageVersion, ...spec }, machine: undefined });
       }),
 
-    hold: (spec) =>
+    park: (spec) =>
       locked(spec.hostId, async () => {
         const { hostId } = spec;
         await before('hold', hostId);
@@ -288,12 +285,12 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       locked(spec.hostId, async () => {
         await before('identify', spec.hostId);
         const machine = await requireMachine(spec.hostId);
-        if (machine.held || machine.power !== 'on' || Date.now() < machine.guestReadyAt) return false;
+        if (machine.held || machine.power !== 'running' || Date.now() < machine.guestReadyAt) return false;
         await changeMachine(spec.hostId, { ...machine, identified: true });
         return true;
       }),
 
-    configure: (spec) =>
+    configureRegistries: (spec) =>
       locked(spec.hostId, async () => {
         await before('configure', spec.hostId);
         const machine = await requireMachine(spec.hostId);
@@ -320,7 +317,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
         return { host: '127.0.0.1', port: machine.port };
       }),
 
-    async answers({ hostId }) {
+    async engineAnswers({ hostId }) {
       await before('answers', hostId);
       const { port } = await requireMachine(hostId);
       return (await probe(port, '/_ping'))?.status === 200;
@@ -372,7 +369,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
 
     async list() {
       return Promise.all(
-        (await files.hostIds()).map(async (hostId): Promise<HostSeen> => {
+        (await files.hostIds()).map(async (hostId): Promise<ObservedHost> => {
           const machine = await runningMachine(hostId);
           if (machine !== undefined) {
             return { hostId, state: machine.held || machine.power === 'paused' ? 'paused' : 'running' };
@@ -386,7 +383,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     // Nothing of a host is there that could be altered: what is found is what a test wants to be found.
     async verify(hostId) {
       await requireMachine(hostId);
-      return faults?.alterations?.(hostId) ?? [];
+      return faults?.drift?.(hostId) ?? [];
     },
 
     quarantine: (hostId) =>
@@ -403,7 +400,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     release: (hostId) => locked(hostId, () => files.release(hostId)),
 
     // There is no machine whose memory could be measured.
-    memory: () => Promise.resolve(undefined),
+    memoryUsage: () => Promise.resolve(undefined),
   };
 }
 

@@ -1,7 +1,7 @@
 import type { IssuedCertificate } from '../../../src/core/credentials.ts';
-import { type Authority, createAuthority } from '../../../src/pki/authority.ts';
-import { issueClientCertificate } from '../../../src/pki/client-certificate.ts';
-import { createServerRequest, signServerRequest } from '../../../src/pki/server-certificate.ts';
+import { type Authority, createAuthority } from '../../../src/certificates/ca.ts';
+import { issueClientCertificate } from '../../../src/certificates/client-certificate.ts';
+import { createServerRequest, signServerRequest } from '../../../src/certificates/server-certificate.ts';
 import type { GatewayTls } from '../../../src/gateway/gateway.ts';
 
 export const inDays = (days: number) => new Date(Date.now() + days * 86_400_000);

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import net from 'node:net';
-import type { EngineAddress } from '../../../src/core/hypervisor.ts';
+import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 
 /** A listener that stands in for an engine: it remembers who came and what was said. */
 export interface StandIn {

@@ -1,4 +1,8 @@
-import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../../../src/core/live-bindings.ts';
+import type {
+  BindingEvents,
+  LiveBinding,
+  LiveBindingsSource,
+} from '../../../src/core/ports/live-bindings.ts';
 
 type Call = Exclude<keyof LiveBindingsSource, symbol>;
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { reportWorker } from '../../../src/store/workers.ts';
+import { reportWorker } from '../../../src/postgres/workers.ts';
 import {
   catalogFile,
   ids,
@@ -84,7 +84,7 @@ it('gives a host out of the pool away though memory is short', async () => {
     () => undefined,
     new AbortController().signal,
   );
-  await broker.makePoolKeeper().keep();
+  await broker.makePoolKeeper().runOnce();
   await machine(1024, 100_000);
   expect((await create()).status).toBe(201);
   expect((await create()).status).toBe(503);

@@ -114,7 +114,7 @@ async function readTables(): Promise<typeof contents> {
     WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
       -- A delete that arrives before its create is remembered, and its 410 is no refusal (osb-notes 40); refusals
       -- are in the audit trail as well.
-      AND table_name NOT IN ('unseen_deletes', 'audit')`);
+      AND table_name NOT IN ('early_deletes', 'audit')`);
   const one = ({ name }: { name: string }) =>
     `SELECT '${name}' AS name, md5(string_agg(t::text, '|' ORDER BY t::text)) AS digest FROM ${name} AS t`;
   const all = rows.map(one).join(' UNION ALL ');
@@ -428,7 +428,7 @@ it.each([
     'PUT power',
     'PUT',
     fc
-      .tuple(hostPath, mostly(one('on', 'paused', 'suspended'), encoded))
+      .tuple(hostPath, mostly(one('running', 'paused', 'suspended'), encoded))
       .map(([path, power]) => `${path}/power/${power}`),
   ],
   ['DELETE quarantine', 'DELETE', hostPath.map((path) => `${path}/quarantine`)],

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { askEngine } from '../../../src/hypervisors/qemu/engine.ts';
-import { createAuthority } from '../../../src/pki/authority.ts';
+import { askEngine } from '../../../src/hypervisors/qemu/engine/engine.ts';
+import { createAuthority } from '../../../src/certificates/ca.ts';
 import {
   hints,
   ids,

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest';
-import { HypervisorError } from '../../../src/core/hypervisor.ts';
+import { HypervisorError } from '../../../src/core/hypervisor/hypervisor-error.ts';
 import { eventually } from '../../support/eventually.ts';
 import {
   bindBody,
@@ -232,7 +232,7 @@ describe('an update that fails', () => {
         .send(provisionBody)
         .expect(201);
       await worker.stop();
-      vi.spyOn(deaf.hypervisor, 'answers').mockResolvedValue(false);
+      vi.spyOn(deaf.hypervisor, 'engineAnswers').mockResolvedValue(false);
       await deaf
         .askAsynchronous('patch', `${instance(id)}?accepts_incomplete=true`)
         .send({ service_id: ids.service, plan_id: ids.otherPlan })

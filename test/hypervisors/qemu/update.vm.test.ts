@@ -4,14 +4,19 @@ import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type HostSpec, type Hypervisor, noRegistries } from '../../../src/core/hypervisor.ts';
-import { busyboxTree } from '../../../src/demo/docker.ts';
-import { forgetSite, residueOf } from '../../../src/demo/residue.ts';
-import { type GuestImage, readImage, readImageRecord } from '../../../src/hypervisors/qemu/guest-image.ts';
-import { imageVersion } from '../../../src/hypervisors/qemu/image-version.ts';
+import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
+import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
+import { busyboxTree } from '../../../tools/lib/docker.ts';
+import { forgetSite, residueOf } from '../../../tools/lib/residue.ts';
+import {
+  type GuestImage,
+  readImage,
+  readImageRecord,
+} from '../../../src/hypervisors/qemu/image/guest-image.ts';
+import { imageVersion } from '../../../src/hypervisors/qemu/image/image-version.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
-import { createAuthority } from '../../../src/pki/authority.ts';
+import { createAuthority } from '../../../src/certificates/ca.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { seat } from '../../support/seat.ts';
@@ -98,10 +103,10 @@ async function bringUp(as: HostSpec): Promise<void> {
   await driver.start(as);
   const patience = { deadlineMs: bootMs, everyMs: 200 };
   await eventually('the guest has its identity', () => driver.identify(as), patience);
-  await eventually('the engine has its registries', () => driver.configure(as), patience);
+  await eventually('the engine has its registries', () => driver.configureRegistries(as), patience);
   const { host, port } = await driver.connect(as);
   engine = `tcp://${host}:${port}`;
-  await eventually('the engine answers', () => driver.answers(as), patience);
+  await eventually('the engine answers', () => driver.engineAnswers(as), patience);
   await eventually('the containers run', () => driver.restartContainers(as.hostId), patience);
 }
 
@@ -186,7 +191,7 @@ it(
     };
     const config = async () =>
       JSON.parse(await docker('info', '--format', '{{json .RegistryConfig}}')) as object;
-    expect(await driver.configure({ ...spec, registries })).toBe(true);
+    expect(await driver.configureRegistries({ ...spec, registries })).toBe(true);
     // The engine reads its settings when it has a moment.
     await eventually('the engine has a mirror', async () =>
       JSON.stringify(await config()).includes('mirror.example'),
@@ -212,7 +217,7 @@ it(
       'CN=registry',
     ]);
 
-    expect(await driver.configure(spec)).toBe(true);
+    expect(await driver.configureRegistries(spec)).toBe(true);
     await eventually(
       'the engine has no mirror',
       async () => !JSON.stringify(await config()).includes('mirror.example'),

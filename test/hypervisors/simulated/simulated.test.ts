@@ -6,12 +6,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import {
-  type HostSpec,
-  type Hypervisor,
-  HypervisorError,
-  noRegistries,
-} from '../../../src/core/hypervisor.ts';
+import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
+import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
+import { HypervisorError } from '../../../src/core/hypervisor/hypervisor-error.ts';
 import {
   createSimulatedHypervisor,
   type SimulatedFaults,
@@ -54,12 +51,12 @@ describe('the simulated hypervisor', () => {
 
   // Held from the first act to the last, as an operation does.
   const bringUp = (driver: Hypervisor, spec: HostSpec) =>
-    driver.holdHost(spec.hostId, async () => {
+    driver.withHostLock(spec.hostId, async () => {
       await driver.prepare(spec);
       await driver.start(spec);
       expect(await driver.identify(spec)).toBe(true);
       const { host, port } = await driver.connect(spec);
-      expect(await driver.answers(spec)).toBe(true);
+      expect(await driver.engineAnswers(spec)).toBe(true);
       return { port, url: `http://${host}:${port}` };
     });
 
@@ -118,7 +115,7 @@ describe('the simulated hypervisor', () => {
     await driver.start(spec);
     await expect(driver.connect(spec)).rejects.toThrow(/no identity of its own/);
     await driver.identify(spec);
-    expect(await driver.answers(spec)).toBe(false);
+    expect(await driver.engineAnswers(spec)).toBe(false);
   });
 
   it('makes 200 hosts at once', async () => {
@@ -153,7 +150,7 @@ describe('the simulated hypervisor', () => {
     await expect(fetch(`${url}/_ping`)).rejects.toMatchObject({ cause: { code: 'ECONNREFUSED' } });
     await other.resume(spec);
     expect((await other.connect(spec)).port).toBe(port);
-    expect(await other.answers(spec)).toBe(true);
+    expect(await other.engineAnswers(spec)).toBe(true);
   });
 
   it('counts a suspended host whose address was taken as stopped', async () => {

@@ -1,6 +1,6 @@
-import { type EngineAddress } from '../../../src/core/hypervisor.ts';
-import { busyboxTree } from '../../../src/demo/docker.ts';
-import { askEngine } from '../../../src/hypervisors/qemu/engine.ts';
+import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
+import { busyboxTree } from '../../../tools/lib/docker.ts';
+import { askEngine } from '../../../src/hypervisors/qemu/engine/engine.ts';
 
 const timeoutMs = 300_000;
 

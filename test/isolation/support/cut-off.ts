@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import type { HostSpec } from '../../../src/core/hypervisor.ts';
+import type { HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
 import { compiled } from '../../support/build.ts';
 

@@ -3,19 +3,14 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { cp, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import {
-  type Egress,
-  type EngineAddress,
-  enginePort,
-  type HostSpec,
-  type Hypervisor,
-  noRegistries,
-} from '../../../src/core/hypervisor.ts';
-import { forgetSite, residueOf } from '../../../src/demo/residue.ts';
-import { qemuProgram } from '../../../src/hypervisors/qemu/arguments.ts';
-import { readImage } from '../../../src/hypervisors/qemu/guest-image.ts';
+import { noRegistries, type Egress, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
+import { enginePort, type EngineAddress } from '../../../src/core/hypervisor/network.ts';
+import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
+import { forgetSite, residueOf } from '../../../tools/lib/residue.ts';
+import { qemuProgram } from '../../../src/hypervisors/qemu/launch/arguments.ts';
+import { readImage } from '../../../src/hypervisors/qemu/image/guest-image.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
-import { type Place, placeOf } from '../../../src/hypervisors/qemu/place.ts';
+import { type HostLayout, layoutOf } from '../../../src/hypervisors/qemu/place.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
@@ -29,7 +24,7 @@ const bootMs = 300_000;
 
 export interface TestHost {
   readonly spec: HostSpec;
-  readonly place: Place;
+  readonly place: HostLayout;
   readonly engine: EngineAddress;
   /** Process id of its QEMU, on this machine. */
   pid(): Promise<number>;
@@ -136,12 +131,12 @@ export async function makeHosts(
     await driver.start(spec);
     await eventually('the guest has its identity', () => driver.identify(spec), deadline);
     await driver.connect(spec);
-    await eventually('the engine answers', () => driver.answers(spec), deadline);
+    await eventually('the engine answers', () => driver.engineAnswers(spec), deadline);
     return lookAt(spec);
   }
 
   function lookAt(spec: HostSpec): TestHost {
-    const place = placeOf(options, spec.hostId, spec.slot);
+    const place = layoutOf(options, spec.hostId, spec.slot);
     const engine = { host: place.hostAddress, port: enginePort };
     let attacker: Promise<Attacker> | undefined;
     const inNamespace = async (program: string, ...args: string[]) =>
@@ -168,7 +163,7 @@ export async function makeHosts(
   }
 
   async function isPublished({ hostId, slot }: HostSpec): Promise<boolean> {
-    const { hostAddress } = placeOf(options, hostId, slot);
+    const { hostAddress } = layoutOf(options, hostId, slot);
     const { stdout } = await execute('nft', ['list', 'map', 'inet', `berth_${site}`, 'ports']);
     return new RegExp(`: ${hostAddress.replaceAll('.', '\\.')}\\b`).test(stdout);
   }
@@ -191,13 +186,13 @@ export async function makeHosts(
       const spec = newSpec();
       made.push(spec);
       await driver.prepare(spec);
-      if (!(await driver.hold(spec))) throw new Error('the host could not be held');
+      if (!(await driver.park(spec))) throw new Error('the host could not be held');
       return lookAt(spec);
     },
     isPublished,
     residue: async (spec) => {
       const { hostId, slot } = spec;
-      const place = placeOf(options, hostId, slot);
+      const place = layoutOf(options, hostId, slot);
       const files = await execute('find', [
         ...[options.runDirectory, path.join(state.directory, 'hosts'), '/run/netns', '/sys/class/net'],
         ...['(', '-name', hostId, '-o', '-name', place.netns, '-o', '-name', place.veth, ')'],
@@ -219,7 +214,7 @@ export async function makeHosts(
   };
 }
 
-async function pidOf(place: Place): Promise<number> {
+async function pidOf(place: HostLayout): Promise<number> {
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     const command = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');

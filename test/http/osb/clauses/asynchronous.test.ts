@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { readSettings } from '../../../../src/config/settings.ts';
 import { maximumPollingSeconds } from '../../../../src/core/catalog/catalog.ts';
-import { operationPlans } from '../../../../src/core/operations/plans.ts';
-import { forgetOldOperations } from '../../../../src/operations/forget.ts';
-import type { OperationRow } from '../../../../src/store/rows.ts';
+import { workflows } from '../../../../src/operations/workflows.ts';
+import { forgetOldOperations } from '../../../../src/controllers/retention.ts';
+import type { OperationRow } from '../../../../src/postgres/records/rows.ts';
 import { bindBody, binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
 import { accepting, asyncRequired, type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
 import { createLineLogger } from '../../../support/logger.ts';
@@ -180,7 +180,7 @@ it('15g forgets in batches, as the database role of a worker', async () => {
   const { records } = on.broker.workerStore;
   const month = 30 * 24 * 3600 * 1000;
   const counts = [];
-  for (let round = 0; round < 3; round += 1) counts.push(await records.forgetOperations(month, 3));
+  for (let round = 0; round < 3; round += 1) counts.push(await records.deleteOldOperations(month, 3));
   expect(counts).toEqual([3, 1, 0]);
 });
 
@@ -389,7 +389,7 @@ it('18c has an update end, its undo included, before the platform gives up', asy
       created_at: Date;
       deadline: Date;
     };
-    const { undoMs = 0 } = operationPlans.update;
+    const { rollbackBudgetMs: undoMs = 0 } = workflows.update;
     expect(undoMs).toBeGreaterThan(0);
     expect(row.deadline.getTime()).toBeGreaterThan(row.created_at.getTime());
     const ends = row.deadline.getTime() + undoMs - row.created_at.getTime();

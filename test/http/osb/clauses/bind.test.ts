@@ -215,7 +215,7 @@ it('37 lets many binds on one instance succeed at once', async () => {
 it('keeps no private key in the clear in the database', async () => {
   const inside = (await bound()).credentials.key.split('\n')[1] ?? '';
   expect(inside.length).toBeGreaterThan(40);
-  for (const table of ['bindings', 'authorities', 'operations', 'instances']) {
+  for (const table of ['bindings', 'certificate_authorities', 'operations', 'instances']) {
     const rows = JSON.stringify(await on.broker.database(table));
     expect(rows).not.toContain(inside);
     expect(rows).not.toContain(Buffer.from(inside).toString('hex'));

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { loadCatalog } from '../../../../src/core/catalog/load.ts';
 import { maximumPollingSeconds, toOsbCatalog } from '../../../../src/core/catalog/catalog.ts';
-import { refuseDroppedPlans } from '../../../../src/store/plans-in-use.ts';
+import { refuseDroppedPlans } from '../../../../src/postgres/plans-in-use.ts';
 import { catalogFile, ids } from '../../../support/broker.ts';
 import { type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
 

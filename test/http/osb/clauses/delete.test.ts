@@ -132,16 +132,16 @@ it('40b refuses a late PUT of it with 409, within the hour and not after it', as
   const id = randomUUID();
   await on.remove(id);
   expect((await on.put(id)).status).toBe(409);
-  await database('unseen_deletes').where({ osb_id: id }).update(ago(59));
+  await database('early_deletes').where({ osb_id: id }).update(ago(59));
   expect((await on.put(id)).status).toBe(409);
-  await database('unseen_deletes').where({ osb_id: id }).update(ago(61));
+  await database('early_deletes').where({ osb_id: id }).update(ago(61));
   expect((await on.put(id)).status).toBe(201);
 });
 
 it('40c remembers it for an hour from the last attempt on, and forgets the others', async () => {
   const { database } = on.broker;
   const age = (id: string, minutes: number) =>
-    database('unseen_deletes')
+    database('early_deletes')
       .where({ osb_id: id })
       .update({ deleted_at: database.raw(`now() - ? * interval '1 minute'`, [minutes]) });
   const [id, forgotten] = [randomUUID(), randomUUID()];
@@ -150,12 +150,12 @@ it('40c remembers it for an hour from the last attempt on, and forgets the other
   await age(id, 59);
   await age(forgotten, 61);
   await on.remove(id);
-  const kept = await database('unseen_deletes')
+  const kept = await database('early_deletes')
     .whereIn('osb_id', [id, forgotten])
     .where('deleted_at', '>', database.raw(`now() - interval '30 minutes'`))
     .pluck('osb_id');
   expect(kept).toEqual([id]);
-  expect(await database('unseen_deletes').where({ osb_id: forgotten })).toEqual([]);
+  expect(await database('early_deletes').where({ osb_id: forgotten })).toEqual([]);
 });
 
 it('40d finds an instance whose PUT is still being worked on, and deletes it', async () => {

@@ -1,0 +1,95 @@
+import { X509Certificate } from 'node:crypto';
+import type { Knex } from 'knex';
+import type { Logger } from '../lib/logger.ts';
+import type { GatewayTls } from '../gateway/gateway.ts';
+import { createServerRequest } from './server-certificate.ts';
+import { gatewayAuthorities } from '../postgres/certificate-authorities.ts';
+import { requestCertificate } from '../postgres/certificate-requests.ts';
+import { channels } from '../postgres/channels.ts';
+import type { Listener } from '../postgres/listener.ts';
+import { createPresence } from '../postgres/presence.ts';
+import { repeat } from '../lib/repeat.ts';
+
+/** How long a gateway waits for an api to sign its certificate, in milliseconds. */
+const signingTimeoutMs = 60_000;
+/** A gateway looks at least this often at the authorities, and tells which it knows. Milliseconds. */
+const lookAgainMs = 5_000;
+/** A certificate is renewed when less than this is left of it, in milliseconds. */
+const renewBeforeMs = 30 * 24 * 3600 * 1000;
+
+/** A gateway's certificate and whom it trusts, in step with the authorities. */
+export interface KeptTls {
+  readonly tls: GatewayTls;
+  /**
+   * Keeps it in step from now on, and tells the apis which authorities are known here once they are in use.
+   * @returns what ends it.
+   */
+  keep(replace: (tls: GatewayTls) => void): () => Promise<void>;
+}
+
+/** Has a certificate signed for a key that is made here and stays in this process. */
+export async function obtainTls(database: Knex, listener: Listener, logger: Logger): Promise<KeptTls> {
+  let { tls, authority, clients } = await obtain();
+
+  async function obtain() {
+    const { requestPem, privateKeyPem } = await createServerRequest('berth-gateway');
+    const signed = await requestCertificate(database, listener, requestPem, signingTimeoutMs);
+    const known = await gatewayAuthorities(database);
+    return {
+      tls: {
+        key: privateKeyPem,
+        cert: signed.chain,
+        clientAuthorities: known.clients.map(({ certificate }) => certificate),
+      },
+      authority: signed.authority,
+      clients: known.clients.map(({ id }) => id),
+    };
+  }
+
+  /** True where something has changed. */
+  async function refresh(): Promise<boolean> {
+    const known = await gatewayAuthorities(database);
+    const endsSoon = Date.parse(new X509Certificate(tls.cert).validTo) - Date.now() < renewBeforeMs;
+    if (endsSoon || (known.server !== undefined && known.server !== authority)) {
+      ({ tls, authority, clients } = await obtain());
+      logger.info({ authority }, "The gateway's certificate was renewed");
+      return true;
+    }
+    const ids = known.clients.map(({ id }) => id);
+    if (ids.length === clients.length && ids.every((id) => clients.includes(id))) return false;
+    tls = { ...tls, clientAuthorities: known.clients.map(({ certificate }) => certificate) };
+    clients = ids;
+    return true;
+  }
+
+  return {
+    tls,
+    keep(replace) {
+      const presence = createPresence(database, 'gateway');
+      let looking: Promise<void> = Promise.resolve();
+      const look = () => {
+        looking = looking
+          .then(async () => {
+            if (await refresh()) replace(tls);
+            await presence.announce([authority, ...clients]);
+          })
+          .catch((error: unknown) => {
+            logger.error(
+              { err: error },
+              "The gateway's certificate and authorities could not be brought in step; it is tried again",
+            );
+          });
+        return looking;
+      };
+      const again = () => void look();
+      const ends = [listener.on(channels.authorities, again), listener.onReconnected(again)];
+      const stopLooking = repeat(lookAgainMs, look, () => undefined);
+      return async () => {
+        for (const end of ends) end();
+        await stopLooking();
+        await looking;
+        await presence.leave().catch(() => undefined);
+      };
+    },
+  };
+}

@@ -1,0 +1,16 @@
+import type { HostSpec } from '../hypervisor/host-spec.ts';
+import type { Host, PooledHost } from './host.ts';
+
+/** What the hypervisor needs to know of a host, out of its row. */
+export function toHostSpec(host: Host | PooledHost): HostSpec {
+  return {
+    hostId: host.id,
+    slot: host.slot,
+    planName: host.planName,
+    shape: host.shape,
+    publishedPorts: host.publishedPorts,
+    egress: host.egress,
+    registries: host.registries,
+    ...(host.imageVersion !== undefined && { imageVersion: host.imageVersion }),
+  };
+}

@@ -1,0 +1,51 @@
+import type { JsonObject } from '../model/json.ts';
+
+/** One thing that somebody did or tried to do. Never holds a secret: of parameters, only their names. */
+export interface AuditEntry {
+  /** `platform`: a request to the OSB API. `operator`: one to the management API. `berth`: what follows from them. */
+  readonly actor: 'platform' | 'operator' | 'berth';
+  /** Name of the platform whose credential was used; undefined where none was right. */
+  readonly platform?: string | undefined;
+  /** On whose behalf, as the platform says (OSB 2.17, "Originating Identity"). */
+  readonly identity?: OriginatingIdentity | undefined;
+  readonly action: string;
+  /** The platform's ids. */
+  readonly instanceId?: string | undefined;
+  readonly bindingId?: string | undefined;
+  /** Address at the other end of the connection: a proxy's, where there is one. */
+  readonly remoteAddress?: string | undefined;
+  readonly requestId?: string | undefined;
+  /** HTTP status of the answer. */
+  readonly status?: number | undefined;
+  readonly outcome: 'succeeded' | 'accepted' | 'refused' | 'failed';
+  readonly error?: string | undefined;
+  readonly detail?: JsonObject | undefined;
+}
+
+export interface AuditRecord extends AuditEntry {
+  readonly at: Date;
+  /** The database role that wrote it. */
+  readonly recordedBy: string;
+}
+
+/** `X-Broker-API-Originating-Identity`, decoded. */
+export interface OriginatingIdentity {
+  readonly platform: string;
+  readonly value: JsonObject;
+}
+
+export interface AuditQuery {
+  /** The platform's id of an instance. */
+  readonly instanceId: string | undefined;
+  readonly since: Date | undefined;
+  /** At most so many, the newest. */
+  readonly limit: number;
+}
+
+/** The audit trail, which is only added to. */
+export interface AuditTrail {
+  /** Adds a row; what is too long for it is cut short. */
+  record(entry: AuditEntry): Promise<void>;
+  /** The newest rows that fit, the oldest of them first. */
+  list(query: AuditQuery): Promise<readonly AuditRecord[]>;
+}

@@ -1,0 +1,28 @@
+import type { Binding } from '../model/binding.ts';
+import type { BindingAuthorities } from '../credentials.ts';
+import type { BindingRequest } from '../model/binding.ts';
+
+export interface NewBinding {
+  readonly id: string;
+  readonly osbId: string;
+  readonly instanceId: string;
+  readonly tenantId: string;
+  readonly serial: string;
+  readonly authorities: BindingAuthorities;
+  readonly certificate: string;
+  readonly sealedCredentials: Buffer;
+  readonly createdAt: Date;
+  readonly expiresAt: Date;
+  readonly request: BindingRequest;
+}
+
+/** Bindings. */
+export interface BindingRecords {
+  binding(instanceId: string, osbId: string): Promise<Binding | undefined>;
+  /** False where the instance has a binding of this id already; nothing is written then. */
+  insertBinding(binding: NewBinding): Promise<boolean>;
+  /** Revokes a binding and forgets its private key; gateways hear of it on commit. */
+  revokeBinding(id: string): Promise<void>;
+  /** Revokes every live binding of an instance; returns their ids. */
+  revokeBindingsOf(instanceId: string): Promise<readonly string[]>;
+}

@@ -1,0 +1,67 @@
+import type { AuthorityOverview } from './certificate-authorities.ts';
+import type { Usage } from '../quotas.ts';
+import type { HostPower, HostState, PooledHost } from '../model/host.ts';
+import type { InstanceState } from '../model/instance.ts';
+
+/** What operators see: read from Postgres alone, so that any api process can tell it. */
+export interface Overview {
+  /** Every host that has not been destroyed; at most the first 1,000. */
+  hosts(): Promise<readonly HostOverview[]>;
+  counts(): Promise<Counts>;
+}
+
+/** A host as operators see it. */
+export interface HostOverview {
+  readonly host: string;
+  readonly state: HostState | PooledHost['state'];
+  readonly plan: string;
+  /** The platform's id of the instance; undefined, as the tenant is, while the host waits in the pool. */
+  readonly instance: string | undefined;
+  readonly instanceState: InstanceState | undefined;
+  readonly tenant: string | undefined;
+  readonly startedFrom: string | undefined;
+  /** The version of the guest image that it boots; undefined until it first ran. */
+  readonly imageVersion: string | undefined;
+  readonly power: HostPower;
+  readonly engine: string | undefined;
+  readonly publishedPorts: string;
+  readonly liveBindings: number;
+  readonly createdAt: Date;
+  /**
+   * What the last check found; `check failed` where it found nothing out, and nothing altered is known; undefined where
+   * there was none yet.
+   */
+  readonly integrity: 'as made' | 'altered' | 'quarantined' | 'check failed' | undefined;
+  /** When the host is destroyed, its instance's term being over. */
+  readonly expiresAt: Date | undefined;
+}
+
+/** Counts, for metrics and health. */
+export interface Counts {
+  readonly instances: readonly { state: string; count: number }[];
+  /** A running host that sleeps counts as what it is: `paused` or `suspended`. */
+  readonly hosts: readonly { state: string; plan: string; count: number }[];
+  /** How hosts came to run for the first time, destroyed ones included. */
+  readonly made: readonly { from: string; plan: string; count: number }[];
+  readonly operations: readonly { kind: string; state: string; count: number; seconds: number }[];
+  readonly bindings: readonly { state: string; count: number }[];
+  /** Instances whose term ends within so long; none of them has ended. */
+  readonly expiring: readonly { within: string; count: number }[];
+  /** What is in use of what quotas limit, over all tenants. */
+  readonly usage: Usage;
+  /** Hosts that run or wait in the pool, by what their last check found, and the age of the oldest of these checks. */
+  readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
+  /** Those that are trusted, and when their certificates end. */
+  readonly authorities: readonly Pick<AuthorityOverview, 'name' | 'state' | 'endsAt'>[];
+  /** Hosts that sleep, and whose last wake was refused for want of memory. */
+  readonly wakesRefused: number;
+  readonly freeSlots: number;
+  readonly gateways: { readonly live: number; readonly connections: number };
+  readonly workers: readonly {
+    name: string;
+    hypervisor: string;
+    templates: string[];
+    memoryAvailableMib: number | null;
+    alive: boolean;
+  }[];
+}

@@ -1,0 +1,236 @@
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
+import path from 'node:path';
+import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { runTool } from '../../run-tool.ts';
+import {
+  fileDigest,
+  type GuestImage,
+  type ImageRecord,
+  readImage,
+  readImageRecord,
+  writeImageRecord,
+} from './guest-image.ts';
+
+/** How far the build is. */
+export interface BuildProgress {
+  /** What is being done, in words for people. */
+  readonly step: string;
+  /** From 0 to 100. */
+  readonly percent: number;
+}
+
+export interface ImageOptions {
+  /** Where images are kept, each in a folder named by its digest. */
+  readonly imagesDirectory: string;
+  /** The recipe: the folder `image/` of the project. */
+  readonly recipeDirectory: string;
+}
+
+/** Measured: 1.1 GiB at most for the unpacked tree, what apt downloads and the result; the rest is for larger packages. */
+const roomNeeded = 2 * 1024 ** 3;
+const remedyForRoom = `make ${inGib(roomNeeded)} of room, or set BERTH_STATE_DIR to another disk.`;
+const resolveTimeoutMs = 10 * 60 * 1000;
+const buildTimeoutMs = 60 * 60 * 1000;
+
+/**
+ * The newest image that was built by this very recipe; undefined where there is none.
+ * @throws HypervisorError where it is damaged: the message names the file and the remedy.
+ */
+export async function findGuestImage(options: ImageOptions): Promise<GuestImage | undefined> {
+  const newest = await newestOf(await imagesIn(options.imagesDirectory), options.recipeDirectory);
+  return newest && (await readImage(newest.folder));
+}
+
+/** An image's folder, and what it was made of. */
+interface ImageFolder {
+  readonly folder: string;
+  readonly record: ImageRecord;
+}
+
+/**
+ * The images in a folder, the newest first; their files are not looked at.
+ * @throws HypervisorError where the record of one can't be read.
+ */
+export async function imagesIn(imagesDirectory: string): Promise<readonly ImageFolder[]> {
+  const names = await readdir(imagesDirectory).catch(() => []);
+  const folders = names
+    .filter((name) => /^[0-9a-f]{64}$/.test(name))
+    .map((name) => path.join(imagesDirectory, name));
+  const images = await Promise.all(
+    folders.map(async (folder) => ({ folder, record: await readImageRecord(folder) })),
+  );
+  return images.sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt));
+}
+
+/** The newest of them that was built by this very recipe. */
+export async function newestOf(
+  images: readonly ImageFolder[],
+  recipeDirectory: string,
+): Promise<ImageFolder | undefined> {
+  const recipe = await recipeDigest(recipeDirectory);
+  return images.find(({ record }) => record.recipe === recipe);
+}
+
+/**
+ * The image of this recipe: the one that is there, which needs neither network nor root, or else a new one.
+ * A newer version of a Debian package gets into it by {@link buildGuestImage} only, since a new image makes
+ * every template anew.
+ */
+export async function ensureGuestImage(
+  options: ImageOptions,
+  report: (progress: BuildProgress) => void,
+  signal: AbortSignal,
+): Promise<GuestImage> {
+  return (await findGuestImage(options)) ?? (await buildGuestImage(options, report, signal));
+}
+
+/**
+ * The image of this recipe with the packages as Debian has them now: built, or the one that is there where
+ * neither has changed. Needs root and Debian's tools (setup/debian-packages.txt).
+ * @throws HypervisorError with what the build printed; nothing is left behind then.
+ */
+export async function buildGuestImage(
+  options: ImageOptions,
+  report: (progress: BuildProgress) => void,
+  signal: AbortSignal,
+): Promise<GuestImage> {
+  const { imagesDirectory, recipeDirectory } = options;
+  if (process.getuid?.() !== 0) throw new HypervisorError('Only root can build the guest image.');
+  await mkdir(imagesDirectory, { recursive: true, mode: 0o755 });
+  await removeAbandonedBuilds(imagesDirectory);
+  await requireRoom(imagesDirectory);
+  const work = await mkdtemp(path.join(imagesDirectory, `build-${process.pid}-`));
+  try {
+    const recipe = await recipeDigest(recipeDirectory);
+    report({ step: 'Asking for the newest Debian packages', percent: 0 });
+    const versions = path.join(work, 'versions');
+    await mkdir(versions);
+    const packages = await runRecipe(options, 'packages', versions, { timeoutMs: resolveTimeoutMs, signal });
+    const digest = createHash('sha256').update(`${recipe}\n${packages}`).digest('hex');
+    const target = path.join(imagesDirectory, digest);
+    if ((await readdir(imagesDirectory)).includes(digest)) return await readImage(target);
+
+    const scrap = path.join(work, 'image');
+    await mkdir(scrap);
+    await runRecipe(options, 'image', scrap, {
+      timeoutMs: buildTimeoutMs,
+      signal,
+      onLine: (line) => {
+        const [, percent = '', step = ''] = /^progress (\d+) (.+)$/.exec(line) ?? [];
+        if (step !== '') report({ step, percent: Number(percent) });
+      },
+    });
+    const out = path.join(scrap, 'out');
+    requireOnly(packages, await readFile(path.join(out, 'packages'), 'utf8'));
+    await writeRecord(out, digest, recipe);
+    await moveIntoPlace(out, target);
+    return await readImage(target);
+  } catch (cause) {
+    if (!(cause instanceof Error && /no space left on device/i.test(cause.message))) throw cause;
+    throw new HypervisorError(
+      `The disk of ${imagesDirectory} became full while the guest image was built: ${remedyForRoom}`,
+      { cause },
+    );
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Runs the recipe in a mount and process namespace of its own: whatever it has mounted or started in the
+ * guest's tree ends with it, also where it is killed.
+ */
+function runRecipe(
+  options: ImageOptions,
+  command: 'packages' | 'image',
+  work: string,
+  limits: Parameters<typeof runTool>[2],
+): Promise<string> {
+  const namespace = ['--pid', '--fork', '--mount-proc'];
+  const recipe = path.join(options.recipeDirectory, 'build');
+  return runTool('unshare', [...namespace, 'bash', recipe, command, work], limits);
+}
+
+/** The image is named by what was to go into it, so nothing else may be in it. */
+function requireOnly(expected: string, actual: string): void {
+  const allowed = new Set(expected.split('\n'));
+  const others = actual.split('\n').filter((line) => !allowed.has(line));
+  if (others.length > 0) {
+    throw new HypervisorError(
+      `Debian's archive changed while the guest image was built (now ${others.slice(0, 5).join(', ')}): start again.`,
+    );
+  }
+}
+
+async function writeRecord(out: string, digest: string, recipe: string): Promise<void> {
+  const verityFile = path.join(out, 'verity');
+  const record: ImageRecord = {
+    digest,
+    recipe,
+    builtAt: new Date().toISOString(),
+    verity: (await readFile(verityFile, 'utf8')).trim(),
+    files: {
+      vmlinuz: await fileDigest(path.join(out, 'vmlinuz')),
+      initrd: await fileDigest(path.join(out, 'initrd')),
+      rootfs: await fileDigest(path.join(out, 'rootfs')),
+    },
+  };
+  await rm(verityFile);
+  await writeImageRecord(out, record);
+}
+
+/** Where another builder was faster its image stays: it is the same, and may be in use. */
+async function moveIntoPlace(out: string, target: string): Promise<void> {
+  try {
+    await rename(out, target);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+  }
+}
+
+/** SHA-256 over the recipe's files: their paths and contents. */
+async function recipeDigest(directory: string): Promise<string> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  const files = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.join(entry.parentPath, entry.name))
+    .sort();
+  const hash = createHash('sha256');
+  for (const file of files) {
+    hash.update(`${path.relative(directory, file)}\0${await fileDigest(file)}\0`);
+  }
+  return hash.digest('hex');
+}
+
+async function requireRoom(directory: string): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize < roomNeeded) {
+    throw new HypervisorError(
+      `The disk of ${directory} has ${inGib(bavail * bsize)} left, too little to build the guest image: ${remedyForRoom}`,
+    );
+  }
+}
+
+function inGib(bytes: number): string {
+  return `${(bytes / 1024 ** 3).toFixed(1)} GiB`;
+}
+
+/** What a killed builder has left; the folder's name holds the builder's process id. */
+async function removeAbandonedBuilds(imagesDirectory: string): Promise<void> {
+  for (const name of await readdir(imagesDirectory)) {
+    const pid = /^build-(\d+)-/.exec(name)?.[1];
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    await rm(path.join(imagesDirectory, name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}

@@ -1,0 +1,110 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { imageVersion } from './image-version.ts';
+
+/** The guest image: what every host boots, named by the digest of its recipe and package versions. */
+export interface GuestImage {
+  /** SHA-256, lower-case hexadecimal, over the recipe's files and the versions of all packages in it. */
+  readonly digest: string;
+  /** Folder that holds the files below and `image.json`. */
+  readonly directory: string;
+  readonly kernel: string;
+  readonly initrd: string;
+  /** squashfs with its dm-verity hash tree appended. */
+  readonly rootfs: string;
+  /** Kernel command line; it holds the root hash, so what it boots is what was built. */
+  readonly commandLine: string;
+  /** Size of the three files together, in bytes. */
+  readonly bytes: number;
+}
+
+/** `image.json`: what the image was made of, and what its files must be. */
+export interface ImageRecord {
+  readonly digest: string;
+  /** SHA-256 over the recipe's files. */
+  readonly recipe: string;
+  /** ISO 8601. */
+  readonly builtAt: string;
+  /** ROOT_HASH:SALT:BLOCKS, as the initrd reads it. */
+  readonly verity: string;
+  /** SHA-256 of each file. */
+  readonly files: { readonly vmlinuz: string; readonly initrd: string; readonly rootfs: string };
+}
+
+const recordName = 'image.json';
+
+export async function writeImageRecord(directory: string, record: ImageRecord): Promise<void> {
+  await writeFile(path.join(directory, recordName), `${JSON.stringify(record, undefined, 2)}\n`);
+}
+
+/**
+ * What an image was made of.
+ * @throws HypervisorError which names the folder and the remedy where that is not on record.
+ */
+export async function readImageRecord(directory: string): Promise<ImageRecord> {
+  try {
+    return JSON.parse(await readFile(path.join(directory, recordName), 'utf8')) as ImageRecord;
+  } catch (cause) {
+    throw new HypervisorError(
+      `The guest image has no readable ${path.join(directory, recordName)}. ${remedyFor(directory)}`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * Reads an image and holds its files against their digests (a quarter of a second).
+ * @throws HypervisorError which names the file that is missing or altered, and the remedy.
+ */
+export async function readImage(directory: string): Promise<GuestImage> {
+  const record = await readImageRecord(directory);
+  let bytes = 0;
+  for (const [name, digest] of Object.entries<string>(record.files)) {
+    const file = path.join(directory, name);
+    const actual = await fileDigest(file).catch((cause: unknown) => {
+      throw new HypervisorError(`The guest image lacks ${file}. ${remedyFor(directory)}`, { cause });
+    });
+    if (actual !== digest) {
+      throw new HypervisorError(
+        `The guest image is damaged: ${file} has the digest ${actual}, not ${digest}. ${remedyFor(directory)}`,
+      );
+    }
+    bytes += (await stat(file)).size;
+  }
+  return {
+    digest: record.digest,
+    directory,
+    kernel: path.join(directory, 'vmlinuz'),
+    initrd: path.join(directory, 'initrd'),
+    rootfs: path.join(directory, 'rootfs'),
+    commandLine: [
+      'quiet',
+      // No console: a flood of messages reaches nobody's disk. To watch a boot by hand: -serial stdio, and
+      // console=ttyS0 loglevel=6 systemd.log_target=console appended.
+      'console=null',
+      // With QEMU's -no-reboot a panic, of which an altered image is one cause, ends the machine.
+      'panic=1',
+      'net.ifnames=0',
+      'systemd.unified_cgroup_hierarchy=1',
+      `berth.verity=${record.verity}`,
+      // For whoever looks from inside, in a container's /proc/cmdline.
+      `berth.image=${imageVersion(record.digest)}`,
+    ].join(' '),
+    bytes,
+  };
+}
+
+function remedyFor(directory: string): string {
+  return `Remove ${directory} and start again: the image is then built anew.`;
+}
+
+/** SHA-256 of a file, lower-case hexadecimal. */
+export async function fileDigest(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(file, { highWaterMark: 1024 * 1024 }))
+    hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}

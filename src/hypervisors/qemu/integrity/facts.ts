@@ -1,0 +1,178 @@
+import { readdir, readFile, readlink, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { qemuProgram } from '../launch/arguments.ts';
+import type { Cgroups } from '../launch/cgroup.ts';
+import type { Facts } from './manifest.ts';
+import type { HostLayout } from '../place.ts';
+import { type Qmp, withQmp } from '../launch/qmp.ts';
+import { processesOf } from '../launch/leaked-processes.ts';
+
+/** A monitor that takes longer has been silenced, its QEMU stands still, or the machine is busy. Milliseconds. */
+const monitorTimeoutMs = 3_000;
+
+/**
+ * What a running machine is made of, as the kernel and QEMU's monitor tell it: proc(5), cgroups(7), QMP. Takes a
+ * few hundredths of a second.
+ * @param unanswered what stands for the devices where the monitor does not answer.
+ * @throws HypervisorError where no QEMU runs, or its monitor does not answer.
+ */
+export async function vmFacts(
+  place: HostLayout,
+  cgroups: Cgroups,
+  unanswered: (error: unknown) => readonly string[] = fail,
+): Promise<Facts> {
+  const pids = await cgroups.processes(place.id);
+  // One that was moved out of its group is altered, not gone.
+  const pid = (await qemuAmong(pids)) ?? (await qemuAmong(await processesOf(place)));
+  if (pid === undefined) throw new HypervisorError(`no machine of host ${place.id} runs`);
+  const proc = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8');
+  const [status, argv, statLine, limits, mounts, memberships, devices] = await Promise.all([
+    proc('status'),
+    proc('cmdline'),
+    proc('stat'),
+    proc('limits'),
+    proc('mountinfo'),
+    proc('cgroup'),
+    devicesOf(place).catch(unanswered),
+  ]);
+  const statusLines = (names: RegExp) =>
+    status
+      .split('\n')
+      .filter((line) => names.test(line))
+      .map((line) => line.replaceAll(/\s+/g, ' ').trim());
+  return {
+    // proc(5): the 22nd field is the time of the start; the second, in parentheses, may hold anything.
+    process: [`pid ${pid} started at ${statLine.slice(statLine.lastIndexOf(')')).split(' ')[20] ?? ''}`],
+    argv: argv
+      .split('\0')
+      .slice(0, -1)
+      .map((argument, index) => `${index}: ${argument}`),
+    user: statusLines(/^(Uid|Gid|Groups):/),
+    privileges: statusLines(/^(Cap\w+|NoNewPrivs|Seccomp):/),
+    namespaces: await namespacesOf(pid, place),
+    mounts: mounts.split('\n').filter(Boolean).map(mountLine),
+    rlimits: limits
+      .split('\n')
+      .slice(1)
+      .filter(Boolean)
+      .map((line) => line.replaceAll(/\s+/g, ' ').trim()),
+    cgroup: [
+      ...memberships
+        .split('\n')
+        .filter((line) => line.includes(place.id))
+        .map((line) => line.replace(/^\d+:/, 'member of ')),
+      ...(await cgroups.limits(place.id)),
+      ...(await Promise.all(pids.map(async (one) => `process ${await commandOf(one)}`))).sort(),
+    ],
+    files: await filesOf(pid),
+    devices,
+  };
+}
+
+function fail(error: unknown): never {
+  throw error;
+}
+
+async function qemuAmong(pids: readonly number[]): Promise<number | undefined> {
+  for (const pid of pids) {
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (command.startsWith(`${qemuProgram}\0`)) return pid;
+  }
+  return undefined;
+}
+
+const commandOf = async (pid: number) =>
+  (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => 'ended')).trim();
+
+async function namespacesOf(pid: number, place: HostLayout): Promise<string[]> {
+  const names = (await readdir(`/proc/${pid}/ns`)).filter((name) => !name.endsWith('_for_children'));
+  const links = await Promise.all(names.map((name) => readlink(`/proc/${pid}/ns/${name}`)));
+  const own = await stat(place.netnsPath).catch(() => undefined);
+  return [...links.sort(), `${place.netns} is net:[${own?.ino ?? 'missing'}]`];
+}
+
+/** proc(5), mountinfo: root of the mount, mount point and options; the numbers before them name nothing. */
+function mountLine(line: string): string {
+  const [, , , root = '', point = '', options = ''] = line.split(' ');
+  return `${root} on ${point} (${options})`;
+}
+
+/** The files that it holds open, each with how. Pipes, sockets and what the kernel made up have no path. */
+async function filesOf(pid: number): Promise<string[]> {
+  const lines = new Set<string>();
+  for (const descriptor of await readdir(`/proc/${pid}/fd`)) {
+    const target = await readlink(`/proc/${pid}/fd/${descriptor}`).catch(() => '');
+    if (!path.isAbsolute(target)) continue;
+    const info = await readFile(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8').catch(() => '');
+    const flags = Number.parseInt(/^flags:\s+(\d+)/m.exec(info)?.[1] ?? '0', 8);
+    lines.add(`${(flags & 3) === 0 ? 'read' : 'write'} ${target}`);
+  }
+  return [...lines].sort();
+}
+
+/**
+ * A busy machine may let it wait: it is asked twice.
+ * @throws HypervisorError where it does not answer.
+ */
+async function devicesOf(place: HostLayout): Promise<readonly string[]> {
+  const ask = () =>
+    withQmp(
+      place.qmpSocket,
+      async (qmp) => [
+        ...(await blockNodes(qmp)),
+        ...(await characterDevices(qmp)),
+        ...(await children(qmp, '/machine/peripheral')),
+        ...(await children(qmp, '/machine/peripheral-anon')),
+        ...(await children(qmp, '/objects')),
+        ...(await pciDevices(qmp)),
+      ],
+      { timeoutMs: monitorTimeoutMs },
+    );
+  return (await ask().catch(ask)).toSorted();
+}
+
+async function blockNodes(qmp: Qmp): Promise<string[]> {
+  const nodes = (await qmp.execute('query-named-block-nodes', { flat: true })) as readonly {
+    'node-name': string;
+    drv: string;
+    ro: boolean;
+    file: string;
+    backing_file?: string;
+  }[];
+  return nodes.map(
+    (node) =>
+      `block node ${node['node-name']}: ${node.drv} ${node.ro ? 'read-only' : 'writable'} ${node.file} over ${node.backing_file ?? 'nothing'}`,
+  );
+}
+
+async function characterDevices(qmp: Qmp): Promise<string[]> {
+  const devices = (await qmp.execute('query-chardev')) as readonly { label: string; filename: string }[];
+  // What follows the backend's name tells who is connected just now.
+  return devices.map(
+    ({ label, filename }) => `character device ${label}: ${filename.split(/[:,]/)[0] ?? ''}`,
+  );
+}
+
+async function children(qmp: Qmp, at: string): Promise<string[]> {
+  const properties = (await qmp.execute('qom-list', { path: at })) as readonly {
+    name: string;
+    type: string;
+  }[];
+  return properties
+    .filter(({ type }) => type.startsWith('child<'))
+    .map(({ name, type }) => `${at}/${name}: ${type.slice('child<'.length, -1)}`);
+}
+
+async function pciDevices(qmp: Qmp): Promise<string[]> {
+  const buses = (await qmp.execute('query-pci')) as readonly {
+    bus: number;
+    devices: readonly { slot: number; function: number; id: { device: number; vendor: number } }[];
+  }[];
+  return buses.flatMap(({ bus, devices }) =>
+    devices.map(
+      ({ slot, function: fn, id }) =>
+        `PCI ${bus}:${slot}.${fn} ${id.vendor.toString(16)}:${id.device.toString(16)}`,
+    ),
+  );
+}

@@ -1,0 +1,288 @@
+import { guestLink } from '../../../guest/link.ts';
+import { networkRange, specialNetworks } from '../../../core/networks.ts';
+import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
+import { enginePort } from '../../../core/hypervisor/network.ts';
+import { type HostLayout, tap, uplink, vethPrefix } from '../place.ts';
+
+/**
+ * The firewall rules as nft(8) reads them. Each text is one transaction: all of it takes effect, or nothing.
+ */
+
+/** Not even an operator's list of networks opens these. */
+const neverAtAll = ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'];
+
+export interface NodeNetwork {
+  /** The network of all hosts' addresses. */
+  readonly hostNetwork: string;
+  /** Networks that this machine is part of. */
+  readonly localNetworks: readonly string[];
+  readonly dnsServers: readonly string[];
+}
+
+/** What one host may use of what all share; beyond it, packets are dropped and counted. */
+export interface HostLimits {
+  /** Connections at once that its guest has opened, and as many that others have opened to its published ports. */
+  readonly connections: number;
+  /** In each direction, in Mbit/s. */
+  readonly bandwidthMbit: number;
+}
+
+/** New connections a second, in each direction: a flood of them costs everybody's processors. */
+const newConnections = { perSecond: 500, burst: 1_000 };
+
+/** The name of this installation's table among the machine's own rules. */
+export const nodeTable = (site: string) => `berth_${site}`;
+
+export const nodeChains = ['prerouting', 'output_nat', 'postrouting', 'input', 'forward', 'output'];
+
+/**
+ * The machine's own table: made anew as a whole, its map of published ports apart, so that running hosts notice
+ * nothing. Nothing of anybody else's rules is touched.
+ * @param foreign chains of others in this table: they go in the same transaction.
+ */
+export function nodeRules(
+  site: string,
+  hostNetwork: string,
+  gatewayUid: number,
+  foreign: readonly string[] = [],
+): string {
+  const table = `inet ${nodeTable(site)}`;
+  const hosts = `"${vethPrefix(site)}*"`;
+  // The address of a host that has gone leads nowhere: without this, by the machine's default route, to somebody
+  // else who has that address.
+  const elsewhere = `ip daddr ${hostNetwork} oifname != "lo" oifname != ${hosts} counter reject`;
+  return `
+add table ${table}
+add map ${table} ports { type inet_service : ipv4_addr; flags interval; }
+add chain ${table} prerouting { type nat hook prerouting priority dstnat; }
+add chain ${table} output_nat { type nat hook output priority -100; }
+add chain ${table} postrouting { type nat hook postrouting priority srcnat; }
+add chain ${table} input { type filter hook input priority filter; }
+add chain ${table} forward { type filter hook forward priority filter; }
+add chain ${table} output { type filter hook output priority filter; }
+${[...nodeChains, ...foreign].map((chain) => `flush chain ${table} ${chain}`).join('\n')}
+${foreign.map((chain) => `delete chain ${table} ${chain}`).join('\n')}
+table ${table} {
+  chain prerouting {
+    iifname ${hosts} return
+    fib daddr type local meta l4proto { tcp, udp } dnat ip to th dport map @ports
+  }
+  chain output_nat {
+    ip daddr 127.0.0.0/8 return
+    fib daddr type local meta l4proto { tcp, udp } dnat ip to th dport map @ports
+  }
+  chain postrouting {
+    ip saddr ${hostNetwork} oifname != ${hosts} masquerade
+  }
+  chain input {
+    iifname ${hosts} ct state established,related accept
+    iifname ${hosts} counter drop
+  }
+  chain forward {
+    iifname ${hosts} oifname ${hosts} counter drop
+    oifname ${hosts} ct state established,related accept
+    oifname ${hosts} ct status dnat accept
+    oifname ${hosts} counter drop
+    ${elsewhere}
+  }
+  chain output {
+    ${elsewhere}
+    oifname ${hosts} tcp dport ${enginePort} meta skuid != { 0, ${gatewayUid} } counter reject with tcp reset
+  }
+}
+`;
+}
+
+/** Leads a block of published ports to a host. Safe to repeat. */
+export function publishPorts(site: string, place: HostLayout, ports: PortBlock): string {
+  if (ports.count === 0) return '';
+  return `add element inet ${nodeTable(site)} ports { ${range(ports)} : ${place.hostAddress} }\n`;
+}
+
+/** Safe to repeat: what is added first is certainly there to be deleted. */
+export function unpublishPorts(site: string, place: HostLayout, ports: PortBlock): string {
+  return `${publishPorts(site, place, ports)}${removePorts(site, place, ports)}`;
+}
+
+/**
+ * Leads a block of published ports, which is there just so, to the host no more. Unlike after the other one, a
+ * block that overlaps it can be added in the same text: nft 1.0.6 refuses it after an addition.
+ */
+export function removePorts(site: string, place: HostLayout, ports: PortBlock): string {
+  if (ports.count === 0) return '';
+  return `delete element inet ${nodeTable(site)} ports { ${range(ports)} : ${place.hostAddress} }\n`;
+}
+
+/**
+ * A host's namespace before its guest has an identity of its own, and after it was cut off: nothing passes, in
+ * either direction, and what was open ends.
+ */
+export function closedHostRules(limits: HostLimits): string {
+  return hostRules({ translate: [], published: [], destinations: [] }, limits);
+}
+
+/**
+ * A host's namespace once its guest is itself. Only the guest's one source address passes; the engine is
+ * reached from the machine's end of the link alone, where only the gateway's user may send (machineRules).
+ */
+export function openHostRules(
+  place: HostLayout,
+  ports: PortBlock,
+  egress: Egress,
+  network: NodeNetwork,
+  limits: HostLimits,
+): string {
+  const { guestAddress, gatewayAddress } = guestLink;
+  const translate = [
+    `iifname ${uplink} ip saddr ${place.machineAddress} ip daddr ${place.hostAddress} tcp dport ${enginePort} dnat ip to ${guestAddress}:${guestLink.enginePort}`,
+  ];
+  if (ports.count > 0) {
+    translate.push(
+      `iifname ${uplink} ip daddr ${place.hostAddress} meta l4proto { tcp, udp } th dport ${range(ports)} dnat ip to ${guestAddress}`,
+    );
+  }
+  // By where a connection was opened to, so that the rules hold for every packet of it, in both directions.
+  const to = 'ct original ip daddr';
+  const destinations: string[] = [];
+  const [dns] = network.dnsServers;
+  if (egress.kind !== 'none' && dns !== undefined) {
+    translate.push(
+      `iifname ${tap} ip daddr ${gatewayAddress} meta l4proto { tcp, udp } th dport 53 dnat ip to ${dns}`,
+    );
+    destinations.push(`${to} ${gatewayAddress} ct status dnat accept`);
+  }
+  const own = [network.hostNetwork, ...network.localNetworks];
+  if (egress.kind === 'internet') {
+    destinations.push(`${to} ${set([...specialNetworks, ...own])} return`, 'accept');
+  }
+  if (egress.kind === 'networks') {
+    const never =
+      egress.publicOnly === true ? [...specialNetworks, ...own] : [...neverAtAll, network.hostNetwork];
+    destinations.push(`${to} ${set(never)} return`, `${to} ${set(egress.cidrs)} accept`);
+  }
+  const published = [String(enginePort), ...(ports.count > 0 ? [range(ports)] : [])];
+  return hostRules({ translate, published, destinations }, limits);
+}
+
+/** Counters of what is dropped on the guest's own link, and of what is dropped behind it. */
+const linkCounters = ['foreign_mac', 'foreign_address', 'arp', 'ipv6', 'not_ip', 'dhcp', 'bandwidth'];
+const forwardCounters = ['refused', 'invalid', 'connections', 'bandwidth'];
+
+/** All of the namespace's rules: whatever else was there goes in the same transaction. */
+function hostRules(
+  rules: {
+    readonly translate: readonly string[];
+    /** Ports of the host's own address that may be connected to. */
+    readonly published: readonly string[];
+    /** Accept what the guest may connect to, and return from all else. */
+    readonly destinations: readonly string[];
+  },
+  limits: HostLimits,
+): string {
+  const { guestAddress, guestMac } = guestLink;
+  const drop = (counter: string) => `counter name dropped_${counter} drop`;
+  const counters = (names: readonly string[]) =>
+    names.map((name) => `counter dropped_${name} { }`).join('\n  ');
+  // In bytes: nft's kbytes are of 1024.
+  const bytes = limits.bandwidthMbit * 125_000;
+  const bandwidth = `limit rate over ${bytes} bytes/second burst ${bytes / 4} bytes ${drop('bandwidth')}`;
+  const { perSecond, burst } = newConnections;
+  const opened = `ct original ip saddr ${guestAddress}`;
+  const others = `ct original ip saddr != ${guestAddress}`;
+  const published =
+    rules.published.length === 0
+      ? []
+      : [
+          `${others} meta l4proto { tcp, udp } ct original proto-dst { ${rules.published.join(', ')} } accept`,
+          // What a router on the way has to say of such a connection.
+          `${others} meta l4proto icmp ct state related accept`,
+        ];
+  // Each in a rule of its own: an expression counts what it has seen.
+  const connections = `ct count over ${limits.connections} ${drop('connections')}
+    limit rate over ${perSecond}/second burst ${burst} packets ${drop('connections')}`;
+  return `
+flush ruleset
+table netdev berth {
+  ${counters(linkCounters)}
+  chain guest {
+    type filter hook ingress device "${tap}" priority filter; policy drop;
+    ether saddr != ${guestMac} ${drop('foreign_mac')}
+    ether type arp ${drop('arp')}
+    ether type ip6 ${drop('ipv6')}
+    ether type != ip ${drop('not_ip')}
+    udp sport 67 ${drop('dhcp')}
+    ip saddr != ${guestAddress} ${drop('foreign_address')}
+    ${bandwidth}
+    accept
+  }
+}
+table inet berth {
+  ${counters(forwardCounters)}
+  chain prerouting {
+    type nat hook prerouting priority dstnat;
+    ${rules.translate.join('\n    ')}
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    oifname ${uplink} ip saddr ${guestAddress} masquerade
+  }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ${drop('refused')}
+  }
+  chain output {
+    type filter hook output priority filter; policy drop;
+    ct state related accept
+  }
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+    iifname ${uplink} ${bandwidth}
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct state established,related goto standing
+    ct state invalid ${drop('invalid')}
+    iifname ${uplink} oifname ${tap} ct status dnat jump ingress
+    iifname ${tap} oifname ${uplink} ip saddr ${guestAddress} jump egress
+    ${drop('refused')}
+  }
+  chain standing {
+    ${opened} jump destinations
+    ${published.join('\n    ')}
+    counter name dropped_refused meta l4proto tcp reject with tcp reset
+    drop
+  }
+  chain ingress {
+    tcp dport ${guestLink.enginePort} accept
+    ${connections}
+    accept
+  }
+  chain egress {
+    ${connections}
+    jump destinations
+  }
+  chain destinations {
+    ${rules.destinations.join('\n    ')}
+  }
+}
+`;
+}
+
+function range(ports: PortBlock): string {
+  return ports.count === 1 ? String(ports.first) : `${ports.first}-${ports.first + ports.count - 1}`;
+}
+
+/** nft refuses a set whose intervals overlap: what another network covers is left out. */
+function set(networks: readonly string[]): string {
+  const ranges = networks.map((network) => ({ network, ...networkRange(network) }));
+  const kept = ranges.filter(
+    (range, index) =>
+      !ranges.some(
+        (other, at) =>
+          at !== index &&
+          other.first <= range.first &&
+          other.last >= range.last &&
+          // Of two equal ones the first is kept.
+          (other.last - other.first > range.last - range.first || at < index),
+      ),
+  );
+  return `{ ${kept.map(({ network }) => network).join(', ')} }`;
+}

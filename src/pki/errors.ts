@@ -1,4 +1,0 @@
-/** A key, certificate or request can't be used as it was asked. The message names the field and holds no secret. */
-export class PkiError extends Error {
-  override readonly name = 'PkiError';
-}

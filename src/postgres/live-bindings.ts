@@ -1,0 +1,143 @@
+import { randomUUID } from 'node:crypto';
+import net from 'node:net';
+import pg from 'pg';
+import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
+import type { HostPower } from '../core/model/host.ts';
+import { channels } from './channels.ts';
+import { requestPower } from './records/power.ts';
+import { toEngine } from './records/rows.ts';
+
+interface LiveBindingRow {
+  id: string;
+  serial: string;
+  expires_at: Date;
+  host_id: string;
+  engine_host: string | null;
+  engine_port: number | null;
+  power: HostPower;
+  wake_refused_at: Date | null;
+}
+
+const select = `
+  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port, power, wake_refused_at
+  FROM bindings JOIN hosts ON hosts.instance_id = bindings.instance_id AND hosts.state <> 'destroyed'
+  WHERE bindings.state = 'live'`;
+
+const renew = `
+  UPDATE gateways SET lease_until = clock_timestamp() + $2 * interval '1 millisecond', connections = $3
+  WHERE id = $1`;
+
+const acknowledge = `
+  WITH acknowledged AS (
+    INSERT INTO revocation_acknowledgements (binding_id, gateway_id)
+    SELECT binding_id, $2 FROM unnest($1::uuid[]) AS binding_id ON CONFLICT DO NOTHING)
+  SELECT pg_notify('${channels.acknowledgements}', binding_id::text) FROM unnest($1::uuid[]) AS binding_id`;
+
+/** A query that has had no answer for so long is given up, and the connection with it. Milliseconds. */
+const queryTimeoutMs = 4_000;
+/** Milliseconds until a connection that can't be ended in order is dropped. */
+const leaveTimeoutMs = 500;
+
+/**
+ * The gateway's view of Postgres. Each connection registers as a gateway of its own, after it has begun to
+ * listen: so whoever sees the registration knows that this gateway hears every later revocation.
+ */
+export function createLiveBindingsSource(parts: {
+  connectionString: string;
+  /** Number of open connections, for operators. */
+  connections: () => number;
+}): LiveBindingsSource {
+  let client: pg.Client | undefined;
+  let letGo: () => Promise<void> = () => Promise.resolve();
+  let gatewayId = randomUUID();
+
+  const connected = (): pg.Client => {
+    if (client === undefined) throw new Error('not connected to Postgres');
+    return client;
+  };
+  const query = async (text: string, values: unknown[]): Promise<LiveBinding[]> =>
+    (await connected().query<LiveBindingRow>(text, values)).rows.map(toLiveBinding);
+
+  async function open(events: BindingEvents): Promise<void> {
+    await letGo();
+    const socket = new net.Socket();
+    const next = new pg.Client({
+      connectionString: parts.connectionString,
+      stream: () => socket,
+      application_name: 'berth-gateway',
+      keepAlive: true,
+      connectionTimeoutMillis: 5_000,
+      query_timeout: queryTimeoutMs,
+    });
+    let lost = false;
+    const lose = (error: Error) => {
+      if (lost || client !== next) return;
+      lost = true;
+      client = undefined;
+      events.lost(error);
+    };
+    next.on('error', lose);
+    next.on('end', () => {
+      lose(new Error('the connection to Postgres ended'));
+    });
+    letGo = () => end(next, socket);
+    gatewayId = randomUUID();
+    next.on('notification', ({ channel, payload = '' }) => {
+      if (channel === channels.bindings) events.changed(payload);
+    });
+    try {
+      await next.connect();
+      await next.query(`LISTEN ${channels.bindings}`);
+      // Its lease begins with the first renewal, which the gateway makes before it reads: so a revocation is
+      // either in what it reads, or waits for its acknowledgement.
+      await next.query('INSERT INTO gateways (id, lease_until) VALUES ($1, clock_timestamp())', [gatewayId]);
+    } catch (error) {
+      await letGo();
+      throw error;
+    }
+    client = next;
+  }
+
+  return {
+    open,
+    async close() {
+      client = undefined;
+      await letGo();
+    },
+    read: (bindingIds) => query(`${select} AND bindings.id = ANY ($1::uuid[])`, [bindingIds]),
+    readBySerial: (serials) => query(`${select} AND serial = ANY ($1::text[])`, [serials]),
+    async wake(hostId) {
+      await connected().query(requestPower, [hostId, 'running']);
+    },
+    async renewLease(leaseMs) {
+      const { rowCount } = await connected().query(renew, [gatewayId, leaseMs, parts.connections()]);
+      if (rowCount !== 1) throw new Error('this gateway is not on record any more');
+    },
+    async acknowledge(bindingIds) {
+      await connected().query(acknowledge, [bindingIds, gatewayId]);
+    },
+    async releaseLease() {
+      await connected().query('DELETE FROM gateways WHERE id = $1', [gatewayId]);
+    },
+  };
+}
+
+/** Takes leave of Postgres, or, where that takes too long because nobody answers any more, just goes. */
+async function end(client: pg.Client, socket: net.Socket): Promise<void> {
+  const patience = setTimeout(() => socket.destroy(), leaveTimeoutMs);
+  await client.end().catch(() => undefined);
+  clearTimeout(patience);
+  socket.destroy();
+}
+
+function toLiveBinding(row: LiveBindingRow): LiveBinding {
+  return {
+    bindingId: row.id,
+    serial: row.serial,
+    expiresAt: row.expires_at,
+    hostId: row.host_id,
+    engine: toEngine(row),
+    asleep: row.power !== 'running',
+    wakeRefusedAt: row.wake_refused_at ?? undefined,
+  };
+}

@@ -1,0 +1,24 @@
+import type { OperationWaiter } from '../core/broker/begin-operation.ts';
+import type { Records } from '../core/ports/store.ts';
+import { channels } from './channels.ts';
+import type { Listener } from './listener.ts';
+import { waitFor } from './wait.ts';
+
+/** Waits for operations that a worker runs, woken by its notification. */
+export function createOperationWaiter(listener: Listener, records: Records): OperationWaiter {
+  return {
+    async finished(operationId, forMs) {
+      const finished = await waitFor(
+        listener,
+        channels.finished,
+        (id) => id === operationId,
+        async () => {
+          const operation = await records.operation(operationId);
+          return operation?.state === 'in progress' ? undefined : operation;
+        },
+        forMs,
+      );
+      return finished ?? records.operation(operationId);
+    },
+  };
+}

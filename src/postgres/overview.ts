@@ -1,0 +1,149 @@
+import type { Knex } from 'knex';
+import { portRange } from '../core/credentials.ts';
+import type { Counts, HostOverview, Overview } from '../core/ports/overview.ts';
+import { endOf } from '../certificates/leaf.ts';
+import { trustedAuthorities } from './certificate-authorities.ts';
+import { createUsageRecords, noUsage } from './records/usage.ts';
+import type { HostRow, InstanceRow, OperationRow } from './records/rows.ts';
+
+/** The operators' view over Postgres. */
+export function createOverview(database: Knex): Overview {
+  return { hosts: () => hosts(database), counts: () => counts(database) };
+}
+
+interface HostOverviewRow extends HostRow {
+  osb_id: string | null;
+  instance_state: InstanceRow['state'] | null;
+  tenant_key: string | null;
+  live_bindings: number;
+  integrity: HostOverview['integrity'] | null;
+  created_at: Date;
+  expires_at: Date | null;
+}
+
+/** In the words of `berth hosts`. */
+const integrity = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.drift <> '[]' THEN 'altered'
+  WHEN host_checks.failed_at IS NOT NULL THEN 'check failed' WHEN host_checks.checked_at IS NOT NULL THEN 'as made' END`;
+
+/** No answer lists more hosts than this. */
+const mostHosts = 1_000;
+
+async function hosts(database: Knex): ReturnType<Overview['hosts']> {
+  const rows: HostOverviewRow[] = await database('hosts')
+    .leftJoin('instances', 'instances.id', 'hosts.instance_id')
+    .leftJoin('tenants', 'tenants.id', 'hosts.tenant_id')
+    .leftJoin('host_checks', 'host_checks.host_id', 'hosts.id')
+    .whereNot('hosts.state', 'destroyed')
+    .orderBy('hosts.slot')
+    .limit(mostHosts)
+    .select(
+      'hosts.*',
+      'instances.osb_id',
+      'instances.state as instance_state',
+      'tenants.key as tenant_key',
+      'instances.expires_at',
+      database.raw(`${integrity} AS integrity`),
+      database.raw(
+        `(SELECT count(*)::integer FROM bindings WHERE bindings.instance_id = hosts.instance_id AND bindings.state = 'live') AS live_bindings`,
+      ),
+    );
+  return rows.map((row) => ({
+    host: row.id,
+    state: row.state,
+    plan: row.plan_name,
+    instance: row.osb_id ?? undefined,
+    instanceState: row.instance_state ?? undefined,
+    tenant: row.tenant_key ?? undefined,
+    startedFrom: row.started_from ?? undefined,
+    imageVersion: row.image_version ?? undefined,
+    power: row.power,
+    engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
+    publishedPorts: portRange({ first: row.first_port, count: row.ports }),
+    integrity: row.integrity ?? undefined,
+    liveBindings: row.live_bindings,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at ?? undefined,
+  }));
+}
+
+/** A worker that has said nothing for so long is taken for dead; in seconds. */
+const workerSilenceSeconds = 15;
+
+async function counts(database: Knex): Promise<Counts> {
+  const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
+  const [
+    instances,
+    byPlan,
+    made,
+    operations,
+    bindings,
+    expiring,
+    checked,
+    slots,
+    refusals,
+    gateways,
+    workers,
+    authorities,
+    usage,
+  ] = await Promise.all([
+    rows<Counts['instances'][number]>(
+      'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
+    ),
+    rows<Counts['hosts'][number]>(
+      `SELECT CASE WHEN state = 'running' AND power <> 'running' THEN power ELSE state END AS state,
+           plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
+    ),
+    rows<Counts['made'][number]>(
+      `SELECT first_started_from AS "from", plan_name AS plan, count(*)::integer AS count FROM hosts
+         WHERE first_started_from IS NOT NULL GROUP BY 1, 2`,
+    ),
+    rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
+      `SELECT kind, state, count(*)::integer AS count,
+         coalesce(extract(epoch FROM sum(finished_at - created_at)), 0)::float8 AS seconds
+       FROM operations GROUP BY kind, state`,
+    ),
+    rows<Counts['bindings'][number]>('SELECT state, count(*)::integer AS count FROM bindings GROUP BY state'),
+    rows<Counts['expiring'][number]>(
+      `SELECT within, count(instances.id)::integer AS count FROM unnest(ARRAY['1 hour', '1 day', '7 days']) AS within
+       LEFT JOIN instances ON state = 'ready' AND expires_at < clock_timestamp() + within::interval GROUP BY within`,
+    ),
+    rows<Counts['integrity'][number]>(
+      `SELECT coalesce(${integrity}, 'not checked') AS result, count(*)::integer AS count,
+           coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS "oldestSeconds"
+         FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state IN ('running', 'parked') GROUP BY 1`,
+    ),
+    rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
+    rows<{ count: number }>(
+      `SELECT count(*)::integer AS count FROM hosts
+         WHERE state = 'running' AND power <> 'running' AND wake_refused_at IS NOT NULL`,
+    ),
+    rows<Counts['gateways']>(
+      `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
+       FROM gateways WHERE lease_until > clock_timestamp()`,
+    ),
+    rows<Counts['workers'][number]>(
+      `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
+         seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
+    ),
+    trustedAuthorities(database),
+    createUsageRecords(database).usage(['total']),
+  ]);
+  return {
+    instances,
+    hosts: byPlan,
+    made,
+    operations,
+    bindings,
+    expiring,
+    integrity: checked,
+    authorities: authorities.map(({ name, state, certificatePem }) => ({
+      ...{ name, state },
+      endsAt: endOf(certificatePem),
+    })),
+    usage: usage.get('total') ?? noUsage,
+    wakesRefused: refusals[0]?.count ?? 0,
+    freeSlots: slots[0]?.count ?? 0,
+    gateways: gateways[0] ?? { live: 0, connections: 0 },
+    workers,
+  };
+}

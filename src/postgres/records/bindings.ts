@@ -1,0 +1,65 @@
+import type { Knex } from 'knex';
+import type { Records } from '../../core/ports/store.ts';
+import { channels } from '../channels.ts';
+import { notify } from '../notify.ts';
+import { type BindingRow, toBinding } from './rows.ts';
+
+type BindingRecords = Pick<Records, 'binding' | 'insertBinding' | 'revokeBinding' | 'revokeBindingsOf'>;
+
+export function createBindingRecords(connection: Knex): BindingRecords {
+  /** The private key goes with the revocation. */
+  const revoked = { state: 'revoked' as const, sealed_credentials: null, revoked_at: connection.fn.now() };
+  return {
+    async binding(instanceId, osbId) {
+      const row: BindingRow | undefined = await connection<BindingRow>('bindings')
+        .where({ instance_id: instanceId, osb_id: osbId })
+        .first();
+      return row === undefined ? undefined : toBinding(row);
+    },
+
+    async insertBinding(binding) {
+      const inserted: unknown[] = await connection('bindings')
+        .insert({
+          id: binding.id,
+          osb_id: binding.osbId,
+          instance_id: binding.instanceId,
+          tenant_id: binding.tenantId,
+          serial: binding.serial,
+          client_ca: binding.authorities.client,
+          server_ca: binding.authorities.server,
+          certificate: binding.certificate,
+          sealed_credentials: binding.sealedCredentials,
+          app_guid: binding.request.appGuid ?? null,
+          parameters: JSON.stringify(binding.request.parameters),
+          predecessor: binding.request.predecessor ?? null,
+          state: 'live',
+          created_at: binding.createdAt,
+          expires_at: binding.expiresAt,
+        })
+        .onConflict(['instance_id', 'osb_id'])
+        .ignore()
+        .returning('id');
+      return inserted.length === 1;
+    },
+
+    async revokeBinding(id) {
+      await connection.transaction(async (transaction) => {
+        await transaction('bindings').where({ id, state: 'live' }).update(revoked);
+        // Told again where it was revoked before: gateways acknowledge each time.
+        await notify(transaction, channels.bindings, id);
+      });
+    },
+
+    async revokeBindingsOf(instanceId) {
+      return connection.transaction(async (transaction) => {
+        await transaction('bindings').where({ instance_id: instanceId, state: 'live' }).update(revoked);
+        const rows: { id: string }[] = await transaction('bindings')
+          .where({ instance_id: instanceId })
+          .whereNull('settled_at')
+          .select('id');
+        for (const { id } of rows) await notify(transaction, channels.bindings, id);
+        return rows.map(({ id }) => id);
+      });
+    },
+  };
+}

@@ -1,0 +1,108 @@
+import type { Knex } from 'knex';
+import type { Records } from '../../core/ports/store.ts';
+import { channels } from '../channels.ts';
+import type { PortBlocks } from '../database.ts';
+import { claimPooledHost } from './pool.ts';
+import { type HostRow, toHost } from './rows.ts';
+import { countFreeSlots, insertHostRow } from './slots.ts';
+
+type HostRecords = Pick<
+  Records,
+  | 'insertHost'
+  | 'hostOfInstance'
+  | 'livingHost'
+  | 'livingHosts'
+  | 'setHostRunning'
+  | 'setHostUnreachable'
+  | 'setHostDestroyed'
+  | 'freeSlots'
+  | 'slotCount'
+>;
+
+/** Gateways read the host's address, and whether it sleeps, with each of its bindings. */
+export const tellGateways = `
+  SELECT pg_notify('${channels.bindings}', bindings.id::text)
+  FROM bindings JOIN hosts USING (instance_id) WHERE hosts.id = ? AND bindings.state = 'live'`;
+
+export function createHostRecords(connection: Knex, portBlocks: PortBlocks): HostRecords {
+  return {
+    async insertHost(host) {
+      const row =
+        (await claimPooledHost(connection, host)) ??
+        (await insertHostRow(connection, portBlocks, host, {
+          instance_id: host.instanceId,
+          tenant_id: host.tenantId,
+          registries: host.registries,
+          idle: host.idle,
+          state: 'creating',
+        }));
+      return row === undefined ? undefined : toHost(row);
+    },
+
+    async hostOfInstance(instanceId) {
+      const row: HostRow | undefined = await connection<HostRow>('hosts')
+        .where({ instance_id: instanceId })
+        .whereNot({ state: 'destroyed' })
+        .first();
+      return row === undefined ? undefined : toHost(row);
+    },
+
+    async livingHost(hostId) {
+      const row: HostRow | undefined = await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .whereNot({ state: 'destroyed' })
+        .whereNotNull('instance_id')
+        .first();
+      return row === undefined ? undefined : toHost(row);
+    },
+
+    async livingHosts() {
+      const rows = await connection<HostRow>('hosts')
+        .whereNot({ state: 'destroyed' })
+        .whereNotNull('instance_id')
+        .orderBy('slot');
+      return rows.map(toHost);
+    },
+
+    async setHostRunning(hostId, { startedFrom, engine, imageVersion }) {
+      await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .update({
+          state: 'running',
+          started_from: startedFrom,
+          first_started_from: connection.raw('coalesce(first_started_from, ?)', [startedFrom]),
+          engine_host: engine.host,
+          engine_port: engine.port,
+          image_version: imageVersion,
+          power: 'running',
+          // As the reports of workers are dated, which it is held against.
+          power_since: connection.raw('clock_timestamp()'),
+          wake_refused_at: null,
+          updated_at: new Date(),
+        });
+      await connection.raw(tellGateways, [hostId]);
+    },
+
+    async setHostUnreachable(hostId) {
+      await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .update({ engine_host: null, engine_port: null, updated_at: new Date() });
+      await connection.raw(tellGateways, [hostId]);
+    },
+
+    async setHostDestroyed(hostId) {
+      await connection.transaction(async (transaction) => {
+        await transaction<HostRow>('hosts').where({ id: hostId }).update({
+          state: 'destroyed',
+          engine_host: null,
+          engine_port: null,
+          updated_at: new Date(),
+        });
+        await transaction('slots').where({ host_id: hostId }).update({ host_id: null });
+      });
+    },
+
+    slotCount: portBlocks.count,
+    freeSlots: () => countFreeSlots(connection, portBlocks),
+  };
+}

@@ -1,0 +1,201 @@
+import type { Knex } from 'knex';
+import { refused } from '../../core/errors.ts';
+import type { LeasedOperation } from '../../core/model/operation.ts';
+import type { Records } from '../../core/ports/store.ts';
+import { channels } from '../channels.ts';
+import { notify } from '../notify.ts';
+import { type InstanceRow, type OperationRow, toInstance, toLeasedOperation, toOperation } from './rows.ts';
+import { setHostTarget, setInstanceTarget } from './update-target.ts';
+
+type OperationRecords = Pick<
+  Records,
+  | 'insertOperation'
+  | 'operation'
+  | 'unfinishedOperation'
+  | 'reportedOperation'
+  | 'cancelOperation'
+  | 'deleteOldOperations'
+  | 'leaseOperation'
+  | 'renewLease'
+  | 'recordProgress'
+  | 'rescheduleOperation'
+  | 'finishOperation'
+  | 'nextDueMs'
+>;
+
+/** Each taking raises the fence: what an earlier holder still writes is refused. */
+const lease = `
+  UPDATE operations SET lease_owner = :worker, fence = fence + 1,
+    lease_until = clock_timestamp() + :leaseMs * interval '1 millisecond'
+  WHERE id = (
+    SELECT id FROM operations
+    WHERE state = 'in progress' AND run_after <= clock_timestamp()
+      AND (lease_until IS NULL OR lease_until < clock_timestamp())
+    ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) RETURNING *`;
+
+const reported = `
+  SELECT instances.*, operation.kind AS operation_kind, operation.state AS operation_state,
+    operation.description AS operation_description
+  FROM instances LEFT JOIN LATERAL (
+    SELECT kind, state, description FROM operations WHERE instance_id = instances.id AND kind = ANY(:kinds)
+    ORDER BY (id = :named) DESC NULLS LAST, created_at DESC LIMIT 1
+  ) operation ON true
+  WHERE platform_id = :platformId AND osb_id = :osbId`;
+
+type ReportedRow = InstanceRow & {
+  [Field in 'kind' | 'state' | 'description' as `operation_${Field}`]: OperationRow[Field] | null;
+};
+
+const due = `
+  SELECT extract(epoch FROM min(greatest(run_after, coalesce(lease_until, run_after))) - clock_timestamp()) * 1000
+    AS ms FROM operations WHERE state = 'in progress'`;
+
+const forget = `
+  DELETE FROM operations WHERE id IN (
+    SELECT operations.id FROM operations JOIN instances ON instances.id = instance_id
+    WHERE instances.state = 'deleted' AND finished_at < clock_timestamp() - :olderThanMs * interval '1 millisecond'
+      AND instances.updated_at < clock_timestamp() - :olderThanMs * interval '1 millisecond'
+    LIMIT :limit
+  )`;
+
+/** Whether the instance has an operation in progress already. */
+function isTaken(error: unknown): boolean {
+  const { code, constraint } = error as { code?: string; constraint?: string };
+  return code === '23505' && constraint === 'operations_one_in_progress';
+}
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+export function createOperationRecords(connection: Knex): OperationRecords {
+  const table = () => connection<OperationRow>('operations');
+  const held = (operation: LeasedOperation) =>
+    table().where({ id: operation.id, state: 'in progress', fence: String(operation.fence) });
+  const interval = (ms: number) => connection.raw(`clock_timestamp() + ? * interval '1 millisecond'`, [ms]);
+  const first = async (query: Knex.QueryBuilder) => {
+    const row = (await query) as OperationRow | undefined;
+    return row === undefined ? undefined : toOperation(row);
+  };
+
+  return {
+    async insertOperation(operation) {
+      const row = {
+        id: operation.id,
+        kind: operation.kind,
+        instance_id: operation.instanceId,
+        state: 'in progress' as const,
+        step: operation.step,
+        description: operation.description,
+        deadline: operation.deadline,
+        target: operation.target ?? null,
+      };
+      await table()
+        .insert(row)
+        .catch((error: unknown) => {
+          throw isTaken(error) ? refused.concurrency() : error;
+        });
+      await notify(connection, channels.operations, operation.id);
+    },
+
+    async operation(id) {
+      // Clients may send anything here (osb-notes 15).
+      return uuid.test(id) ? first(table().where({ id }).first()) : undefined;
+    },
+
+    unfinishedOperation: (instanceId) =>
+      first(table().where({ instance_id: instanceId, state: 'in progress' }).first()),
+
+    async reportedOperation({ platformId, osbId, operationId }, kinds) {
+      const named = operationId !== undefined && uuid.test(operationId) ? operationId : null;
+      const { rows } = await connection.raw<{ rows: ReportedRow[] }>(reported, {
+        platformId,
+        osbId,
+        named,
+        kinds: [...kinds],
+      });
+      const [row] = rows;
+      if (row === undefined) return undefined;
+      const instance = toInstance(row);
+      const { operation_kind: kind, operation_state: state, operation_description: description } = row;
+      return {
+        instance,
+        operation:
+          kind === null || state === null || description === null
+            ? undefined
+            : { kind, state, description, instanceId: instance.id },
+      };
+    },
+
+    async cancelOperation(id, description) {
+      await table()
+        .where({ id, state: 'in progress' })
+        .update({ state: 'failed', description, finished_at: new Date(), lease_until: null });
+      await table().where({ id }).increment('fence', 1);
+      await notify(connection, channels.finished, id);
+    },
+
+    async deleteOldOperations(olderThanMs, limit) {
+      const { rowCount } = await connection.raw<{ rowCount: number }>(forget, { olderThanMs, limit });
+      return rowCount;
+    },
+
+    async leaseOperation(worker, leaseMs) {
+      const { rows } = await connection.raw<{ rows: OperationRow[] }>(lease, { worker, leaseMs });
+      return rows[0] === undefined ? undefined : toLeasedOperation(rows[0]);
+    },
+
+    renewLease: async (operation, leaseMs) =>
+      (await held(operation).update({ lease_until: interval(leaseMs) })) === 1,
+
+    recordProgress: async (operation, progress) =>
+      (await held(operation).update({
+        step: progress.step,
+        description: progress.description,
+        failure: progress.failure ?? null,
+        attempts: progress.attempts,
+      })) === 1,
+
+    rescheduleOperation: async (operation, pause) =>
+      (await held(operation).update({
+        step: pause.step,
+        description: pause.description,
+        failure: pause.failure ?? null,
+        attempts: pause.attempts,
+        run_after: interval(pause.afterMs),
+        lease_owner: null,
+        lease_until: null,
+      })) === 1,
+
+    finishOperation: (operation, outcome) =>
+      connection.transaction(async (transaction) => {
+        // First of all, as whoever halts an operation does: the other way round the two would wait for each other.
+        await transaction('instances').where({ id: operation.instanceId }).forNoKeyUpdate().first('id');
+        const finished = await transaction<OperationRow>('operations')
+          .where({ id: operation.id, state: 'in progress', fence: String(operation.fence) })
+          .update({
+            state: outcome.state,
+            description: outcome.description,
+            finished_at: new Date(),
+            lease_until: null,
+          });
+        if (finished !== 1) return false;
+        if (outcome.state === 'succeeded' && operation.target !== undefined) {
+          await setHostTarget(transaction, operation.instanceId, operation.target);
+          await setInstanceTarget(transaction, operation.instanceId, operation.target);
+        }
+        if (outcome.instance !== undefined) {
+          await transaction('instances')
+            .where({ id: operation.instanceId })
+            .update({ state: outcome.instance, updated_at: new Date() });
+        }
+        await notify(transaction, channels.finished, operation.id);
+        return true;
+      }),
+
+    async nextDueMs() {
+      const { rows } = await connection.raw<{ rows: { ms: string | null }[] }>(due);
+      const ms = rows[0]?.ms;
+      return ms === null || ms === undefined ? undefined : Math.max(0, Number(ms));
+    },
+  };
+}

@@ -1,0 +1,80 @@
+import type { Knex } from 'knex';
+import type { NewHost } from '../../core/ports/host-records.ts';
+import type { NewPooledHost } from '../../core/ports/pool-records.ts';
+import type { Records } from '../../core/ports/store.ts';
+import type { PortBlocks } from '../database.ts';
+import { type HostRow, toPooledHost } from './rows.ts';
+import { insertHostRow } from './slots.ts';
+
+type PoolRecords = Pick<
+  Records,
+  'insertPooledHost' | 'pooledHosts' | 'setHostParked' | 'withdrawPooledHost' | 'acquireLeadership'
+>;
+
+/** Who claims at the same time takes another one, and waits for nobody. */
+const claim = `
+  UPDATE hosts SET instance_id = :instance, tenant_id = :tenant, egress = :egress, registries = :registries, idle = :idle,
+    state = 'creating', updated_at = now()
+  WHERE id = (
+    SELECT id FROM hosts
+    WHERE state = 'parked' AND plan_name = :plan AND vcpus = :vcpus AND memory_mib = :memory
+      AND disk_gib = :disk AND ports = :ports
+    ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) RETURNING *`;
+
+/** Gives a pooled host to an instance; undefined where none of its plan is ready. */
+export async function claimPooledHost(connection: Knex, host: NewHost): Promise<HostRow | undefined> {
+  const { rows } = await connection.raw<{ rows: HostRow[] }>(claim, {
+    instance: host.instanceId,
+    tenant: host.tenantId,
+    egress: JSON.stringify(host.egress),
+    registries: JSON.stringify(host.registries),
+    idle: host.idle,
+    plan: host.planName,
+    vcpus: host.shape.vcpus,
+    memory: host.shape.memoryMib,
+    disk: host.shape.diskGib,
+    ports: host.publishedPorts,
+  });
+  return rows[0];
+}
+
+const keep = `
+  INSERT INTO leadership_leases (name, holder, lease_until)
+  VALUES (:name, :holder, clock_timestamp() + :leaseMs * interval '1 millisecond')
+  ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
+    WHERE leadership_leases.holder = excluded.holder OR leadership_leases.lease_until < clock_timestamp()
+  RETURNING name`;
+
+export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): PoolRecords {
+  const inState = (id: string, ...states: HostRow['state'][]) =>
+    connection<HostRow>('hosts').where({ id }).whereIn('state', states);
+
+  return {
+    async insertPooledHost(host: NewPooledHost) {
+      // At once: a slot that was taken for a host that is not on record would be lost for ever.
+      const row = await connection.transaction((transaction) =>
+        insertHostRow(transaction, portBlocks, host, { state: 'parking' }),
+      );
+      return row === undefined ? undefined : toPooledHost(row);
+    },
+
+    async pooledHosts() {
+      const rows = await connection<HostRow>('hosts')
+        .whereIn('state', ['parking', 'parked'])
+        .orderBy('created_at');
+      return rows.map(toPooledHost);
+    },
+
+    setHostParked: async (hostId) =>
+      (await inState(hostId, 'parking').update({ state: 'parked', updated_at: new Date() })) === 1,
+
+    withdrawPooledHost: async (hostId) =>
+      (await inState(hostId, 'parking', 'parked').update({ state: 'parking', updated_at: new Date() })) === 1,
+
+    async acquireLeadership(name, holder, leaseMs) {
+      const { rows } = await connection.raw<{ rows: unknown[] }>(keep, { name, holder, leaseMs });
+      return rows.length === 1;
+    },
+  };
+}

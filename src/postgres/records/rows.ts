@@ -1,0 +1,183 @@
+import type { Egress, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
+import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import type { Binding } from '../../core/model/binding.ts';
+import type { Host, HostPower, HostState, IdlePolicy, PooledHost } from '../../core/model/host.ts';
+import type { Instance, InstanceState } from '../../core/model/instance.ts';
+import type { JsonObject } from '../../core/model/json.ts';
+import type { LeasedOperation, Operation, OperationKind, UpdateTarget } from '../../core/model/operation.ts';
+
+/** The rows as Postgres gives them, and how they become the model's. */
+
+export interface InstanceRow {
+  id: string;
+  platform_id: string;
+  tenant_id: string;
+  osb_id: string;
+  service_id: string;
+  plan_id: string;
+  parameters: JsonObject;
+  context: JsonObject;
+  state: InstanceState;
+  expires_at: Date | null;
+  updated_at: Date;
+}
+
+export function toInstance(row: InstanceRow): Instance {
+  return {
+    id: row.id,
+    platformId: row.platform_id,
+    tenantId: row.tenant_id,
+    osbId: row.osb_id,
+    serviceId: row.service_id,
+    planId: row.plan_id,
+    parameters: row.parameters,
+    context: row.context,
+    state: row.state,
+    expiresAt: row.expires_at ?? undefined,
+  };
+}
+
+export interface HostRow {
+  id: string;
+  /** Null while nobody owns the host, as the tenant is. */
+  instance_id: string | null;
+  tenant_id: string | null;
+  plan_name: string;
+  slot: number;
+  vcpus: number;
+  memory_mib: number;
+  disk_gib: number;
+  first_port: number;
+  ports: number;
+  egress: Egress;
+  registries: RegistrySettings;
+  image_version: string | null;
+  state: HostState | PooledHost['state'];
+  started_from: StartedFrom | null;
+  first_started_from: StartedFrom | null;
+  idle: IdlePolicy;
+  power: HostPower;
+  power_since: Date;
+  wake_refused_at: Date | null;
+  engine_host: string | null;
+  engine_port: number | null;
+  quarantined_at: Date | null;
+  updated_at: Date;
+}
+
+export function toHost(row: HostRow): Host {
+  const { instance_id: instanceId, tenant_id: tenantId, state } = row;
+  if (instanceId === null || tenantId === null || state === 'parking' || state === 'parked') {
+    throw new Error(`host ${row.id} belongs to nobody`);
+  }
+  return {
+    ...body(row),
+    instanceId,
+    tenantId,
+    state,
+    startedFrom: row.started_from ?? undefined,
+    idle: row.idle,
+    power: row.power,
+    powerSince: row.power_since,
+    engine: toEngine(row),
+    quarantined: row.quarantined_at !== null,
+  };
+}
+
+export function toPooledHost(row: HostRow): PooledHost {
+  if (row.state !== 'parking' && row.state !== 'parked') throw new Error(`host ${row.id} is not in the pool`);
+  return { ...body(row), state: row.state };
+}
+
+const body = (row: HostRow) => ({
+  id: row.id,
+  planName: row.plan_name,
+  slot: row.slot,
+  shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
+  publishedPorts: { first: row.first_port, count: row.ports },
+  egress: row.egress,
+  registries: row.registries,
+  imageVersion: row.image_version ?? undefined,
+});
+
+export function toEngine(row: Pick<HostRow, 'engine_host' | 'engine_port'>) {
+  if (row.engine_host === null || row.engine_port === null) return undefined;
+  return { host: row.engine_host, port: row.engine_port };
+}
+
+export interface BindingRow {
+  id: string;
+  osb_id: string;
+  instance_id: string;
+  tenant_id: string;
+  serial: string;
+  certificate: string;
+  sealed_credentials: Buffer | null;
+  app_guid: string | null;
+  parameters: JsonObject;
+  predecessor: string | null;
+  state: Binding['state'];
+  created_at: Date;
+  expires_at: Date;
+  revoked_at: Date | null;
+  settled_at: Date | null;
+}
+
+export function toBinding(row: BindingRow): Binding {
+  return {
+    id: row.id,
+    osbId: row.osb_id,
+    instanceId: row.instance_id,
+    serial: row.serial,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at,
+    state: row.state,
+    revokedAt: row.revoked_at ?? undefined,
+    request: {
+      appGuid: row.app_guid ?? undefined,
+      parameters: row.parameters,
+      predecessor: row.predecessor ?? undefined,
+    },
+    sealedCredentials: row.sealed_credentials ?? undefined,
+  };
+}
+
+export interface OperationRow {
+  id: string;
+  kind: OperationKind;
+  instance_id: string;
+  state: Operation['state'];
+  step: string;
+  description: string;
+  failure: string | null;
+  attempts: number;
+  /** bigint: the driver gives it as text. */
+  fence: string;
+  lease_owner: string | null;
+  lease_until: Date | null;
+  run_after: Date;
+  deadline: Date;
+  created_at: Date;
+  finished_at: Date | null;
+  target: UpdateTarget | null;
+}
+
+export function toOperation(row: OperationRow): Operation {
+  return {
+    id: row.id,
+    kind: row.kind,
+    instanceId: row.instance_id,
+    state: row.state,
+    step: row.step,
+    description: row.description,
+    failure: row.failure ?? undefined,
+    attempts: row.attempts,
+    deadline: row.deadline,
+    createdAt: row.created_at,
+    target: row.target ?? undefined,
+  };
+}
+
+export function toLeasedOperation(row: OperationRow): LeasedOperation {
+  return { ...toOperation(row), fence: Number(row.fence) };
+}

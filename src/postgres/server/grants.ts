@@ -1,0 +1,109 @@
+/** The database roles that the processes of Berth run under; the owner of the tables is none of them. */
+export const databaseRoles = ['api', 'gateway', 'worker'] as const;
+export type DatabaseRole = (typeof databaseRoles)[number];
+
+/** A right on a table, as GRANT writes it, such as `SELECT` or `UPDATE (state, revoked_at)`. */
+type Right = string;
+
+/** Who may do what with a table; a role that is left out may do nothing with it. */
+export type TableGrants = Readonly<Partial<Record<DatabaseRole, readonly Right[]>>>;
+
+/** All but the columns that the database fills in: nobody chooses when a row was written, or as whom. */
+const auditRow =
+  'INSERT (actor, platform, identity, action, instance_id, binding_id, remote_address, request_id, status, outcome, error, detail)';
+
+/**
+ * What each role may do with each table, and nothing else: this is the whole of it, granted anew by every
+ * start. Whoever adds a table or makes a role write another column adds it here; a table without a line here
+ * fails a test. Row locks (`FOR UPDATE`, `FOR SHARE`) need UPDATE on some column.
+ *
+ * - Only the api reads what is sealed. The worker may forget a binding's credentials, and never reads them.
+ * - Bindings, instances, hosts and authorities are never deleted, so no serial and no id is used twice.
+ * - The audit trail is only added to.
+ * - An instance's tenant and a binding's certificate can be changed by nobody. A host's tenant is given to it once,
+ *   by the api, which a trigger sees to.
+ */
+export const grants: Readonly<Record<string, TableGrants>> = {
+  platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'] },
+  platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
+  tenants: { api: ['SELECT', 'INSERT'] },
+  instances: {
+    api: ['SELECT', 'INSERT', 'UPDATE (plan_id, parameters, context, state, expires_at, updated_at)'],
+    worker: ['SELECT', 'UPDATE (plan_id, parameters, state, expires_at, updated_at)'],
+  },
+  early_deletes: { api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
+  slots: { api: ['SELECT', 'INSERT', 'UPDATE (host_id)'], worker: ['SELECT', 'UPDATE (host_id)'] },
+  hosts: {
+    api: [
+      'SELECT',
+      'INSERT',
+      'UPDATE (instance_id, tenant_id, state, egress, registries, idle, updated_at)',
+      'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports)',
+    ],
+    gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power, wake_refused_at)'],
+    worker: [
+      'SELECT',
+      'INSERT',
+      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version)',
+      'UPDATE (state, started_from, first_started_from, power, power_since, wake_refused_at, engine_host, engine_port, quarantined_at, updated_at)',
+    ],
+  },
+  host_checks: {
+    api: [
+      'SELECT',
+      'INSERT (host_id, requested_at, release_requested_at)',
+      'UPDATE (requested_at, release_requested_at)',
+    ],
+    worker: [
+      'SELECT',
+      'INSERT (host_id, checked_at, drift, failed_at, failure)',
+      'UPDATE (checked_at, drift, failed_at, failure)',
+    ],
+  },
+  power_requests: {
+    api: ['SELECT', 'INSERT', 'UPDATE'],
+    gateway: ['SELECT', 'INSERT', 'UPDATE'],
+    worker: ['SELECT', 'UPDATE', 'DELETE'],
+  },
+  leadership_leases: { worker: ['SELECT', 'INSERT', 'UPDATE'] },
+  bindings: {
+    api: ['SELECT', 'INSERT', 'UPDATE (state, sealed_credentials, revoked_at, settled_at)'],
+    gateway: ['SELECT (id, instance_id, serial, state, expires_at)'],
+    worker: [
+      'SELECT (id, osb_id, instance_id, tenant_id, serial, state, created_at, expires_at, revoked_at, settled_at)',
+      'UPDATE (state, sealed_credentials, revoked_at, settled_at)',
+    ],
+  },
+  /** Kept by a trigger that runs as the owner. */
+  quota_usage: { api: ['SELECT'] },
+  operation_kinds: {},
+  operations: {
+    api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
+    worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  },
+  certificate_authorities: {
+    api: ['SELECT', 'INSERT', 'UPDATE (state, since, sealed_key)'],
+    gateway: ['SELECT (id, name, state, certificate)'],
+  },
+  gateways: {
+    api: ['SELECT', 'DELETE'],
+    gateway: ['SELECT', 'INSERT', 'UPDATE (lease_until, connections)', 'DELETE'],
+    worker: ['SELECT'],
+  },
+  workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
+  certificate_requests: {
+    api: ['SELECT', 'UPDATE (certificate, ca)', 'DELETE'],
+    gateway: ['SELECT', 'INSERT (id, request)', 'DELETE'],
+  },
+  revocation_acknowledgements: {
+    api: ['SELECT', 'DELETE'],
+    gateway: ['INSERT'],
+    worker: ['SELECT', 'DELETE'],
+  },
+  master_keys: { api: ['SELECT', 'INSERT', 'UPDATE (state, since)'] },
+  presences: {
+    api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+    gateway: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  },
+  audit: { api: ['SELECT', auditRow], worker: [auditRow] },
+};

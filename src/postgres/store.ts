@@ -1,0 +1,43 @@
+import type { Knex } from 'knex';
+import type { Records, Store } from '../core/ports/store.ts';
+import { createBindingRecords } from './records/bindings.ts';
+import type { PortBlocks } from './database.ts';
+import { createHostRecords } from './records/hosts.ts';
+import { createInstanceRecords } from './records/instances.ts';
+import { createOperationRecords } from './records/operations.ts';
+import { createUsageRecords } from './records/usage.ts';
+import { createPoolRecords } from './records/pool.ts';
+import { createPowerRecords } from './records/power.ts';
+
+/** The store over Postgres: one repository a table, all of them on one connection within a transaction. */
+export function createStore(database: Knex, portBlocks: PortBlocks): Store {
+  const recordsOn = (connection: Knex): Records => ({
+    ...createInstanceRecords(connection),
+    ...createHostRecords(connection, portBlocks),
+    ...createPoolRecords(connection, portBlocks),
+    ...createPowerRecords(connection),
+    ...createBindingRecords(connection),
+    ...createOperationRecords(connection),
+    ...createUsageRecords(connection),
+  });
+  return {
+    records: recordsOn(database),
+    async transaction(work) {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return await database.transaction((transaction) => work(recordsOn(transaction)));
+        } catch (error) {
+          if (attempt === attempts || !wasVictim(error)) throw error;
+        }
+      }
+    },
+  };
+}
+
+/** Tries of a transaction that others get in the way of. */
+const attempts = 3;
+
+/** Postgres undid it in favour of another one, and nothing was wrong with it (PostgreSQL manual, appendix A, class 40). */
+function wasVictim(error: unknown): boolean {
+  return ['40P01', '40001'].includes((error as { code?: string }).code ?? '');
+}

@@ -1,0 +1,212 @@
+import { createAuditTrail } from '../postgres/audit.ts';
+import { readCatalog } from '../config/read-catalog.ts';
+import { type BrokerCredentials, brokerCredentials } from '../config/secrets.ts';
+import type { Settings } from '../config/settings.ts';
+import { listenerTls } from '../config/tls.ts';
+import { userIds } from '../config/users.ts';
+import { createBindings } from '../core/broker/bindings.ts';
+import { createInstances } from '../core/broker/instances.ts';
+import { createParameterRules } from '../core/broker/parameters.ts';
+import type { Logger } from '../lib/logger.ts';
+import { credentialDigest } from '../core/ports/platforms.ts';
+import { longestAnswerMs } from '../http/limits.ts';
+import { listen } from '../http/listen.ts';
+import { createMgmtApp } from '../http/mgmt/app.ts';
+import { createOsbApp } from '../http/osb/app.ts';
+import { withRequestIdentity } from '../http/request-log.ts';
+import { warmUp } from '../http/warm-up.ts';
+import { dropPrivileges } from './drop-privileges.ts';
+import { answerCertificateRequests, forgetDeadRequests } from '../postgres/certificate-requests.ts';
+import { channels } from '../postgres/channels.ts';
+import { openDatabase, roleBounds, seedSlots } from '../postgres/database.ts';
+import { refuseOwner } from '../postgres/server/database-roles.ts';
+import { forgetDeadGateways, forgetLateAcknowledgements } from '../postgres/gateways.ts';
+import { startListener } from '../postgres/listener.ts';
+import { createOperationWaiter } from '../postgres/operation-waiter.ts';
+import { createHostChecks } from '../postgres/host-checks.ts';
+import { createOverview } from '../postgres/overview.ts';
+import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../postgres/platforms.ts';
+import { createPresence, forgetDeadPresences } from '../postgres/presence.ts';
+import { createRevocations } from '../postgres/revocations.ts';
+import { createStore } from '../postgres/store.ts';
+import { refuseDroppedPlans } from '../postgres/plans-in-use.ts';
+import { installedImageVersion } from '../postgres/workers.ts';
+import { openAuthorities } from '../certificates/ca-service.ts';
+import { startKeyRotation } from '../secrets/key-rotation.ts';
+import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
+import { portBlocks, requireDatabaseUrl } from './database-url.ts';
+import { repeat } from '../lib/repeat.ts';
+import type { RunningProcess } from './running-process.ts';
+
+const houseKeepingMs = 15_000;
+const askWorkersEveryMs = 5_000;
+
+/** The role that faces the platform. It holds the authorities' keys, and no rights on the machine. */
+export async function startApi(settings: Settings, roleLogger: Logger): Promise<RunningProcess> {
+  const logger = withRequestIdentity(roleLogger);
+  const catalog = await readCatalog(settings);
+  const credentials = await brokerCredentials(settings);
+  const tls = await listenerTls(settings);
+  const connectionString = await requireDatabaseUrl(settings, 'api');
+  const database = openDatabase(connectionString, { bounds: roleBounds });
+  await refuseOwner(database, 'api');
+  await refuseDroppedPlans(database, catalog);
+  const vault = await openKeyRing(settings, database);
+  const simulated = settings.hypervisor === 'simulated';
+
+  const blocks = portBlocks(settings, catalog);
+  await seedSlots(database, blocks);
+  const firstPlatform = await ensurePlatform(database, 'cloudfoundry');
+  const listener = await startListener({
+    connectionString,
+    listenTo: [
+      channels.finished,
+      channels.acknowledgements,
+      channels.certificates,
+      channels.platforms,
+      channels.keys,
+      channels.authorities,
+    ],
+    onLost: (error) => {
+      logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
+    },
+  });
+
+  const directory = await createCredentialDirectory({
+    database,
+    listener,
+    fixed: passwordsOf(credentials).map((password) => ({
+      digest: credentialDigest(credentials.broker.username, password),
+      platform: firstPlatform,
+    })),
+    onError: (error) => {
+      logger.error({ err: error }, 'The credentials of the platforms could not be read again');
+    },
+  });
+  // A worker that is away for a moment is no reason to forget what it makes hosts from.
+  let imageVersion = await installedImageVersion(database);
+  const stopAskingWorkers = repeat(
+    askWorkersEveryMs,
+    async () => {
+      imageVersion = (await installedImageVersion(database)) ?? imageVersion;
+    },
+    (error) => {
+      logger.warn({ err: error }, 'The version of the installed image could not be read; it is tried again');
+    },
+  );
+  const store = createStore(database, blocks);
+  const rules = createParameterRules(catalog);
+  const authorities = await openAuthorities({
+    ...{ database, listener, vault, logger },
+    hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
+  });
+  const audit = createAuditTrail(database);
+  const osb = createOsbApp({
+    audit,
+    catalog,
+    imageVersion: () => imageVersion,
+    simulated,
+    credentials: () => directory.known(),
+    ratePerSecond: settings.ratePerSecond,
+    answerWithinMs: longestAnswerMs,
+    logger,
+    instances: createInstances({
+      catalog,
+      rules,
+      store,
+      waiter: createOperationWaiter(listener, store.records),
+      syncWaitMs: settings.syncWaitMs,
+      admission: { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit },
+      imageVersion: () => imageVersion,
+      notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
+      logger,
+    }),
+    bindings: createBindings({
+      catalog,
+      rules,
+      store,
+      issuer: authorities.issuer,
+      vault,
+      revocations: createRevocations(database, listener),
+      address: { host: settings.externalHost, gatewayPort: settings.gatewayPort },
+      logger,
+    }),
+  });
+  const keys = startKeyRotation({
+    database,
+    listener,
+    ring: vault,
+    presence: createPresence(database, 'api'),
+    readText: () => rereadMasterKeys(settings),
+    logger,
+  });
+  const mgmt = createMgmtApp({
+    keys,
+    authorities,
+    audit,
+    overview: createOverview(database),
+    records: store.records,
+    platforms: createPlatforms(database),
+    checks: createHostChecks(database),
+    credentials: credentials.mgmt,
+    hypervisor: settings.hypervisor,
+    ratePerSecond: settings.ratePerSecond,
+    logger,
+  });
+
+  const stopAnswering = answerCertificateRequests(
+    database,
+    listener,
+    (request) => authorities.signForGateway(request),
+    (error) => {
+      logger.error({ err: error }, 'A request for a certificate could not be answered');
+    },
+  );
+  const stopKeeping = repeat(
+    houseKeepingMs,
+    async () => {
+      await forgetDeadGateways(database);
+      await forgetLateAcknowledgements(database);
+      await forgetDeadRequests(database);
+      await forgetDeadPresences(database);
+    },
+    (error) => {
+      logger.warn({ err: error }, 'Housekeeping failed; it is tried again');
+    },
+  );
+  // Not earlier: libraries load parts of themselves when they are first used, out of a folder that may be root's.
+  await warmUp(osb, credentials.broker);
+  await warmUp(mgmt, credentials.mgmt);
+  dropPrivileges(userIds(settings.uidBase).api);
+  const osbListener = await listen(osb, {
+    host: settings.listenAddress,
+    port: settings.port,
+    setting: 'BERTH_PORT',
+    tls,
+  });
+  const mgmtListener = await listen(mgmt, {
+    host: settings.mgmtAddress,
+    port: settings.mgmtPort,
+    setting: 'BERTH_MGMT_PORT',
+  });
+
+  return {
+    announcement: `OSB API on ${tls === undefined ? 'http' : 'https'}://${settings.listenAddress}:${osbListener.port}, management on ${settings.mgmtAddress}:${mgmtListener.port}`,
+    async stop() {
+      await Promise.all([osbListener.stop(), mgmtListener.stop()]);
+      stopAnswering();
+      directory.stop();
+      await stopKeeping();
+      await stopAskingWorkers();
+      await keys.stop();
+      await authorities.stop();
+      await listener.stop();
+      await database.destroy();
+    },
+  };
+}
+
+/** The password of the first platform, and while it is being rotated its former one. */
+function passwordsOf({ broker, formerPassword }: BrokerCredentials): readonly string[] {
+  return formerPassword === undefined ? [broker.password] : [broker.password, formerPassword];
+}

@@ -1,0 +1,270 @@
+import { randomUUID, X509Certificate } from 'node:crypto';
+import tls from 'node:tls';
+import type { Knex } from 'knex';
+import { afterEach, beforeEach, expect, inject, it } from 'vitest';
+import type { IssuedCredentials } from '../../src/core/credentials.ts';
+import { createGateway } from '../../src/gateway/gateway.ts';
+import { metricsText } from '../../src/http/mgmt/metrics.ts';
+import { createKeyRing } from '../../src/secrets/key-ring.ts';
+import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
+import { type Authorities, openAuthorities } from '../../src/certificates/ca-service.ts';
+import { obtainTls } from '../../src/certificates/gateway-tls.ts';
+import { retireAuthorities } from '../../src/postgres/certificate-authorities.ts';
+import { answerCertificateRequests } from '../../src/postgres/certificate-requests.ts';
+import { channels } from '../../src/postgres/channels.ts';
+import { openDatabase } from '../../src/postgres/database.ts';
+import { startListener } from '../../src/postgres/listener.ts';
+import { createLiveBindingsSource } from '../../src/postgres/live-bindings.ts';
+import { createOverview } from '../../src/postgres/overview.ts';
+import { createPresence } from '../../src/postgres/presence.ts';
+import { instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
+import { eventually } from '../support/eventually.ts';
+import { silentLogger } from '../support/logger.ts';
+
+/** An api's authorities and a real gateway, each under its database role, and bindings in Postgres. */
+let broker: TestBroker;
+let database: Knex;
+let authorities: Authorities;
+let port: number;
+const cleanUp: (() => Promise<unknown> | undefined)[] = [];
+const vault = createKeyRing([masterKeyFromText(createMasterKeyText())]);
+
+beforeEach(async () => {
+  broker = await makeTestBroker(inject('postgres'));
+  cleanUp.push(() => broker.stop());
+  broker.startWorker();
+  await broker
+    .ask('put', `${instance('i')}?accepts_incomplete=true`)
+    .send(provisionBody)
+    .expect(201);
+  database = openDatabase(broker.urls.api);
+  cleanUp.push(() => database.destroy());
+  const listen = async (connectionString: string) => {
+    const listener = await startListener({
+      connectionString,
+      listenTo: [channels.certificates, channels.authorities, channels.keys],
+      onLost: () => undefined,
+    });
+    cleanUp.push(() => listener.stop());
+    return listener;
+  };
+  const apiListener = await listen(broker.urls.api);
+  authorities = await openAuthorities({
+    ...{ database, listener: apiListener, vault, logger: silentLogger },
+    hosts: ['127.0.0.1'],
+    settleMs: 3_600_000,
+  });
+  cleanUp.push(() => authorities.stop());
+  const stopAnswering = answerCertificateRequests(
+    database,
+    apiListener,
+    (request) => authorities.signForGateway(request),
+    () => undefined,
+  );
+  cleanUp.push(() => {
+    stopAnswering();
+    return undefined;
+  });
+
+  const gatewayDatabase = openDatabase(broker.urls.gateway, { maxConnections: 2 });
+  cleanUp.push(() => gatewayDatabase.destroy());
+  const kept = await obtainTls(gatewayDatabase, await listen(broker.urls.gateway), silentLogger);
+  const gateway = createGateway({
+    source: createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 0 }),
+    tls: kept.tls,
+    port: 0,
+    host: '127.0.0.1',
+    logger: silentLogger,
+  });
+  ({ port } = await gateway.start());
+  cleanUp.push(() => gateway.stop());
+  cleanUp.push(
+    kept.keep((next) => {
+      gateway.replaceTls(next);
+    }),
+  );
+  await eventually(
+    'the gateway has told what it knows',
+    async () => (await database('presences')).length === 1,
+  );
+}, 60_000);
+afterEach(async () => {
+  for (const act of cleanUp.splice(0).reverse()) await act();
+});
+
+/** A binding as the api makes one. */
+async function bind(): Promise<IssuedCredentials & { id: string }> {
+  const id = randomUUID();
+  const issued = await authorities.issuer.issue({
+    commonName: id,
+    notAfter: new Date(Date.now() + 86_400_000),
+  });
+  const [host] = await broker.store.records.livingHosts();
+  if (host === undefined) throw new Error('there is no host');
+  await broker.store.records.insertBinding({
+    ...{ id, osbId: id, instanceId: host.instanceId, tenantId: host.tenantId, serial: issued.serial },
+    ...{ certificate: issued.certificatePem, sealedCredentials: Buffer.from('x'), createdAt: new Date() },
+    ...{ expiresAt: issued.expiresAt, authorities: issued.authorities },
+    request: { appGuid: undefined, parameters: {}, predecessor: undefined },
+  });
+  return { ...issued, id };
+}
+
+/** What the docker CLI does with a binding: trusts its `ca` and nothing else, and asks for the engine's version. */
+function version(credentials: IssuedCredentials): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = tls.connect({
+      ...{ host: '127.0.0.1', port, ca: credentials.serverAuthorityPem },
+      ...{ cert: credentials.certificatePem, key: credentials.privateKeyPem },
+    });
+    let answer = '';
+    socket.on('secureConnect', () => {
+      socket.write('GET /version HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n');
+    });
+    socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+    socket.on('end', () => {
+      resolve(answer.split('\r\n')[0] ?? '');
+      socket.end();
+    });
+    socket.on('error', reject);
+  });
+}
+
+const ok = 'HTTP/1.1 200 OK';
+const states = async (name: string) =>
+  (await authorities.list())
+    .filter((one) => one.name === name)
+    .map(({ state, liveBindings }) => [state, liveBindings]);
+
+it('another client authority signs, and bindings of the former one go on until the last has ended', async () => {
+  const before = await bind();
+  expect(await version(before)).toBe(ok);
+  await authorities.rotate('client');
+  const after = await bind();
+  expect(after.authorities.client).not.toBe(before.authorities.client);
+  expect(await version(before)).toBe(ok);
+  expect(await version(after)).toBe(ok);
+  expect(await states('client')).toEqual([
+    ['current', 1],
+    ['retiring', 1],
+  ]);
+  // Its key is forgotten at once: it can sign nothing more.
+  const [former] = await broker
+    .database<{ state: string; sealed_key: Buffer | null }>('certificate_authorities')
+    .where({ state: 'retiring' });
+  expect(former?.sealed_key).toBeNull();
+
+  await retireAuthorities(database, 0);
+  expect(await states('client')).toEqual([
+    ['current', 1],
+    ['retiring', 1],
+  ]);
+  await broker.store.records.revokeBinding(before.id);
+  // Not while a bind that began under it may still be under way.
+  await retireAuthorities(database, 3_600_000);
+  expect((await states('client'))[1]).toEqual(['retiring', 0]);
+  await retireAuthorities(database, 0);
+  expect((await states('client'))[0]).toEqual(['retired', 0]);
+  await eventually('the gateway trusts it no more', async () => {
+    const answer = await version(before).catch((error: unknown) => String(error));
+    return answer !== ok && (await version(after)) === ok;
+  });
+});
+
+it('another server authority vouches, and apps that trust only former ones still accept the gateway', async () => {
+  const bindings = [await bind()];
+  for (let rotation = 0; rotation < 3; rotation += 1) {
+    await authorities.rotate('server');
+    bindings.push(await bind());
+    for (const one of bindings) expect(await version(one)).toBe(ok);
+  }
+  expect(new Set(bindings.map(({ serverAuthorityPem }) => serverAuthorityPem)).size).toBe(4);
+  // An app gets one authority to trust, and not the former one beside it.
+  for (const { serverAuthorityPem } of bindings) expect(serverAuthorityPem.match(/BEGIN/g)).toHaveLength(1);
+  // The oldest binding trusts nothing but the first authority, which did not sign the gateway's certificate.
+  const [oldest, newest] = [bindings[0], bindings.at(-1)];
+  expect(
+    new X509Certificate(newest?.serverAuthorityPem ?? '').checkIssued(
+      new X509Certificate(oldest?.serverAuthorityPem ?? ''),
+    ),
+  ).toBe(false);
+}, 60_000);
+
+it('is refused while a gateway has not taken the new one up, and goes on from there', async () => {
+  const dead = createPresence(database, 'gateway');
+  await dead.announce([]);
+  // It hangs: alive, and never in step.
+  const hanging = setInterval(() => void dead.announce([]), 2_000);
+  try {
+    await expect(authorities.rotate('client')).rejects.toThrow(
+      'A gateway has not taken the new authority up',
+    );
+  } finally {
+    clearInterval(hanging);
+  }
+  expect((await states('client')).map(([state]) => state)).toEqual(['next', 'current']);
+  const meanwhile = await bind();
+  expect(await version(meanwhile)).toBe(ok);
+  await dead.leave();
+  await authorities.rotate('client');
+  expect((await states('client')).map(([state]) => state)).toEqual(['current', 'retiring']);
+  expect(await version(meanwhile)).toBe(ok);
+}, 60_000);
+
+it('no serial is used twice, by one authority or by two', async () => {
+  const first = await bind();
+  await authorities.rotate('client');
+  const second = await bind();
+  expect(second.serial).not.toBe(first.serial);
+  await broker.store.records.revokeBinding(first.id);
+  const [host] = await broker.store.records.livingHosts();
+  if (host === undefined) throw new Error('there is no host');
+  const again = broker.store.records.insertBinding({
+    ...{ id: randomUUID(), osbId: 'again', instanceId: host.instanceId, tenantId: host.tenantId },
+    ...{ serial: first.serial, certificate: second.certificatePem, sealedCredentials: Buffer.from('x') },
+    ...{ createdAt: new Date(), expiresAt: second.expiresAt, authorities: second.authorities },
+    request: { appGuid: undefined, parameters: {}, predecessor: undefined },
+  });
+  await expect(again).rejects.toThrow('bindings_serial_key');
+  // Its row stays for ever, so that it stays so: no role may delete it or change it.
+  await expect(database('bindings').where({ id: first.id }).delete()).rejects.toThrow('permission denied');
+  await expect(database('bindings').where({ id: first.id }).update({ serial: '1' })).rejects.toThrow(
+    'permission denied',
+  );
+});
+
+it('a binding of the longest time that a catalog may name can be made, and none outlives its authority', async () => {
+  const issue = (days: number) =>
+    authorities.issuer.issue({
+      commonName: randomUUID(),
+      notAfter: new Date(Date.now() + days * 86_400_000),
+    });
+  const daysOf = (end: Date) => Math.round((end.getTime() - Date.now()) / 86_400_000);
+  expect(daysOf((await issue(3650)).expiresAt)).toBe(3650);
+  // As in an authority's last years: it ends with it, and says so.
+  const current = (await authorities.list()).find(({ name }) => name === 'client');
+  expect((await issue(30 * 365)).expiresAt).toEqual(current?.endsAt);
+  const { text } = await metricsText(await createOverview(database).counts());
+  expect(text).toContain(
+    `berth_authority_ends_timestamp_seconds{name="client",state="current"} ${Number(current?.endsAt) / 1000}\n`,
+  );
+});
+
+it('opens the key of an authority in its own row only, not in that of its successor', async () => {
+  const current = { name: 'client', state: 'current' };
+  const former = await broker
+    .database('certificate_authorities')
+    .where(current)
+    .first<{ sealed_key: Buffer }>('sealed_key');
+  await authorities.rotate('client');
+  await broker.database('certificate_authorities').where(current).update({ sealed_key: former.sealed_key });
+  const listener = await startListener({
+    connectionString: broker.urls.api,
+    listenTo: [channels.authorities],
+    onLost: () => undefined,
+  });
+  cleanUp.push(() => listener.stop());
+  await expect(
+    openAuthorities({ database, listener, vault, logger: silentLogger, hosts: ['127.0.0.1'] }),
+  ).rejects.toThrow(/copied there from another row/);
+});

@@ -1,0 +1,324 @@
+import { randomUUID } from 'node:crypto';
+import supertest from 'supertest';
+import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
+import {
+  catalogFile,
+  hints,
+  ids,
+  instance,
+  makeTestBroker,
+  operator,
+  provisionBody,
+  type TestBroker,
+} from '../support/broker.ts';
+import { eventually } from '../support/eventually.ts';
+
+const size = 3;
+/** The catalog of the tests, with a pool for the small plan. */
+const withPool = (pool: number) => {
+  const [offering] = catalogFile.offerings;
+  const plans = offering?.plans.map((plan) => (plan.id === ids.plan ? { ...plan, pool } : plan));
+  return { offerings: [{ ...offering, plans }] };
+};
+const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
+let broker: TestBroker;
+let before: SimulatedFaults['before'] = () => undefined;
+
+beforeEach(async () => {
+  before = () => undefined;
+  broker = await makeTestBroker(inject('postgres'), {
+    catalog: withPool(size),
+    slots: 12,
+    faults: { before: (act, hostId) => before(act, hostId) },
+  });
+  await broker.hypervisor.makeTemplate(
+    { planName: 'small', shape },
+    () => undefined,
+    new AbortController().signal,
+  );
+});
+afterEach(() => broker.stop());
+
+const create = (id: string) =>
+  broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
+const last = async (id: string) =>
+  (await broker.ask('get', `${instance(id)}/last_operation`)).body as { state: string; description: string };
+const pooled = () => broker.store.records.pooledHosts();
+const ready = async () => (await pooled()).filter(({ state }) => state === 'parked').map(({ id }) => id);
+const existing = async () => (await broker.hypervisor.list()).map(({ hostId }) => hostId).sort();
+const owned = async () => (await broker.store.records.livingHosts()).map(({ id }) => id);
+
+describe('the pool', () => {
+  // Seen to fail where slot and host are recorded one after the other: the slot was lost.
+  it('takes no slot for a host that does not come on record', async () => {
+    const { records } = broker.store;
+    const free = await records.freeSlots();
+    const impossible = { ...shape, memoryMib: 2 ** 40 };
+    await expect(
+      records.insertPooledHost({
+        ...{ id: randomUUID(), planName: 'small', shape: impossible },
+        ...{ publishedPorts: 2, egress: { kind: 'none' } },
+      }),
+    ).rejects.toThrow(/out of range/);
+    expect(await records.freeSlots()).toBe(free);
+  });
+
+  it('is filled to its size with hosts that belong to nobody, and no further', async () => {
+    const keeper = broker.makePoolKeeper();
+    await keeper.runOnce();
+    const hosts = await ready();
+    expect(hosts).toHaveLength(size);
+    expect(await existing()).toEqual([...hosts].sort());
+    expect(await owned()).toEqual([]);
+    await keeper.runOnce();
+    expect(await ready()).toEqual(hosts);
+  });
+
+  it('gives its oldest host to a create, which makes nothing, and says so; then it is filled again', async () => {
+    const keeper = broker.makePoolKeeper();
+    await keeper.runOnce();
+    const [oldest] = await ready();
+    const made: string[] = [];
+    before = (act, hostId) => {
+      if (act === 'hold') made.push(hostId);
+    };
+    broker.startWorker();
+    const id = randomUUID();
+    expect((await create(id)).status).toBe(201);
+    expect(await owned()).toEqual([oldest]);
+    expect(await existing()).toHaveLength(size);
+    expect((await last(id)).description).toContain('out of the pool');
+    await keeper.runOnce();
+    expect(made).toHaveLength(1);
+    expect(await ready()).toHaveLength(size);
+    expect(await ready()).not.toContain(oldest);
+  });
+
+  it('that is empty leaves a create to the template, and a missing template to a cold boot, each of which is said', async () => {
+    broker.startWorker();
+    const restored = randomUUID();
+    expect((await create(restored)).status).toBe(201);
+    expect((await last(restored)).description).toContain('restored from the template');
+    const booted = randomUUID();
+    const body = { ...provisionBody, plan_id: 'plan-large' };
+    expect((await broker.ask('put', `${instance(booted)}?accepts_incomplete=true`).send(body)).status).toBe(
+      201,
+    );
+    expect((await last(booted)).description).toContain('booted cold');
+    const metrics = await supertest(broker.mgmt)
+      .get('/mgmt/metrics')
+      .auth(operator.username, operator.password);
+    expect(metrics.text).toContain('berth_hosts_made{from="template",plan="small"} 1');
+    expect(metrics.text).toContain('berth_hosts_made{from="boot",plan="large"} 1');
+  });
+
+  it('gives each of many creates at once a host of its own', async () => {
+    await broker.makePoolKeeper().runOnce();
+    const hosts = await ready();
+    broker.startWorker('one');
+    broker.startWorker('two');
+    const answers = await Promise.all(Array.from({ length: 8 }, () => create(randomUUID())));
+    expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 8 }, () => 201));
+    const taken = await owned();
+    expect(new Set(taken).size).toBe(8);
+    expect(taken).toEqual(expect.arrayContaining(hosts));
+    expect(await ready()).toEqual([]);
+  });
+
+  it('never takes back a host that has served somebody', async () => {
+    const keeper = broker.makePoolKeeper();
+    await keeper.runOnce();
+    broker.startWorker();
+    const id = randomUUID();
+    await create(id);
+    const [served = ''] = await owned();
+    expect((await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`)).status).toBe(200);
+    await keeper.runOnce();
+    expect(await ready()).not.toContain(served);
+    expect(await existing()).not.toContain(served);
+    const row = (await broker.database('hosts').where({ id: served }).first()) as { state: string };
+    expect(row.state).toBe('destroyed');
+  });
+
+  it('is kept by one worker at a time, and by another once that one is silent', async () => {
+    const first = broker.makePoolKeeper();
+    await first.runOnce();
+    await broker.database('hosts').where({ state: 'parked' }).limit(1).update({ state: 'parking' });
+    const second = broker.makePoolKeeper();
+    const stood = await pooled();
+    await second.runOnce();
+    expect(await pooled()).toEqual(stood);
+    await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+    await second.runOnce();
+    expect(await ready()).toHaveLength(size);
+    // The one that was silent has no say any more.
+    before = () => {
+      throw new Error('it must not touch a host');
+    };
+    await broker.database('hosts').where({ state: 'parked' }).limit(1).update({ state: 'parking' });
+    await first.runOnce();
+  });
+
+  it('loses nothing to a worker that hangs while it fills, and fails after another took over', async () => {
+    for (const act of ['prepare', 'hold'] as const) {
+      let reached = false;
+      let die: () => void = () => undefined;
+      before = (at) => {
+        if (at !== act || reached) return undefined;
+        reached = true;
+        return new Promise<void>((_, reject) => {
+          die = () => {
+            reject(new Error('killed'));
+          };
+        });
+      };
+      const hung = broker.makePoolKeeper().runOnce();
+      await eventually('the worker is in the middle', () => reached);
+      const [half] = (await pooled()).filter(({ state }) => state === 'parking');
+      if (half === undefined) throw new Error('nothing was on record before it was made');
+      await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+      // It waits until nobody holds the half-made host any more.
+      const successor = broker.makePoolKeeper().runOnce();
+      die();
+      await expect(hung).rejects.toThrow('killed');
+      await successor;
+      expect(await ready()).toHaveLength(size);
+      expect(await existing()).toEqual([...(await ready())].sort());
+      await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+      for (const id of await ready()) {
+        await broker.store.records.withdrawPooledHost(id);
+      }
+    }
+  });
+
+  it('goes on with a claimed host after the worker was killed', async () => {
+    await broker.makePoolKeeper().runOnce();
+    const [oldest] = await ready();
+    const id = randomUUID();
+    const begun = await broker
+      .askAsynchronous('put', `${instance(id)}?accepts_incomplete=true`)
+      .send(provisionBody);
+    expect(begun.status).toBe(202);
+    // No worker has begun yet; the claim is on record, and reconciliation leaves the host alone.
+    expect(await owned()).toEqual([oldest]);
+    await broker.reconcile();
+    expect(await existing()).toContain(oldest);
+    broker.startWorker();
+    await eventually('the create has ended', async () => (await last(id)).state === 'succeeded');
+    expect((await last(id)).description).toContain('out of the pool');
+  });
+
+  it('restores hosts whose machine has ended, and keeps those that reconciliation finds', async () => {
+    await broker.makePoolKeeper().runOnce();
+    const [first = '', ...others] = await ready();
+    await broker.reconcile();
+    expect(await existing()).toHaveLength(size);
+    await broker.hypervisor.stop(first);
+    await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+    await broker.makePoolKeeper().runOnce();
+    const now = await ready();
+    expect(now).toEqual([first, ...others]);
+    expect((await broker.hypervisor.list()).map(({ state }) => state)).toEqual(Array(size).fill('paused'));
+  });
+
+  it('replaces hosts that do not fit their plan any more', async () => {
+    await broker.makePoolKeeper().runOnce();
+    const [first = ''] = await ready();
+    await broker.database('hosts').where({ id: first }).update({ memory_mib: 512 });
+    await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+    await broker.makePoolKeeper().runOnce();
+    expect(await ready()).toHaveLength(size);
+    expect(await ready()).not.toContain(first);
+  });
+
+  // Seen to fail where only the template tells the image: its hosts were given away until a new one was made.
+  it('gives away no host of a former image, also while there is no template of the new one', async () => {
+    await broker.makePoolKeeper().runOnce();
+    expect(await ready()).toHaveLength(size);
+    await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+    const upgraded = { imageVersion: '2.0.0+simulated', hasTemplate: () => Promise.resolve(false) };
+    await broker.makePoolKeeper({ hypervisor: upgraded }).runOnce();
+    expect(await pooled()).toEqual([]);
+    expect(await existing()).toEqual([]);
+  });
+
+  // Seen to fail where every operation in hand counts: after a reboot the pool stayed empty until all hosts had booted.
+  it('is filled while a guest boots, or hangs, and not at the beginning of what a tenant waits for', async () => {
+    let answers = false;
+    before = async (act) => {
+      if (act === 'identify') await eventually('the guest answers', () => answers, { deadlineMs: 60_000 });
+    };
+    const slow = broker.startWorker('slow', 6_000, 3_600_000);
+    await broker
+      .askAsynchronous('put', `${instance(randomUUID())}?accepts_incomplete=true`)
+      .send(provisionBody);
+    await eventually('it has begun', () => slow.isBusy());
+    answers = true;
+    await eventually('it has ended', () => !slow.isBusy());
+    await slow.stop();
+    answers = false;
+    const worker = broker.startWorker('worker', 6_000, 1);
+    await broker
+      .askAsynchronous('put', `${instance(randomUUID())}?accepts_incomplete=true`)
+      .send(provisionBody);
+    await eventually(
+      'its guest is waited for',
+      async () =>
+        (await broker.database('operations').where({ step: 'identify', state: 'in progress' })).length,
+    );
+    expect(worker.isBusy()).toBe(false);
+    answers = true;
+  });
+
+  it('makes nothing while a tenant waits', async () => {
+    let busy = true;
+    const keeper = broker.makePoolKeeper({ isBusy: () => busy });
+    await keeper.runOnce();
+    expect(await pooled()).toEqual([]);
+    busy = false;
+    await keeper.runOnce();
+    expect(await ready()).toHaveLength(size);
+  });
+
+  it('shrinks while memory is short, host by host, and grows only when there is plenty', async () => {
+    let available = 5_000;
+    const keeper = broker.makePoolKeeper({ availableMib: () => available });
+    await keeper.runOnce();
+    expect(await ready()).toHaveLength(size);
+    // 1,000 are left alone, and 192 are what one host is reckoned to take: a create of the other plan is let in.
+    available = 1_191;
+    await keeper.runOnce();
+    expect(await ready()).toHaveLength(size - 1);
+    expect(await existing()).toHaveLength(size - 1);
+    available = 1_400;
+    await keeper.runOnce();
+    expect(await ready()).toHaveLength(size - 1);
+    available = 5_000;
+    await keeper.runOnce();
+    expect(await ready()).toHaveLength(size);
+  });
+
+  it('gives up its slots when a create of another plan finds none', async () => {
+    await broker.makePoolKeeper().runOnce();
+    await broker.database('slots').whereNull('host_id').delete();
+    broker.startWorker();
+    const large = { ...provisionBody, plan_id: 'plan-large' };
+    const ask = () => broker.ask('put', `${instance(randomUUID())}?accepts_incomplete=true`).send(large);
+    expect((await ask()).status).toBe(503);
+    await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+    await broker.makePoolKeeper().runOnce();
+    expect(await ready()).toHaveLength(size - 1);
+    expect((await ask()).status).toBe(201);
+  });
+
+  it('keeps no record and no machine of a host that could not be made', async () => {
+    before = (act) => {
+      if (act === 'hold') throw new Error('QEMU said no');
+    };
+    await expect(broker.makePoolKeeper().runOnce()).rejects.toThrow('QEMU said no');
+    expect(await pooled()).toEqual([]);
+    expect(await existing()).toEqual([]);
+    expect(await broker.database('slots').whereNotNull('host_id')).toEqual([]);
+  });
+});

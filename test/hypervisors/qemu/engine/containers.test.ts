@@ -1,0 +1,64 @@
+import { createServer, type Server } from 'node:http';
+import { afterEach, expect, it } from 'vitest';
+import { HypervisorError } from '../../../../src/core/hypervisor/hypervisor-error.ts';
+import { runningContainers, startContainer } from '../../../../src/hypervisors/qemu/engine/containers.ts';
+
+const patience = 10_000;
+const id = (digit: string) => digit.repeat(64);
+let server: Server | undefined;
+afterEach(() => {
+  server?.closeAllConnections();
+  server?.close();
+});
+
+/** A guest's engine, or what a tenant has put in its place: answers everything so. */
+async function engine(status: number, body: string) {
+  const asked: string[] = [];
+  const made = createServer((request, response) => {
+    asked.push(`${request.method ?? ''} ${request.url ?? ''}`);
+    response.writeHead(status);
+    response.end(status === 304 ? undefined : body);
+  });
+  server = made;
+  await new Promise<void>((resolve) => made.listen(0, '127.0.0.1', resolve));
+  const address = made.address();
+  if (address === null || typeof address === 'string') throw new Error('it does not listen');
+  return { address: { host: '127.0.0.1', port: address.port }, asked };
+}
+
+it('tells which containers run, the oldest first', async () => {
+  const { address, asked } = await engine(200, JSON.stringify([{ Id: id('b') }, { Id: id('a') }]));
+  expect(await runningContainers(address, patience)).toEqual([id('a'), id('b')]);
+  expect(asked).toEqual(['GET /containers/json']);
+});
+
+it('takes nothing for a container that could lead elsewhere in the engine', async () => {
+  const ids = ['../../images/prune?x=', `${id('a')}/../`, 7, undefined, id('c')];
+  const { address } = await engine(200, JSON.stringify(ids.map((Id) => ({ Id }))));
+  expect(await runningContainers(address, patience)).toEqual([id('c')]);
+});
+
+it('takes only so many', async () => {
+  const all = Array.from({ length: 5_000 }, (_, index) => ({ Id: index.toString(16).padStart(64, '0') }));
+  const { address } = await engine(200, JSON.stringify(all));
+  expect(await runningContainers(address, patience)).toHaveLength(2_000);
+});
+
+it.each([
+  [200, '{"message": "no list"}'],
+  [500, '[]'],
+])('says that the engine told nothing: %i %s', async (status, body) => {
+  const { address } = await engine(status, body);
+  await expect(runningContainers(address, patience)).rejects.toThrow(HypervisorError);
+});
+
+it.each([204, 304])('starts a container, or leaves one that runs: %i', async (status) => {
+  const { address, asked } = await engine(status, '');
+  await startContainer(address, id('a'));
+  expect(asked).toEqual([`POST /containers/${id('a')}/start`]);
+});
+
+it('says why one can not be started', async () => {
+  const { address } = await engine(404, '{"message": "No such container"}');
+  await expect(startContainer(address, id('a'))).rejects.toThrow(/404.*No such container/);
+});

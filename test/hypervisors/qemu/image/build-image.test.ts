@@ -1,0 +1,296 @@
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { HypervisorError } from '../../../../src/core/hypervisor/hypervisor-error.ts';
+import {
+  type BuildProgress,
+  buildGuestImage,
+  ensureGuestImage,
+  findGuestImage,
+} from '../../../../src/hypervisors/qemu/image/build-image.ts';
+import { imageVersion } from '../../../../src/hypervisors/qemu/image/image-version.ts';
+import {
+  type ImageUser,
+  installedImages,
+  isNeeded,
+  removeImage,
+} from '../../../../src/hypervisors/qemu/image/installed-images.ts';
+import { eventually } from '../../../support/eventually.ts';
+
+/**
+ * A recipe as small as can be, which does what the real one is asked to. It says in `calls` how often it was
+ * asked to build, takes the packages from `packages`, and runs `during` in the middle of the build.
+ */
+const fakeRecipe = `#!/bin/bash
+set -euo pipefail
+recipe=$(cd "$(dirname "$0")" && pwd)
+state=$recipe.state
+work=$2
+case $1 in
+  packages) cat "$state/packages" ;;
+  image)
+    echo built >>"$state/calls"
+    mkdir "$work/out"
+    echo "progress 0 Beginning"
+    echo "what a tool prints"
+    . "$state/during"
+    echo kernel >"$work/out/vmlinuz"
+    echo initrd >"$work/out/initrd"
+    cat "$state/packages" >"$work/out/rootfs"
+    cp "$state/packages" "$work/out/packages"
+    echo abcdef:012345:7 >"$work/out/verity"
+    echo "progress 100 Done"
+    ;;
+esac
+`;
+
+let folder: string;
+let options: { imagesDirectory: string; recipeDirectory: string };
+let state: string;
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'berth-image-'));
+  options = { imagesDirectory: path.join(folder, 'images'), recipeDirectory: path.join(folder, 'recipe') };
+  state = `${options.recipeDirectory}.state`;
+  await mkdir(options.recipeDirectory);
+  await mkdir(state);
+  await writeFile(path.join(options.recipeDirectory, 'build'), fakeRecipe);
+  await writeFile(path.join(options.recipeDirectory, 'units.txt'), 'docker.service\n');
+  await writeFile(path.join(state, 'packages'), 'docker.io 20.10\nsystemd 252\n');
+  await writeFile(path.join(state, 'during'), '');
+  await writeFile(path.join(state, 'calls'), '');
+});
+
+afterEach(async () => {
+  await rm(folder, { recursive: true });
+});
+
+const never = new AbortController().signal;
+const silently = () => undefined;
+const build = (signal: AbortSignal = never) => buildGuestImage(options, silently, signal);
+const ensure = () => ensureGuestImage(options, silently, never);
+const during = (script: string) => writeFile(path.join(state, 'during'), script);
+const calls = async () => (await readFile(path.join(state, 'calls'), 'utf8')).split('\n').length - 1;
+const left = () => readdir(options.imagesDirectory);
+
+describe('making a guest image', () => {
+  it('tells how far it is, and gives files, digests and a command line with the root hash', async () => {
+    const told: BuildProgress[] = [];
+    const image = await ensureGuestImage(options, (progress) => told.push(progress), never);
+    expect(told).toEqual([
+      { step: 'Asking for the newest Debian packages', percent: 0 },
+      { step: 'Beginning', percent: 0 },
+      { step: 'Done', percent: 100 },
+    ]);
+    expect(image.directory).toBe(path.join(options.imagesDirectory, image.digest));
+    expect(await readFile(image.kernel, 'utf8')).toBe('kernel\n');
+    expect(await readFile(image.initrd, 'utf8')).toBe('initrd\n');
+    expect(await readFile(image.rootfs, 'utf8')).toBe('docker.io 20.10\nsystemd 252\n');
+    expect(image.bytes).toBe(7 + 7 + 28);
+    expect(image.commandLine.split(' ')).toContain('berth.verity=abcdef:012345:7');
+    expect(image.commandLine.split(' ')).toContain('panic=1');
+    expect(await left()).toEqual([image.digest]);
+  });
+
+  it('makes none where there is one of this recipe, wherever Debian is meanwhile', async () => {
+    const first = await ensure();
+    await writeFile(path.join(state, 'packages'), 'docker.io 20.11\n');
+    expect(await ensure()).toEqual(first);
+    expect(await calls()).toBe(1);
+  });
+
+  it('makes none when asked to build, where Debian has nothing newer', async () => {
+    const first = await build();
+    expect(await build()).toEqual(first);
+    expect(await calls()).toBe(1);
+  });
+
+  it('makes another, when asked to build, where Debian has a newer package; the newest is used from then on', async () => {
+    const first = await build();
+    await writeFile(path.join(state, 'packages'), 'docker.io 20.10\nsystemd 253\n');
+    const second = await build();
+    expect(second.digest).not.toBe(first.digest);
+    expect(await readFile(second.rootfs, 'utf8')).toContain('systemd 253');
+    expect(await findGuestImage(options)).toEqual(second);
+    expect((await left()).sort()).toEqual([first.digest, second.digest].sort());
+  });
+
+  it.each([
+    ['a file is changed', (recipe: string) => appendFile(path.join(recipe, 'build'), '# more\n')],
+    ['a file is added', (recipe: string) => writeFile(path.join(recipe, 'more'), '')],
+    [
+      'a file is renamed',
+      (recipe: string) => rename(path.join(recipe, 'units.txt'), path.join(recipe, 'units')),
+    ],
+  ])('makes another where the recipe is another one: %s', async (_, change) => {
+    const first = await ensure();
+    await change(options.recipeDirectory);
+    expect(await findGuestImage(options)).toBeUndefined();
+    expect((await ensure()).digest).not.toBe(first.digest);
+    expect(await calls()).toBe(2);
+  });
+
+  it('finds none where none was ever made', async () => {
+    expect(await findGuestImage(options)).toBeUndefined();
+  });
+});
+
+describe('an image on disk that is not as it was made', () => {
+  it.each(['vmlinuz', 'initrd', 'rootfs'])('is refused, with file and remedy: %s altered', async (name) => {
+    const image = await ensure();
+    const file = path.join(image.directory, name);
+    const content = await readFile(file);
+    content[0] = (content[0] ?? 0) ^ 1;
+    await writeFile(file, content);
+    await expect(ensure()).rejects.toThrow(HypervisorError);
+    await expect(ensure()).rejects.toThrow(`The guest image is damaged: ${file} has the digest`);
+    await expect(ensure()).rejects.toThrow(`Remove ${image.directory} and start again`);
+  });
+
+  it('is refused where a file is missing', async () => {
+    const image = await ensure();
+    await rm(image.rootfs);
+    await expect(findGuestImage(options)).rejects.toThrow(`The guest image lacks ${image.rootfs}. Remove`);
+  });
+
+  it('is refused where its record is', async () => {
+    const image = await ensure();
+    const record = path.join(image.directory, 'image.json');
+    await writeFile(record, '{"files": ');
+    await expect(findGuestImage(options)).rejects.toThrow(
+      `The guest image has no readable ${record}. Remove`,
+    );
+  });
+
+  it('does not matter where it is not the one to be used', async () => {
+    const old = await ensure();
+    await writeFile(old.rootfs, 'altered');
+    await appendFile(path.join(options.recipeDirectory, 'build'), '# more\n');
+    expect((await ensure()).digest).not.toBe(old.digest);
+  });
+});
+
+describe('a build that fails', () => {
+  it('says what was printed, and leaves nothing', async () => {
+    await during('echo "E: Unable to locate package docker.io" >&2; exit 100');
+    await expect(build()).rejects.toThrow(/Unable to locate package docker\.io/);
+    expect(await left()).toEqual([]);
+    await during('');
+    expect(await left()).toEqual([]);
+    await expect(build()).resolves.toBeDefined();
+  });
+
+  it('names the disk that became full, and how much room is needed', async () => {
+    await during('mount -t tmpfs -o size=64k tmpfs "$work/out" && head -c 1M /dev/zero >"$work/out/rootfs"');
+    await expect(build()).rejects.toThrow(
+      `The disk of ${options.imagesDirectory} became full while the guest image was built: make 2.0 GiB of room`,
+    );
+    expect(await left()).toEqual([]);
+  });
+
+  it('where packages get in that were not resolved, says so: the digest would not name them', async () => {
+    await during(`echo "systemd 254" >>"$state/packages"`);
+    await expect(build()).rejects.toThrow(/archive changed while .* \(now systemd 254\): start again/);
+    expect(await left()).toEqual([]);
+  });
+
+  it('is over at once when it is stopped: processes, mounts and files', async () => {
+    const marker = path.join(folder, 'running');
+    await during(
+      `mount -t tmpfs tmpfs "$work/out"; (setsid bash -c "sleep 3600; :" $work &); : >"$work/out/file"; echo $work >${marker}.new; mv ${marker}.new ${marker}; sleep 3600`,
+    );
+    const stop = new AbortController();
+    const building = build(stop.signal).catch((error: unknown) => error);
+    const work = await eventually('the build runs', () => readFile(marker, 'utf8').catch(() => undefined), {
+      deadlineMs: 20_000,
+    }).then((text) => text.trim());
+    stop.abort();
+    expect(await building).toBeInstanceOf(HypervisorError);
+    expect(await left()).toEqual([]);
+    expect(await readFile('/proc/self/mounts', 'utf8')).not.toContain(work);
+    expect(await commandLines()).not.toContain(work);
+  });
+});
+
+describe('builders beside each other', () => {
+  it('come to the same image', async () => {
+    const [one, other] = await Promise.all([build(), build()]);
+    expect(other).toEqual(one);
+    expect(await left()).toEqual([one.digest]);
+  });
+
+  it('remove what a killed one has left, and let a living one be', async () => {
+    const ended = spawn('true');
+    await once(ended, 'exit');
+    const abandoned = path.join(options.imagesDirectory, `build-${ended.pid}-abcdef`);
+    const living = path.join(options.imagesDirectory, `build-${process.ppid}-abcdef`);
+    for (const work of [abandoned, living]) await mkdir(path.join(work, 'tree'), { recursive: true });
+    const image = await build();
+    expect((await left()).sort()).toEqual([path.basename(living), image.digest].sort());
+  });
+});
+
+/** Command lines of all processes, one a line. */
+async function commandLines(): Promise<string> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')),
+  );
+  return lines.join('\n').replaceAll('\0', ' ');
+}
+
+describe('an image that nothing needs', () => {
+  const buildWith = async (packages: string) => {
+    await writeFile(path.join(state, 'packages'), packages);
+    return build();
+  };
+  const list = (users: readonly ImageUser[] = []) =>
+    installedImages({ ...options, stateDirectory: folder }, users);
+  const record = async (file: string, image: string) => {
+    await mkdir(path.dirname(path.join(folder, file)), { recursive: true });
+    await writeFile(path.join(folder, file), JSON.stringify({ image }));
+  };
+
+  // Seen to fail where a host's record, a template's, or the host on record in Postgres is not asked.
+  it('is one that is not the newest, and that no host, no template and no update has to do with', async () => {
+    const booted = await buildWith('of a host');
+    const restored = await buildWith('of a template');
+    const former = await buildWith('of a host before its update');
+    const old = await buildWith('of nothing');
+    const newest = await buildWith('of the hosts to come');
+    await record('hosts/one/host.json', booted.digest);
+    await record('templates/small/template.json', restored.digest);
+    const users = [
+      { host: 'one', imageVersion: imageVersion(former.digest) },
+      { host: 'unborn', imageVersion: undefined },
+    ];
+    const images = await list(users);
+    expect(images.map(({ directory }) => directory)).toEqual(
+      [newest, old, former, restored, booted].map(({ directory }) => directory),
+    );
+    const needs = images.map(({ isNewest, hosts, templates }) => ({ isNewest, hosts, templates }));
+    expect(needs).toEqual([
+      { isNewest: true, hosts: 0, templates: 0 },
+      { isNewest: false, hosts: 0, templates: 0 },
+      { isNewest: false, hosts: 1, templates: 0 },
+      { isNewest: false, hosts: 0, templates: 1 },
+      { isNewest: false, hosts: 1, templates: 0 },
+    ]);
+    expect(images[0]?.bytes).toBe(newest.bytes);
+
+    const needless = images.filter((image) => !isNeeded(image));
+    expect(needless.map(({ directory }) => directory)).toEqual([old.directory]);
+    for (const image of needless) await removeImage(image);
+    expect((await left()).sort()).toEqual(
+      [newest, former, restored, booted].map(({ digest }) => digest).sort(),
+    );
+    expect((await findGuestImage(options))?.digest).toBe(newest.digest);
+  });
+
+  it('is not made up where there is none at all', async () => {
+    expect(await list()).toEqual([]);
+  });
+});

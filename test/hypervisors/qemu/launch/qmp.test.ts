@@ -1,0 +1,80 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { withQmp } from '../../../../src/hypervisors/qemu/launch/qmp.ts';
+
+/** What becomes of us with a monitor of a QEMU that was taken over. */
+describe("a conversation with QEMU's monitor", () => {
+  let folder: string;
+  let socketPath: string;
+  let server: Server;
+  const sockets = new Set<Socket>();
+  beforeEach(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'berth-qmp-'));
+    socketPath = path.join(folder, 'qmp.sock');
+  });
+  afterEach(async () => {
+    for (const socket of sockets) socket.destroy();
+    sockets.clear();
+    server.close();
+    await rm(folder, { recursive: true });
+  });
+
+  /** Greets, agrees to the first command, and does what it likes from the second on. */
+  async function monitor(then: (socket: Socket, id: number) => void): Promise<void> {
+    server = createServer((socket) => {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.write('{"QMP": {}}\n');
+      socket.setEncoding('utf8').on('data', (text: string) => {
+        for (const line of text.split('\n').filter(Boolean)) {
+          const { execute, id } = JSON.parse(line) as { execute: string; id: number };
+          if (execute === 'qmp_capabilities') socket.write(`{"return": {}, "id": ${id}}\n`);
+          else then(socket, id);
+        }
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+  }
+  const ask = (options?: { timeoutMs?: number; giveUp?: AbortSignal }) =>
+    withQmp(socketPath, (qmp) => qmp.execute('query-status'), options);
+
+  it('brings the answer, also after a while of silence that is shorter than what it may take', async () => {
+    await monitor((socket, id) => setTimeout(() => socket.write(`{"return": {"a": 1}, "id": ${id}}\n`), 100));
+    expect(await ask({ timeoutMs: 20_000 })).toEqual({ a: 1 });
+  });
+
+  // Seen to fail with a limit on silence only (`socket.setTimeout`): it never came back.
+  it('ends in its time, though QEMU goes on saying something', async () => {
+    await monitor((socket) => {
+      const drip = setInterval(() => socket.write('{"event": "STILL_HERE"}\n'), 10);
+      socket.once('close', () => {
+        clearInterval(drip);
+      });
+    });
+    await expect(ask({ timeoutMs: 200 })).rejects.toThrow(/took longer than 0.2 s/);
+  });
+
+  // Seen to fail with a limit on the length of a line only: it went on until its time was over.
+  it('ends where QEMU says more than any honest one', async () => {
+    await monitor((socket) => {
+      const line = `{"event": "${'x'.repeat(64 * 1024)}"}\n`;
+      const more = () => {
+        while (!socket.destroyed && socket.write(line));
+      };
+      socket.on('drain', more);
+      more();
+    });
+    await expect(ask({ timeoutMs: 20_000 })).rejects.toThrow(/said too much/);
+  });
+
+  it('ends when it is given up', async () => {
+    const giveUp = new AbortController();
+    await monitor(() => {
+      giveUp.abort();
+    });
+    await expect(ask({ timeoutMs: 20_000, giveUp: giveUp.signal })).rejects.toThrow(/given up/);
+  });
+});

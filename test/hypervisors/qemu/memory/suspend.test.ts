@@ -1,0 +1,64 @@
+import { mkdtemp, readdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { newHostRecord } from '../../../../src/hypervisors/qemu/host-record.ts';
+import type { Cgroups } from '../../../../src/hypervisors/qemu/launch/cgroup.ts';
+import type { Vms } from '../../../../src/hypervisors/qemu/launch/vms.ts';
+import { layoutOf } from '../../../../src/hypervisors/qemu/place.ts';
+import { createSleep } from '../../../../src/hypervisors/qemu/memory/sleep.ts';
+import { noRegistries } from '../../../../src/core/hypervisor/host-spec.ts';
+
+describe('a suspend that fails', () => {
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'berth-suspend-'));
+  });
+  afterEach(() => rm(folder, { recursive: true }));
+
+  const options = { site: 'cafe', runDirectory: '/nonexistent', hostNetwork: '10.0.0.0/24', firstUid: 1 };
+  const recordOf = (memoryMib: number) =>
+    newHostRecord(
+      {
+        hostId: 'host',
+        slot: 1,
+        planName: 'small',
+        shape: { vcpus: 1, memoryMib, diskGib: 4 },
+        publishedPorts: { first: 1, count: 0 },
+        egress: { kind: 'none' },
+        registries: noRegistries,
+      },
+      'image',
+    );
+  /** A host whose QEMU sends the half of its memory, and then ends. */
+  function host() {
+    const at = { ...layoutOf({ ...options, stateDirectory: folder }, 'host', 1), directory: folder };
+    let saves = 0;
+    const machines: Pick<Vms, 'save'> = {
+      async save(_, file) {
+        saves += 1;
+        await writeFile(file, 'half');
+        throw new Error('QEMU has gone');
+      },
+    };
+    const cgroups: Pick<Cgroups, 'processes'> = { processes: () => Promise.resolve([1]) };
+    const sleep = createSleep({ cgroups: cgroups as Cgroups, machines: machines as Vms });
+    return { suspend: (memoryMib: number) => sleep.suspend(at, recordOf(memoryMib)), saves: () => saves };
+  }
+
+  // Seen to fail without the wiping in sleep.ts: half of a tenant's memory stayed on the disk.
+  it('leaves nothing of the memory', async () => {
+    await expect(host().suspend(1)).rejects.toThrow('QEMU has gone');
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  // Seen to fail where only the reserve is asked for: QEMU was asked for its memory.
+  it('is not begun where the disk has no room for the whole memory', async () => {
+    const { bavail, bsize } = await statfs(folder);
+    const larger = host();
+    await expect(larger.suspend(Math.ceil((bavail * bsize) / 1024 ** 2))).rejects.toThrow(
+      /is full: .* MiB are wanted, and 2048 MiB are kept for the machine/,
+    );
+    expect(larger.saves()).toBe(0);
+  });
+});

@@ -1,0 +1,54 @@
+import net from 'node:net';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { auditShare, longestAnswerMs } from '../../src/http/limits.ts';
+import { openDatabase, roleBounds } from '../../src/postgres/database.ts';
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
+
+let testDatabase: TestDatabase;
+beforeAll(async () => {
+  testDatabase = await createTestDatabase(inject('postgres'));
+});
+afterAll(() => testDatabase.drop());
+
+it('the server ends a statement that takes too long, within the time of an answer; migrations may take long', async () => {
+  expect(roleBounds.statement).toBeLessThan(longestAnswerMs * (1 - auditShare));
+  expect(roleBounds.silence).toBeGreaterThan(roleBounds.statement);
+  const bounded = openDatabase(testDatabase.connectionString, { bounds: { ...roleBounds, statement: 200 } });
+  const unbounded = openDatabase(testDatabase.connectionString);
+  try {
+    await expect(bounded.raw('SELECT pg_sleep(600)')).rejects.toMatchObject({ code: '57014' });
+    const setting = await unbounded.raw<{ rows: unknown[] }>('SHOW statement_timeout');
+    expect(setting.rows).toEqual([{ statement_timeout: '0' }]);
+  } finally {
+    await Promise.all([bounded.destroy(), unbounded.destroy()]);
+  }
+});
+
+it('a connection to a server that has gone without a word is dropped, and the next one works', async () => {
+  // The way there, as a cable that can be cut.
+  const url = new URL(testDatabase.connectionString.replace('@/', '@localhost/'));
+  const server = `${url.searchParams.get('host') ?? ''}/.s.PGSQL.${url.searchParams.get('port') ?? '5432'}`;
+  const open: net.Socket[] = [];
+  const cable = net.createServer((near) => {
+    const far = net.connect(server);
+    open.push(near, far);
+    for (const end of [near, far]) end.on('error', () => undefined);
+    near.pipe(far).pipe(near);
+  });
+  await new Promise<void>((resolve) => cable.listen(0, '127.0.0.1', resolve));
+  const { port } = cable.address() as net.AddressInfo;
+  const database = openDatabase(
+    `postgresql://${url.username}:${url.password}@127.0.0.1:${port}${url.pathname}`,
+    { maxConnections: 1, bounds: { statement: 0, silence: 500 } },
+  );
+  try {
+    await database.raw('SELECT 1');
+    for (const end of open) end.unpipe().pause();
+    await expect(database.raw('SELECT 1')).rejects.toThrow(/silent for too long|terminated/);
+    await database.raw('SELECT 1');
+  } finally {
+    for (const end of open) end.destroy();
+    await database.destroy();
+    cable.close();
+  }
+});

@@ -1,0 +1,166 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { drawBars } from '../../tools/bench/report/bar-chart.ts';
+import { writeReport } from '../../tools/bench/report/write-report.ts';
+
+const gateway = {
+  suite: 'gateway',
+  machine: '2 × A processor, 24 GiB, Linux 6.1, QEMU 7.2.22 (tcg), Node v20',
+  date: '2026-11-23T20:00:00.000Z',
+  figures: [
+    { name: 'gateway.load.direct.mib_per_s', value: 1200, unit: 'MiB/s' },
+    { name: 'gateway.load.haproxy.mib_per_s', value: 500, unit: 'MiB/s' },
+    { name: 'gateway.load.berth.mib_per_s', value: 350, unit: 'MiB/s' },
+    { name: 'gateway.throughput_over_haproxy', value: 0.7, unit: 'ratio' },
+    { name: 'gateway.ping_added_ms', value: 1, unit: 'ms' },
+    { name: 'gateway.cut_100_streams_ms', value: 100.5, unit: 'ms' },
+  ],
+};
+
+let docs: string;
+
+beforeEach(async () => {
+  docs = await mkdtemp(path.join(tmpdir(), 'berth-report-'));
+  await mkdir(path.join(docs, 'bench'));
+  onTestFinished(() => rm(docs, { recursive: true, force: true }));
+});
+
+const inBench = (name: string) => path.join(docs, 'bench', name);
+const put = (name: string, content: unknown) =>
+  writeFile(inBench(name), typeof content === 'string' ? content : JSON.stringify(content));
+const report = () => readFile(path.join(docs, 'bench.md'), 'utf8');
+/** The row of the table of targets, its cells. */
+const row = async (figure: string) =>
+  (await report())
+    .split('\n')
+    .find((line) => line.includes(`| \`${figure}\` | at `))
+    ?.split('|')
+    .map((cell) => cell.trim())
+    .slice(3, -1);
+
+describe('the report', () => {
+  it('holds figures against targets: at least, at most, and exactly', async () => {
+    await put('gateway.json', gateway);
+    await writeReport(docs);
+    expect(await row('gateway.throughput_over_haproxy')).toEqual(['at least 0.8', '0.7', '**no**']);
+    expect(await row('gateway.ping_added_ms')).toEqual(['at most 1 ms', '1 ms', 'yes']);
+    expect(await row('gateway.cut_100_streams_ms')).toEqual(['at most 100 ms', '100.5 ms', '**no**']);
+    expect(await row('bind.p50_ms')).toEqual(['at most 10 ms', 'not measured', '']);
+    const text = await report();
+    expect(text).toContain(`2026-11-23, on ${gateway.machine}`);
+    expect(text).toContain('| `gateway.load.direct.mib_per_s` | 1,200 MiB/s |');
+  });
+
+  it('names suites that are missing, and how to make them', async () => {
+    await put('gateway.json', gateway);
+    expect(await writeReport(docs)).toEqual(['provision', 'api', 'density']);
+    const text = await report();
+    expect(text).toContain('npm run bench -- density --json docs/bench/density.json');
+    expect(text).not.toContain('npm run bench -- gateway --json docs/bench/gateway.json');
+  });
+
+  it('tells what was not reached with the reason that was written by hand, which stays', async () => {
+    const notes = '# Reasons\n\n## gateway.throughput_over_haproxy\n\nNode copies each record twice.\n';
+    await put('gateway.json', gateway);
+    await put('notes.md', notes);
+    await writeReport(docs);
+    await writeReport(docs);
+    const [, missed = ''] = (await report()).split('## Not reached');
+    expect(missed).toContain(
+      '`gateway.throughput_over_haproxy` is 0.7; the target is at least 0.8.\n\nNode copies each record twice.',
+    );
+    expect(missed).toMatch(/gateway\.cut_100_streams_ms` is 100\.5 ms.*\n\nNo reason is written down yet/);
+    expect(missed).not.toContain('`gateway.ping_added_ms` is');
+    expect(await readFile(inBench('notes.md'), 'utf8')).toBe(notes);
+  });
+
+  it('puts what is said of a suite into its section', async () => {
+    await put('gateway.json', gateway);
+    await put('notes.md', '## gateway\n\nOn a slow day.\n');
+    await writeReport(docs);
+    const [, section = ''] = (await report()).split('## Suite gateway');
+    expect(section).toMatch(/bench\/gateway\.json\)\)\n\nOn a slow day\.\n/);
+  });
+
+  it('is the same whenever it is made of the same, and so are its plots', async () => {
+    await put('gateway.json', gateway);
+    await writeReport(docs);
+    const before = [await report(), await readFile(inBench('gateway-load.svg'), 'utf8')];
+    await writeReport(docs);
+    expect([await report(), await readFile(inBench('gateway-load.svg'), 'utf8')]).toEqual(before);
+    expect(before[0]).toContain('](bench/gateway-load.svg)');
+  });
+
+  it('takes away plots of what is not measured any more, and nothing else', async () => {
+    await put('gateway.json', gateway);
+    await put('density-containers.svg', '<svg/>');
+    await put('picture.png', 'kept');
+    await writeReport(docs);
+    expect((await readdir(path.join(docs, 'bench'))).sort()).toEqual([
+      'gateway-load.svg',
+      'gateway.json',
+      'picture.png',
+    ]);
+  });
+
+  it.each([
+    ['is no JSON', '{'],
+    ['does not hold the figures', { ...gateway, suite: 'density' }],
+    ['does not hold the figures', { ...gateway, figures: [{ name: 'one', value: '1', unit: 'ms' }] }],
+  ])('says which file %s, and leaves the former report', async (problem, content) => {
+    await put('gateway.json', content);
+    await writeFile(path.join(docs, 'bench.md'), 'former');
+    await expect(writeReport(docs)).rejects.toThrow(
+      new RegExp(`gateway\\.json ${problem}.*npm run bench -- gateway`),
+    );
+    expect(await report()).toBe('former');
+  });
+
+  it('refuses a note that nobody would see', async () => {
+    await put('notes.md', '## gateway.throughput\n\nMisspelt.\n');
+    await expect(writeReport(docs)).rejects.toThrow('speak of gateway.throughput, which has no target');
+  });
+});
+
+describe('a plot', () => {
+  const widths = (svg: string) =>
+    [...svg.matchAll(/class="bar"[^>]* width="([\d.]+)"/g)].map(([, w]) => Number(w));
+
+  it('draws bars as long as their values, the longest over all the room', () => {
+    const [one = 0, two = 0] = widths(
+      drawBars({
+        title: 't',
+        scale: 'linear',
+        bars: [
+          { label: 'a', value: 50 },
+          { label: 'b', value: 200 },
+        ],
+      }),
+    );
+    expect(two / one).toBeCloseTo(4, 1);
+    expect(two).toBe(450);
+  });
+
+  it('on a logarithmic scale gives equal steps to equal ratios, and every value a length', () => {
+    const bars = [1, 10, 100].map((value) => ({ label: String(value), value }));
+    const [one = 0, two = 0, three = 0] = widths(drawBars({ title: 't', scale: 'logarithmic', bars }));
+    expect(one).toBeGreaterThan(0);
+    expect(two - one).toBeCloseTo(three - two, 0);
+  });
+
+  it('marks targets, makes room for them, and follows light and dark', () => {
+    const svg = drawBars({ title: 'x', scale: 'linear', bars: [{ label: 'a', value: 50, target: 100 }] });
+    expect(widths(svg)).toEqual([225]);
+    expect(svg).toContain('<line class="target" x1="620"');
+    expect(svg).toContain('prefers-color-scheme: dark');
+  });
+
+  it('keeps labels from being markup', () => {
+    const svg = drawBars({ title: '<a> & "b"', scale: 'linear', bars: [{ label: '<script>', value: 0 }] });
+    expect(svg).toContain('&lt;script&gt;');
+    expect(svg).toContain('aria-label="&lt;a&gt; &amp; &quot;b&quot;"');
+    expect(svg).not.toMatch(/NaN|Infinity|<script>/);
+  });
+});

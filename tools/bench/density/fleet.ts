@@ -1,0 +1,156 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import limitConcurrency from 'p-limit';
+import type { Credentials } from '../../../src/core/credentials.ts';
+import { busyboxTree, type Docker, dockerFor } from '../../lib/docker.ts';
+import type { Platform } from '../../lib/platform.ts';
+import { cpuSeconds, machinesOf, pssMib } from '../provision/machines.ts';
+import { ping } from '../tenant.ts';
+
+export interface Tenant {
+  readonly instanceId: string;
+  /** Id of its host. */
+  readonly host: string;
+  readonly credentials: Credentials;
+}
+
+/** Hosts side by side on one broker, and what can be told of them. */
+export interface Fleet {
+  /** Makes a host that runs. */
+  add(planId: string): Promise<Tenant>;
+  /** Has these hosts paused, and waits until they are. */
+  pause(tenants: readonly Tenant[]): Promise<void>;
+  /** How many hosts are paused just now. */
+  paused(): Promise<number>;
+  /** From the opening of a connection to a host's engine to its answer, in milliseconds; undefined: none came. */
+  timedPing(tenant: Tenant): Promise<number | undefined>;
+  /** Starts a container that does nothing; its image is brought along where the host has none. */
+  runContainer(tenant: Tenant): Promise<void>;
+  /** How long a `docker run` that prints a word takes, in milliseconds. */
+  timedRun(tenant: Tenant): Promise<number>;
+  /** Proportional set size of all machines together, in MiB. */
+  pssOfAll(): Promise<number>;
+  /** Memory of each machine in MiB, and the processor time that all of them together use, in cores. */
+  cost(): Promise<{ pss: readonly number[]; cpuShare: number }>;
+  remove(tenant: Tenant): Promise<void>;
+  /** Forgets the credentials that were written down for the docker CLI. */
+  dispose(): Promise<void>;
+}
+
+const image = 'density:1';
+/** A container that costs as little as one can. */
+const sleeper = ['/bin/sleep', '1000000'];
+/** So long the processors are watched, in milliseconds. */
+const watchMs = 20_000;
+const pauseTimeoutMs = 300_000;
+const lookEveryMs = 100;
+const pingTimeoutMs = 60_000;
+
+export function createFleet(platform: Platform, site: string): Fleet {
+  const dockers = new Map<string, { docker: Promise<Docker>; imported: Promise<void> }>();
+
+  /** The docker CLI for a host, which has the image: one a host, also where two ask for it at once. */
+  async function dockerOf({ host, credentials }: Tenant): Promise<Docker> {
+    let known = dockers.get(host);
+    if (known === undefined) {
+      const docker = dockerFor(credentials);
+      const bring = async () => must(await docker, ['import', '-', image], await busyboxTree());
+      known = { docker, imported: bring() };
+      dockers.set(host, known);
+    }
+    await known.imported;
+    return known.docker;
+  }
+
+  const hostOf = async (instanceId: string) =>
+    (await platform.hosts()).find(({ instance }) => instance === instanceId)?.host ?? '';
+
+  return {
+    async add(planId) {
+      const instanceId = `density-${randomUUID()}`;
+      await platform.create(instanceId, 'bench', planId);
+      const credentials = await platform.bind(instanceId, 'first', planId);
+      return { instanceId, host: await hostOf(instanceId), credentials };
+    },
+
+    async pause(tenants) {
+      const wanted = new Set(tenants.map(({ host }) => host));
+      for (const host of wanted) await platform.setPower(host, 'paused');
+      const until = performance.now() + pauseTimeoutMs;
+      for (;;) {
+        const awake = (await platform.hosts()).filter(
+          ({ host, power }) => wanted.has(host) && power !== 'paused',
+        );
+        if (awake.length === 0) return;
+        if (performance.now() > until) throw new Error(`${awake.length} hosts can't be paused`);
+        await delay(lookEveryMs);
+      }
+    },
+
+    paused: async () => (await platform.hosts()).filter(({ power }) => power === 'paused').length,
+
+    async timedPing({ credentials }) {
+      const begun = performance.now();
+      return (await ping(credentials, pingTimeoutMs)) ? performance.now() - begun : undefined;
+    },
+
+    async runContainer(tenant) {
+      await must(await dockerOf(tenant), ['run', '-d', '--network', 'none', image, ...sleeper]);
+    },
+
+    async timedRun(tenant) {
+      const docker = await dockerOf(tenant);
+      const begun = performance.now();
+      await must(docker, ['run', '--rm', '--network', 'none', image, '/bin/echo', 'hello']);
+      return performance.now() - begun;
+    },
+
+    async pssOfAll() {
+      const sizes = await Promise.all((await machinesOf(site)).map(pssMib));
+      return sizes.reduce((sum, size) => sum + size, 0);
+    },
+
+    async cost() {
+      const machines = await machinesOf(site);
+      const used = async () => {
+        const seconds = await Promise.all(machines.map(cpuSeconds));
+        return seconds.reduce((sum, each) => sum + each, 0);
+      };
+      const [before, begun] = [await used(), performance.now()];
+      await delay(watchMs);
+      const cpuShare = ((await used()) - before) / ((performance.now() - begun) / 1000);
+      return { pss: await Promise.all(machines.map(pssMib)), cpuShare };
+    },
+
+    async remove({ instanceId, host }) {
+      await platform.remove(instanceId);
+      await (await dockers.get(host)?.docker)?.dispose();
+      dockers.delete(host);
+    },
+
+    async dispose() {
+      for (const { docker } of dockers.values()) {
+        await docker.then(
+          (made) => made.dispose(),
+          // What could not be made has nothing to be put away.
+          () => undefined,
+        );
+      }
+      dockers.clear();
+    },
+  };
+}
+
+/** As many as there are processors on the machine that the targets are for. */
+export const twoAtATime = async <T>(
+  items: readonly T[],
+  act: (item: T, index: number) => Promise<void>,
+): Promise<void> => {
+  const limit = limitConcurrency(2);
+  await Promise.all(items.map((item, index) => limit(() => act(item, index))));
+};
+
+async function must(docker: Docker, args: string[], input?: Buffer): Promise<void> {
+  const { code, stderr } = await docker.run(args, input);
+  if (code !== 0) throw new Error(`docker ${args[0] ?? ''} failed: ${stderr.trim()}`);
+}

@@ -1,0 +1,78 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Platform } from '../../lib/platform.ts';
+import { type Figure, figure } from '../suite.ts';
+import { median } from '../statistics.ts';
+import { ping } from '../tenant.ts';
+
+export const ways = ['cold', 'template', 'pool'] as const;
+
+export type Way = (typeof ways)[number];
+
+/** One create, in milliseconds. */
+export interface Sample {
+  /** From the PUT of the instance until the platform knows that it is there: its answer, or last_operation. */
+  readonly createMs: number;
+  /** From the same moment to the first `_ping` through the gateway, bind included. */
+  readonly pingMs: number;
+  readonly synchronous: boolean;
+  /** Time in each step, by the words of last_operation; only where it was asked. */
+  readonly steps: ReadonlyMap<string, number>;
+}
+
+/** Names in the figures, for the steps' words (core/operations/host-steps.ts). */
+const stepNames: readonly [string, string][] = [
+  ['Making the disk', 'disk_and_network_ms'],
+  ['Starting the virtual', 'machine_ms'],
+  ['Waiting for the virtual', 'guest_and_identity_ms'],
+  ['Waiting for the Docker', 'engine_ms'],
+];
+
+export async function create(
+  platform: Platform,
+  way: Way,
+  watch?: 'watched',
+): Promise<{ instanceId: string; sample: Sample }> {
+  const instanceId = `bench-${randomUUID()}`;
+  const begun = performance.now();
+  const watcher = watch === undefined ? undefined : watchSteps(platform, instanceId);
+  const { synchronous } = await platform.create(instanceId, 'bench', way);
+  const createMs = performance.now() - begun;
+  const steps = (await watcher?.end()) ?? new Map<string, number>();
+  const credentials = await platform.bind(instanceId, 'first', way);
+  while (!(await ping(credentials))) await delay(5);
+  return { instanceId, sample: { createMs, pingMs: performance.now() - begun, synchronous, steps } };
+}
+
+/** How long last_operation speaks of which step; as exact as it is asked often. */
+function watchSteps(platform: Platform, instanceId: string) {
+  const times = new Map<string, number>();
+  let going = true;
+  const loop = async () => {
+    let last = performance.now();
+    while (going) {
+      const description = await platform.progress(instanceId).catch(() => undefined);
+      const now = performance.now();
+      if (description !== undefined) times.set(description, (times.get(description) ?? 0) + now - last);
+      last = now;
+      await delay(10);
+    }
+  };
+  const over = loop();
+  return {
+    async end() {
+      going = false;
+      await over;
+      return times;
+    },
+  };
+}
+
+export function breakdown(way: Way, samples: readonly Sample[]): Figure[] {
+  return stepNames.map(([words, name]) => {
+    const times = samples.map(
+      ({ steps }) => [...steps].find(([description]) => description.startsWith(words))?.[1] ?? 0,
+    );
+    return figure(`create.${way}.${name}`, median(times), 'ms');
+  });
+}

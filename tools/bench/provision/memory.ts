@@ -1,0 +1,46 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Platform } from '../../lib/platform.ts';
+import { availableMib, machinesOf, pssMib } from './machines.ts';
+import { type Figure, figure } from '../suite.ts';
+import { median } from '../statistics.ts';
+import { create } from './creates.ts';
+
+/** An idle host has come to rest after this: timers of its first minute included. */
+const settleMs = 30_000;
+/** Side by side, of one template: what they share is reckoned to each by its part. */
+const count = 10;
+
+/** Memory of hosts that run idle, of the same ones paused, and of those that wait in the pool. */
+export async function memoryOfHosts(
+  platform: Platform,
+  site: string,
+  progress: (line: string) => void,
+): Promise<Figure[]> {
+  progress('memory of hosts');
+  // Hosts of the pool are not among them.
+  const others = new Set(await machinesOf(site));
+  const before = await availableMib();
+  const instances: string[] = [];
+  for (let index = 0; index < count; index += 1) {
+    instances.push((await create(platform, 'template')).instanceId);
+  }
+  await delay(settleMs);
+  const after = await availableMib();
+  const machines = (await machinesOf(site)).filter((pid) => !others.has(pid));
+  const running = await Promise.all(machines.map(pssMib));
+  for (const { host, instance } of await platform.hosts()) {
+    if (instance !== undefined && instances.includes(instance)) await platform.setPower(host, 'paused');
+  }
+  while ((await platform.hosts()).filter(({ power }) => power === 'paused').length < count) await delay(100);
+  const paused = await Promise.all(machines.map(pssMib));
+  const pooled = await Promise.all([...others].map(pssMib));
+  for (const instanceId of instances) await platform.remove(instanceId);
+  return [
+    figure('host.running.pss_mib', median(running), 'MiB'),
+    figure('host.running.mem_available_mib', (before - after) / count, 'MiB'),
+    figure('host.running.hosts', running.length, 'count'),
+    // It has run: a paused host keeps what it wrote until it is suspended.
+    figure('host.paused.pss_mib', median(paused), 'MiB'),
+    figure('host.pooled.pss_mib', median(pooled), 'MiB'),
+  ];
+}

@@ -1,0 +1,117 @@
+import { siteId } from '../../../src/config/secrets.ts';
+import { connectPlatform } from '../../lib/platform.ts';
+import { startBroker } from '../broker.ts';
+import { type Figure, figure } from '../suite.ts';
+import { median, p95 } from '../statistics.ts';
+import { breakdown, create, type Sample, type Way, ways } from './creates.ts';
+import { dockerRuns } from './docker-runs.ts';
+import { memoryOfHosts } from './memory.ts';
+import { createSustained, createTogether, poolIsFull, poolSize } from './pool.ts';
+import { unbind } from './unbind.ts';
+
+const shape = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 };
+const catalog = {
+  offerings: [
+    {
+      id: 'bench',
+      name: 'container-host',
+      description: 'For the bench',
+      plans: [
+        { id: 'template', name: 'small', description: 'Restored', free: true, host: shape, idle: 'run' },
+        {
+          id: 'pool',
+          name: 'small-pool',
+          description: 'Restored ahead',
+          free: true,
+          host: shape,
+          idle: 'run',
+          pool: poolSize,
+        },
+        {
+          id: 'cold',
+          name: 'small-cold',
+          description: 'Booted',
+          free: true,
+          host: shape,
+          template: 'never',
+        },
+      ],
+    },
+  ],
+};
+
+const unbindsPerRun = 4;
+/** Creates without a cold boot are short: there are more of them, for the sake of the 95 of 100. */
+const shortRunsPerRun = 4;
+
+/** Cold boot, template and pool in one run; memory of hosts that run and that are paused; unbinds and deletes. */
+export async function provisionSuite(
+  options: { runs: number; cacheDirectory: string; engineDirectory: string },
+  progress: (line: string) => void,
+): Promise<readonly Figure[]> {
+  const broker = await startBroker(catalog, options.cacheDirectory, progress, {
+    // As it is shipped.
+    BERTH_SYNC_WAIT_MS: '2500',
+  });
+  try {
+    const platform = await connectPlatform(broker.settings);
+    const samples: Record<Way, Sample[]> = { cold: [], template: [], pool: [] };
+    const watched: Record<Way, Sample[]> = { cold: [], template: [], pool: [] };
+    const cuts: number[] = [];
+    const deletes: number[] = [];
+    const remove = async (instanceId: string) => {
+      const begun = performance.now();
+      await platform.remove(instanceId);
+      deletes.push(performance.now() - begun);
+    };
+    // The first restore loads the template into memory, once in a worker's life; it is not one of the samples.
+    await platform.remove((await create(platform, 'template')).instanceId);
+    for (let run = 1; run <= options.runs; run += 1) {
+      for (const way of ways) {
+        for (let count = 0; count < (way === 'cold' ? 1 : shortRunsPerRun); count += 1) {
+          progress(`run ${run} of ${options.runs}: ${way}`);
+          if (way === 'pool') await poolIsFull(platform);
+          const { instanceId, sample } = await create(platform, way);
+          samples[way].push(sample);
+          if (way === 'template' && count === 0) {
+            for (let each = 0; each < unbindsPerRun; each += 1) cuts.push(await unbind(platform, instanceId));
+          }
+          await remove(instanceId);
+        }
+        // Who asks how far it is slows it down: the breakdown comes from creates of its own.
+        if (way === 'pool') await poolIsFull(platform);
+        const { instanceId, sample } = await create(platform, way, 'watched');
+        watched[way].push(sample);
+        await remove(instanceId);
+      }
+    }
+    await poolIsFull(platform);
+    const together = await createTogether(platform, remove, progress);
+    const sustained = await createSustained(platform, remove, progress);
+    const runs = await dockerRuns(platform, options.engineDirectory, progress);
+    const memory = await memoryOfHosts(platform, await siteId(broker.settings), progress);
+    const time = (way: Way) => samples[way].map(({ createMs }) => createMs);
+    return [
+      ...ways.flatMap((way) => [
+        figure(`create.${way}.p50_ms`, median(time(way)), 'ms'),
+        figure(`create.${way}.p95_ms`, p95(time(way)), 'ms'),
+        figure(`create.${way}.to_ping_p50_ms`, median(samples[way].map(({ pingMs }) => pingMs)), 'ms'),
+        figure(`create.${way}.samples`, samples[way].length, 'count'),
+        ...breakdown(way, watched[way]),
+      ]),
+      figure('create.cold_over_template', median(time('cold')) / median(time('template')), 'ratio'),
+      figure('create.cold_over_pool', median(time('cold')) / median(time('pool')), 'ratio'),
+      ...together,
+      ...sustained,
+      ...runs,
+      ...memory,
+      figure('delete.p50_ms', median(deletes), 'ms'),
+      figure('delete.p95_ms', p95(deletes), 'ms'),
+      figure('unbind.cut.p50_ms', median(cuts), 'ms'),
+      figure('unbind.cut.p95_ms', p95(cuts), 'ms'),
+      figure('unbind.samples', cuts.length, 'count'),
+    ];
+  } finally {
+    await broker.stop();
+  }
+}

@@ -1,0 +1,207 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Knex } from 'knex';
+import { brokerCredentials, type BrokerCredentials, siteId } from '../../src/config/secrets.ts';
+import { readSettings, type Settings } from '../../src/config/settings.ts';
+import { forgetSite } from '../lib/residue.ts';
+import { createLogger } from '../../src/processes/logger.ts';
+import { provideRoles } from '../../src/postgres/provision-roles.ts';
+import { migrate, openDatabase } from '../../src/postgres/database.ts';
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
+import { destroyHosts } from '../../src/hypervisors/open.ts';
+import { catalog } from './catalog.ts';
+import { type Faults, openFaults } from './faults.ts';
+import { type RoleProcess, startRole } from './child-process.ts';
+
+/** A broker that is there to be killed: two processes of each role, and a Postgres of its own. */
+export interface Site {
+  readonly settings: Settings;
+  /** Four hexadecimal digits, as in the names of what its hosts are made of. */
+  readonly id: string;
+  readonly credentials: BrokerCredentials;
+  /** Ports of the OSB listeners, one an api. */
+  readonly apiPorts: readonly number[];
+  /** Of the management listeners, one an api. */
+  readonly mgmtPorts: readonly number[];
+  readonly gatewayPorts: readonly number[];
+  readonly roles: readonly RoleProcess[];
+  readonly faults: Faults;
+  /** As the owner of the tables. */
+  readonly database: Knex;
+  /** Asks Postgres again, where it is being started again, until it answers. */
+  insist<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
+  /** Ends Postgres at once, in the middle of whatever it does, and starts it again. */
+  restartPostgres(): Promise<void>;
+  /** Everything that the roles have printed. */
+  readonly logFile: string;
+  stop(options?: { keep?: boolean }): Promise<void>;
+}
+
+export interface SiteOptions {
+  readonly hypervisor: 'simulated' | 'qemu';
+  /** Length of the workers' leases on operations, in milliseconds. */
+  readonly leaseMs: number;
+  /** Where guest image, templates and empty disks are kept from run to run; needed with qemu. */
+  readonly cacheDirectory?: string;
+  /** Tells sites that run side by side apart: 0 to 9. */
+  readonly seat?: number;
+}
+
+const postgresStartsWithinMs = 60_000;
+const kept = ['images', 'templates', 'disks'];
+
+export async function startSite(options: SiteOptions): Promise<Site> {
+  // A short name: Unix sockets are in it. Not in /tmp: a host's user must be able to enter it.
+  const directory = await mkdtemp('/var/tmp/berth-chaos-');
+  await chmod(directory, 0o755);
+  const { cacheDirectory, seat = 0 } = options;
+  if (cacheDirectory !== undefined) {
+    for (const name of kept) {
+      await mkdir(path.join(cacheDirectory, name), { recursive: true, mode: 0o755 });
+      await symlink(path.join(cacheDirectory, name), path.join(directory, name));
+    }
+  }
+  const catalogFile = path.join(directory, 'catalog.yaml');
+  await writeFile(catalogFile, JSON.stringify(catalog));
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = await freePorts(6);
+  const common = {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    BERTH_STATE_DIR: directory,
+    BERTH_HYPERVISOR: options.hypervisor,
+    BERTH_EXTERNAL_HOST: '127.0.0.1',
+    BERTH_LISTEN_ADDRESS: '127.0.0.1',
+    BERTH_PORT: String(a),
+    BERTH_MGMT_PORT: String(c),
+    BERTH_GATEWAY_PORT: String(e),
+    BERTH_HOST_NETWORK: `10.${220 + seat}.0.0/24`,
+    BERTH_UID_BASE: String(700_000 + seat * 1000),
+    BERTH_PUBLISHED_PORTS: `${23_000 + seat * 100 * 20}-${23_000 + (seat + 1) * 100 * 20 - 1}`,
+    BERTH_SYNC_WAIT_MS: '2500',
+    // So that hosts fall asleep by themselves while tenants come and go.
+    BERTH_IDLE_AFTER_SECONDS: '1',
+    BERTH_SUSPEND_AFTER_SECONDS: '1',
+    BERTH_RATE_PER_SECOND: '10000',
+    BERTH_LOG_LEVEL: 'info',
+    BERTH_CATALOG: catalogFile,
+  };
+  const settings = readSettings(common);
+  const cleanUp: (() => Promise<unknown>)[] = [];
+  const logFile = path.join(directory, 'log');
+  const id = await siteId(settings);
+  const roles: RoleProcess[] = [];
+  const stop = async ({ keep = false } = {}) => {
+    await Promise.all(roles.map((role) => role.stop()));
+    if (options.hypervisor === 'qemu') await destroyHosts(settings, createLogger('chaos', 'warn'));
+    for (const act of cleanUp.reverse()) await act();
+    if (options.hypervisor === 'qemu') await forgetSite(id);
+    if (!keep) await rm(directory, { recursive: true, force: true });
+  };
+  try {
+    const postgresOptions = {
+      directory: path.join(directory, 'postgres'),
+      socketDirectory: path.join(directory, 'socket'),
+    };
+    const postgres: EmbeddedPostgres = await startEmbeddedPostgres(postgresOptions);
+    cleanUp.push(() => postgres.stop());
+    const database = openDatabase(postgres.connectionString, { maxConnections: 4 });
+    cleanUp.push(() => database.destroy());
+    await migrate(database);
+    const urlFiles = await provideRoles(settings, postgres.connectionString, database);
+    const credentials = await brokerCredentials(settings);
+    const faultDirectory = path.join(directory, 'faults');
+    const faults = openFaults(faultDirectory);
+
+    const program = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+    const start = (
+      role: 'api' | 'gateway' | 'worker',
+      number: number,
+      command: readonly string[],
+      own: Readonly<Record<string, string>>,
+    ) => {
+      const environment = { ...common, ...own, DATABASE_URL_FILE: urlFiles[role] };
+      roles.push(startRole(`${role} ${number}`, command, environment, logFile));
+    };
+    const apiPorts = [a, b];
+    const gatewayPorts = [e, f];
+    const mgmtPorts = [c, d];
+    for (const number of [1, 2]) {
+      start('api', number, [program('../../src/main.js'), 'api'], {
+        BERTH_PORT: String(apiPorts[number - 1]),
+        BERTH_MGMT_PORT: String(mgmtPorts[number - 1]),
+      });
+      start('gateway', number, [program('../../src/main.js'), 'gateway'], {
+        BERTH_GATEWAY_PORT: String(gatewayPorts[number - 1]),
+      });
+      start('worker', number, [program('worker.js'), faultDirectory, String(options.leaseMs)], {});
+    }
+    await Promise.all(roles.map((role) => role.ready()));
+
+    return {
+      settings,
+      id,
+      credentials,
+      apiPorts,
+      mgmtPorts,
+      gatewayPorts,
+      roles,
+      faults,
+      database,
+      insist: (query) => insist(() => query(database)),
+      async restartPostgres() {
+        await killPostgres(path.join(postgresOptions.directory, 'data'));
+        await postgres.ensureRunning();
+      },
+      logFile,
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function insist<T>(query: () => PromiseLike<T>): Promise<T> {
+  const deadline = performance.now() + postgresStartsWithinMs;
+  for (;;) {
+    try {
+      return await query();
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await delay(100);
+    }
+  }
+}
+
+/** SIGQUIT ends the server with all its backends at once, as a crash does (PostgreSQL manual, 18.5). */
+async function killPostgres(data: string): Promise<void> {
+  const pid = Number((await readFile(path.join(data, 'postmaster.pid'), 'utf8')).split('\n')[0]);
+  process.kill(pid, 'SIGQUIT');
+  while (existsSync(`/proc/${pid}`)) await delay(20);
+}
+
+/** Ports below the range of ephemeral ones: those of a process that is being started again stay free. */
+async function freePorts(count: number): Promise<readonly number[]> {
+  const found: number[] = [];
+  for (let port = 12_000 + (process.pid % 200) * 15; found.length < count; port += 1) {
+    if (await isFree(port)) found.push(port);
+  }
+  return found;
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => {
+      resolve(false);
+    });
+    server.listen(port, '127.0.0.1', () => {
+      server.close(() => {
+        resolve(true);
+      });
+    });
+  });
+}
