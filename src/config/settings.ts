@@ -123,7 +123,7 @@ export function readSettings(environment: Environment = process.env): Settings {
     syncWaitMs: parse(
       'BERTH_SYNC_WAIT_MS',
       2500,
-      // Every answer comes within 30 s (osb-notes 7).
+      // Every answer comes within 30 s (docs/osb.md 7).
       (value) => integer(value, 0, 25_000),
       'a number of milliseconds from 0 to 25000',
     ),

@@ -45,7 +45,7 @@ export const refused = {
   gone: () => refuse({ status: 410, emptyBody: true, description: 'It does not exist (any more).' }),
   conflict: (description: string) => refuse({ status: 409, description }),
   unprocessable: (description: string) => refuse({ status: 422, description }),
-  /** Clients compare the next texts to the letter (osb-notes 6). */
+  /** Clients compare the next texts to the letter (docs/osb.md 6). */
   asyncRequired: () =>
     refuse({
       status: 422,

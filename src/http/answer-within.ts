@@ -4,7 +4,7 @@ import { sendRefusal } from './errors.ts';
 
 /**
  * Answers 503 where nothing else has been answered in time: platforms give up at 60 s, and then know nothing
- * (osb-notes 7). What the request had begun may still come to its end, as after a connection that was lost.
+ * (docs/osb.md 7). What the request had begun may still come to its end, as after a connection that was lost.
  * @param ms counted from when the request's headers are there.
  */
 export function answerWithin(ms: number): RequestHandler {

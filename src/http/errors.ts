@@ -3,7 +3,7 @@ import { type Refusal, RefusedError, refused } from '../core/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { maxBodyBytes } from './limits.ts';
 
-/** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (osb-notes 6). */
+/** The one translator from errors to HTTP. Every body is JSON, and says what was wrong (docs/osb.md 6). */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
   // Express tells an error handler by its four parameters.
   // eslint-disable-next-line @typescript-eslint/no-unused-vars

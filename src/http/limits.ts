@@ -7,7 +7,7 @@ export const maxBodyDepth = 64;
 /** All headers of a request together, with its first line. */
 export const maxHeaderBytes = 16 * 1024;
 export const maxHeaders = 100;
-/** How long an answer of the OSB API takes at the most, in milliseconds (osb-notes 7). */
+/** How long an answer of the OSB API takes at the most, in milliseconds (docs/osb.md 7). */
 export const longestAnswerMs = 29_000;
 /** The share of it that is left for the answer's row in the audit trail. */
 export const auditShare = 0.1;

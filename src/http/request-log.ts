@@ -5,7 +5,7 @@ import type { Logger } from '../lib/logger.ts';
 
 const current = new AsyncLocalStorage<string>();
 
-/** Says on every line which request it is of, for all that logs while it works on one (osb-notes 3). */
+/** Says on every line which request it is of, for all that logs while it works on one (docs/osb.md 3). */
 export function withRequestIdentity(logger: Logger): Logger {
   const tell = (details: object) => {
     const request = current.getStore();
@@ -31,7 +31,7 @@ export function withRequestIdentity(logger: Logger): Logger {
 /** What log lines hold of it, as the audit trail does: the header may be as long as all headers together. */
 const longestLogged = 255;
 
-/** One line a request, with the platform's own name for it, which is echoed (osb-notes 3). Bodies are never logged. */
+/** One line a request, with the platform's own name for it, which is echoed (docs/osb.md 3). Bodies are never logged. */
 export function requestLog(logger: Logger): RequestHandler {
   return (request, response, next) => {
     const sent = request.get('X-Broker-API-Request-Identity');

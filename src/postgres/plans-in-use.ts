@@ -4,7 +4,7 @@ import { CatalogError } from '../core/catalog/load.ts';
 
 /**
  * Stops a start whose catalog has dropped the id of an offering or a plan that instances still use: nobody could
- * update, bind or delete them (osb-notes 12).
+ * update, bind or delete them (docs/osb.md 12).
  * @throws CatalogError which names each of them and how many instances use it.
  */
 export async function refuseDroppedPlans(database: Knex, catalog: Catalog): Promise<void> {

@@ -9,7 +9,7 @@ type Method = 'get' | 'put' | 'patch' | 'delete';
 export type Body = Record<string, unknown>;
 
 export const accepting = 'accepts_incomplete=true';
-/** Clients compare these to the letter (osb-notes 6). */
+/** Clients compare these to the letter (docs/osb.md 6). */
 export const asyncRequired = {
   error: 'AsyncRequired',
   description: 'This service plan requires client support for asynchronous service operations.',

@@ -249,7 +249,7 @@ function validMs(plan: Plan, parameters: JsonObject): number {
   return durationMs(wanted);
 }
 
-/** @throws RefusedError where the instance can't be bound, or not now (osb-notes 35). */
+/** @throws RefusedError where the instance can't be bound, or not now (docs/osb.md 35). */
 async function requireBindable(records: Records, instance: Instance): Promise<Host> {
   if (instance.state === 'creating' || instance.state === 'deleting') throw refused.concurrency();
   if (instance.state === 'expired') {

@@ -48,7 +48,7 @@ export interface InstanceView {
 export interface OperationReport {
   readonly state: Operation['state'];
   readonly description: string;
-  /** Only on a failed update or delete (osb-notes 17). */
+  /** Only on a failed update or delete (docs/osb.md 17). */
   readonly instanceUsable: boolean | undefined;
   /** Only on a failed update. */
   readonly updateRepeatable: boolean | undefined;
@@ -99,7 +99,7 @@ export function createInstances(parts: {
     return { instance, host: await store.records.hostOfInstance(instance.id) };
   }
 
-  /** Whether the instance still serves, its last operation having failed; undefined of a create (osb-notes 17). */
+  /** Whether the instance still serves, its last operation having failed; undefined of a create (docs/osb.md 17). */
   async function isUsable(operation: ReportedOperation): Promise<boolean | undefined> {
     if (operation.kind === 'provision') return undefined;
     // Of a failed delete the credentials have been revoked first of all, and the host may be half gone.

@@ -29,7 +29,7 @@ export function requirePlan(catalog: Catalog, serviceId: string, planId: string)
 
 /**
  * Checks the ids that a platform sends beside an instance that exists. Its plan id may be stale: another
- * plan of the same offering is accepted and logged (osb-notes 15, 38).
+ * plan of the same offering is accepted and logged (docs/osb.md 15, 38).
  * @throws RefusedError (400) where an id is not in the catalog, or the offering is another.
  */
 export function checkPlatformIds(

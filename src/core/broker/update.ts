@@ -20,10 +20,10 @@ export interface UpdateRequest {
   readonly instanceId: string;
   readonly serviceId: string;
   readonly planId: string | undefined;
-  /** Undefined leaves them; of those that are given, null takes one back (osb-notes 24). */
+  /** Undefined leaves them; of those that are given, null takes one back (docs/osb.md 24). */
   readonly parameters: JsonObject | undefined;
   readonly context: JsonObject | undefined;
-  /** Undefined leaves the host's image as it is (osb-notes 21). */
+  /** Undefined leaves the host's image as it is (docs/osb.md 21). */
   readonly maintenanceVersion: string | undefined;
   readonly acceptsIncomplete: boolean;
 }
@@ -99,7 +99,7 @@ export function createUpdate(parts: {
 
       const running = await records.unfinishedOperation(instance.id);
       if (!changes || host === undefined) {
-        // The host's own plan is left alone, though the catalog may say something else of it by now (osb-notes 27).
+        // The host's own plan is left alone, though the catalog may say something else of it by now (docs/osb.md 27).
         if (running !== undefined) throw refused.concurrency();
         await records.setInstanceContext(instance.id, merged);
         if (host !== undefined && sleepNow !== undefined)
@@ -214,7 +214,7 @@ async function putToSleep(records: Records, host: Host, how: SleepNow): Promise<
     throw refused.unprocessable('The host does not run, so it can not be put to sleep.');
 }
 
-/** The same request again is answered as the first (osb-notes 25). */
+/** The same request again is answered as the first (docs/osb.md 25). */
 function continueUpdate(running: Operation, target: UpdateTarget, request: UpdateRequest): string {
   const asked = (of: UpdateTarget) => ({ ...of, expiresAt: null });
   if (

@@ -67,13 +67,13 @@ export function allPlans(catalog: Catalog): readonly Plan[] {
 
 /**
  * The schema of a plan's provision parameters, in JSON schema draft 04 and no later form: Cloud Controller
- * refuses newer ones (osb-notes 9). Requests are validated with this very schema.
+ * refuses newer ones (docs/osb.md 9). Requests are validated with this very schema.
  */
 export function provisionSchema(plan: Plan): JsonObject {
   return schema(provisionProperties(plan));
 }
 
-/** The schema of update parameters: the same, and null takes a parameter back (osb-notes 24); and what is done once. */
+/** The schema of update parameters: the same, and null takes a parameter back (docs/osb.md 24); and what is done once. */
 export function updateSchema(plan: Plan): JsonObject {
   const properties = Object.entries(provisionProperties(plan)).map(([name, { description, ...rule }]) => [
     name,

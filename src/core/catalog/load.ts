@@ -149,7 +149,7 @@ const maximumTagCharacters = 2048;
 /**
  * Checks a catalog in its file form and turns it into a frozen {@link Catalog}.
  * @param source names the catalog in messages, for example the file's path.
- * @throws CatalogError which names every rule that is broken (osb-notes 8 to 12).
+ * @throws CatalogError which names every rule that is broken (docs/osb.md 8 to 12).
  */
 export function loadCatalog(file: unknown, source: string): Catalog {
   if (!validateFile(file)) {

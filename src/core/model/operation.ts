@@ -42,7 +42,7 @@ export interface Operation {
   readonly failure: string | undefined;
   /** How often the step under way has failed so far. */
   readonly attempts: number;
-  /** An operation that can't end by then fails itself and cleans up first (osb-notes 18). */
+  /** An operation that can't end by then fails itself and cleans up first (docs/osb.md 18). */
   readonly deadline: Date;
   readonly createdAt: Date;
   /** Of an update only. */

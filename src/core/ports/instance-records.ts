@@ -47,7 +47,7 @@ export interface InstanceRecords {
    * in the middle of its PUT must find it.
    */
   lockInstanceId(platformId: string, osbId: string): Promise<void>;
-  /** Remembers for an hour that this id was deleted before it was ever seen (osb-notes 40). */
+  /** Remembers for an hour that this id was deleted before it was ever seen (docs/osb.md 40). */
   recordEarlyDelete(platformId: string, osbId: string): Promise<void>;
   wasDeletedEarly(platformId: string, osbId: string): Promise<boolean>;
 }

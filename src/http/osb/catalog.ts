@@ -3,7 +3,7 @@ import type { RequestHandler } from 'express';
 import { type Catalog, toOsbCatalog } from '../../core/catalog/catalog.ts';
 import { knowsNewerFields } from './headers.ts';
 
-/** GET /v2/catalog: the same bytes until a new image is installed; a platform that has them gets 304 (osb-notes 11). */
+/** GET /v2/catalog: the same bytes until a new image is installed; a platform that has them gets 304 (docs/osb.md 11). */
 export function getCatalog(
   catalog: Catalog,
   simulated: boolean,

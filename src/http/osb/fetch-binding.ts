@@ -4,7 +4,7 @@ import { toBody } from './bind.ts';
 import { knowsNewerFields } from './headers.ts';
 import { instanceReference, pathId } from './input.ts';
 
-/** GET /v2/service_instances/:instance_id/service_bindings/:binding_id: credentials included (osb-notes 36). */
+/** GET /v2/service_instances/:instance_id/service_bindings/:binding_id: credentials included (docs/osb.md 36). */
 export function fetchBinding(bindings: Bindings): RequestHandler {
   return async (request, response) => {
     const view = await bindings.fetch({

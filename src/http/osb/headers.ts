@@ -6,13 +6,13 @@ import { flawOf } from '../json-validation.ts';
 
 /**
  * Whether the platform speaks 2.15 or higher. Response fields newer than 2.14, such as `metadata`, go to no other:
- * older clients fail on them (osb-notes 1).
+ * older clients fail on them (docs/osb.md 1).
  */
 export function knowsNewerFields(request: Request): boolean {
   return Number(/^2\.(\d+)$/.exec(request.get('X-Broker-API-Version') ?? '')?.[1] ?? 0) >= 15;
 }
 
-/** `X-Broker-API-Version` is required, deliberately also of clients that send none (osb-notes 1). */
+/** `X-Broker-API-Version` is required, deliberately also of clients that send none (docs/osb.md 1). */
 export const apiVersion: RequestHandler = (request, _response, next) => {
   const sent = request.get('X-Broker-API-Version');
   next(sent !== undefined && /^2\.\d{1,4}$/.test(sent) ? undefined : refused.apiVersion(sent));

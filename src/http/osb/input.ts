@@ -6,7 +6,7 @@ import type { JsonObject } from '../../core/model/json.ts';
 import { platformOf } from '../auth.ts';
 import { flawOf } from '../json-validation.ts';
 
-/** Bodies are JSON objects, and say so (osb-notes 5). */
+/** Bodies are JSON objects, and say so (docs/osb.md 5). */
 export const jsonBody: RequestHandler = (request, _response, next) => {
   if (request.is('application/json') === false || request.is('application/json') === null) {
     next(refused.badRequest('The request must have a JSON body, with Content-Type: application/json.'));
@@ -22,7 +22,7 @@ export const jsonBody: RequestHandler = (request, _response, next) => {
 };
 
 /**
- * No part of a request may hold a NUL, whether the broker uses it or not, and no id may be empty (osb-notes 5).
+ * No part of a request may hold a NUL, whether the broker uses it or not, and no id may be empty (docs/osb.md 5).
  * What is not percent-encoded rightly in the path is left to the router, which refuses it.
  */
 export const wholeRequest: RequestHandler = (request, _response, next) => {
@@ -78,7 +78,7 @@ export function instanceReference(request: Request, response: Response): Instanc
   };
 }
 
-/** The same for a DELETE, where both hints are required (osb-notes 38). */
+/** The same for a DELETE, where both hints are required (docs/osb.md 38). */
 export function requireHints(reference: InstanceReference): void {
   for (const [name, value] of [
     ['service_id', reference.serviceId],
@@ -88,7 +88,7 @@ export function requireHints(reference: InstanceReference): void {
   }
 }
 
-/** A field that may be left out, be null, or be empty: all of them mean the same (osb-notes 21). */
+/** A field that may be left out, be null, or be empty: all of them mean the same (docs/osb.md 21). */
 const optionalText = { type: ['string', 'null'], maxLength: 255 };
 const requiredText = { type: 'string', minLength: 1, maxLength: 255 };
 const optionalObject = { type: ['object', 'null'] };
@@ -121,7 +121,7 @@ export interface BindBody {
   parameters?: JsonObject | null;
 }
 
-/** The version is compared, and nothing else of it (osb-notes 21). */
+/** The version is compared, and nothing else of it (docs/osb.md 21). */
 const maintenanceInfo = { type: ['object', 'null'], properties: { version: optionalText } };
 
 const provisionBody = ajv.compile<ProvisionBody>({
@@ -158,7 +158,7 @@ const bindProperties = {
   bind_resource: { type: ['object', 'null'], properties: { app_guid: optionalText } },
   parameters: optionalObject,
 };
-/** A rotation names its predecessor, and may leave all else to it (osb-notes 34). */
+/** A rotation names its predecessor, and may leave all else to it (docs/osb.md 34). */
 const rotationBody = ajv.compile<BindBody>({ type: 'object', properties: bindProperties });
 const bindBody = ajv.compile<BindBody>({
   type: 'object',
@@ -174,12 +174,12 @@ export function readBindBody(request: Request): BindBody {
   return read(rotates ? rotationBody : bindBody, request);
 }
 
-/** An optional object: absent, null and empty are the same (osb-notes 21). */
+/** An optional object: absent, null and empty are the same (docs/osb.md 21). */
 export function present(value: JsonObject | null | undefined): JsonObject | undefined {
   return value === null || value === undefined || Object.keys(value).length === 0 ? undefined : value;
 }
 
-/** The text of an optional field: absent, null and empty are the same (osb-notes 21). */
+/** The text of an optional field: absent, null and empty are the same (docs/osb.md 21). */
 export function text(value: string | null | undefined): string | undefined {
   return value === null || value === '' ? undefined : value;
 }

@@ -5,7 +5,7 @@ import { knowsNewerFields } from './headers.ts';
 import { acceptsIncomplete, pathId, present, readUpdateBody, text } from './input.ts';
 import { toMetadata } from './metadata.ts';
 
-/** PATCH /v2/service_instances/:instance_id. `previous_values` is not trusted (osb-notes 28). */
+/** PATCH /v2/service_instances/:instance_id. `previous_values` is not trusted (docs/osb.md 28). */
 export function update(instances: Instances): RequestHandler {
   return async (request, response) => {
     const body = readUpdateBody(request);
@@ -19,7 +19,7 @@ export function update(instances: Instances): RequestHandler {
       maintenanceVersion: text(body.maintenance_info?.version),
       acceptsIncomplete: acceptsIncomplete(request),
     });
-    // Without an operation there is nothing that the platform does not know (osb-notes 27).
+    // Without an operation there is nothing that the platform does not know (docs/osb.md 27).
     if (outcome.kind === 'unchanged') {
       response.json({});
       return;

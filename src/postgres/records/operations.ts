@@ -98,7 +98,7 @@ export function createOperationRecords(connection: Knex): OperationRecords {
     },
 
     async operation(id) {
-      // Clients may send anything here (osb-notes 15).
+      // Clients may send anything here (docs/osb.md 15).
       return uuid.test(id) ? first(table().where({ id }).first()) : undefined;
     },
 

@@ -112,7 +112,7 @@ async function readTables(): Promise<typeof contents> {
   const { rows } = await broker.database.raw<{ rows: { name: string }[] }>(`
     SELECT table_name AS name FROM information_schema.tables
     WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
-      -- A delete that arrives before its create is remembered, and its 410 is no refusal (osb-notes 40); refusals
+      -- A delete that arrives before its create is remembered, and its 410 is no refusal (docs/osb.md 40); refusals
       -- are in the audit trail as well.
       AND table_name NOT IN ('early_deletes', 'audit')`);
   const one = ({ name }: { name: string }) =>
