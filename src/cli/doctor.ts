@@ -6,6 +6,7 @@ import { findGuestImage } from '../hypervisors/qemu/image/build-image.ts';
 import { probeKvm } from '../hypervisors/qemu/node/kvm.ts';
 import { swapProblem } from '../hypervisors/qemu/node/swap.ts';
 import { askMgmt } from './mgmt-client.ts';
+import { errorMessage } from '../lib/error-message.ts';
 
 /** One thing that was looked at: whether it is well, and what was found. */
 type Finding = readonly [ok: boolean, what: string];
@@ -61,7 +62,7 @@ async function machine(settings: Settings): Promise<Finding[]> {
         : [true, `guest image ${image.digest.slice(0, 12)}, whole`],
     );
   } catch (error) {
-    findings.push([false, error instanceof Error ? error.message : String(error)]);
+    findings.push([false, errorMessage(error)]);
   }
   return findings;
 }
@@ -72,7 +73,7 @@ async function broker(settings: Settings): Promise<Finding[]> {
     if (problems.length === 0) return [[true, 'the broker is well']];
     return problems.map((problem): Finding => [false, problem]);
   } catch (error) {
-    return [[false, error instanceof Error ? error.message : String(error)]];
+    return [[false, errorMessage(error)]];
   }
 }
 

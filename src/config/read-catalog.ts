@@ -4,6 +4,7 @@ import type { Settings } from './settings.ts';
 import { builtInCatalog } from '../core/catalog/built-in.ts';
 import type { Catalog } from '../core/catalog/catalog.ts';
 import { CatalogError, loadCatalog } from '../core/catalog/load.ts';
+import { errorMessage } from '../lib/error-message.ts';
 
 /**
  * The catalog that `BERTH_CATALOG` names, or the built-in one.
@@ -16,7 +17,7 @@ export async function readCatalog(settings: Settings): Promise<Catalog> {
   try {
     content = parse(await readFile(file, 'utf8'), { maxAliasCount: 100 });
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorMessage(cause);
     throw new CatalogError(`The catalog (BERTH_CATALOG, ${file}) is not YAML: ${reason}`, { cause });
   }
   return loadCatalog(content, `BERTH_CATALOG, ${file}`);

@@ -3,6 +3,7 @@ import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/ports/host-checks.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Records } from '../core/ports/store.ts';
+import { errorMessage } from '../lib/error-message.ts';
 
 interface Parts {
   readonly checks: CheckRecords;
@@ -88,7 +89,7 @@ async function checkHost(parts: Parts, host: CheckableHost): Promise<void> {
   } catch (error) {
     // Its machine has gone, say, which reconciliation puts right. Whatever it is, operators are told.
     logger.warn({ event: 'host.check_failed', host: hostId, err: error }, 'A host could not be checked');
-    await checks.recordFailure(hostId, error instanceof Error ? error.message : String(error));
+    await checks.recordFailure(hostId, errorMessage(error));
     return;
   }
   if (found.length > 0 && JSON.stringify(found) !== JSON.stringify(before)) {

@@ -14,6 +14,7 @@ import { createLiveCache } from './live-cache.ts';
 import { refuse, type RefusalReason } from './refusal.ts';
 import { createStreams } from './streams.ts';
 import { createWaker } from './waker.ts';
+import { errorMessage } from '../lib/error-message.ts';
 
 /** What the gateway shows to clients, and whom of them it believes. */
 export interface GatewayTls {
@@ -214,7 +215,7 @@ export function createGateway(options: GatewayOptions): Gateway {
       } catch (cause) {
         await keeper.stop();
         throw new Error(
-          `The gateway can't listen on port ${options.port}${options.host === undefined ? '' : ` of ${options.host}`} (${cause instanceof Error ? cause.message : String(cause)}): end what uses it, or give the gateway another port.`,
+          `The gateway can't listen on port ${options.port}${options.host === undefined ? '' : ` of ${options.host}`} (${errorMessage(cause)}): end what uses it, or give the gateway another port.`,
           { cause },
         );
       }

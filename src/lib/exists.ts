@@ -1,6 +1,6 @@
 import { access } from 'node:fs/promises';
 
-/** Whether something of this name is there, and this process may know of it. */
+/** Whether a file exists and this process may see it. */
 export function exists(file: string): Promise<boolean> {
   return access(file).then(
     () => true,

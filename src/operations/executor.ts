@@ -8,6 +8,7 @@ import type { Step, StepOutcome } from './step.ts';
 import type { Progress } from '../core/ports/operation-records.ts';
 import type { Store } from '../core/ports/store.ts';
 import type { Concurrency } from './concurrency.ts';
+import { errorMessage } from '../lib/error-message.ts';
 
 /** What an operation is run with. */
 export interface ExecutorDeps {
@@ -83,7 +84,7 @@ export async function runOperation(
         outcome = await (step.waits === true ? act() : turns.work(act));
       } catch (error) {
         attempts += 1;
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = errorMessage(error);
         logger.warn({ operation: operation.id, step: step.name, attempts, err: error }, 'A step failed');
         if (failure === undefined && attempts >= plan.attempts) {
           giveUp(`${step.description} failed: ${reason}`);

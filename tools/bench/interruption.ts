@@ -1,3 +1,4 @@
+import { errorMessage } from '../../src/lib/error-message.ts';
 /** What must be put away where a bench is interrupted, in the order in which it was made. */
 const acts = new Set<() => Promise<void>>();
 let isHeard = false;
@@ -20,7 +21,7 @@ export function putAwayOnce(act: () => Promise<void>): () => Promise<void> {
 async function putAllAway(): Promise<never> {
   for (const act of [...acts].reverse()) {
     await act().catch((error: unknown) => {
-      process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+      process.stderr.write(`bench: ${errorMessage(error)}\n`);
     });
   }
   process.exit(130);

@@ -7,6 +7,7 @@ import { live } from './life.ts';
 import { createPlatform } from './platform.ts';
 import type { Random } from './random.ts';
 import type { Site } from './site.ts';
+import { errorMessage } from '../../src/lib/error-message.ts';
 
 export interface RunOptions {
   /** Kills to reach: processes that were sent SIGKILL. What is suspended or restarted is done besides. */
@@ -57,7 +58,7 @@ export async function wreak(
     const lanes = Array.from({ length: options.lanes }, (_, lane) =>
       walk(site, options, random.branch(`lane ${round}.${lane}`), isOver, count, complain).catch(
         (error: unknown) => {
-          complain(`lane ${lane}: ${error instanceof Error ? error.message : String(error)}`);
+          complain(`lane ${lane}: ${errorMessage(error)}`);
         },
       ),
     );

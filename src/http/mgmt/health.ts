@@ -1,5 +1,6 @@
 import type { RequestHandler } from 'express';
 import type { Overview } from '../../core/ports/overview.ts';
+import { errorMessage } from '../../lib/error-message.ts';
 
 /** GET /mgmt/health: 200 where every role is at work, else 503; `problems` says in words which is not. */
 export function health(overview: Overview, hypervisor: string): RequestHandler {
@@ -13,7 +14,7 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
       }
       if (freeSlots === 0) problems.push('No slot is free: further instances are refused.');
     } catch (error) {
-      problems.push(`Postgres can't be asked: ${error instanceof Error ? error.message : String(error)}.`);
+      problems.push(`Postgres can't be asked: ${errorMessage(error)}.`);
     }
     response.status(problems.length === 0 ? 200 : 503).json({
       status: problems.length === 0 ? 'ok' : 'degraded',

@@ -26,6 +26,7 @@ import { migrate, openDatabase } from '../../postgres/database.ts';
 import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
 import { refuseDroppedPlans } from '../../postgres/plans-in-use.ts';
 import { untilReachable } from '../../postgres/server/reachable.ts';
+import { errorMessage } from '../../lib/error-message.ts';
 
 const roleNames = ['gateway', 'worker', 'api'] as const;
 type RoleName = (typeof roleNames)[number];
@@ -96,7 +97,7 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
           say(`Postgres can't be reached (${error.message}); waiting for it`);
         },
       }).catch((cause: unknown) => {
-        const reason = cause instanceof Error ? cause.message : String(cause);
+        const reason = errorMessage(cause);
         throw new SettingsError(
           `Postgres can't be reached (${reason}): start it, or have DATABASE_URL_FILE (or DATABASE_URL) say where it is; without either Berth brings its own.`,
           { cause },

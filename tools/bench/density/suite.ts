@@ -4,6 +4,7 @@ import { startBroker } from '../broker.ts';
 import { type Figure, figure } from '../suite.ts';
 import { median, p95 } from '../statistics.ts';
 import { createFleet, type Fleet, type Tenant, twoAtATime } from './fleet.ts';
+import { errorMessage } from '../../../src/lib/error-message.ts';
 
 const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 0 };
 const planId = 'density';
@@ -222,7 +223,7 @@ async function fullOfPausedHosts(
       tenants.push(tenant);
       await fleet.pause([tenant]);
     } catch (error) {
-      const said = error instanceof Error ? error.message : String(error);
+      const said = errorMessage(error);
       if (!fullMachine.test(said)) throw error;
       refusal = said;
     }

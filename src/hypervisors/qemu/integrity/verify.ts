@@ -6,6 +6,7 @@ import { vmFacts } from './facts.ts';
 import { type Facts, type Manifest, type Manifests, type Part, parts } from './manifest.ts';
 import type { HostNetworking } from '../network/network.ts';
 import type { HostLayout } from '../place.ts';
+import { errorMessage } from '../../../lib/error-message.ts';
 
 /** Of a long list of differences the first ones tell enough. */
 const mostNamed = 4;
@@ -88,7 +89,7 @@ async function digestLine(line: string, digests: Digests): Promise<string> {
 
 /** Rules that can't be listed are not the rules that were made: the namespace or the table has gone. */
 function unreadable(error: unknown): Facts {
-  const line = error instanceof Error ? error.message : String(error);
+  const line = errorMessage(error);
   return { firewall: [line], 'machine firewall': [line] };
 }
 

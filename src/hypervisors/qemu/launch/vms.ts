@@ -21,6 +21,7 @@ import { type Qmp, withQmp } from './qmp.ts';
 import { receiveInto } from '../memory/receive.ts';
 import { killLeakedProcesses, processesOf } from './leaked-processes.ts';
 import { compare, toDigestLine } from '../integrity/verify.ts';
+import { errorMessage } from '../../../lib/error-message.ts';
 
 /** What a machine is started with, besides where it is. */
 export interface Launch {
@@ -197,7 +198,7 @@ export function createVms(
       } catch (cause) {
         // A load that fails ends QEMU, and its complaint comes a moment later.
         for (let waited = 0; lastWords(place) === '' && waited < 500; waited += 10) await delay(10);
-        const reason = cause instanceof Error ? cause.message : String(cause);
+        const reason = errorMessage(cause);
         throw failure(place, `The template could not be restored (${reason})`, cause);
       }
     },

@@ -5,6 +5,7 @@ import { runTool } from '../../run-tool.ts';
 import { qemuProgram } from '../launch/arguments.ts';
 import { kvmDevice, openJail } from '../launch/jail.ts';
 import type { Accelerator } from '../options.ts';
+import { errorMessage } from '../../../lib/error-message.ts';
 
 /** Whether this machine's KVM runs guests, and how that is known. */
 export interface KvmVerdict {
@@ -118,7 +119,7 @@ export async function runTinyGuest(
     );
     return 'it ended without a sign';
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = errorMessage(error);
     return reason.includes(`exit code ${provenStatus})`) ? undefined : reason;
   } finally {
     await rm(directory, { recursive: true, force: true });
