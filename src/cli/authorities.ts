@@ -6,7 +6,7 @@ import { type Column, printTable } from './table.ts';
 /** As JSON carries it. */
 type AuthorityLine = Omit<AuthorityOverview, 'since' | 'endsAt'> & Record<'since' | 'endsAt', string>;
 interface Answer {
-  readonly authorities: readonly AuthorityLine[];
+  readonly certificateAuthorities: readonly AuthorityLine[];
 }
 
 const columns: readonly Column<AuthorityLine>[] = [
@@ -22,7 +22,10 @@ const rotateTimeoutMs = 60_000;
 
 /** `berth authority list` */
 export async function runAuthorityList(settings: Settings): Promise<void> {
-  printTable(columns, (await askMgmt<Answer>(settings, '/mgmt/authorities')).authorities);
+  printTable(
+    columns,
+    (await askMgmt<Answer>(settings, '/mgmt/certificate-authorities')).certificateAuthorities,
+  );
 }
 
 /** `berth authority rotate client|server` */
@@ -30,6 +33,9 @@ export async function runAuthorityRotate(settings: Settings, name: string): Prom
   if (name !== 'client' && name !== 'server') {
     throw new MgmtError(`${JSON.stringify(name.slice(0, 40))} is no authority: name client or server`);
   }
-  const route = `/mgmt/authorities/${name}/rotate`;
-  printTable(columns, (await askMgmt<Answer>(settings, route, 'POST', rotateTimeoutMs)).authorities);
+  const route = `/mgmt/certificate-authorities/${name}/rotate`;
+  printTable(
+    columns,
+    (await askMgmt<Answer>(settings, route, 'POST', rotateTimeoutMs)).certificateAuthorities,
+  );
 }

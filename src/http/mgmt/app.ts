@@ -89,12 +89,12 @@ export function createMgmtApp(parts: {
     response.status(202).json({ keys: await keys.rotate() });
   });
 
-  app.get('/mgmt/authorities', async (_request, response) => {
-    response.json({ authorities: await authorities.list() });
+  app.get('/mgmt/certificate-authorities', async (_request, response) => {
+    response.json({ certificateAuthorities: await authorities.list() });
   });
   for (const name of ['client', 'server'] as const) {
-    app.post(`/mgmt/authorities/${name}/rotate`, async (_request, response) => {
-      response.json({ authorities: await authorities.rotate(name) });
+    app.post(`/mgmt/certificate-authorities/${name}/rotate`, async (_request, response) => {
+      response.json({ certificateAuthorities: await authorities.rotate(name) });
     });
   }
 

@@ -422,7 +422,9 @@ it.each([
   [
     'GET',
     'GET',
-    one('metrics', 'hosts', 'audit', 'keys', 'authorities', 'platforms').map((what) => `/mgmt/${what}`),
+    one('metrics', 'hosts', 'audit', 'keys', 'certificate-authorities', 'platforms').map(
+      (what) => `/mgmt/${what}`,
+    ),
   ],
   [
     'PUT power',
@@ -437,7 +439,9 @@ it.each([
     'POST',
     fc.oneof(
       mostly(fc.uuid(), encoded).map((host) => `/mgmt/verify/${host}`),
-      one('keys', 'authorities/client', 'authorities/other').map((what) => `/mgmt/${what}/rotate`),
+      one('keys', 'certificate-authorities/client', 'certificate-authorities/other').map(
+        (what) => `/mgmt/${what}/rotate`,
+      ),
     ),
   ],
   ['PUT platform', 'PUT', platformPath],

@@ -67,7 +67,7 @@ export async function seed(database: Knex, parts: SeedParts, population: Populat
        parameters, state, client_ca, server_ca, created_at, expires_at)
      SELECT ${id('binding', `i || '/' || b`)}, md5('osb' || i || '/' || b)::uuid::text, ${id('instance', 'i')},
        ${id('tenant', `(i / ${instancesPerOrg})`)}, '5' || md5(i || '/' || b), :certificate, ${sealed}, md5('app' || i), '{}',
-       'live', (SELECT id FROM authorities WHERE name = 'client'), (SELECT id FROM authorities WHERE name = 'server'), now(),
+       'live', (SELECT id FROM certificate_authorities WHERE name = 'client'), (SELECT id FROM certificate_authorities WHERE name = 'server'), now(),
        now() + interval '1 year'
      FROM generate_series(0, :instances::integer - 1) i, generate_series(1, :bindingsPerInstance::integer) b, noise`,
   ];
