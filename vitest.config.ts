@@ -39,8 +39,8 @@ export default defineConfig({
                 name: 'virtual machines',
                 include: ['test/**/*.vm.test.ts'],
                 exclude: measuring,
-                globalSetup: ['test/support/virtual-machines.ts'],
-                // A guest is emulated by one core; test/support/seat.ts keeps the files apart.
+                globalSetup: ['test/support/vm-setup.ts'],
+                // A guest is emulated by one core; test/support/test-slot.ts keeps the files apart.
                 maxWorkers: 2,
                 sequence: { groupOrder: 1 },
               },
@@ -50,7 +50,7 @@ export default defineConfig({
                 ...common,
                 name: 'virtual machines, measured',
                 include: measuring,
-                globalSetup: ['test/support/virtual-machines.ts'],
+                globalSetup: ['test/support/vm-setup.ts'],
                 fileParallelism: false,
                 sequence: { groupOrder: 2 },
               },

@@ -13,7 +13,7 @@ import { layoutOf } from '../../src/hypervisors/qemu/place.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { silentLogger } from '../support/logger.ts';
 import { forgetSite, residueOf } from '../../tools/lib/residue.ts';
-import { seat } from '../support/seat.ts';
+import { testSlot } from '../support/test-slot.ts';
 import { makeStateDirectory, testImage } from '../support/vm-cache.ts';
 import { describeHypervisor } from './hypervisor.ts';
 
@@ -30,9 +30,9 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     libexecDirectory: path.join(import.meta.dirname, '..', '..', 'libexec'),
     image: await testImage(),
     accelerator: 'tcg',
-    hostNetwork: `10.211.${seat}.0/24`,
-    firstUid: 610_016 + seat * 1000,
-    gatewayUid: 610_001 + seat * 1000,
+    hostNetwork: `10.211.${testSlot}.0/24`,
+    firstUid: 610_016 + testSlot * 1000,
+    gatewayUid: 610_001 + testSlot * 1000,
     dnsServers: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
@@ -59,7 +59,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
         slot,
         planName: 'small',
         shape,
-        publishedPorts: { first: 20_000 + seat * 500 + 4 * slot, count: 4 },
+        publishedPorts: { first: 20_000 + testSlot * 500 + 4 * slot, count: 4 },
         egress: { kind: 'internet' },
         registries: noRegistries,
       };

@@ -53,7 +53,7 @@ beforeAll(async () => {
     new AbortController().signal,
   );
   broker.startWorker();
-  keeper = broker.makePoolKeeper();
+  keeper = broker.makePoolController();
 });
 afterEach(() => checks.stop());
 afterAll(() => broker.stop());

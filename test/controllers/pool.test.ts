@@ -65,7 +65,7 @@ describe('the pool', () => {
   });
 
   it('is filled to its size with hosts that belong to nobody, and no further', async () => {
-    const keeper = broker.makePoolKeeper();
+    const keeper = broker.makePoolController();
     await keeper.runOnce();
     const hosts = await ready();
     expect(hosts).toHaveLength(size);
@@ -76,7 +76,7 @@ describe('the pool', () => {
   });
 
   it('gives its oldest host to a create, which makes nothing, and says so; then it is filled again', async () => {
-    const keeper = broker.makePoolKeeper();
+    const keeper = broker.makePoolController();
     await keeper.runOnce();
     const [oldest] = await ready();
     const made: string[] = [];
@@ -114,7 +114,7 @@ describe('the pool', () => {
   });
 
   it('gives each of many creates at once a host of its own', async () => {
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     const hosts = await ready();
     broker.startWorker('one');
     broker.startWorker('two');
@@ -127,7 +127,7 @@ describe('the pool', () => {
   });
 
   it('never takes back a host that has served somebody', async () => {
-    const keeper = broker.makePoolKeeper();
+    const keeper = broker.makePoolController();
     await keeper.runOnce();
     broker.startWorker();
     const id = randomUUID();
@@ -142,10 +142,10 @@ describe('the pool', () => {
   });
 
   it('is kept by one worker at a time, and by another once that one is silent', async () => {
-    const first = broker.makePoolKeeper();
+    const first = broker.makePoolController();
     await first.runOnce();
     await broker.database('hosts').where({ state: 'parked' }).limit(1).update({ state: 'parking' });
-    const second = broker.makePoolKeeper();
+    const second = broker.makePoolController();
     const stood = await pooled();
     await second.runOnce();
     expect(await pooled()).toEqual(stood);
@@ -173,13 +173,13 @@ describe('the pool', () => {
           };
         });
       };
-      const hung = broker.makePoolKeeper().runOnce();
+      const hung = broker.makePoolController().runOnce();
       await eventually('the worker is in the middle', () => reached);
       const [half] = (await pooled()).filter(({ state }) => state === 'parking');
       if (half === undefined) throw new Error('nothing was on record before it was made');
       await broker.database('leadership_leases').update({ lease_until: new Date(0) });
       // It waits until nobody holds the half-made host any more.
-      const successor = broker.makePoolKeeper().runOnce();
+      const successor = broker.makePoolController().runOnce();
       die();
       await expect(hung).rejects.toThrow('killed');
       await successor;
@@ -193,7 +193,7 @@ describe('the pool', () => {
   });
 
   it('goes on with a claimed host after the worker was killed', async () => {
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     const [oldest] = await ready();
     const id = randomUUID();
     const begun = await broker
@@ -210,35 +210,35 @@ describe('the pool', () => {
   });
 
   it('restores hosts whose machine has ended, and keeps those that reconciliation finds', async () => {
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     const [first = '', ...others] = await ready();
     await broker.reconcile();
     expect(await existing()).toHaveLength(size);
     await broker.hypervisor.stop(first);
     await broker.database('leadership_leases').update({ lease_until: new Date(0) });
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     const now = await ready();
     expect(now).toEqual([first, ...others]);
     expect((await broker.hypervisor.list()).map(({ state }) => state)).toEqual(Array(size).fill('paused'));
   });
 
   it('replaces hosts that do not fit their plan any more', async () => {
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     const [first = ''] = await ready();
     await broker.database('hosts').where({ id: first }).update({ memory_mib: 512 });
     await broker.database('leadership_leases').update({ lease_until: new Date(0) });
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     expect(await ready()).toHaveLength(size);
     expect(await ready()).not.toContain(first);
   });
 
   // Seen to fail where only the template tells the image: its hosts were given away until a new one was made.
   it('gives away no host of a former image, also while there is no template of the new one', async () => {
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     expect(await ready()).toHaveLength(size);
     await broker.database('leadership_leases').update({ lease_until: new Date(0) });
     const upgraded = { imageVersion: '2.0.0+simulated', hasTemplate: () => Promise.resolve(false) };
-    await broker.makePoolKeeper({ hypervisor: upgraded }).runOnce();
+    await broker.makePoolController({ hypervisor: upgraded }).runOnce();
     expect(await pooled()).toEqual([]);
     expect(await existing()).toEqual([]);
   });
@@ -273,7 +273,7 @@ describe('the pool', () => {
 
   it('makes nothing while a tenant waits', async () => {
     let busy = true;
-    const keeper = broker.makePoolKeeper({ isBusy: () => busy });
+    const keeper = broker.makePoolController({ isBusy: () => busy });
     await keeper.runOnce();
     expect(await pooled()).toEqual([]);
     busy = false;
@@ -283,7 +283,7 @@ describe('the pool', () => {
 
   it('shrinks while memory is short, host by host, and grows only when there is plenty', async () => {
     let available = 5_000;
-    const keeper = broker.makePoolKeeper({ availableMib: () => available });
+    const keeper = broker.makePoolController({ availableMib: () => available });
     await keeper.runOnce();
     expect(await ready()).toHaveLength(size);
     // 1,000 are left alone, and 192 are what one host is reckoned to take: a create of the other plan is let in.
@@ -300,14 +300,14 @@ describe('the pool', () => {
   });
 
   it('gives up its slots when a create of another plan finds none', async () => {
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     await broker.database('slots').whereNull('host_id').delete();
     broker.startWorker();
     const large = { ...provisionBody, plan_id: 'plan-large' };
     const ask = () => broker.ask('put', `${instance(randomUUID())}?accepts_incomplete=true`).send(large);
     expect((await ask()).status).toBe(503);
     await broker.database('leadership_leases').update({ lease_until: new Date(0) });
-    await broker.makePoolKeeper().runOnce();
+    await broker.makePoolController().runOnce();
     expect(await ready()).toHaveLength(size - 1);
     expect((await ask()).status).toBe(201);
   });
@@ -316,7 +316,7 @@ describe('the pool', () => {
     before = (act) => {
       if (act === 'hold') throw new Error('QEMU said no');
     };
-    await expect(broker.makePoolKeeper().runOnce()).rejects.toThrow('QEMU said no');
+    await expect(broker.makePoolController().runOnce()).rejects.toThrow('QEMU said no');
     expect(await pooled()).toEqual([]);
     expect(await existing()).toEqual([]);
     expect(await broker.database('slots').whereNotNull('host_id')).toEqual([]);

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
 import { processesWith } from '../../tools/lib/residue.ts';
-import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
+import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { compiled } from '../support/build.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -25,7 +25,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
   }, 60_000);
 
   async function broker(settings: Readonly<Record<string, string>> = {}): Promise<BrokerProcess> {
-    const made = await makeBroker(2, { BERTH_HYPERVISOR: 'simulated', ...settings });
+    const made = await makeBrokerProcess(2, { BERTH_HYPERVISOR: 'simulated', ...settings });
     cleanUp.push(() => made.dispose());
     return made;
   }

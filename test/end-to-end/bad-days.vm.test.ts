@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Credentials } from '../../src/core/credentials.ts';
-import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
+import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
 import { processesWith, residueOf } from '../../tools/lib/residue.ts';
@@ -31,7 +31,7 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
   let idAtFirst = '';
 
   beforeAll(async () => {
-    broker = await makeBroker(1);
+    broker = await makeBrokerProcess(1);
     cleanUp.push(() => broker.dispose());
     await broker.start();
     expect((await broker.create('survivor', 'org')).status).toBe(201);

@@ -7,10 +7,10 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { userIds } from '../../src/config/users.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
-import { type BrokerProcess, largerPlanId, makeBroker, serviceId } from '../support/broker-process.ts';
+import { type BrokerProcess, largerPlanId, makeBrokerProcess, serviceId } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
-import { rightsOf, tryAs } from '../support/rights.ts';
+import { privilegesOf, tryAs } from '../support/process-privileges.ts';
 import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
 import { connectPlatform } from '../../tools/lib/platform.ts';
 import { isOfTemplate, residueOf } from '../../tools/lib/residue.ts';
@@ -32,7 +32,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
   const firstPort = (credentials: Credentials) => Number(credentials.published_ports.split('-')[0]);
 
   beforeAll(async () => {
-    broker = await makeBroker(0);
+    broker = await makeBrokerProcess(0);
     cleanUp.push(() => broker.dispose());
     outside = await makeOutside();
     cleanUp.push(() => outside.remove());
@@ -106,14 +106,14 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       ),
     );
     // Nothing is refused because it is not there.
-    const root = await rightsOf(process.pid);
+    const root = await privilegesOf(process.pid);
     expect(await tryAs(root, acts)).toEqual(acts.map((act) => `done ${act}`));
 
     for (const [role, uid] of [
       ['api', api],
       ['gateway', gateway],
     ] as const) {
-      const rights = await rightsOf(await broker.rolePid(role));
+      const rights = await privilegesOf(await broker.processPid(role));
       expect(rights, role).toEqual({
         uids: Array(4).fill(uid),
         gids: Array(4).fill(uid),

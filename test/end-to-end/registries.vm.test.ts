@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { makeOutside } from '../../tools/demo/outside.ts';
-import { type BrokerProcess, makeBroker, serviceId } from '../support/broker-process.ts';
+import { type BrokerProcess, makeBrokerProcess, serviceId } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Registry, startRegistry } from '../support/registry.ts';
 
@@ -36,7 +36,7 @@ describe('an engine', { timeout: 1_200_000 }, () => {
   };
 
   beforeAll(async () => {
-    broker = await makeBroker(3);
+    broker = await makeBrokerProcess(3);
     cleanUp.push(() => broker.dispose());
     const outside = await makeOutside();
     cleanUp.push(() => outside.remove());

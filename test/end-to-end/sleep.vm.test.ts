@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { connectPlatform } from '../../tools/lib/platform.ts';
-import { type BrokerProcess, makeBroker } from '../support/broker-process.ts';
+import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
 
 /** A guest whose clock was not set would be behind by so much at least, in milliseconds. */
@@ -15,7 +15,7 @@ describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
   const cleanUp: (() => Promise<void>)[] = [];
 
   beforeAll(async () => {
-    broker = await makeBroker(4, { BERTH_IDLE_AFTER_SECONDS: '5' });
+    broker = await makeBrokerProcess(4, { BERTH_IDLE_AFTER_SECONDS: '5' });
     cleanUp.push(() => broker.dispose());
     await broker.start();
   }, 1_200_000);

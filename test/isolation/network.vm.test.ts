@@ -5,7 +5,7 @@ import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
 import { guestLink } from '../../src/guest/link.ts';
 import { tap } from '../../src/hypervisors/qemu/place.ts';
 import { eventually } from '../support/eventually.ts';
-import { seat } from '../support/seat.ts';
+import { testSlot } from '../support/test-slot.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 /** Few enough to be used up by a test. */
@@ -23,7 +23,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     .flatMap((list) => list ?? [])
     .filter(({ internal, family }) => !internal && family === 'IPv4')
     .map(({ address }) => address)[0];
-  const openPort = 19_900 + seat;
+  const openPort = 19_900 + testSlot;
 
   beforeAll(async () => {
     outside = await makeOutside();

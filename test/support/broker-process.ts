@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { readSettings, type Settings } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
 import { eventually } from './eventually.ts';
-import { seat } from './seat.ts';
+import { testSlot } from './test-slot.ts';
 import { forgetSite, processesWith, residueOf } from '../../tools/lib/residue.ts';
 import { makeStateDirectory } from './vm-cache.ts';
 
@@ -27,7 +27,7 @@ export interface BrokerProcess {
   readonly output: () => string;
   readonly pid: () => number;
   /** Process id of one of its roles. */
-  rolePid(role: string): Promise<number>;
+  processPid(role: string): Promise<number>;
   /** What it runs with. */
   readonly settings: Settings;
   /** Of the OSB API; the gateway and management have the next two. */
@@ -54,23 +54,23 @@ const portRange = (first: number, count: number) => `${first}-${first + count - 
  * @param offset 0 to 4: keeps the ports and networks of test files apart.
  * @param settings of the environment that are to be other than usual.
  */
-export async function makeBroker(
+export async function makeBrokerProcess(
   offset: number,
   settings: Readonly<Record<string, string>> = {},
 ): Promise<BrokerProcess> {
   const state = await makeStateDirectory();
   const catalog = path.join(state.directory, 'catalog.yaml');
   // Below the range of ephemeral ports, one of which another test may hold.
-  const port = 17_100 + seat * 100 + offset * 10;
+  const port = 17_100 + testSlot * 100 + offset * 10;
   const environment = {
     PATH: process.env['PATH'],
     BERTH_STATE_DIR: state.directory,
     BERTH_PORT: String(port),
     BERTH_GATEWAY_PORT: String(port + 1),
     BERTH_MGMT_PORT: String(port + 2),
-    BERTH_HOST_NETWORK: `10.${150 + seat * 10 + offset}.0.0/24`,
-    BERTH_UID_BASE: String(620_000 + seat * 10_000 + offset * 1000),
-    BERTH_PUBLISHED_PORTS: portRange(25_000 + seat * 1000 + offset * 200, 200),
+    BERTH_HOST_NETWORK: `10.${150 + testSlot * 10 + offset}.0.0/24`,
+    BERTH_UID_BASE: String(620_000 + testSlot * 10_000 + offset * 1000),
+    BERTH_PUBLISHED_PORTS: portRange(25_000 + testSlot * 1000 + offset * 200, 200),
     BERTH_SYNC_WAIT_MS: '20000',
     BERTH_CATALOG: catalog,
     ...settings,
@@ -198,7 +198,7 @@ export async function makeBroker(
     site,
     output: () => output,
     pid: () => child?.pid ?? 0,
-    async rolePid(role) {
+    async processPid(role) {
       for (const pid of await roleProcesses()) {
         const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
         if (command.endsWith(`\0${role}\0`)) return pid;

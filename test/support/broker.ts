@@ -238,7 +238,7 @@ export async function makeTestBroker(
     },
     reconcile: () => reconcile(parts),
     /** A keeper of the pool, as a worker process has one. */
-    makePoolKeeper: (
+    makePoolController: (
       situation: {
         isBusy?: () => boolean;
         availableMib?: () => number;

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { forgetSite } from '../../tools/lib/residue.ts';
 import { compiled } from './build.ts';
 import { eventually } from './eventually.ts';
-import { seat } from './seat.ts';
+import { testSlot } from './test-slot.ts';
 
 /** A broker as an operator runs it, in processes of its own, with simulated hosts. */
 export interface SimulatedProcess {
@@ -31,7 +31,7 @@ export async function makeSimulatedProcess(
   const main = path.join(await compiled(), 'main.js');
   const stateDirectory = await mkdtemp('/var/tmp/berth-sim-');
   await chmod(stateDirectory, 0o755);
-  const port = 17_170 + seat * 100 + offset * 10;
+  const port = 17_170 + testSlot * 100 + offset * 10;
   let child: ChildProcess | undefined;
   let output = '';
   const hasEnded = () => child === undefined || child.exitCode !== null || child.signalCode !== null;
@@ -60,7 +60,7 @@ export async function makeSimulatedProcess(
           BERTH_PORT: String(port),
           BERTH_GATEWAY_PORT: String(port + 1),
           BERTH_MGMT_PORT: String(port + 2),
-          BERTH_UID_BASE: String(660_000 + seat * 10_000 + offset * 1000),
+          BERTH_UID_BASE: String(660_000 + testSlot * 10_000 + offset * 1000),
           BERTH_SYNC_WAIT_MS: '20000',
           BERTH_LOG_LEVEL: 'debug',
           ...more,

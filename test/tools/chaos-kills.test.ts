@@ -13,7 +13,7 @@ import { workflows } from '../../src/operations/workflows.ts';
 import { ids } from '../../tools/chaos/catalog.ts';
 import { compiledTools } from '../support/build.ts';
 import { eventually } from '../support/eventually.ts';
-import { seat } from '../support/seat.ts';
+import { testSlot } from '../support/test-slot.ts';
 
 // The compiled modules, as the site's processes are: they find each other by their places.
 let chaos: typeof drillModule &
@@ -36,7 +36,7 @@ beforeAll(async () => {
     ['drill.js', 'faults.js', 'inspect.js', 'platform.js', 'random.js', 'run.js', 'site.js'].map(load),
   );
   chaos = Object.assign({}, ...modules) as typeof chaos;
-  site = await chaos.startSite({ hypervisor: 'simulated', leaseMs: 1_500, seat });
+  site = await chaos.startSite({ hypervisor: 'simulated', leaseMs: 1_500, seat: testSlot });
 }, 240_000);
 beforeEach(() => {
   failures = [];

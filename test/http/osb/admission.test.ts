@@ -84,7 +84,7 @@ it('gives a host out of the pool away though memory is short', async () => {
     () => undefined,
     new AbortController().signal,
   );
-  await broker.makePoolKeeper().runOnce();
+  await broker.makePoolController().runOnce();
   await machine(1024, 100_000);
   expect((await create()).status).toBe(201);
   expect((await create()).status).toBe(503);

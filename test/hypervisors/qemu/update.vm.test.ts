@@ -19,7 +19,7 @@ import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { createAuthority } from '../../../src/certificates/ca.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
-import { seat } from '../../support/seat.ts';
+import { testSlot } from '../../support/test-slot.ts';
 import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
 
 /**
@@ -33,7 +33,7 @@ const spec: HostSpec = {
   hostId: randomUUID(),
   slot: 1,
   ...plan,
-  publishedPorts: { first: 19_050 + seat * 100, count: 2 },
+  publishedPorts: { first: 19_050 + testSlot * 100, count: 2 },
   egress: { kind: 'none' },
   registries: noRegistries,
 };
@@ -62,9 +62,9 @@ beforeAll(async () => {
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
     image: installed,
     accelerator: 'tcg',
-    hostNetwork: `10.214.${seat}.0/24`,
-    firstUid: 600_016 + seat * 1000,
-    gatewayUid: 600_001 + seat * 1000,
+    hostNetwork: `10.214.${testSlot}.0/24`,
+    firstUid: 600_016 + testSlot * 1000,
+    gatewayUid: 600_001 + testSlot * 1000,
     dnsServers: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',

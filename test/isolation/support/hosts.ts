@@ -14,7 +14,7 @@ import { type HostLayout, layoutOf } from '../../../src/hypervisors/qemu/place.t
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
-import { seat } from '../../support/seat.ts';
+import { testSlot } from '../../support/test-slot.ts';
 import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
 import { type Attacker, makeAttacker } from './attacker.ts';
 
@@ -68,9 +68,9 @@ export async function makeHosts(
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
     image: await testImage(),
     accelerator: 'tcg',
-    hostNetwork: `10.211.${seat}.0/24`,
-    firstUid: 610_016 + seat * 1000,
-    gatewayUid: 610_001 + seat * 1000,
+    hostNetwork: `10.211.${testSlot}.0/24`,
+    firstUid: 610_016 + testSlot * 1000,
+    gatewayUid: 610_001 + testSlot * 1000,
     dnsServers: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
@@ -119,7 +119,7 @@ export async function makeHosts(
       slot: own,
       planName: 'small',
       shape,
-      publishedPorts: { first: 20_000 + seat * 500 + 4 * own, count: 4 },
+      publishedPorts: { first: 20_000 + testSlot * 500 + 4 * own, count: 4 },
       egress,
       registries: noRegistries,
     };

@@ -6,13 +6,13 @@ import { workflows } from '../../../../src/operations/workflows.ts';
 import { forgetOldOperations } from '../../../../src/controllers/retention.ts';
 import type { OperationRow } from '../../../../src/postgres/records/rows.ts';
 import { bindBody, binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
-import { accepting, asyncRequired, type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
+import { accepting, asyncRequired, type OsbBroker, makeOsbBroker } from '../../../support/osb-broker.ts';
 import { createLineLogger } from '../../../support/logger.ts';
 
 const { logger, lines } = createLineLogger();
-let on: ClauseBroker;
+let on: OsbBroker;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'), { logger });
+  on = await makeOsbBroker(inject('postgres'), { logger });
 });
 afterAll(() => on.stop());
 
@@ -68,12 +68,12 @@ it('13e answers 201 and 200 where the work ends within BERTH_SYNC_WAIT_MS', asyn
 });
 
 it('13f answers 202 where the work does not end within BERTH_SYNC_WAIT_MS', async () => {
-  const hasty = await makeClauseBroker(inject('postgres'), { syncWaitMs: 50 });
+  const hasty = await makeOsbBroker(inject('postgres'), { syncWaitMs: 50 });
   try {
     const id = randomUUID();
-    hasty.holds.hold('start');
+    hasty.faults.block('start');
     expect((await hasty.put(id)).status).toBe(202);
-    hasty.holds.letGo();
+    hasty.faults.unblock();
     await hasty.ended(id);
   } finally {
     await hasty.stop();
@@ -333,7 +333,7 @@ it('17c says truly that an instance is not usable after a failed delete, and not
         .database('operations')
         .where({ id: operation })
         .update({ deadline: daysAgo(1) });
-      on.holds.fail('destroy', 1);
+      on.faults.fail('destroy', 1);
     })
     .catch(() => undefined);
   const { body } = await on.last(id);
@@ -347,21 +347,21 @@ it('17c says truly that an instance is not usable after a failed delete, and not
 
 it('18a ends an operation that can not end in time by itself, and cleans up first', async () => {
   const id = randomUUID();
-  on.holds.hold('start');
-  on.holds.hold('destroy');
+  on.faults.block('start');
+  on.faults.block('destroy');
   const operation = on.operationOf(await on.ask('put', `${instance(id)}?${accepting}`, provisionBody, apart));
-  await on.holds.reached('start');
+  await on.faults.reached('start');
   await on.broker
     .database('operations')
     .where({ id: operation })
     .update({ deadline: daysAgo(1) });
-  on.holds.fail('start', 1);
-  on.holds.letGo('start');
-  await on.holds.reached('destroy');
+  on.faults.fail('start', 1);
+  on.faults.unblock('start');
+  await on.faults.reached('destroy');
   const { body } = await on.last(id);
   expect(body['state']).toBe('in progress');
   expect(body['description']).toMatch(/^Destroying .*could not end in time/);
-  on.holds.letGo('destroy');
+  on.faults.unblock('destroy');
   expect((await on.ended(id))['description']).toMatch(/could not end in time/);
   expect((await on.last(id)).body['state']).toBe('failed');
   const hosts = await on.broker.database('hosts').whereNot('state', 'destroyed').pluck('instance_id');

@@ -1,14 +1,14 @@
 import { randomUUID, X509Certificate } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { binding, hints, ids } from '../../../support/broker.ts';
-import { type ClauseBroker, concurrencyError, makeClauseBroker } from '../../../support/clauses.ts';
+import { type OsbBroker, concurrencyError, makeOsbBroker } from '../../../support/osb-broker.ts';
 import { eventually } from '../../../support/eventually.ts';
 
-let on: ClauseBroker;
+let on: OsbBroker;
 /** An instance that tests share which leave it as it is; each uses binding ids of its own. */
 let id: string;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'));
+  on = await makeOsbBroker(inject('postgres'));
   id = await on.newInstance();
 });
 afterAll(() => on.stop());

@@ -4,11 +4,11 @@ import { loadCatalog } from '../../../../src/core/catalog/load.ts';
 import { maximumPollingSeconds, toOsbCatalog } from '../../../../src/core/catalog/catalog.ts';
 import { refuseDroppedPlans } from '../../../../src/postgres/plans-in-use.ts';
 import { catalogFile, ids } from '../../../support/broker.ts';
-import { type ClauseBroker, makeClauseBroker } from '../../../support/clauses.ts';
+import { type OsbBroker, makeOsbBroker } from '../../../support/osb-broker.ts';
 
-let on: ClauseBroker;
+let on: OsbBroker;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'));
+  on = await makeOsbBroker(inject('postgres'));
 });
 afterAll(() => on.stop());
 

@@ -1,19 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
-import {
-  accepting,
-  type ClauseBroker,
-  concurrencyError,
-  makeClauseBroker,
-} from '../../../support/clauses.ts';
+import { accepting, type OsbBroker, concurrencyError, makeOsbBroker } from '../../../support/osb-broker.ts';
 import { eventually } from '../../../support/eventually.ts';
 import { createLineLogger } from '../../../support/logger.ts';
 
 const { logger, lines } = createLineLogger();
-let on: ClauseBroker;
+let on: OsbBroker;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'), { logger });
+  on = await makeOsbBroker(inject('postgres'), { logger });
 });
 afterAll(() => on.stop());
 
@@ -80,7 +75,7 @@ it("39b then reports the create's operation as failed, and the delete to whoever
     expect(await state(`?operation=${create}`)).toBe('failed');
     expect(await state(`?operation=${remove}`)).toBe('in progress');
     expect(await state('')).toBe('in progress');
-    on.holds.letGo();
+    on.faults.unblock();
     await on.ended(id);
     expect(await state(`?operation=${create}`)).toBe('failed');
     expect(await state(`?operation=${remove}`)).toBe('succeeded');

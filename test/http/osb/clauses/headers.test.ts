@@ -6,18 +6,18 @@ import { binding, credentials, hints, ids, instance, provisionBody } from '../..
 import {
   accepting,
   asyncRequired,
-  type ClauseBroker,
+  type OsbBroker,
   concurrencyError,
   maintenanceInfoConflict,
-  makeClauseBroker,
-} from '../../../support/clauses.ts';
+  makeOsbBroker,
+} from '../../../support/osb-broker.ts';
 import { eventually } from '../../../support/eventually.ts';
 import { createLineLogger } from '../../../support/logger.ts';
 
 const { logger, lines } = createLineLogger();
-let on: ClauseBroker;
+let on: OsbBroker;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'), { logger });
+  on = await makeOsbBroker(inject('postgres'), { logger });
 });
 afterAll(() => on.stop());
 
@@ -85,7 +85,7 @@ it.each(['2.0', '2.13', '2.17', '2.99'])('1b accepts the API version %s', async 
 
 it('1c sends fields newer than 2.14 to no older platform, in no answer', async () => {
   const id = randomUUID();
-  const keys = async (version: string, ...[method, route, body]: Parameters<ClauseBroker['ask']>) => {
+  const keys = async (version: string, ...[method, route, body]: Parameters<OsbBroker['ask']>) => {
     const answer = await on.ask(method, route, body, { version });
     expect(answer.status).toBeLessThan(300);
     return Object.keys(answer.body).sort();
@@ -364,7 +364,7 @@ it('7a leaves everything as it was on every kind of 4xx', async () => {
 });
 
 it('7b leaves everything as it was on a 5xx', async () => {
-  const full = await makeClauseBroker(inject('postgres'), { slots: 1 });
+  const full = await makeOsbBroker(inject('postgres'), { slots: 1 });
   try {
     await full.newInstance();
     const before = await full.tables();
@@ -378,7 +378,7 @@ it('7b leaves everything as it was on a 5xx', async () => {
 
 it('7c answers within 30 s, also while the database stands still', async () => {
   expect(longestAnswerMs).toBeLessThan(30_000);
-  const slow = await makeClauseBroker(inject('postgres'), { answerWithinMs: 300 });
+  const slow = await makeOsbBroker(inject('postgres'), { answerWithinMs: 300 });
   const blocker = await slow.broker.database.transaction();
   try {
     // Also the trail that answers wait for.

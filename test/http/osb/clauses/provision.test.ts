@@ -7,17 +7,17 @@ import { catalogFile, hints, ids, instance, provisionBody } from '../../../suppo
 import {
   accepting,
   asyncRequired,
-  type ClauseBroker,
+  type OsbBroker,
   concurrencyError,
   maintenanceInfoConflict,
-  makeClauseBroker,
-} from '../../../support/clauses.ts';
+  makeOsbBroker,
+} from '../../../support/osb-broker.ts';
 
 const [offering] = catalogFile.offerings;
 const elsewhere = { service_id: 'service-2', plan_id: 'plan-elsewhere' };
-let on: ClauseBroker;
+let on: OsbBroker;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'), {
+  on = await makeOsbBroker(inject('postgres'), {
     catalog: {
       offerings: [
         offering,

@@ -5,19 +5,19 @@ import { eventually } from '../../../support/eventually.ts';
 import {
   accepting,
   asyncRequired,
-  type ClauseBroker,
+  type OsbBroker,
   concurrencyError,
   maintenanceInfoConflict,
-  makeClauseBroker,
-} from '../../../support/clauses.ts';
+  makeOsbBroker,
+} from '../../../support/osb-broker.ts';
 
 const [offering] = catalogFile.offerings;
 const [small] = offering?.plans ?? [];
 const disk = 'plan-disk';
 const quiet = 'plan-quiet';
-let on: ClauseBroker;
+let on: OsbBroker;
 beforeAll(async () => {
-  on = await makeClauseBroker(inject('postgres'), {
+  on = await makeOsbBroker(inject('postgres'), {
     catalog: {
       offerings: [
         {
@@ -303,11 +303,11 @@ it('27f renames an instance whose host is in quarantine, and leaves the host as 
 it('28a repairs by a later update what an earlier one broke', async () => {
   const id = await on.newInstance();
   // Neither forward nor back: the host stands still.
-  on.holds.fail('reshape', 8);
+  on.faults.fail('reshape', 8);
   const route = `${instance(id)}?${accepting}`;
   const change = { service_id: ids.service, plan_id: ids.otherPlan };
   on.operationOf(await on.ask('patch', route, change, { wait: false }));
-  await on.endedInHaste(id);
+  await on.endedWithoutBackoff(id);
   expect((await on.last(id)).body).toMatchObject({ state: 'failed', instance_usable: false });
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
   expect(await recorded(id)).toMatchObject({

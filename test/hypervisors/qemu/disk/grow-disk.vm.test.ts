@@ -5,10 +5,10 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { growDisk } from '../../../../src/hypervisors/qemu/disk/grow-disk.ts';
-import { seat } from '../../../support/seat.ts';
+import { testSlot } from '../../../support/test-slot.ts';
 
 const execute = promisify(execFile);
-const uid = 616_000 + seat;
+const uid = 616_000 + testSlot;
 const gib = 1024 ** 3;
 
 /**

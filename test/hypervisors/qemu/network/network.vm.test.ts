@@ -7,7 +7,7 @@ import { guestLink } from '../../../../src/guest/link.ts';
 import { createHostNetworking } from '../../../../src/hypervisors/qemu/network/network.ts';
 import { layoutOf, tap } from '../../../../src/hypervisors/qemu/place.ts';
 import { eventually } from '../../../support/eventually.ts';
-import { seat } from '../../../support/seat.ts';
+import { testSlot } from '../../../support/test-slot.ts';
 
 /**
  * A host's network with a namespace in the place of its guest, so that no machine has to boot: what is open when
@@ -20,7 +20,7 @@ const options = {
   site,
   stateDirectory: '/nonexistent',
   runDirectory: `/run/berth-${site}`,
-  hostNetwork: `10.213.${seat}.0/24`,
+  hostNetwork: `10.213.${testSlot}.0/24`,
   firstUid: 1,
   gatewayUid: 1,
   dnsServers: [],
@@ -32,12 +32,12 @@ const guest = `berth-${site}-guest`;
 const outside = `berth-${site}-outside`;
 const outsideLink = `bo${site}`;
 /** This machine's address on the link to the outside, and two that somebody outside has (RFC 5737). */
-const [machine, one, other] = [1, 2, 3].map((last) => `203.0.113.${seat * 8 + last}`) as [
+const [machine, one, other] = [1, 2, 3].map((last) => `203.0.113.${testSlot * 8 + last}`) as [
   string,
   string,
   string,
 ];
-const firstPort = 19_000 + seat * 100;
+const firstPort = 19_000 + testSlot * 100;
 const ports = (count: number): PortBlock => ({ first: firstPort, count });
 const to = (...cidrs: string[]): Egress => ({ kind: 'networks', cidrs });
 

@@ -8,7 +8,7 @@ import { openJail } from '../../../../src/hypervisors/qemu/launch/jail.ts';
 import { runTinyGuest } from '../../../../src/hypervisors/qemu/node/kvm.ts';
 import { createHostNetworking } from '../../../../src/hypervisors/qemu/network/network.ts';
 import { layoutOf, tap } from '../../../../src/hypervisors/qemu/place.ts';
-import { seat } from '../../../support/seat.ts';
+import { testSlot } from '../../../support/test-slot.ts';
 
 const execute = promisify(execFile);
 
@@ -40,15 +40,15 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
       site,
       stateDirectory: folder,
       runDirectory: folder,
-      hostNetwork: `10.215.${seat}.0/24`,
-      firstUid: 616_100 + seat,
+      hostNetwork: `10.215.${testSlot}.0/24`,
+      firstUid: 616_100 + testSlot,
       gatewayUid: 1,
       dnsServers: [],
       hostLimits: { connections: 100, bandwidthMbit: 1000 },
     };
     const place = layoutOf(options, 'kvm', 1);
     const network = createHostNetworking(options);
-    const group = 616_200 + seat;
+    const group = 616_200 + testSlot;
     // Rights on a file are those on a device.
     const device = path.join(folder, 'device');
     await writeFile(device, '');

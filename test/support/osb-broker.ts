@@ -3,13 +3,13 @@ import { expect } from 'vitest';
 import { workflows } from '../../src/operations/workflows.ts';
 import { binding, hints, ids, instance, makeTestBroker, provisionBody } from './broker.ts';
 import { eventually } from './eventually.ts';
-import { createHolds } from './holds.ts';
+import { createFaultControl } from './fault-control.ts';
 
 type Method = 'get' | 'put' | 'patch' | 'delete';
 export type Body = Record<string, unknown>;
 
 export const accepting = 'accepts_incomplete=true';
-/** Clients compare these to the letter (docs/osb.md 6). */
+/** Clients compare these literally (docs/osb.md 6). */
 export const asyncRequired = {
   error: 'AsyncRequired',
   description: 'This service plan requires client support for asynchronous service operations.',
@@ -25,13 +25,13 @@ export const maintenanceInfoConflict = {
 
 type BrokerOptions = Omit<NonNullable<Parameters<typeof makeTestBroker>[1]>, 'faults'>;
 
-/** A broker with a worker, and what the tests of the clauses say to it. One for each file. */
-export async function makeClauseBroker(server: string, options: BrokerOptions = {}) {
-  const holds = createHolds();
-  const broker = await makeTestBroker(server, { ...options, faults: holds.faults });
+/** A broker with a worker, and a client for the tests of the OSB rules (docs/osb.md). One for each test file. */
+export async function makeOsbBroker(server: string, options: BrokerOptions = {}) {
+  const faults = createFaultControl();
+  const broker = await makeTestBroker(server, { ...options, faults: faults.hypervisorFaults });
   const worker = broker.startWorker();
 
-  /** @param as.version of the API, 2.17 where it is left out; `as.wait`: not at all where false. */
+  /** @param as.version API version, 2.17 by default; `as.wait` false: as with BERTH_SYNC_WAIT_MS=0. */
   async function ask(
     method: Method,
     route: string,
@@ -45,7 +45,7 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
     return {
       status: answer.status,
       body: answer.body as Body,
-      /** The body to the letter. */
+      /** The raw body. */
       text: answer.text,
       headers: answer.headers as Record<string, string>,
     };
@@ -67,8 +67,8 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
       const { body } = await last(id);
       return body['state'] === 'in progress' ? undefined : body;
     });
-  /** The same without the pauses that a worker makes after a step that has failed. */
-  const endedInHaste = (id: string) =>
+  /** Like `ended`, but skips the worker's back-off after a failed step. */
+  const endedWithoutBackoff = (id: string) =>
     eventually('the operation has ended', async () => {
       const now = broker.database.raw('clock_timestamp()');
       await broker.database('operations').where({ state: 'in progress' }).update({ run_after: now });
@@ -86,26 +86,26 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
     return String(answer.body['operation']);
   };
 
-  /** Runs `run` while a worker stands in the middle of an operation that `begin` has begun. */
+  /** Runs `run` while the operation that `begin` starts is blocked in `act`. */
   async function during(
     act: 'start' | 'stop' | 'destroy',
     id: string,
     begin: () => ReturnType<typeof ask>,
     run: (operation: string) => Promise<void>,
   ) {
-    holds.hold(act);
+    faults.block(act);
     try {
       const operation = operationOf(await begin());
-      await holds.reached(act);
+      await faults.reached(act);
       await run(operation);
     } finally {
-      holds.letGo();
+      faults.unblock();
     }
     await ended(id);
   }
-  const whole = { wait: false };
+  const asynchronous = { wait: false };
   const duringCreate = (id: string, run: (operation: string) => Promise<void>) =>
-    during('start', id, () => ask('put', `${instance(id)}?${accepting}`, provisionBody, whole), run);
+    during('start', id, () => ask('put', `${instance(id)}?${accepting}`, provisionBody, asynchronous), run);
   const duringUpdate = (id: string, run: (operation: string) => Promise<void>) =>
     during(
       'stop',
@@ -115,7 +115,7 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
           'patch',
           `${instance(id)}?${accepting}`,
           { service_id: ids.service, plan_id: ids.otherPlan },
-          whole,
+          asynchronous,
         ),
       run,
     );
@@ -123,30 +123,30 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
     during(
       'destroy',
       id,
-      () => ask('delete', `${instance(id)}?${accepting}&${hints}`, undefined, whole),
+      () => ask('delete', `${instance(id)}?${accepting}&${hints}`, undefined, asynchronous),
       run,
     );
 
-  /** An update that fails, and goes back; to another plan of the same disk. */
+  /** Starts an update to another plan with the same disk size that fails and is rolled back. */
   async function failUpdate(id: string) {
-    holds.fail('reshape', workflows.update.attempts);
+    faults.fail('reshape', workflows.update.attempts);
     const begun = await ask(
       'patch',
       `${instance(id)}?${accepting}`,
       { service_id: ids.service, plan_id: ids.otherPlan },
-      whole,
+      asynchronous,
     );
     operationOf(begun);
-    expect((await endedInHaste(id))['state']).toBe('failed');
+    expect((await endedWithoutBackoff(id))['state']).toBe('failed');
   }
-  /** A create that fails, and cleans up. */
+  /** Starts a create that fails and cleans up. */
   async function failCreate(id: string) {
-    holds.fail('start', workflows.provision.attempts);
-    operationOf(await ask('put', `${instance(id)}?${accepting}`, provisionBody, whole));
-    expect((await endedInHaste(id))['state']).toBe('failed');
+    faults.fail('start', workflows.provision.attempts);
+    operationOf(await ask('put', `${instance(id)}?${accepting}`, provisionBody, asynchronous));
+    expect((await endedWithoutBackoff(id))['state']).toBe('failed');
   }
 
-  /** Everything on record but what is recorded of each request, refused ones included. */
+  /** All rows of all tables, except the audit trail: that records refused requests as well. */
   async function tables(): Promise<Record<string, unknown[]>> {
     const { rows } = await broker.database.raw<{ rows: { name: string }[] }>(
       `SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema()
@@ -164,10 +164,10 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
   }
 
   return {
-    ...{ broker, worker, holds, ask, put, patch, get, remove, last, bind, unbind },
+    ...{ broker, worker, faults, ask, put, patch, get, remove, last, bind, unbind },
     ...{
       ended,
-      endedInHaste,
+      endedWithoutBackoff,
       newInstance,
       operationOf,
       duringCreate,
@@ -178,10 +178,10 @@ export async function makeClauseBroker(server: string, options: BrokerOptions = 
       tables,
     },
     async stop() {
-      holds.letGo();
+      faults.unblock();
       await broker.stop();
     },
   };
 }
 
-export type ClauseBroker = Awaited<ReturnType<typeof makeClauseBroker>>;
+export type OsbBroker = Awaited<ReturnType<typeof makeOsbBroker>>;

@@ -1,6 +1,6 @@
 import { makeHosts } from '../isolation/support/hosts.ts';
 
-/** The guest image, the template and the empty disks are there before two files at a time ask for them. */
+/** Builds the guest image, the template and the empty disks once, before two test files at a time need them. */
 export default async function setup(): Promise<void> {
   const hosts = await makeHosts();
   await hosts.close();

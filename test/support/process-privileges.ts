@@ -4,19 +4,19 @@ import { promisify } from 'node:util';
 
 const execute = promisify(execFile);
 
-/** What the kernel lets a process do, as proc(5) tells it. */
-export interface Rights {
+/** A process's user, groups and capabilities, from /proc/PID/status (proc(5)). */
+export interface ProcessPrivileges {
   /** Real, effective, saved and file system user id. */
   readonly uids: readonly number[];
   readonly gids: readonly number[];
   readonly groups: readonly number[];
-  /** Inheritable, permitted, effective and ambient capabilities that it has, as hexadecimal masks; none of them empty. */
+  /** The non-empty ones of its inheritable, permitted, effective and ambient capability masks, hexadecimal. */
   readonly capabilities: readonly string[];
-  /** Whether a program with the set-user-ID bit, or with capabilities, can give it any. */
+  /** Whether executing a set-user-ID program, or one with file capabilities, can add privileges (no_new_privs unset). */
   readonly canGain: boolean;
 }
 
-export async function rightsOf(pid: number): Promise<Rights> {
+export async function privilegesOf(pid: number): Promise<ProcessPrivileges> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   const words = (name: string) => {
     const line = new RegExp(`^${name}:(.*)$`, 'm').exec(status)?.[1];
@@ -34,7 +34,7 @@ export async function rightsOf(pid: number): Promise<Rights> {
   };
 }
 
-/** In perl, since it must run as a user who can not read this project. */
+/** Perl, because it runs as a user that can't read this project. */
 const attempts = `
   use Fcntl; use Socket;
   for (@ARGV) {
@@ -47,11 +47,14 @@ const attempts = `
   }`;
 
 /**
- * Tries to open files, or to connect to sockets, with the user and groups that a process has.
+ * Tries to open files, or to connect to sockets, as the user and groups of a process.
  * @param acts such as `read /etc/shadow`, `write FILE`, `connect SOCKET`.
- * @returns a line each: `done ACT`, `refused ACT` for want of a right, or `failed: WHY ACT`.
+ * @returns a line for each act: `done ACT`, `refused ACT` (EACCES), or `failed: REASON ACT`.
  */
-export async function tryAs({ uids, gids, groups }: Rights, acts: readonly string[]): Promise<string[]> {
+export async function tryAs(
+  { uids, gids, groups }: ProcessPrivileges,
+  acts: readonly string[],
+): Promise<string[]> {
   const { stdout } = await execute('setpriv', [
     ...[`--reuid=${uids[0] ?? ''}`, `--regid=${gids[0] ?? ''}`],
     groups.length > 0 ? `--groups=${groups.join(',')}` : '--clear-groups',
