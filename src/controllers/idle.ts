@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { AdmissionRules } from '../core/admission.ts';
+import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { ObservedHost } from '../core/hypervisor/lifecycle.ts';
 import type { HostTraffic } from '../core/hypervisor/power.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';

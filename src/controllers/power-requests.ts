@@ -1,5 +1,6 @@
 import limitConcurrency from 'p-limit';
-import { type AdmissionRules, memoryShortage } from '../core/admission.ts';
+import { memoryShortage } from '../core/admission.ts';
+import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Host, HostPower, PowerRequest } from '../core/model/host.ts';

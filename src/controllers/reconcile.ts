@@ -1,11 +1,10 @@
-import { randomUUID } from 'node:crypto';
 import type { ObservedHost } from '../core/hypervisor/lifecycle.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Host } from '../core/model/host.ts';
 import type { Instance } from '../core/model/instance.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
-import { workflows } from '../operations/workflows.ts';
+import { beginOperation } from '../core/broker/begin-operation.ts';
 import type { Store } from '../core/ports/store.ts';
 
 /** How long a host may take to come back before its restart is given up and begun anew, in milliseconds. */
@@ -75,15 +74,7 @@ async function restartHost(store: Store, host: Host, why: string, logger: Logger
     // It may have come back since it was read.
     if (why === unreachable && current.engine !== undefined) return false;
     await records.setHostUnreachable(host.id);
-    await records.insertOperation({
-      id: randomUUID(),
-      kind: 'restart',
-      instanceId: host.instanceId,
-      step: workflows.restart.steps[0]?.name ?? '',
-      description: 'Waiting for a worker',
-      deadline: new Date(Date.now() + restartDeadlineMs),
-      target: undefined,
-    });
+    await beginOperation(records, 'restart', host.instanceId, { withinMs: restartDeadlineMs });
     return true;
   });
   if (begun) logger.warn({ host: host.id, why }, 'A host is brought back');

@@ -1,35 +1,6 @@
 import { refused } from './errors.ts';
+import type { AdmissionRules, MemoryDemand } from './model/node-memory.ts';
 import type { Records } from './ports/store.ts';
-
-/** What an operator lets hosts take of the machine's memory. */
-export interface AdmissionRules {
-  /** What is left alone, in MiB. */
-  readonly reserveMib: number;
-  /**
-   * How many times the memory beyond the reserve may be promised to hosts. Most of a host's memory is shared
-   * with its template or never touched, so more than once is right; how much more is the operator's guess.
-   */
-  readonly overcommit: number;
-}
-
-/** A machine's memory as its worker has reported it last, in MiB. */
-export interface NodeMemory {
-  readonly totalMib: number;
-  /** What it can still take without swapping. */
-  readonly availableMib: number;
-  /** Guest memory of hosts that the report can't have measured: they are being made, or have been up only since. */
-  readonly comingMib: number;
-}
-
-/** Guest memory that somebody wants, in MiB. */
-export interface MemoryDemand {
-  /** It adds so much to what is promised, as has been recorded in this transaction. */
-  readonly promisedMib?: number;
-  /** Whether that is in use already: a host out of the pool. */
-  readonly isInUse?: boolean;
-  /** What was promised long ago and is in use no more, and now comes back: a host that is suspended. */
-  readonly wokenMib?: number;
-}
 
 /** What a host with so much guest memory is reckoned to take of the machine's. */
 export function expectedMib(rules: AdmissionRules, guestMib: number): number {

@@ -1,26 +1,7 @@
 import type { Catalog, Plan } from './catalog/catalog.ts';
 import { refused } from './errors.ts';
+import type { Limits, Usage } from './model/usage.ts';
 import type { Records } from './ports/store.ts';
-
-/** The most that may be in use at a time; what is left out is not limited. */
-export interface Limits {
-  readonly instances?: number;
-  readonly vcpus?: number;
-  /** In MiB. */
-  readonly memoryMib?: number;
-  /** In GiB. */
-  readonly diskGib?: number;
-  readonly publishedPorts?: number;
-}
-
-/** Limits over everything that they stand beside, and over each tenant's share of it. */
-export interface Quotas {
-  readonly total: Limits;
-  readonly tenant: Limits;
-}
-
-/** What is in use or reserved. */
-export type Usage = Required<Limits>;
 
 /** A set of hosts that is counted together. */
 interface Scope {

@@ -1,4 +1,5 @@
 import type { StartedFrom } from '../core/hypervisor/lifecycle.ts';
+import { updateRollbackBudgetMs } from '../core/operation-deadline.ts';
 import type { OperationKind } from '../core/model/operation.ts';
 import { removeSteps, restartContainers, startSteps } from './steps/host-steps.ts';
 import type { Workflow } from './step.ts';
@@ -35,8 +36,7 @@ export const workflows: Workflows = {
     attempts: 3,
     // A host that does not come back either way is left to the next reconciliation, as after a crash.
     rollbackAttempts: 5,
-    // Some cold boots.
-    rollbackBudgetMs: 14 * 60_000,
+    rollbackBudgetMs: updateRollbackBudgetMs,
     instanceAfter: { succeeded: undefined, failed: undefined },
   },
   deprovision: {

@@ -1,4 +1,4 @@
-import type { OperationWaiter } from '../core/broker/begin-operation.ts';
+import type { OperationWaiter } from '../core/ports/operation-waiter.ts';
 import type { Records } from '../core/ports/store.ts';
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';

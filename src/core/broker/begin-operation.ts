@@ -1,62 +1,33 @@
 import { randomUUID } from 'node:crypto';
-import { maximumPollingSeconds } from '../catalog/catalog.ts';
-import type { Operation, OperationKind, UpdateTarget } from '../model/operation.ts';
-import { workflows } from '../../operations/workflows.ts';
+import type { OperationKind, UpdateTarget } from '../model/operation.ts';
+import { operationTimeMs } from '../operation-deadline.ts';
 import type { Records } from '../ports/store.ts';
 
-/** Waits for operations of other processes. */
-export interface OperationWaiter {
-  /** The operation once it is finished, or as it stands after `forMs` milliseconds. */
-  finished(operationId: string, forMs: number): Promise<Operation | undefined>;
-}
+/** The recorded step of an operation that no worker has leased yet: a worker begins with the workflow's first step. */
+const queuedStep = 'queued';
 
-/** How a request for work ended: it was done already, it was done just now, or it is under way. */
-export type WorkOutcome =
-  | { readonly kind: 'unchanged' }
-  | { readonly kind: 'done' }
-  | { readonly kind: 'accepted'; readonly operationId: string };
-
-/** An operation gives up this long before the platform does, so as to clean up first. In milliseconds. */
-const cleanUpMs = 120_000;
-
-/** How long an operation may go forward, in milliseconds; an update's undo, which may boot cold, has its own time after. */
-function deadlineMs(kind: OperationKind): number {
-  const undo = workflows[kind].rollbackBudgetMs ?? 0;
-  return maximumPollingSeconds * 1000 - cleanUpMs - undo;
-}
-
-/** Records an operation for the workers; returns its id. */
+/**
+ * Records an operation for the workers; returns its id.
+ * @param options.target what an update changes the instance to.
+ * @param options.withinMs milliseconds until its deadline; the default leaves time to roll back.
+ * @throws RefusedError (ConcurrencyError) if another operation is in progress on the instance.
+ */
 export async function beginOperation(
   records: Records,
   kind: OperationKind,
   instanceId: string,
-  target?: UpdateTarget,
+  options: { readonly target?: UpdateTarget; readonly withinMs?: number } = {},
 ): Promise<string> {
-  const first = workflows[kind].steps[0];
-  if (first === undefined) throw new Error(`the plan of ${kind} has no step`);
+  const { target, withinMs = operationTimeMs(kind) } = options;
   const id = randomUUID();
   await records.insertOperation({
     id,
     kind,
     instanceId,
-    step: first.name,
+    step: queuedStep,
     description: 'Waiting for a worker',
-    deadline: new Date(Date.now() + deadlineMs(kind)),
+    deadline: new Date(Date.now() + withinMs),
     target,
   });
   return id;
-}
-
-/**
- * Waits a moment for what usually takes a moment, so that the platform need not poll.
- * @param syncWaitMs 0 answers at once that it is under way.
- */
-export async function waitBriefly(
-  waiter: OperationWaiter,
-  syncWaitMs: number,
-  operationId: string,
-): Promise<WorkOutcome> {
-  const operation = syncWaitMs > 0 ? await waiter.finished(operationId, syncWaitMs) : undefined;
-  // A failure is told by last_operation, with its reason; a 5xx here would hide it behind orphan mitigation.
-  return operation?.state === 'succeeded' ? { kind: 'done' } : { kind: 'accepted', operationId };
 }

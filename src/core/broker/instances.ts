@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { type AdmissionRules, requireMemory } from '../admission.ts';
+import { requireMemory } from '../admission.ts';
+import type { AdmissionRules } from '../model/node-memory.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../../lib/logger.ts';
@@ -15,7 +16,9 @@ import { withoutEmpty } from './context.ts';
 import { demandOf, type ParameterRules } from './parameters.ts';
 import { checkPlatformIds, requireOffering, requirePlan } from './plan-lookup.ts';
 import { createUpdate, type UpdateRequest } from './update.ts';
-import { beginOperation, type OperationWaiter, waitBriefly, type WorkOutcome } from './begin-operation.ts';
+import type { OperationWaiter } from '../ports/operation-waiter.ts';
+import { beginOperation } from './begin-operation.ts';
+import { waitBriefly, type WorkOutcome } from './wait-briefly.ts';
 
 export interface ProvisionRequest {
   readonly platformId: string;

@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type AdmissionRules, requireMemory } from '../admission.ts';
+import { requireMemory } from '../admission.ts';
+import type { AdmissionRules } from '../model/node-memory.ts';
+import type { Usage } from '../model/usage.ts';
 import { type Catalog, findPlan, type Plan } from '../catalog/catalog.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../../lib/logger.ts';
@@ -7,7 +9,7 @@ import type { Host } from '../model/host.ts';
 import type { Instance } from '../model/instance.ts';
 import type { JsonObject } from '../model/json.ts';
 import type { Operation, UpdateTarget } from '../model/operation.ts';
-import { requireQuota, type Usage, usageOf } from '../quotas.ts';
+import { requireQuota, usageOf } from '../quotas.ts';
 import type { Records, Store } from '../ports/store.ts';
 import { tenantKey } from '../tenant-key.ts';
 import { withoutEmpty } from './context.ts';
@@ -122,7 +124,7 @@ export function createUpdate(parts: {
       }
       if (!request.acceptsIncomplete) throw refused.asyncRequired();
       await reserve(records, catalog, admission, change);
-      return beginOperation(records, 'update', instance.id, target);
+      return beginOperation(records, 'update', instance.id, { target });
     });
   };
 }

@@ -2,8 +2,9 @@ import type { Egress, HostShape } from '../hypervisor/host-spec.ts';
 import { durationPattern } from '../duration.ts';
 import type { IdlePolicy } from '../model/host.ts';
 import type { JsonObject } from '../model/json.ts';
+import { maximumPollingSeconds } from '../operation-deadline.ts';
 import { networkPattern } from '../networks.ts';
-import type { Quotas } from '../quotas.ts';
+import type { Quotas } from '../model/usage.ts';
 import { longestCertificate, registryPattern, registryUrlPattern } from '../registries.ts';
 
 /** A plan as the broker uses it. */
@@ -236,6 +237,3 @@ function fieldsOfPlanSince215(imageVersion: string | undefined): JsonObject {
     }),
   };
 }
-
-/** How long a platform polls an operation at the most, in seconds; operations end themselves before. */
-export const maximumPollingSeconds = 1800;

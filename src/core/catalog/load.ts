@@ -3,7 +3,7 @@ import type { Egress } from '../hypervisor/host-spec.ts';
 import type { IdlePolicy } from '../model/host.ts';
 import type { JsonObject } from '../model/json.ts';
 import { networkPattern } from '../networks.ts';
-import type { Limits, Quotas } from '../quotas.ts';
+import type { Limits, Quotas } from '../model/usage.ts';
 import type { Catalog, TenantCut } from './catalog.ts';
 
 /** A catalog breaks a rule; the message names the rule and the place. The start is refused. */

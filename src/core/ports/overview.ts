@@ -1,5 +1,5 @@
 import type { AuthorityOverview } from './certificate-authorities.ts';
-import type { Usage } from '../quotas.ts';
+import type { Usage } from '../model/usage.ts';
 import type { HostPower, HostState, PooledHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
 

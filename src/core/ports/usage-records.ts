@@ -1,9 +1,9 @@
-import type { NodeMemory } from '../admission.ts';
-import type { Usage } from '../quotas.ts';
+import type { NodeMemory } from '../model/node-memory.ts';
+import type { Usage } from '../model/usage.ts';
 
 /** What hosts use of quotas and of the node. */
 export interface UsageRecords {
-  /** Memory of the machine with the least of it among those whose workers have been heard of lately; undefined where none tells. */
+  /** Memory of the node with the least available, among nodes whose worker reported recently; undefined if none did. */
   nodeMemory(): Promise<NodeMemory | undefined>;
   /** Counts what an update adds to a host until its operation ends. */
   reserveUsage(hostId: string, planName: string, added: Usage): Promise<void>;

@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import type { Usage } from '../../core/quotas.ts';
+import type { Usage } from '../../core/model/usage.ts';
 import type { Records } from '../../core/ports/store.ts';
 
 interface UsageRow {

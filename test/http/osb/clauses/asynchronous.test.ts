@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { readSettings } from '../../../../src/config/settings.ts';
-import { maximumPollingSeconds } from '../../../../src/core/catalog/catalog.ts';
+import { maximumPollingSeconds } from '../../../../src/core/operation-deadline.ts';
 import { workflows } from '../../../../src/operations/workflows.ts';
 import { forgetOldOperations } from '../../../../src/controllers/retention.ts';
 import type { OperationRow } from '../../../../src/postgres/records/rows.ts';

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { loadCatalog } from '../../../../src/core/catalog/load.ts';
-import { maximumPollingSeconds, toOsbCatalog } from '../../../../src/core/catalog/catalog.ts';
+import { toOsbCatalog } from '../../../../src/core/catalog/catalog.ts';
+import { maximumPollingSeconds } from '../../../../src/core/operation-deadline.ts';
 import { refuseDroppedPlans } from '../../../../src/postgres/plans-in-use.ts';
 import { catalogFile, ids } from '../../../support/broker.ts';
 import { type OsbBroker, makeOsbBroker } from '../../../support/osb-broker.ts';
