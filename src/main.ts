@@ -52,7 +52,7 @@ async function startRole(
   const logger = createLogger(role, settings.logLevel);
   const running = await roles[role](settings, logger);
   logger.info({}, `Ready. ${running.announcement}`);
-  // Whoever started this role is told in its own way (start-all.ts).
+  // Whoever started this role is told in its own way (processes/supervisor/supervisor.ts).
   process.send?.({ ready: running.announcement });
   return running;
 }

@@ -53,7 +53,7 @@ export interface Patience {
   readonly templateMs: number;
 }
 
-/** The promises of the port (src/core/hypervisor.ts), which every driver keeps. */
+/** The promises of the port (src/core/hypervisor/hypervisor.ts), which every driver keeps. */
 export function describeHypervisor(
   name: string,
   patience: Patience,

@@ -81,7 +81,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
 
   it('runs api and gateway as users that may open nothing of hosts, of each other, or of root', async () => {
     // Seen to fail without dropPrivileges; without --no-new-privs in
-    // start-all.ts; and with credentials.json, the host's folder of sockets or its disk open to all.
+    // processes/supervisor/supervisor.ts; and with credentials.json, the host's folder of sockets or its disk open to all.
     const { api, gateway } = userIds(broker.settings.uidBase);
     const state = (...names: string[]) => path.join(broker.stateDirectory, ...names);
     const run = `/run/berth-${await broker.site()}`;

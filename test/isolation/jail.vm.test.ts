@@ -279,7 +279,7 @@ describe('the jail', { timeout: 960_000 }, () => {
   });
 
   it('11: a flood on every console writes nothing on the machine', async () => {
-    // Seen to fail with `-serial` led to a file of the host's (commandOf, machine.ts): it grew to a megabyte.
+    // Seen to fail with `-serial` led to a file of the host's (commandOf, launch/vms.ts): it grew to a megabyte.
     const listing = async () => {
       const { runDirectory } = hosts.options;
       const { stdout } = await execute('find', [

@@ -20,7 +20,7 @@ export interface Sample {
   readonly steps: ReadonlyMap<string, number>;
 }
 
-/** Names in the figures, for the steps' words (core/operations/host-steps.ts). */
+/** Names in the figures, for the steps' words (src/operations/steps/host-steps.ts). */
 const stepNames: readonly [string, string][] = [
   ['Making the disk', 'disk_and_network_ms'],
   ['Starting the virtual', 'machine_ms'],

@@ -202,7 +202,7 @@ it("15i does not show another instance's operation", async () => {
   });
 });
 
-// Seen to fail without the name in the order, and without the kinds, of `reported` in store/operations.ts.
+// Seen to fail without the name in the order, and without the kinds, of `reported` in records/operations.ts.
 it('15n tells of the operation that is named, else of the newest that a platform has asked for', async () => {
   const id = await on.newInstance();
   const operations = () => on.broker.database('operations');

@@ -23,7 +23,7 @@ function listen() {
   };
 }
 
-// Seen to fail without the limit in complaints.ts: each of the thousand was logged.
+// Seen to fail without the limit in stderr-log.ts: each of the thousand was logged.
 it('a flood of complaints is logged up to a limit, and how many were left out is said later', () => {
   const { complaints, logged, pass } = listen();
   complaints.begin('a');
