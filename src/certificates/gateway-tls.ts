@@ -39,7 +39,7 @@ export async function obtainTls(database: Knex, listener: Listener, logger: Logg
       tls: {
         key: privateKeyPem,
         cert: signed.chain,
-        clientAuthorities: known.clients.map(({ certificate }) => certificate),
+        clientCas: known.clients.map(({ certificate }) => certificate),
       },
       authority: signed.authority,
       clients: known.clients.map(({ id }) => id),
@@ -57,7 +57,7 @@ export async function obtainTls(database: Knex, listener: Listener, logger: Logg
     }
     const ids = known.clients.map(({ id }) => id);
     if (ids.length === clients.length && ids.every((id) => clients.includes(id))) return false;
-    tls = { ...tls, clientAuthorities: known.clients.map(({ certificate }) => certificate) };
+    tls = { ...tls, clientCas: known.clients.map(({ certificate }) => certificate) };
     clients = ids;
     return true;
   }

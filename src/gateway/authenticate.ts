@@ -1,20 +1,20 @@
 import type tls from 'node:tls';
 import { normaliseSerial } from '../certificates/leaf.ts';
 
-/** Whose certificate a client has shown, or why that is not enough. */
+/** Serial of the certificate that a client proved, or why the client isn't trusted. */
 export type Identity =
   | { readonly serial: string; readonly refusal?: undefined }
   | { readonly serial?: undefined; readonly refusal: 'untrusted' | 'expired' };
 
 /**
- * Reads the serial of the certificate that the client has proved, in this very handshake, to be its own.
- * What a resumed session says is never taken: its certificate may have expired, and its client may hold no
- * key. The gateway resumes none; this stands behind that.
+ * Reads the serial of the certificate whose key the client proved in this handshake. A resumed session is
+ * rejected: its certificate may have expired, and its client proved no key. The gateway's TLS options prevent
+ * resumption already; this check is the second line of defence.
  */
 export function identify(client: tls.TLSSocket): Identity {
   if (client.isSessionReused()) return { refusal: 'untrusted' };
   if (!client.authorized) {
-    // Node gives an OpenSSL code here, though the types say Error.
+    // Node sets an OpenSSL code here, although the types declare an Error.
     const expired = String(client.authorizationError) === 'CERT_HAS_EXPIRED';
     return { refusal: expired ? 'expired' : 'untrusted' };
   }

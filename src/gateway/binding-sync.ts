@@ -5,19 +5,19 @@ import type { Lease } from './lease.ts';
 import type { LiveCache } from './live-cache.ts';
 import { createSession, type Session } from './session.ts';
 
-/** Keeps the cache true, over as many connections to the source as that takes. */
+/** Keeps the cache in sync with Postgres: one session after another, each over a new connection. */
 export interface BindingSync {
-  /** Begins. Resolves once the first attempt has succeeded or failed; further ones follow by themselves. */
+  /** Resolves once the first attempt has succeeded or failed; retries follow in the background. */
   start(): Promise<void>;
-  /** Gives the lease back and lets go of the source. What is open must have been cut before. */
+  /** Releases the lease and closes the source. All open streams must have been cut before. */
   stop(): Promise<void>;
-  /** True while the cache is known to be true. */
+  /** True while the cache is known to match the database. */
   inSync(): boolean;
-  /** The lease has run out: what was known is not certain any more. */
+  /** To be called when the lease ran out: the cache can't be trusted any more. */
   leaseLost(): void;
   /**
-   * Asks the database for a serial that the cache does not know.
-   * @returns false where it could not be asked: too many others are being asked for, or it does not answer.
+   * Looks up a serial in the database that the cache doesn't contain.
+   * @returns false if the look-up failed: too many others are pending, or the database doesn't answer.
    */
   lookUp(serial: string): Promise<boolean>;
 }
@@ -26,10 +26,10 @@ export interface BindingSync {
 const firstRetryMs = 100;
 const longestRetryMs = 2_000;
 
-/** How long a source may take to let go. Milliseconds. */
+/** Longest time for the source to close or to release the lease. Milliseconds. */
 const closeTimeoutMs = 1_000;
 
-export function createBindingSync(parts: {
+export function createBindingSync(deps: {
   source: LiveBindingsSource;
   cache: LiveCache;
   lease: Lease;
@@ -39,72 +39,72 @@ export function createBindingSync(parts: {
   lookUpTimeoutMs: number;
   logger: Logger;
 }): BindingSync {
-  const { source, logger } = parts;
+  const { source, logger } = deps;
+  /** Pending look-ups by serial. */
   const lookUps = new Map<string, Promise<boolean>>();
   let session: Session | undefined;
-  /** True while the session has brought the cache up to date and keeps it so. */
   let synced = false;
   let stopped = false;
   const isStopped = () => stopped;
-  let wake: () => void = () => undefined;
+  let endPause: () => void = () => undefined;
   let running: Promise<void> = Promise.resolve();
 
-  /** One connection, from its beginning to its loss. Returns whether it was ever in sync. */
-  async function once(attemptEnded: () => void): Promise<boolean> {
-    session = createSession(parts);
+  /** Runs one session to its end. Returns whether it was ever in sync. */
+  async function runSession(firstAttemptEnded: () => void): Promise<boolean> {
+    session = createSession(deps);
     try {
       await session.begin();
       synced = true;
-      logger.info({ bindingsHeld: parts.cache.size() }, 'in sync with Postgres: serving');
-      attemptEnded();
+      logger.info({ cachedBindings: deps.cache.size() }, 'In sync with Postgres; serving connections');
+      firstAttemptEnded();
       const reason = await session.ended;
       if (!isStopped()) {
         logger.warn(
           { err: reason },
-          'out of sync with Postgres: new connections are refused until it is back',
+          'Out of sync with Postgres; refusing new connections until it is back in sync',
         );
       }
       return true;
     } catch (error) {
       session.fail(error);
       if (!isStopped()) {
-        logger.warn({ err: error }, "can't get in sync with Postgres: connections are refused, trying again");
+        logger.warn({ err: error }, 'Sync with Postgres failed; refusing new connections and retrying');
       }
-      attemptEnded();
+      firstAttemptEnded();
       return false;
     } finally {
       synced = false;
       await within(closeTimeoutMs, 'closing', source.close()).catch((error: unknown) => {
-        logger.debug({ err: error }, 'the connection to Postgres could not be closed in order');
+        logger.debug({ err: error }, 'Closing the connection to Postgres failed; connection abandoned');
       });
     }
   }
 
-  async function keep(attemptEnded: () => void): Promise<void> {
+  async function run(firstAttemptEnded: () => void): Promise<void> {
     let retryMs = firstRetryMs;
     while (!isStopped()) {
-      retryMs = (await once(attemptEnded)) ? firstRetryMs : Math.min(retryMs * 2, longestRetryMs);
+      retryMs = (await runSession(firstAttemptEnded)) ? firstRetryMs : Math.min(retryMs * 2, longestRetryMs);
       if (!isStopped()) await pause(retryMs);
     }
   }
 
-  /** Waits, unless it is stopped meanwhile. */
+  /** Waits; `endPause` ends it early. */
   function pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
-      wake = () => {
+      endPause = () => {
         clearTimeout(timer);
         resolve();
       };
     });
   }
 
-  async function ask(session: Session, serial: string): Promise<boolean> {
+  async function lookUpIn(current: Session, serial: string): Promise<boolean> {
     try {
-      await within(parts.lookUpTimeoutMs, 'looking up a certificate', session.lookUp(serial));
+      await within(deps.lookUpTimeoutMs, 'looking up a certificate', current.lookUp(serial));
       return true;
     } catch (error) {
-      logger.warn({ err: error }, 'a certificate could not be looked up');
+      logger.warn({ err: error }, 'Certificate look-up failed; connection refused');
       return false;
     } finally {
       lookUps.delete(serial);
@@ -114,33 +114,33 @@ export function createBindingSync(parts: {
   return {
     start: () =>
       new Promise((resolve) => {
-        running = keep(resolve);
+        running = run(resolve);
       }),
     async stop() {
       stopped = true;
-      parts.lease.drop();
+      deps.lease.drop();
       if (synced) {
         await within(closeTimeoutMs, 'releasing the lease', source.releaseLease()).catch((error: unknown) => {
-          logger.warn({ err: error }, 'the lease could not be given back: unbinds wait for its end');
+          logger.warn({ err: error }, 'Releasing the lease failed; unbinds wait until it expires');
         });
       }
       session?.fail(new Error('stopped'));
-      wake();
+      endPause();
       await running;
     },
-    inSync: () => synced && parts.lease.holds(),
+    inSync: () => synced && deps.lease.isValid(),
     leaseLost() {
       if (synced) session?.fail(new Error('the lease ran out before it was renewed'));
       synced = false;
     },
     lookUp(serial) {
       if (session === undefined || !synced) return Promise.resolve(false);
-      const asked = lookUps.get(serial);
-      if (asked !== undefined) return asked;
-      if (lookUps.size >= parts.maxLookUps) return Promise.resolve(false);
-      const asking = ask(session, serial);
-      lookUps.set(serial, asking);
-      return asking;
+      const pending = lookUps.get(serial);
+      if (pending !== undefined) return pending;
+      if (lookUps.size >= deps.maxLookUps) return Promise.resolve(false);
+      const started = lookUpIn(session, serial);
+      lookUps.set(serial, started);
+      return started;
     },
   };
 }

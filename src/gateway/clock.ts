@@ -1,8 +1,8 @@
 /** The two clocks that decide how long something may be served. Milliseconds. */
 export interface Clock {
-  /** Never goes backwards, but may stand still while the whole machine sleeps. */
+  /** Never goes backwards, but may not advance while the node is suspended. */
   monotonic(): number;
-  /** Unix time. It may be set, in either direction. */
+  /** Unix time. It can be set, in either direction. */
   wall(): number;
 }
 

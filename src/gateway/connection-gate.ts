@@ -2,97 +2,98 @@ import net from 'node:net';
 import type { GatewayLimits } from './limits.ts';
 
 /**
- * Where connections come in. Until they are admitted they are strangers: bounded in number, over all and for
- * each address, and in time, whatever they send or don't send.
+ * Accepts connections. Until a connection is admitted it is unauthenticated: limited in number (in total and
+ * per address) and in time, whatever it sends.
  */
 export interface ConnectionGate {
   listen(port: number, host: string | undefined): Promise<number>;
-  /** The connection is not a stranger any more: nothing here bounds it from now on. */
+  /** The connection is authenticated: the gate's limits no longer apply to it. */
   admitted(connection: net.Socket): void;
-  strangers(): number;
-  /** Listens no more and drops all strangers. */
+  /** Number of unauthenticated connections. */
+  unauthenticated(): number;
+  /** Stops listening and drops all unauthenticated connections. */
   close(): void;
 }
 
-/** All connections taken; those from one address; made room for another; took too long. */
+/** Limit of all connections; limit of one address; evicted to make room for another; timed out. */
 export type DropReason = 'full' | 'address-full' | 'room-needed' | 'too-slow';
 
-interface Stranger {
+interface Unauthenticated {
   readonly socket: net.Socket;
   readonly address: string;
   readonly timer: NodeJS.Timeout;
 }
 
 /**
- * @param parts.onConnection is given each connection that may begin.
- * @param parts.onDropped is told of each that may not, and of strangers that had to make room or took too long.
+ * @param deps.onConnection receives each connection that may start its handshake.
+ * @param deps.onDropped is called for each connection that is rejected, evicted or timed out.
  */
-export function createConnectionGate(parts: {
+export function createConnectionGate(deps: {
   limits: GatewayLimits;
   onConnection: (socket: net.Socket) => void;
   onDropped: (why: DropReason) => void;
   onError: (error: Error) => void;
 }): ConnectionGate {
-  const { limits, onDropped } = parts;
-  /** By name, in the order in which they came. */
-  const strangers = new Map<string, Stranger>();
-  const byAddress = new Map<string, number>();
+  const { limits, onDropped } = deps;
+  /** By connection key, oldest first. */
+  const unauthenticated = new Map<string, Unauthenticated>();
+  const countByAddress = new Map<string, number>();
   const server = net.createServer(
     { noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.keepAliveMs },
-    enter,
+    accept,
   );
   server.maxConnections = limits.maxConnections;
   server.on('drop', () => {
     onDropped('full');
   });
 
-  function enter(socket: net.Socket): void {
+  function accept(socket: net.Socket): void {
     socket.on('error', () => undefined);
     const { remoteAddress: address } = socket;
-    // Gone already.
+    // Closed already.
     if (address === undefined) {
       socket.destroy();
       return;
     }
-    const fromThere = byAddress.get(address) ?? 0;
-    if (fromThere >= limits.maxStrangersPerAddress) {
+    const count = countByAddress.get(address) ?? 0;
+    if (count >= limits.maxUnauthenticatedPerAddress) {
       onDropped('address-full');
       socket.destroy();
       return;
     }
-    if (strangers.size >= limits.maxStrangers) dropOldest();
-    const name = nameOf(socket);
+    if (unauthenticated.size >= limits.maxUnauthenticated) evictOldest();
+    const key = keyOf(socket);
     const timer = setTimeout(() => {
       onDropped('too-slow');
       socket.destroy();
     }, limits.handshakeTimeoutMs);
-    strangers.set(name, { socket, address, timer });
-    byAddress.set(address, (byAddress.get(address) ?? 0) + 1);
+    unauthenticated.set(key, { socket, address, timer });
+    countByAddress.set(address, (countByAddress.get(address) ?? 0) + 1);
     socket.once('close', () => {
-      leave(name, socket);
+      remove(key, socket);
     });
-    parts.onConnection(socket);
+    deps.onConnection(socket);
   }
 
-  /** Whoever is honest is through its handshake soon, so the oldest is the least likely to be missed. */
-  function dropOldest(): void {
-    const [oldest] = strangers.entries();
+  /** Legitimate clients finish quickly, so the oldest pending handshake is the one to evict. */
+  function evictOldest(): void {
+    const [oldest] = unauthenticated.entries();
     if (oldest === undefined) return;
-    const [name, { socket }] = oldest;
+    const [key, { socket }] = oldest;
     onDropped('room-needed');
-    leave(name, socket);
+    remove(key, socket);
     socket.destroy();
   }
 
-  function leave(name: string, socket?: net.Socket): void {
-    const stranger = strangers.get(name);
-    // A port may have been used again by the time that an old connection's close is heard of.
-    if (stranger === undefined || (socket !== undefined && stranger.socket !== socket)) return;
-    clearTimeout(stranger.timer);
-    strangers.delete(name);
-    const left = (byAddress.get(stranger.address) ?? 1) - 1;
-    if (left === 0) byAddress.delete(stranger.address);
-    else byAddress.set(stranger.address, left);
+  function remove(key: string, socket?: net.Socket): void {
+    const entry = unauthenticated.get(key);
+    // The client's port may have been reused before the close event of its old connection.
+    if (entry === undefined || (socket !== undefined && entry.socket !== socket)) return;
+    clearTimeout(entry.timer);
+    unauthenticated.delete(key);
+    const left = (countByAddress.get(entry.address) ?? 1) - 1;
+    if (left === 0) countByAddress.delete(entry.address);
+    else countByAddress.set(entry.address, left);
   }
 
   return {
@@ -101,21 +102,21 @@ export function createConnectionGate(parts: {
         server.once('error', reject);
         server.listen({ port, host }, () => {
           server.off('error', reject);
-          server.on('error', parts.onError);
+          server.on('error', deps.onError);
           resolve((server.address() as net.AddressInfo).port);
         });
       }),
     admitted(connection) {
-      leave(nameOf(connection));
+      remove(keyOf(connection));
     },
-    strangers: () => strangers.size,
+    unauthenticated: () => unauthenticated.size,
     close() {
       server.close();
-      for (const { socket } of [...strangers.values()]) socket.destroy();
+      for (const { socket } of [...unauthenticated.values()]) socket.destroy();
     },
   };
 }
 
-/** Both ends of a connection: the TLS socket and the one below it have the same. */
-const nameOf = (socket: net.Socket) =>
+/** Identifies a connection by its addresses: the TLS socket and the TCP socket below it have the same. */
+const keyOf = (socket: net.Socket) =>
   [socket.remoteAddress, socket.remotePort, socket.localAddress, socket.localPort].join(' ');

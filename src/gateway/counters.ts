@@ -1,18 +1,21 @@
 import type { DropReason } from './connection-gate.ts';
 import type { RefusalReason } from './refusal.ts';
 
-/** Why open streams were cut: unbound or moved; expired; the lease ran out; the gateway stopped. */
-export type CutReason = 'withdrawn' | 'expired' | 'lease-lost' | 'stopped';
+/**
+ * Why open streams were cut: the binding was revoked or its host moved; the certificate expired; the lease ran
+ * out; the gateway stopped.
+ */
+export type CutReason = 'invalidated' | 'expired' | 'lease-lost' | 'stopped';
 
-/** What a gateway has done since it was made. */
+/** Totals since the gateway was created. */
 export interface Counters {
-  /** Connections that were led to an engine. */
+  /** Connections that were proxied to an engine. */
   admitted: number;
   /** Connections that were answered with a refusal. */
   readonly refused: Record<RefusalReason, number>;
   /** Connections that were dropped without an answer. */
   readonly dropped: Record<DropReason, number>;
-  /** Clients that spoke no TLS, or none that is accepted. */
+  /** Handshakes that failed: not TLS, or no protocol version or cipher in common. */
   failedHandshakes: number;
   /** Streams that were cut. */
   readonly cut: Record<CutReason, number>;
@@ -37,21 +40,21 @@ export function createCounters(): Counters {
     },
     dropped: { full: 0, 'address-full': 0, 'room-needed': 0, 'too-slow': 0 },
     failedHandshakes: 0,
-    cut: { withdrawn: 0, expired: 0, 'lease-lost': 0, stopped: 0 },
+    cut: { invalidated: 0, expired: 0, 'lease-lost': 0, stopped: 0 },
     bytesToEngines: 0,
     bytesToClients: 0,
   };
 }
 
-/** How a gateway stands. */
+/** The gateway's current state. */
 export interface GatewayState {
-  /** True while it serves; false while it refuses everything. */
+  /** True while it serves; false while it refuses every connection. */
   readonly inSync: boolean;
-  /** Live bindings in memory: those that have connected or changed lately. */
-  readonly bindingsHeld: number;
-  /** Open connections that are led to an engine. */
+  /** Live bindings in memory: those that connected or changed recently. */
+  readonly cachedBindings: number;
+  /** Open connections that are proxied to an engine. */
   readonly connections: number;
   /** Open connections that have not been admitted. */
-  readonly strangers: number;
+  readonly unauthenticated: number;
   readonly counters: Counters;
 }

@@ -3,37 +3,37 @@ import tls from 'node:tls';
 import type { LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
 import type { Logger } from '../lib/logger.ts';
 import { identify } from './authenticate.ts';
-import { carry, type Routable } from './proxy.ts';
-import { type Clock, systemClock } from './clock.ts';
-import { createCounters, type CutReason, type GatewayState } from './counters.ts';
-import { createConnectionGate } from './connection-gate.ts';
 import { createBindingSync } from './binding-sync.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { createConnectionGate } from './connection-gate.ts';
+import { createCounters, type CutReason, type GatewayState } from './counters.ts';
 import { createLease } from './lease.ts';
 import { defaultLimits, type GatewayLimits } from './limits.ts';
 import { createLiveCache } from './live-cache.ts';
+import { proxy, type Routable } from './proxy.ts';
 import { refuse, type RefusalReason } from './refusal.ts';
 import { createStreams } from './streams.ts';
 import { createWaker } from './waker.ts';
 import { errorMessage } from '../lib/error-message.ts';
 
-/** What the gateway shows to clients, and whom of them it believes. */
+/** The gateway's certificate, and the CAs of the clients that it trusts. */
 export interface GatewayTls {
-  /** The gateway's own private key, PEM. */
+  /** The gateway's private key, PEM. */
   readonly key: string;
   /** Its certificate, PEM. */
   readonly cert: string;
-  /** Certificates of the authorities that sign bindings' certificates, PEM each; at least one. */
-  readonly clientAuthorities: readonly string[];
+  /** Certificates of the CAs that sign bindings' certificates, PEM each; at least one. */
+  readonly clientCas: readonly string[];
 }
 
 export interface GatewayOptions {
   readonly source: LiveBindingsSource;
   readonly tls: GatewayTls;
-  /** 0: any free one. */
+  /** 0: any free port. */
   readonly port: number;
-  /** Address to listen on; all of them where it is left out. */
+  /** Address to listen on; all addresses if undefined. */
   readonly host?: string;
-  /** Length of the lease, in milliseconds: how long an unbind waits for a gateway that hangs. */
+  /** Length of the lease, in milliseconds: the longest that an unbind waits for a gateway that hangs. */
   readonly leaseMs?: number;
   /** Milliseconds between renewals of the lease. */
   readonly renewEveryMs?: number;
@@ -43,27 +43,27 @@ export interface GatewayOptions {
 }
 
 /**
- * The TLS endpoint in front of every host's engine. A client certificate is the address: it names a binding,
- * that a host. What can't be known for certain is refused, and what was open is cut.
+ * The TLS endpoint in front of every host's engine. The client certificate is the address: it identifies a
+ * binding, and the binding a host. While the gateway can't be sure which bindings are live, it refuses new
+ * connections, and cuts open ones when its lease runs out.
  */
 export interface Gateway {
   /**
-   * Gets in sync with Postgres and listens. Where Postgres is away it listens all the same, refuses, and goes
-   * on trying.
-   * @throws Error where the port can't be listened on.
+   * Gets in sync with Postgres and listens. If Postgres is unavailable it listens, refuses, and retries.
+   * @throws Error if it can't listen on the port.
    */
   start(): Promise<{ port: number }>;
-  /** Refuses, cuts everything, and gives the lease back, so that no unbind waits for it. */
+  /** Refuses new connections, cuts open ones, and releases the lease, so that no unbind waits for it. */
   stop(): Promise<void>;
   /**
-   * Uses another certificate, or other authorities, for connections from now on.
-   * @throws Error where key and certificates don't fit; nothing is changed then.
+   * Uses another certificate or other CAs for connections from now on.
+   * @throws Error if key and certificates don't match; nothing changes then.
    */
   replaceTls(tls: GatewayTls): void;
   state(): GatewayState;
 }
 
-/** Makes a gateway. Throws where the TLS key and certificates can't be used. */
+/** @throws Error if the TLS key and certificates can't be used. */
 export function createGateway(options: GatewayOptions): Gateway {
   const { logger, clock = systemClock, leaseMs = 5_000 } = options;
   const limits = { ...defaultLimits, ...options.limits };
@@ -73,32 +73,32 @@ export function createGateway(options: GatewayOptions): Gateway {
   const streams = createStreams({
     clock,
     onExpired: (bindingId, count) => {
-      wereCut('expired', count, bindingId);
+      countCut('expired', count, bindingId);
     },
   });
   const cache = createLiveCache({
-    capacity: limits.maxBindingsHeld,
+    capacity: limits.maxCachedBindings,
     isOpen: (bindingId) => streams.count(bindingId) > 0,
-    onWithdrawn: (bindingId) => {
-      wereCut('withdrawn', streams.cut(bindingId), bindingId);
+    onInvalidated: (bindingId) => {
+      countCut('invalidated', streams.cut(bindingId), bindingId);
     },
     onRead: (binding) => {
-      waker.heard(binding);
+      waker.bindingRead(binding);
     },
   });
   const waker = createWaker({
-    ask: (hostId) => options.source.wake(hostId),
+    requestWake: (hostId) => options.source.wake(hostId),
     timeoutMs: limits.wakeTimeoutMs,
   });
   const lease = createLease({
     clock,
     leaseMs,
     onLost: () => {
-      wereCut('lease-lost', streams.cutAll());
-      keeper.leaseLost();
+      countCut('lease-lost', streams.cutAll());
+      sync.leaseLost();
     },
   });
-  const keeper = createBindingSync({
+  const sync = createBindingSync({
     ...{ source: options.source, cache, lease, leaseMs, logger },
     renewEveryMs: options.renewEveryMs ?? 1_000,
     maxLookUps: limits.maxLookUps,
@@ -107,17 +107,17 @@ export function createGateway(options: GatewayOptions): Gateway {
   const tlsServer = tls.createServer({
     ...secureContext(options.tls),
     requestCert: true,
-    // Judged here, on every connection, so that a refusal can say why.
+    // Decided in authenticate.ts, so that a refusal can state its reason.
     rejectUnauthorized: false,
   });
-  const doorway = createConnectionGate({
+  const gate = createConnectionGate({
     limits,
     onConnection: (socket) => tlsServer.emit('connection', socket),
     onDropped: (why) => {
       counters.dropped[why] += 1;
     },
     onError: (error) => {
-      logger.error({ err: error }, 'the gateway has trouble listening');
+      logger.error({ err: error }, 'Listening socket failed; the gateway may accept no new connections');
     },
   });
 
@@ -127,10 +127,10 @@ export function createGateway(options: GatewayOptions): Gateway {
   });
   tlsServer.on('secureConnection', (client) => {
     client.on('error', () => undefined);
-    // From now on docker may end its input and go on reading; whoever ends before the handshake is gone.
+    // Only after the handshake: docker ends its input and continues to read.
     client.allowHalfOpen = true;
     receive(client).catch((error: unknown) => {
-      logger.error({ err: error }, 'a connection could not be handled');
+      logger.error({ err: error }, 'Connection handler failed; connection closed');
       client.destroy();
     });
   });
@@ -138,25 +138,25 @@ export function createGateway(options: GatewayOptions): Gateway {
   async function receive(client: tls.TLSSocket): Promise<void> {
     const { serial, refusal } = identify(client);
     if (refusal !== undefined) {
-      turnAway(client, refusal);
+      reject(client, refusal);
       return;
     }
-    let verdict = judge(serial);
-    // Its binding has not connected here lately, or it is faster than the notification of its binding.
-    if (verdict === 'unknown') verdict = (await keeper.lookUp(serial)) ? judge(serial) : 'look-up-failed';
-    if (typeof verdict !== 'string' && verdict.asleep) {
-      // Judged anew: it may have been unbound meanwhile.
-      const outcome = await waker.wake(verdict);
-      verdict = outcome === 'awake' ? judge(serial) : outcome;
+    let route = authorise(serial);
+    // The binding has not connected here recently, or the client is faster than its notification.
+    if (route === 'unknown') route = (await sync.lookUp(serial)) ? authorise(serial) : 'look-up-failed';
+    if (typeof route !== 'string' && route.asleep) {
+      const outcome = await waker.wake(route);
+      // Checked again: the binding may have been revoked while the host woke.
+      route = outcome === 'awake' ? authorise(serial) : outcome;
     }
     if (client.destroyed) return;
-    if (typeof verdict === 'string') turnAway(client, verdict);
-    else admit(client, verdict);
+    if (typeof route === 'string') reject(client, route);
+    else admit(client, route);
   }
 
-  /** Whether a certificate may connect now, and where to. */
-  function judge(serial: string): Routable | RefusalReason {
-    if (stopped || !keeper.inSync()) return 'out-of-sync';
+  /** The binding that a certificate may use now, or why it may not. */
+  function authorise(serial: string): Routable | RefusalReason {
+    if (stopped || !sync.inSync()) return 'out-of-sync';
     const binding = cache.bySerial(serial);
     if (binding === undefined) return 'unknown';
     if (binding.expiresAt.getTime() <= clock.wall()) return 'expired';
@@ -165,16 +165,16 @@ export function createGateway(options: GatewayOptions): Gateway {
     return binding;
   }
 
-  function turnAway(client: tls.TLSSocket, reason: RefusalReason): void {
+  function reject(client: tls.TLSSocket, reason: RefusalReason): void {
     counters.refused[reason] += 1;
-    logger.debug({ reason, from: client.remoteAddress }, 'refused a connection');
+    logger.debug({ reason, from: client.remoteAddress }, 'Connection refused');
     refuse(client, reason);
   }
 
   function admit(client: tls.TLSSocket, binding: Routable): void {
-    doorway.admitted(client);
+    gate.admitted(client);
     counters.admitted += 1;
-    carry(client, binding, {
+    proxy(client, binding, {
       limits,
       streams,
       onPassed: (up, down) => {
@@ -182,9 +182,9 @@ export function createGateway(options: GatewayOptions): Gateway {
         counters.bytesToClients += down;
       },
       mayPass: () => {
-        if (!lease.holds()) return false;
+        if (!lease.isValid()) return false;
         if (binding.expiresAt.getTime() > clock.wall()) return true;
-        wereCut('expired', streams.cut(binding.bindingId), binding.bindingId);
+        countCut('expired', streams.cut(binding.bindingId), binding.bindingId);
         return false;
       },
       onSlow: () => {
@@ -193,47 +193,47 @@ export function createGateway(options: GatewayOptions): Gateway {
       onUnreachable: (error) => {
         logger.warn(
           { err: error, bindingId: binding.bindingId, hostId: binding.hostId },
-          'an engine does not answer',
+          'Engine accepted no connection; client refused',
         );
-        turnAway(client, 'engine-unreachable');
+        reject(client, 'engine-unreachable');
       },
     });
   }
 
-  function wereCut(reason: CutReason, count: number, bindingId?: string): void {
+  function countCut(reason: CutReason, count: number, bindingId?: string): void {
     if (count === 0) return;
     counters.cut[reason] += count;
-    logger.info({ reason, streams: count, bindingId }, 'cut open connections');
+    logger.info({ reason, streams: count, bindingId }, 'Open connections cut');
   }
 
   return {
     async start() {
-      await keeper.start();
+      await sync.start();
       try {
-        const port = await doorway.listen(options.port, options.host);
+        const port = await gate.listen(options.port, options.host);
         return { port };
       } catch (cause) {
-        await keeper.stop();
+        await sync.stop();
         throw new Error(
-          `The gateway can't listen on port ${options.port}${options.host === undefined ? '' : ` of ${options.host}`} (${errorMessage(cause)}): end what uses it, or give the gateway another port.`,
+          `The gateway can't listen on port ${options.port}${options.host === undefined ? '' : ` of ${options.host}`} (${errorMessage(cause)}): stop the process that uses it, or give the gateway another port.`,
           { cause },
         );
       }
     },
     async stop() {
       stopped = true;
-      doorway.close();
-      wereCut('stopped', streams.cutAll());
-      await keeper.stop();
+      gate.close();
+      countCut('stopped', streams.cutAll());
+      await sync.stop();
     },
     replaceTls(next) {
       tlsServer.setSecureContext(secureContext(next));
     },
     state: () => ({
-      inSync: keeper.inSync(),
-      bindingsHeld: cache.size(),
+      inSync: sync.inSync(),
+      cachedBindings: cache.size(),
       connections: streams.total(),
-      strangers: doorway.strangers(),
+      unauthenticated: gate.unauthenticated(),
       counters,
     }),
   };
@@ -241,15 +241,15 @@ export function createGateway(options: GatewayOptions): Gateway {
 
 const isRoutable = (binding: LiveBinding): binding is Routable => binding.engine !== undefined;
 
-function secureContext({ key, cert, clientAuthorities }: GatewayTls): tls.SecureContextOptions {
-  if (clientAuthorities.length === 0) throw new Error('clientAuthorities is empty: nobody could connect');
+function secureContext({ key, cert, clientCas }: GatewayTls): tls.SecureContextOptions {
+  if (clientCas.length === 0) throw new Error('clientCas is empty: no client could connect');
   return {
     key,
     cert,
-    ca: [...clientAuthorities],
+    ca: [...clientCas],
     minVersion: 'TLSv1.2',
-    // A resumed session would bring its certificate along without proof, and also after its expiry. Without
-    // tickets and with no store for sessions there is none. Renegotiation could change who is connected.
+    // A resumed session would present its certificate without proof of the key, and after its expiry. Without
+    // tickets and a session store nothing is resumed. Renegotiation could change the client's identity.
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
   };
 }

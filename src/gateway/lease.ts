@@ -8,42 +8,42 @@ export interface Moment {
 
 export interface Lease {
   /**
-   * True while what is known may be acted on. Whoever asks first after it ran out sets off what follows from
-   * that. Asked for every piece of data, so it must be cheap.
+   * True while the cache may be acted on. The first call after the lease ran out also triggers `onLost`.
+   * Called for every chunk of data, so it must be cheap.
    */
-  holds(): boolean;
-  /** The present moment: to be taken before a renewal is sent. */
+  isValid(): boolean;
+  /** The present moment; to be read before a renewal is sent. */
   now(): Moment;
-  /** The lease was taken or renewed by a call that was begun at `from`. */
+  /** The lease was taken or renewed by a call that started at `from`. */
   extend(from: Moment): void;
-  /** Gives it up, with nothing following from that. */
+  /** Ends the lease without calling `onLost`. */
   drop(): void;
 }
 
-/** Part of the lease that is kept back, so that all is cut here before others count on it. */
+/** Share of the lease that isn't used, so that this gateway cuts before others assume it has. */
 const margin = 0.1;
 
 /**
- * This gateway's lease, as it counts it itself: from before each renewal was sent, so that it always ends
- * here before it ends in the database. The wall clock counts as well, since a machine that was asleep or
- * suspended wakes with a monotonic clock that has stood still.
- * @param parts.onLost is called once each time it runs out.
+ * This gateway's lease by its own clocks, counted from before each renewal was sent, so that it always ends
+ * here before it ends in the database. The wall clock counts as well: the monotonic clock doesn't advance
+ * while the node is suspended.
+ * @param deps.onLost is called once each time the lease runs out.
  */
-export function createLease(parts: { clock: Clock; leaseMs: number; onLost: () => void }): Lease {
-  const { clock } = parts;
-  const length = parts.leaseMs * (1 - margin);
+export function createLease(deps: { clock: Clock; leaseMs: number; onLost: () => void }): Lease {
+  const { clock } = deps;
+  const length = deps.leaseMs * (1 - margin);
   let from: Moment | undefined;
   let timer: NodeJS.Timeout | undefined;
 
   const now = (): Moment => ({ monotonic: clock.monotonic(), wall: clock.wall() });
-  const leftOf = (start: Moment) =>
+  const remainingMs = (start: Moment) =>
     length - Math.max(clock.monotonic() - start.monotonic, clock.wall() - start.wall);
 
-  function holds(): boolean {
+  function isValid(): boolean {
     if (from === undefined) return false;
-    if (leftOf(from) > 0) return true;
+    if (remainingMs(from) > 0) return true;
     drop();
-    parts.onLost();
+    deps.onLost();
     return false;
   }
 
@@ -51,9 +51,9 @@ export function createLease(parts: { clock: Clock; leaseMs: number; onLost: () =
     clearTimeout(timer);
     if (from === undefined) return;
     // At least a millisecond: timers count whole ones, and may fire a fraction too early.
-    const wait = Math.max(Math.ceil(leftOf(from)), 1);
+    const wait = Math.max(Math.ceil(remainingMs(from)), 1);
     timer = setTimeout(() => {
-      if (holds()) watch();
+      if (isValid()) watch();
     }, wait);
   }
 
@@ -64,7 +64,7 @@ export function createLease(parts: { clock: Clock; leaseMs: number; onLost: () =
 
   return {
     now,
-    holds,
+    isValid,
     extend(renewedFrom) {
       from = renewedFrom;
       watch();

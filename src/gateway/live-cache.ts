@@ -1,77 +1,77 @@
 import type { LiveBinding } from '../core/ports/live-bindings.ts';
 
-/** The live bindings that the gateway has had to do with, for a look-up on every connection. */
+/** Live bindings that connected or changed recently, for a look-up on every connection. */
 export interface LiveCache {
   bySerial(serial: string): LiveBinding | undefined;
-  /** The binding stands as it was read. */
+  /** Stores a binding as it was read. */
   put(binding: LiveBinding): void;
   /** The binding is not live any more, or never was. */
   remove(bindingId: string): void;
-  /** Forgets every binding that has nothing open. Returns the ids of those that are left. */
+  /** Forgets every binding without open streams. Returns the ids of those that remain. */
   forgetIdle(): readonly string[];
   size(): number;
 }
 
-/** Share of the capacity that is filled again after room was made: so room is rarely made, and much at once. */
+/** Share of the capacity that remains after an eviction: evictions are rare, and remove many at once. */
 const refillShare = 0.9;
 
 /**
- * @param parts.capacity most bindings that are held. Those that have something open are held all the same.
- * @param parts.isOpen whether anything is open under a binding. Such a one is never forgotten of the cache's
- * own accord: what is not known can't be withdrawn.
- * @param parts.onWithdrawn is called for each binding that was known and is gone or leads elsewhere now: what
- * is open under it must be cut. The cache has forgotten it by then.
- * @param parts.onRead is given each binding as it stands now.
+ * @param deps.capacity most bindings in memory. Those with open streams are retained even beyond it.
+ * @param deps.isOpen whether a binding has open streams. Such a binding is never evicted: a revocation could
+ * not cut the streams of a binding that the cache doesn't know.
+ * @param deps.onInvalidated is called for each cached binding that is gone or has changed its address: its open
+ * streams must be cut. The cache has already forgotten it.
+ * @param deps.onRead is called with each binding as it was read.
  */
-export function createLiveCache(parts: {
+export function createLiveCache(deps: {
   capacity: number;
   isOpen: (bindingId: string) => boolean;
-  onWithdrawn: (bindingId: string) => void;
+  onInvalidated: (bindingId: string) => void;
   onRead: (binding: LiveBinding) => void;
 }): LiveCache {
-  const serials = new Map<string, LiveBinding>();
-  /** In the order in which they were first read. */
-  const ids = new Map<string, LiveBinding>();
+  const bySerial = new Map<string, LiveBinding>();
+  /** In the order of their first read. */
+  const byId = new Map<string, LiveBinding>();
 
-  function forget(known: LiveBinding): void {
-    ids.delete(known.bindingId);
-    serials.delete(known.serial);
+  function forget(cached: LiveBinding): void {
+    byId.delete(cached.bindingId);
+    bySerial.delete(cached.serial);
   }
 
   function remove(bindingId: string): void {
-    const known = ids.get(bindingId);
-    if (known === undefined) return;
-    forget(known);
-    parts.onWithdrawn(bindingId);
+    const cached = byId.get(bindingId);
+    if (cached === undefined) return;
+    forget(cached);
+    deps.onInvalidated(bindingId);
   }
 
-  function makeRoom(): void {
-    for (const known of ids.values()) {
-      if (ids.size <= parts.capacity * refillShare) return;
-      if (!parts.isOpen(known.bindingId)) forget(known);
+  function evict(): void {
+    for (const cached of byId.values()) {
+      if (byId.size <= deps.capacity * refillShare) return;
+      if (!deps.isOpen(cached.bindingId)) forget(cached);
     }
   }
 
   return {
-    bySerial: (serial) => serials.get(serial),
+    bySerial: (serial) => bySerial.get(serial),
     put(binding) {
-      const known = ids.get(binding.bindingId);
-      if (known !== undefined && !leadsToTheSame(known, binding)) remove(binding.bindingId);
-      if (ids.size >= parts.capacity && !ids.has(binding.bindingId)) makeRoom();
-      ids.set(binding.bindingId, binding);
-      serials.set(binding.serial, binding);
-      parts.onRead(binding);
+      const cached = byId.get(binding.bindingId);
+      if (cached !== undefined && !isSameRoute(cached, binding)) remove(binding.bindingId);
+      if (byId.size >= deps.capacity && !byId.has(binding.bindingId)) evict();
+      byId.set(binding.bindingId, binding);
+      bySerial.set(binding.serial, binding);
+      deps.onRead(binding);
     },
     remove,
     forgetIdle() {
-      for (const known of ids.values()) if (!parts.isOpen(known.bindingId)) forget(known);
-      return [...ids.keys()];
+      for (const cached of byId.values()) if (!deps.isOpen(cached.bindingId)) forget(cached);
+      return [...byId.keys()];
     },
-    size: () => ids.size,
+    size: () => byId.size,
   };
 }
 
-function leadsToTheSame(one: LiveBinding, other: LiveBinding): boolean {
+function isSameRoute(one: LiveBinding, other: LiveBinding): boolean {
   return (
     one.serial === other.serial &&
     one.hostId === other.hostId &&

@@ -9,25 +9,25 @@ import type { Stream, Streams } from './streams.ts';
 export type Routable = LiveBinding & { readonly engine: EngineAddress };
 
 /**
- * Leads an admitted client to its host's engine, and keeps the two together until both are closed. From the
- * first moment it stands among the open streams, so that a revocation also cuts what is still connecting.
+ * Connects an admitted client to its host's engine and relays until both are closed. The stream is registered
+ * before the connection is made, so that a revocation also cuts a stream that is still connecting.
  */
-export function carry(
+export function proxy(
   client: net.Socket,
   binding: Routable,
-  parts: {
+  deps: {
     limits: GatewayLimits;
     streams: Streams;
-    /** Asked for each piece of data before it is passed on. */
+    /** Called for each chunk before it is passed on. */
     mayPass: () => boolean;
     onPassed: (up: number, down: number) => void;
-    /** The engine takes its time. */
+    /** The engine has not accepted the connection within `limits.slowConnectMs`. */
     onSlow: () => void;
-    /** The engine took no connection: the client, of which nothing was read, is to be told. */
+    /** The engine accepted no connection. Nothing was read from the client, which still needs an answer. */
     onUnreachable: (error: Error) => void;
   },
 ): void {
-  const { limits, streams } = parts;
+  const { limits, streams } = deps;
   const engine = net.connect({
     ...{ host: binding.engine.host, port: binding.engine.port },
     ...{ allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.keepAliveMs },
@@ -40,21 +40,21 @@ export function carry(
   };
   streams.add(binding, stream);
 
-  const connecting = setTimeout(() => {
+  const connectTimeout = setTimeout(() => {
     engine.destroy(new Error(`no connection within ${limits.connectTimeoutMs} ms`));
   }, limits.connectTimeoutMs);
-  const slow = setTimeout(parts.onSlow, limits.slowConnectMs);
+  const slow = setTimeout(deps.onSlow, limits.slowConnectMs);
   engine.once('connect', () => {
-    clearTimeout(connecting);
+    clearTimeout(connectTimeout);
     clearTimeout(slow);
     engine.off('error', unreachable);
     engine.on('error', () => undefined);
-    relay(client, engine, parts.mayPass, parts.onPassed);
+    relay(client, engine, deps.mayPass, deps.onPassed);
   });
   engine.once('error', unreachable);
   for (const side of [client, engine]) {
     side.once('close', () => {
-      clearTimeout(connecting);
+      clearTimeout(connectTimeout);
       clearTimeout(slow);
       if (client.closed && engine.closed) streams.remove(binding, stream);
     });
@@ -66,10 +66,10 @@ export function carry(
   function unreachable(error: Error): void {
     engine.on('error', () => undefined);
     if (client.destroyed) return;
-    parts.onUnreachable(error);
-    const patience = setTimeout(stream.cut, limits.handshakeTimeoutMs);
+    deps.onUnreachable(error);
+    const refusalTimeout = setTimeout(stream.cut, limits.handshakeTimeoutMs);
     client.once('close', () => {
-      clearTimeout(patience);
+      clearTimeout(refusalTimeout);
     });
   }
 }

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 
-/** Why a connection is not served. The name stands in logs and metrics. */
+/** Why a connection is refused. Logs and counters use these names. */
 export type RefusalReason =
   | 'untrusted'
   | 'unknown'
@@ -18,7 +18,7 @@ interface Answer {
   readonly message: string;
 }
 
-/** What a client is told. docker prints the message. None of them tells anything about hosts or others. */
+/** The client's answer; docker prints the message. None reveals anything about hosts or other tenants. */
 const answers: Record<RefusalReason, Answer> = {
   untrusted: {
     status: '403 Forbidden',
@@ -46,13 +46,12 @@ const answers: Record<RefusalReason, Answer> = {
   },
   'host-asleep': {
     status: '503 Service Unavailable',
-    message:
-      'your container host was paused while nobody used it, and could not be woken in time. Try again shortly',
+    message: 'your container host was paused while idle, and could not be woken in time. Try again shortly',
   },
   'no-room': {
     status: '503 Service Unavailable',
     message:
-      'your container host was put to sleep while nobody used it, and the machine has no memory left to wake it at present. Try again later',
+      'your container host was suspended while idle, and the node lacks the memory to wake it. Try again later',
   },
   'too-many': {
     status: '503 Service Unavailable',
@@ -64,13 +63,13 @@ const answers: Record<RefusalReason, Answer> = {
   },
 };
 
-/** As much of a request as tells its method: HEAD has an answer without a body (RFC 9110, 9.3.2). */
+/** Enough of a request to recognise HEAD, whose answer has no body (RFC 9110, 9.3.2). */
 const methodLength = 'HEAD '.length;
 
 /**
- * Tells the client why it is refused, in the form in which it expects an engine's errors, and ends the
- * connection. The answer is sent once a request has begun: HTTP clients take an earlier one for a fault.
- * Nothing that the client sends goes anywhere. The caller bounds the time.
+ * Answers in the format of an engine's errors, and ends the connection. The answer is sent once a request has
+ * begun: HTTP clients report an earlier one as a protocol error. The client's input is discarded. The caller
+ * limits the time.
  */
 export function refuse(client: Socket, reason: RefusalReason): void {
   const { status, message } = answers[reason];
@@ -90,14 +89,14 @@ export function refuse(client: Socket, reason: RefusalReason): void {
     ];
     client.end(`${head.join('\r\n')}\r\n\r\n${method === 'HEAD ' ? '' : body}`);
   };
-  // It is read to its end, though nobody wants it: a socket that is closed over unread bytes is reset, and
-  // the reset may overtake the answer.
+  // The input is read to its end: closing a socket with unread bytes resets it, and the reset may overtake the
+  // answer.
   client.on('data', (chunk: Buffer) => {
     if (answered) return;
     method += chunk.toString('latin1', 0, methodLength - method.length);
     if (method.length === methodLength) answer();
   });
-  // It may have ended while nobody listened yet.
+  // It may have ended before the listener below was added.
   if (client.readableEnded) answer();
   client.on('end', answer);
 }

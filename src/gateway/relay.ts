@@ -1,14 +1,14 @@
 import type { Duplex } from 'node:stream';
 
-/** Bytes that one direction of one connection may have taken and not yet passed on. */
-const waitingLimit = 256 * 1024;
+/** Bytes that may be buffered for one direction of one connection. */
+const bufferLimit = 256 * 1024;
 
 /**
- * Passes bytes both ways, as fast as the slower side takes them. An end is passed on as an end, and the
- * other direction goes on: docker sends the end of its input so, and still wants the output. A side that
- * fails, or closes in the middle, takes the other with it.
- * @param mayPass is asked for each piece before it is passed on.
- * @param onPassed is told the number of bytes that went from the client to the engine, and back.
+ * Passes bytes both ways, at the pace of the slower side. The end of one direction is passed on as an end while
+ * the other direction continues: docker ends its input this way and still reads the output. If one side fails
+ * or closes early, the other is destroyed.
+ * @param mayPass is called for each chunk before it is passed on.
+ * @param onPassed receives the number of bytes that went from client to engine, and from engine to client.
  */
 export function relay(
   client: Duplex,
@@ -28,20 +28,20 @@ export function relay(
       if (!mayPass()) return;
       passed(chunk.length);
       to.write(chunk);
-      // Not by what write() says: one piece of TLS is as long as a stream's own mark, and to stop and go on at
-      // each of them costs a quarter of the throughput.
-      if (to.writableLength > waitingLimit) from.pause();
+      // write()'s return value isn't used: one TLS record fills a stream's own high-water mark, and pausing
+      // after each record costs a quarter of the throughput.
+      if (to.writableLength > bufferLimit) from.pause();
     });
     to.on('drain', () => {
       from.resume();
     });
-    // It may have ended while nobody listened yet.
+    // It may have ended before the listener below was added.
     if (from.readableEnded) to.end();
     from.on('end', () => {
       to.end();
     });
     from.on('close', () => {
-      // Closed in order, it may still have left bytes that the other side is taking.
+      // After an orderly close, bytes may still be buffered for the other side.
       if (!from.readableEnded || !from.writableFinished) to.destroy();
     });
   }

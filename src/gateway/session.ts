@@ -3,7 +3,13 @@ import { within } from './deadline.ts';
 import type { Lease } from './lease.ts';
 import type { LiveCache } from './live-cache.ts';
 
-export interface SessionParts {
+/**
+ * How a binding ends: the api revokes its row and notifies. A session reads the row again, and since it isn't
+ * live removes it from the cache, which cuts its streams. Only then the session acknowledges the revocation to
+ * Postgres, and the api answers the unbind once every gateway with a lease has acknowledged.
+ */
+
+export interface SessionDeps {
   readonly source: LiveBindingsSource;
   readonly cache: LiveCache;
   readonly lease: Lease;
@@ -14,64 +20,63 @@ export interface SessionParts {
 /** One connection to the source, from its opening to its loss. */
 export interface Session {
   /**
-   * Opens the source and brings the cache up to date. From then on the lease is renewed and the cache kept
-   * true, until {@link ended}.
-   * @throws where it can't.
+   * Opens the source and brings the cache up to date. From then on the session renews the lease and applies
+   * changes to the cache, until {@link ended}.
+   * @throws if the source fails.
    */
   begin(): Promise<void>;
-  /** Resolves with the reason once nothing is certain any more. */
+  /** Resolves with the reason once the cache can't be trusted any more. */
   readonly ended: Promise<Error>;
-  /** Ends it, for a reason that was seen elsewhere. */
+  /** Ends the session for a reason that was detected elsewhere. */
   fail(reason: unknown): void;
   /**
-   * Asks the database for the binding of a serial. The cache knows it afterwards, where it is live and the
-   * session has not ended meanwhile.
+   * Reads the binding of a serial from the database. Afterwards the cache contains it if it is live and the
+   * session has not ended.
    */
   lookUp(serial: string): Promise<void>;
 }
 
-/** A source needs to connect and to ask several things; its own time limits come first. Milliseconds. */
+/** Longer than a source's own time limits for connecting and its first queries. Milliseconds. */
 const openTimeoutMs = 15_000;
-/** Bindings that are read at once: few enough that the answer never holds up what passes through for long. */
+/** Bindings per query: few enough that applying an answer never delays relayed traffic noticeably. */
 const batchSize = 500;
 
-export function createSession(parts: SessionParts): Session {
-  const { source, cache, lease, leaseMs } = parts;
-  /** Bindings of which something was heard that has not been read since. */
-  const heard = new Set<string>();
-  /** Serials that are to be asked for, and who waits for that. */
-  const asked = new Map<string, (() => void)[]>();
+export function createSession(deps: SessionDeps): Session {
+  const { source, cache, lease, leaseMs } = deps;
+  /** Bindings whose change was notified and that have not been read since. */
+  const changedIds = new Set<string>();
+  /** Serials to look up, with the resolvers of the callers that wait for them. */
+  const lookUps = new Map<string, (() => void)[]>();
   let isReading = false;
-  let upToDate = false;
-  /** Why it is over. */
-  let over: Error | undefined;
-  const isOver = () => over !== undefined;
+  let isUpToDate = false;
+  let failure: Error | undefined;
+  const hasEnded = () => failure !== undefined;
   let renewal: NodeJS.Timeout | undefined;
-  let tellEnd: (reason: Error) => void = () => undefined;
+  let resolveEnded: (reason: Error) => void = () => undefined;
   const ended = new Promise<Error>((resolve) => {
-    tellEnd = resolve;
+    resolveEnded = resolve;
   });
 
   function fail(reason: unknown): void {
-    if (isOver()) return;
-    over = reason instanceof Error ? reason : new Error(String(reason));
+    if (hasEnded()) return;
+    failure = reason instanceof Error ? reason : new Error(String(reason));
     clearTimeout(renewal);
-    for (const waiting of asked.values()) for (const tell of waiting) tell();
-    asked.clear();
-    tellEnd(over);
+    for (const waiting of lookUps.values()) for (const resolve of waiting) resolve();
+    lookUps.clear();
+    resolveEnded(failure);
   }
 
-  const ask = <T>(what: string, promise: Promise<T>) => within(leaseMs, what, promise);
+  const withinLease = <T>(what: string, promise: Promise<T>) => within(leaseMs, what, promise);
 
-  // One read at a time, applied before the next is begun: so no answer that is older than a revocation can
-  // bring a binding back after it was acknowledged. What comes up meanwhile is read together.
-  async function readOn(): Promise<void> {
+  // One read at a time, applied before the next one starts: an answer from before a revocation can't bring the
+  // binding back after its acknowledgement. Changes that arrive during a read are read together.
+  async function readPending(): Promise<void> {
     if (isReading) return;
     isReading = true;
     try {
-      while (!isOver() && heard.size + asked.size > 0) {
-        await refresh(takeFirst(heard.keys(), (bindingId) => heard.delete(bindingId)));
-        await answer();
+      while (!hasEnded() && changedIds.size + lookUps.size > 0) {
+        await refresh(takeBatch(changedIds.keys(), (bindingId) => changedIds.delete(bindingId)));
+        await readSerials();
       }
     } catch (error) {
       fail(error);
@@ -83,83 +88,83 @@ export function createSession(parts: SessionParts): Session {
   /** Reads bindings again, and acknowledges those that are not live any more. */
   async function refresh(bindingIds: readonly string[]): Promise<void> {
     if (bindingIds.length === 0) return;
-    const live = await ask('reading bindings', source.read(bindingIds));
-    if (isOver()) return;
-    const withdrawn = applied(bindingIds, live);
-    if (withdrawn.length > 0) await ask('acknowledging revocations', source.acknowledge(withdrawn));
+    const live = await withinLease('reading bindings', source.read(bindingIds));
+    if (hasEnded()) return;
+    const revoked = applyToCache(bindingIds, live);
+    if (revoked.length > 0) await withinLease('acknowledging revocations', source.acknowledge(revoked));
   }
 
-  /** Brings the cache to what was read of these. Returns those of them that are not live. */
-  function applied(bindingIds: readonly string[], live: readonly LiveBinding[]): string[] {
+  /** @returns the requested bindings that are not live. */
+  function applyToCache(bindingIds: readonly string[], live: readonly LiveBinding[]): string[] {
     for (const binding of live) cache.put(binding);
-    const living = new Set(live.map(({ bindingId }) => bindingId));
-    const gone = bindingIds.filter((bindingId) => !living.has(bindingId));
-    for (const bindingId of gone) cache.remove(bindingId);
-    return gone;
+    const liveIds = new Set(live.map(({ bindingId }) => bindingId));
+    const revoked = bindingIds.filter((bindingId) => !liveIds.has(bindingId));
+    for (const bindingId of revoked) cache.remove(bindingId);
+    return revoked;
   }
 
-  async function answer(): Promise<void> {
+  async function readSerials(): Promise<void> {
     const waiting: (() => void)[] = [];
-    const serials = takeFirst(asked.keys(), (serial) => {
-      waiting.push(...(asked.get(serial) ?? []));
-      asked.delete(serial);
+    const serials = takeBatch(lookUps.keys(), (serial) => {
+      waiting.push(...(lookUps.get(serial) ?? []));
+      lookUps.delete(serial);
     });
     if (serials.length === 0) return;
     try {
-      const live = await ask('looking up certificates', source.readBySerial(serials));
-      if (!isOver()) for (const binding of live) cache.put(binding);
+      const live = await withinLease('looking up certificates', source.readBySerial(serials));
+      if (!hasEnded()) for (const binding of live) cache.put(binding);
     } finally {
-      for (const tell of waiting) tell();
+      for (const resolve of waiting) resolve();
     }
   }
 
   function changed(bindingId: string): void {
-    if (isOver()) return;
-    heard.add(bindingId);
-    // What is heard while the cache is brought up to date may be newer than what that brings.
-    if (upToDate) void readOn();
+    if (hasEnded()) return;
+    changedIds.add(bindingId);
+    // Until then begin() is reading; its answer may be older than this change, so it is read afterwards.
+    if (isUpToDate) void readPending();
   }
 
   async function renew(): Promise<void> {
     const from = lease.now();
-    await ask('renewing the lease', source.renewLease(leaseMs));
-    // A lease that has run out is not mended by its renewal: something may have been missed in between.
-    if (!isOver() && lease.holds()) lease.extend(from);
+    await withinLease('renewing the lease', source.renewLease(leaseMs));
+    // A lease that ran out is not revived by its renewal: a revocation may have been missed in between.
+    if (!hasEnded() && lease.isValid()) lease.extend(from);
   }
 
-  function renewLater(): void {
+  function scheduleRenewal(): void {
     renewal = setTimeout(() => {
       renew().then(() => {
-        if (!isOver()) renewLater();
+        if (!hasEnded()) scheduleRenewal();
       }, fail);
-    }, parts.renewEveryMs);
+    }, deps.renewEveryMs);
   }
 
   async function begin(): Promise<void> {
     await within(openTimeoutMs, 'connecting', source.open({ changed, lost: fail }));
-    await ask('renewing the lease', source.renewLease(leaseMs));
-    // Only what has something open must be known before anything is served: all else is looked up when it
-    // connects. So this takes as long as there are connections, however many bindings there are.
+    await withinLease('renewing the lease', source.renewLease(leaseMs));
+    // Only bindings with open streams must be known before serving; all others are looked up when they connect.
+    // So the duration depends on the number of open connections, not on the number of bindings.
     const open = new Set(cache.forgetIdle());
     while (open.size > 0) {
-      const bindingIds = takeFirst(open.keys(), (bindingId) => open.delete(bindingId));
-      const live = await ask('reading bindings', source.read(bindingIds));
-      throwIfOver();
-      applied(bindingIds, live);
+      const bindingIds = takeBatch(open.keys(), (bindingId) => open.delete(bindingId));
+      const live = await withinLease('reading bindings', source.read(bindingIds));
+      throwIfEnded();
+      applyToCache(bindingIds, live);
     }
-    // Reading may have taken longer than the lease that was taken before it, so a new one is taken. What was
-    // heard up to now is read again before anything is served on it.
+    // Reading may have taken longer than the lease from above, so it is renewed. Changes that were notified up to
+    // now are read before anything is served on the new lease.
     const from = lease.now();
-    await ask('renewing the lease', source.renewLease(leaseMs));
-    upToDate = true;
-    await readOn();
-    throwIfOver();
+    await withinLease('renewing the lease', source.renewLease(leaseMs));
+    isUpToDate = true;
+    await readPending();
+    throwIfEnded();
     lease.extend(from);
-    renewLater();
+    scheduleRenewal();
   }
 
-  function throwIfOver(): void {
-    if (over !== undefined) throw over;
+  function throwIfEnded(): void {
+    if (failure !== undefined) throw failure;
   }
 
   return {
@@ -168,23 +173,23 @@ export function createSession(parts: SessionParts): Session {
     begin: () => Promise.race([begin(), ended.then((reason) => Promise.reject(reason))]),
     lookUp: (serial) =>
       new Promise((resolve) => {
-        if (isOver()) {
+        if (hasEnded()) {
           resolve();
           return;
         }
-        asked.set(serial, [...(asked.get(serial) ?? []), resolve]);
-        void readOn();
+        lookUps.set(serial, [...(lookUps.get(serial) ?? []), resolve]);
+        void readPending();
       }),
   };
 }
 
-/** The first of them, no more than are read at once; each is given to `take`. */
-function takeFirst(names: Iterable<string>, take: (name: string) => void): string[] {
+/** The first ids, at most {@link batchSize}; each is passed to `take`. */
+function takeBatch(ids: Iterable<string>, take: (id: string) => void): string[] {
   const taken: string[] = [];
-  for (const name of names) {
+  for (const id of ids) {
     if (taken.length === batchSize) break;
-    take(name);
-    taken.push(name);
+    take(id);
+    taken.push(id);
   }
   return taken;
 }

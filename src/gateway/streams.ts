@@ -7,13 +7,13 @@ export interface Stream {
   readonly cut: () => void;
 }
 
-/** Everything that is open, by binding. */
+/** All open streams, by binding. */
 export interface Streams {
   add(binding: LiveBinding, stream: Stream): void;
   remove(binding: LiveBinding, stream: Stream): void;
   count(bindingId: string): number;
   total(): number;
-  /** Cuts what is open under a binding. Returns how many streams that were. */
+  /** Cuts the open streams of a binding. Returns their number. */
   cut(bindingId: string): number;
   cutAll(): number;
 }
@@ -23,11 +23,11 @@ interface Group {
   readonly members: Set<Stream>;
 }
 
-/** Expiries are looked at this often at least, since the wall clock may be set. Milliseconds. */
+/** Expiries are checked at least this often, since the wall clock can be set. Milliseconds. */
 const longestWaitMs = 60_000;
 
-/** @param parts.onExpired is told when streams were cut because their certificate expired. */
-export function createStreams(parts: {
+/** @param deps.onExpired is called after streams were cut because their certificate expired. */
+export function createStreams(deps: {
   clock: Clock;
   onExpired: (bindingId: string, streams: number) => void;
 }): Streams {
@@ -42,15 +42,15 @@ export function createStreams(parts: {
       nextExpiry = Infinity;
       return;
     }
-    const wait = Math.min(nextExpiry - parts.clock.wall(), longestWaitMs);
+    const wait = Math.min(nextExpiry - deps.clock.wall(), longestWaitMs);
     timer = setTimeout(cutExpired, Math.max(wait, 1));
   }
 
   function cutExpired(): void {
-    const now = parts.clock.wall();
+    const now = deps.clock.wall();
     nextExpiry = Infinity;
     for (const [bindingId, { expiresAt }] of groups) {
-      if (expiresAt <= now) parts.onExpired(bindingId, cut(bindingId));
+      if (expiresAt <= now) deps.onExpired(bindingId, cut(bindingId));
       else nextExpiry = Math.min(nextExpiry, expiresAt);
     }
     watch();

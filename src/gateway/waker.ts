@@ -1,58 +1,66 @@
 import type { LiveBinding } from '../core/ports/live-bindings.ts';
 
-/** Awake; or not within the time that a client is made to wait; or refused, as the machine has no memory for it. */
+/** The host is awake; it wasn't within the client's longest wait; or the node lacks the memory for it. */
 export type WakeOutcome = 'awake' | 'host-asleep' | 'no-room';
 
-/** Has hosts woken that sleep. */
+/** Wakes paused and suspended hosts on demand. */
 export interface Waker {
-  /** Asks for the binding's host to be woken and waits until that is met or refused. */
+  /** Requests a wake of the binding's host, and waits until the host is awake or the wake is refused. */
   wake(binding: LiveBinding): Promise<WakeOutcome>;
   /** A binding was read: its host may be awake, or its wake refused. */
-  heard(binding: LiveBinding): void;
+  bindingRead(binding: LiveBinding): void;
 }
 
-/** Asked for again so often, should a request have been lost. Milliseconds. */
-const askAgainMs = 500;
+/** The request is repeated at this interval, since one may be lost. Milliseconds. */
+const repeatEveryMs = 500;
+
+interface PendingWake {
+  readonly outcome: Promise<WakeOutcome>;
+  /** Time of the last refusal before this wake was requested. Unix milliseconds. */
+  readonly refusedBefore: number | undefined;
+  readonly resolve: (outcome: WakeOutcome) => void;
+}
 
 /**
- * @param parts.ask tells the worker that the host is wanted.
- * @param parts.timeoutMs longest wait.
+ * @param deps.requestWake asks the worker to wake a host.
+ * @param deps.timeoutMs longest wait of a client.
  */
-export function createWaker(parts: { ask: (hostId: string) => Promise<void>; timeoutMs: number }): Waker {
-  const waiting = new Map<
-    string,
-    { over: Promise<WakeOutcome>; refusedBefore: number | undefined; end: (outcome: WakeOutcome) => void }
-  >();
+export function createWaker(deps: {
+  requestWake: (hostId: string) => Promise<void>;
+  timeoutMs: number;
+}): Waker {
+  /** By host id: clients of one host share its wake. */
+  const pending = new Map<string, PendingWake>();
 
-  function begin({ hostId, wakeRefusedAt }: LiveBinding): Promise<WakeOutcome> {
-    let end: (outcome: WakeOutcome) => void = () => undefined;
-    const over = new Promise<WakeOutcome>((resolve) => {
-      end = resolve;
+  function start({ hostId, wakeRefusedAt }: LiveBinding): Promise<WakeOutcome> {
+    let resolve: (outcome: WakeOutcome) => void = () => undefined;
+    const outcome = new Promise<WakeOutcome>((resolvePromise) => {
+      resolve = resolvePromise;
     });
-    const ask = () => {
-      // It is asked again soon, and the client's wait is bounded.
-      parts.ask(hostId).catch(() => undefined);
+    const request = () => {
+      // An error is ignored: the request is repeated, and the client's wait is limited.
+      deps.requestWake(hostId).catch(() => undefined);
     };
-    const asking = setInterval(ask, askAgainMs);
-    const patience = setTimeout(() => {
-      end('host-asleep');
-    }, parts.timeoutMs);
-    waiting.set(hostId, { over, refusedBefore: wakeRefusedAt?.getTime(), end });
-    ask();
-    return over.finally(() => {
-      clearInterval(asking);
-      clearTimeout(patience);
-      waiting.delete(hostId);
+    const repeat = setInterval(request, repeatEveryMs);
+    const timeout = setTimeout(() => {
+      resolve('host-asleep');
+    }, deps.timeoutMs);
+    pending.set(hostId, { outcome, refusedBefore: wakeRefusedAt?.getTime(), resolve });
+    request();
+    return outcome.finally(() => {
+      clearInterval(repeat);
+      clearTimeout(timeout);
+      pending.delete(hostId);
     });
   }
 
   return {
-    wake: (binding) => waiting.get(binding.hostId)?.over ?? begin(binding),
-    heard({ hostId, asleep, wakeRefusedAt }) {
-      const one = waiting.get(hostId);
-      if (!asleep) one?.end('awake');
-      else if (wakeRefusedAt !== undefined && wakeRefusedAt.getTime() !== one?.refusedBefore)
-        one?.end('no-room');
+    wake: (binding) => pending.get(binding.hostId)?.outcome ?? start(binding),
+    bindingRead({ hostId, asleep, wakeRefusedAt }) {
+      const wake = pending.get(hostId);
+      if (!asleep) wake?.resolve('awake');
+      else if (wakeRefusedAt !== undefined && wakeRefusedAt.getTime() !== wake?.refusedBefore)
+        wake?.resolve('no-room');
     },
   };
 }

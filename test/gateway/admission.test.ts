@@ -81,7 +81,7 @@ describe('refused, with a message and without a byte to any engine, is', () => {
     vi.useRealTimers();
     const harness = await startGateway({
       ...world,
-      tls: { ...world.tls, clientAuthorities: [authority.certificatePem] },
+      tls: { ...world.tls, clientCas: [authority.certificatePem] },
     });
     await harness.bind(engine.address, { serial: old.serial });
     await expectRefused(harness, old, { status: 403, reason: 'expired', message: /has expired/ });
@@ -165,7 +165,7 @@ describe('a refused client', () => {
     const unreachable = harness.connect(await harness.bind(await deadAddress()));
     expect(await Promise.all([away.ended, unreachable.ended])).toEqual(['', '']);
     await until('both are gone', () => {
-      const { strangers, connections } = harness.gateway.state();
+      const { unauthenticated: strangers, connections } = harness.gateway.state();
       return strangers + connections === 0;
     });
   });
@@ -179,7 +179,7 @@ describe('a refused client', () => {
     await turns();
     release();
     // Well before the time limit of strangers, which is 10 s.
-    await until('it is gone', () => harness.gateway.state().strangers === 0, 5_000);
+    await until('it is gone', () => harness.gateway.state().unauthenticated === 0, 5_000);
     expect(harness.gateway.state().counters.refused.unknown).toBe(1);
   });
 
@@ -254,7 +254,7 @@ describe('an unknown serial', () => {
     }
     const release = harness.source.hold('readBySerial');
     const answers = crowd.map((issued) => harness.connect(issued).ask(get('/_ping')));
-    await until('all are there', () => harness.gateway.state().strangers === crowd.length);
+    await until('all are there', () => harness.gateway.state().unauthenticated === crowd.length);
     await until('the first is asked for', () => harness.source.countOf('readBySerial') === 1);
     release();
     for (const answer of await Promise.all(answers)) expect(answer).toContain('200 OK');
@@ -346,8 +346,8 @@ describe('TLS', () => {
       harness.gateway.replaceTls({ ...world.tls, key: other.key });
     }).toThrow(/key values mismatch/);
     expect(() => {
-      harness.gateway.replaceTls({ ...world.tls, clientAuthorities: [] });
-    }).toThrow(/clientAuthorities/);
+      harness.gateway.replaceTls({ ...world.tls, clientCas: [] });
+    }).toThrow(/clientCas/);
     expect(await harness.connect(bound).ask(get('/_ping'))).toContain('200 OK');
   });
 });
@@ -367,7 +367,7 @@ it('a client that has gone while its serial was looked up leaves nothing behind'
   await turns();
   release();
   await until('nothing is left', () => {
-    const { strangers, connections } = harness.gateway.state();
+    const { unauthenticated: strangers, connections } = harness.gateway.state();
     return strangers + connections + engine.open() === 0;
   });
 });

@@ -27,8 +27,8 @@ function plainClient(port: number, localAddress = '127.0.0.1'): net.Socket {
 it('a client that says nothing is dropped in time', async () => {
   const harness = await startGateway(world, { limits: { handshakeTimeoutMs: 300 } });
   const socket = plainClient(harness.port);
-  await until('it is a stranger', () => harness.gateway.state().strangers === 1);
-  await until('it is dropped', () => harness.gateway.state().strangers === 0);
+  await until('it is a stranger', () => harness.gateway.state().unauthenticated === 1);
+  await until('it is dropped', () => harness.gateway.state().unauthenticated === 0);
   await until('it knows', () => socket.readableEnded || socket.destroyed);
   expect(harness.gateway.state().counters.dropped['too-slow']).toBe(1);
 });
@@ -47,19 +47,19 @@ it('a client whose handshake drips is dropped in the same time: it is not silenc
   onTestFinished(() => {
     clearInterval(drip);
   });
-  await until('it is a stranger', () => harness.gateway.state().strangers === 1);
-  await until('it is dropped', () => harness.gateway.state().strangers === 0);
+  await until('it is a stranger', () => harness.gateway.state().unauthenticated === 1);
+  await until('it is dropped', () => harness.gateway.state().unauthenticated === 0);
   expect(harness.gateway.state().counters.dropped['too-slow']).toBe(1);
   expect(sent).toBeGreaterThan(5);
   expect(sent).toBeLessThan(hello.length);
 });
 
 it('one address can not take all places of strangers, and others still come in', async () => {
-  const harness = await startGateway(world, { limits: { maxStrangersPerAddress: 3 } });
+  const harness = await startGateway(world, { limits: { maxUnauthenticatedPerAddress: 3 } });
   for (let count = 0; count < 5; count += 1) plainClient(harness.port, '127.0.0.2');
   const { dropped } = harness.gateway.state().counters;
   await until('two were dropped', () => dropped['address-full'] === 2);
-  expect(harness.gateway.state().strangers).toBe(3);
+  expect(harness.gateway.state().unauthenticated).toBe(3);
   const engine = await createHttpEngine();
   onTestFinished(() => engine.close());
   const answer = await harness.connect(await harness.bind(engine.address)).ask(get('/_ping'));
@@ -67,22 +67,22 @@ it('one address can not take all places of strangers, and others still come in',
 });
 
 it('an address has its places back when its strangers have gone', async () => {
-  const harness = await startGateway(world, { limits: { maxStrangersPerAddress: 2 } });
+  const harness = await startGateway(world, { limits: { maxUnauthenticatedPerAddress: 2 } });
   for (let round = 1; round <= 3; round += 1) {
     const sockets = [plainClient(harness.port), plainClient(harness.port)];
-    await until('two are there', () => harness.gateway.state().strangers === 2);
+    await until('two are there', () => harness.gateway.state().unauthenticated === 2);
     for (const socket of sockets) socket.destroy();
-    await until('they are gone', () => harness.gateway.state().strangers === 0);
+    await until('they are gone', () => harness.gateway.state().unauthenticated === 0);
   }
   expect(harness.gateway.state().counters.dropped['address-full']).toBe(0);
 });
 
 it('where there are too many strangers the oldest makes room', async () => {
-  const harness = await startGateway(world, { limits: { maxStrangers: 3 } });
+  const harness = await startGateway(world, { limits: { maxUnauthenticated: 3 } });
   const sockets: net.Socket[] = [];
   for (let count = 1; count <= 3; count += 1) {
     sockets.push(plainClient(harness.port));
-    await until(`${count} are there`, () => harness.gateway.state().strangers === count);
+    await until(`${count} are there`, () => harness.gateway.state().unauthenticated === count);
   }
   const engine = await createHttpEngine();
   onTestFinished(() => engine.close());
@@ -117,7 +117,7 @@ it('there are never more connections than the most allowed', async () => {
   const harness = await startGateway(world, { limits: { maxConnections: 4 } });
   for (let count = 0; count < 7; count += 1) plainClient(harness.port);
   await until('three were dropped', () => harness.gateway.state().counters.dropped.full === 3);
-  expect(harness.gateway.state().strangers).toBe(4);
+  expect(harness.gateway.state().unauthenticated).toBe(4);
 });
 
 it('an engine that never accepts is given up', async () => {
@@ -181,7 +181,11 @@ it('2,000 idle, stalled, silent and nonsensical clients cost bounded memory, and
     ...{ idle: 500, stalled: 50, silent: 600, garbage: 850 },
   });
   const state = () => harness.gateway.state();
-  await until('the crowd is in', () => state().connections === 550 && state().strangers === 400, 30_000);
+  await until(
+    'the crowd is in',
+    () => state().connections === 550 && state().unauthenticated === 400,
+    30_000,
+  );
   const elsewhere = harness.connect(other, { localAddress: '127.0.0.3' });
   expect(await elsewhere.ask(get('/_ping'))).toContain('200 OK');
   const { counters } = state();
@@ -192,6 +196,6 @@ it('2,000 idle, stalled, silent and nonsensical clients cost bounded memory, and
   const mib = (process.memoryUsage.rss() - before) / 1024 / 1024;
   expect(mib).toBeLessThan(256);
   leave();
-  await until('all are gone', () => state().connections + state().strangers === 0);
+  await until('all are gone', () => state().connections + state().unauthenticated === 0);
   await until('the engine is rid of all', () => engine.open() === 0);
 }, 60_000);

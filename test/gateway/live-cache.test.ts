@@ -22,7 +22,7 @@ function makeCache(capacity: number, open: readonly string[] = []) {
     capacity,
     isOpen: (bindingId) => open.includes(bindingId),
     onRead: () => undefined,
-    onWithdrawn: (bindingId) => withdrawn.push(bindingId),
+    onInvalidated: (bindingId) => withdrawn.push(bindingId),
   });
   return { cache, withdrawn };
 }
@@ -75,7 +75,7 @@ describe('a gateway that holds few bindings', () => {
   });
 
   it('serves them all, and cuts an old stream when its binding is revoked', async () => {
-    const harness = await startGateway(world, { limits: { maxBindingsHeld: 4 } });
+    const harness = await startGateway(world, { limits: { maxCachedBindings: 4 } });
     const first = await harness.bind(engine.address);
     const client = harness.connect(first);
     client.socket.write(attach);
@@ -84,10 +84,10 @@ describe('a gateway that holds few bindings', () => {
     for (let count = 0; count < 12; count += 1) others.push(await harness.bind(engine.address));
     for (const other of others) {
       expect(await harness.connect(other).ask(get('/_ping'))).toContain('200 OK');
-      expect(harness.gateway.state().bindingsHeld).toBeLessThanOrEqual(5);
+      expect(harness.gateway.state().cachedBindings).toBeLessThanOrEqual(5);
     }
     harness.source.revoke(first.binding.bindingId);
     await client.ended;
-    expect(harness.gateway.state().counters.cut.withdrawn).toBe(1);
+    expect(harness.gateway.state().counters.cut.invalidated).toBe(1);
   });
 });

@@ -83,7 +83,7 @@ describe('a live binding', () => {
     await until('all are open', () => harness.gateway.state().connections === 5 && engine.open() === 5);
     for (const { socket } of clients) socket.destroy();
     await until('all are gone', () => harness.gateway.state().connections === 0 && engine.open() === 0);
-    expect(harness.gateway.state().strangers).toBe(0);
+    expect(harness.gateway.state().unauthenticated).toBe(0);
   });
 });
 

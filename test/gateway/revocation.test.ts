@@ -35,7 +35,7 @@ describe('a revoked binding', () => {
     expect(harness.source.acknowledged).toEqual([bound.binding.bindingId]);
     expect(openAtAcknowledgement).toEqual([1]);
     await until('the engine is rid of both', () => engine.open() === 1);
-    expect(harness.gateway.state().counters.cut.withdrawn).toBe(2);
+    expect(harness.gateway.state().counters.cut.invalidated).toBe(2);
     kept.socket.end('alive');
     expect(await kept.ended).toContain('alive');
   });
@@ -145,11 +145,11 @@ describe('a revoked binding', () => {
         asleep: false,
       });
     }
-    await until('all are known', () => harness.gateway.state().bindingsHeld === ids.length);
+    await until('all are known', () => harness.gateway.state().cachedBindings === ids.length);
     for (const bindingId of ids) harness.source.revoke(bindingId);
     await until('all are acknowledged', () => harness.source.acknowledged.length === ids.length);
     expect(new Set(harness.source.acknowledged).size).toBe(ids.length);
-    expect(harness.gateway.state().bindingsHeld).toBe(0);
+    expect(harness.gateway.state().cachedBindings).toBe(0);
   });
 });
 

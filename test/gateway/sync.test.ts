@@ -130,7 +130,7 @@ describe('a lost connection', () => {
     expect(harness.source.calls.slice(before)).toEqual([
       ...['close', 'open', 'renewLease', `read ${open.binding.bindingId}`, 'renewLease'],
     ]);
-    expect(harness.gateway.state().bindingsHeld).toBe(1);
+    expect(harness.gateway.state().cachedBindings).toBe(1);
     expect(await ping(harness, idle)).toContain('200 OK');
   });
 
@@ -234,7 +234,7 @@ describe('a database that hangs', () => {
     for (const call of ['releaseLease', 'close'] as const) onTestFinished(harness.source.hold(call));
     await harness.gateway.stop();
     await client.ended;
-    expect(harness.lines.join('\n')).toContain('unbinds wait for its end');
+    expect(harness.lines.join('\n')).toContain('unbinds wait until it expires');
   });
 });
 
@@ -299,7 +299,7 @@ describe('a process that was suspended', () => {
     const clock = { monotonic: () => performance.now() + ahead, wall: () => Date.now() + ahead };
     const harness = await startGateway(world, { ...noTimers, clock });
     const bound = await harness.bind(engine.address, { expiresAt: new Date(Date.now() + 10 * day) });
-    await until('it is known', () => harness.gateway.state().bindingsHeld === 1);
+    await until('it is known', () => harness.gateway.state().cachedBindings === 1);
     const mend = harness.source.fail('open');
     const before = engine.connections();
     ahead = 2 * day;
@@ -316,7 +316,7 @@ it('a stop cuts everything, then gives the lease back, then lets go', async () =
   const client = await openStream(harness, bound);
   const silent = net.connect({ host: '127.0.0.1', port: harness.port });
   silent.on('error', () => undefined);
-  await until('it is there', () => harness.gateway.state().strangers === 1);
+  await until('it is there', () => harness.gateway.state().unauthenticated === 1);
   await harness.gateway.stop();
   expect(harness.gateway.state()).toMatchObject({ inSync: false, connections: 0 });
   await client.ended;

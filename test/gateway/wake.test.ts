@@ -71,7 +71,7 @@ describe('a host that sleeps', () => {
     const bound = await harness.bind(engine.address, { asleep: true });
     const answer = await harness.connect(bound).ask(get('/_ping'));
     expect(answer).toMatch(/^HTTP\/1\.1 503 /);
-    expect(answer).toContain('paused while nobody used it');
+    expect(answer).toContain('paused while idle');
     expect(harness.gateway.state().counters.refused['host-asleep']).toBe(1);
     expect(engine.connections()).toBe(0);
     // It is not given up for ever.
@@ -94,7 +94,7 @@ describe('a host that sleeps', () => {
     await until('it was read', () => harness.source.countOf(`read ${bound.binding.bindingId}`) > 1);
     expect(harness.gateway.state().counters.refused['no-room']).toBe(0);
     harness.source.put({ ...bound.binding, wakeRefusedAt: new Date(2_000) });
-    expect(await answer).toMatch(/^HTTP\/1\.1 503 [^]*the machine has no memory left to wake it/);
+    expect(await answer).toMatch(/^HTTP\/1\.1 503 [^]*the node lacks the memory to wake it/);
     expect(harness.gateway.state().counters.refused['no-room']).toBe(1);
     expect(engine.connections()).toBe(0);
     // It is asked for again by the next one.

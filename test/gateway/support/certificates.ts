@@ -35,6 +35,6 @@ export async function gatewayTls(
   return {
     key: privateKeyPem,
     cert: await signServerRequest(serverAuthority, requestPem, grant),
-    clientAuthorities: [clientAuthority.certificatePem],
+    clientCas: [clientAuthority.certificatePem],
   };
 }
