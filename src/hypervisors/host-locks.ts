@@ -6,9 +6,9 @@ import { descriptorsForTools } from './run-tool.ts';
 /** Acts on hosts in order, among all processes on this machine. */
 export interface HostLocks {
   /** Runs an act on a host while no other act on it runs, in this process or another. */
-  readonly hold: <T>(hostId: string, act: () => Promise<T>) => Promise<T>;
+  readonly withLock: <T>(hostId: string, act: () => Promise<T>) => Promise<T>;
   /** The same, but not at all where another process is at it. */
-  readonly holdIfFree: (hostId: string, act: () => Promise<void>) => Promise<void>;
+  readonly tryWithLock: (hostId: string, act: () => Promise<void>) => Promise<void>;
 }
 
 /** A lock that the present course of calls has taken; `over` once it was let go. */
@@ -47,11 +47,11 @@ export function createHostLocks(directory: string, options: FileLockOptions): Ho
   const fileOf = (hostId: string) => path.join(directory, hostId);
 
   return {
-    async hold(hostId, act) {
+    async withLock(hostId, act) {
       if (isHeld(hostId)) return act();
       return inOrder(hostId, async () => holding(hostId, await takeFileLock(fileOf(hostId), options), act));
     },
-    holdIfFree: (hostId, act) =>
+    tryWithLock: (hostId, act) =>
       inOrder(hostId, async () => {
         const lock = await takeFileLockIfFree(fileOf(hostId), options);
         if (lock !== undefined) await holding(hostId, lock, act);

@@ -9,7 +9,7 @@ import { noRegistries, type HostSpec } from '../../src/core/hypervisor/host-spec
 import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-record.ts';
 import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
 import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
-import { layoutOf } from '../../src/hypervisors/qemu/place.ts';
+import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { silentLogger } from '../support/logger.ts';
 import { forgetSite, residueOf } from '../../tools/lib/residue.ts';

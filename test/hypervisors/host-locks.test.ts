@@ -38,7 +38,7 @@ async function startHolder(act: string): Promise<ChildProcess> {
     const flag = (name) => writeFileSync('${directory}/' + name + '.flag', '');
     const until = async (name) => { while (!existsSync('${directory}/' + name + '.flag')) await delay(10); };
     const locks = createHostLocks('${directory}', { patienceMs: ${patienceMs} });
-    await locks.hold('host', async () => { flag('held'); ${act} });
+    await locks.withLock('host', async () => { flag('held'); ${act} });
     flag('over');`;
   const holder = spawn(process.execPath, ['--input-type=module', '--eval', script], {
     stdio: ['ignore', 'ignore', 'inherit'],
@@ -55,7 +55,7 @@ const hasEnded = (holder: ChildProcess) => holder.exitCode !== null || holder.si
 /** Whether an act has begun. */
 function hold(): { begun: () => boolean; done: Promise<void> } {
   let begun = false;
-  const done = locks.hold('host', () => {
+  const done = locks.withLock('host', () => {
     begun = true;
     return Promise.resolve();
   });
@@ -109,11 +109,11 @@ describe('a host that another process holds', () => {
       ran = true;
       return Promise.resolve();
     };
-    await locks.holdIfFree('host', act);
+    await locks.tryWithLock('host', act);
     expect(ran).toBe(false);
     await raise('go');
     await raised('over');
-    await locks.holdIfFree('host', act);
+    await locks.tryWithLock('host', act);
     expect(ran).toBe(true);
   });
 });
@@ -122,15 +122,15 @@ describe('a host that this process holds', () => {
   it('is held once: acts within go straight on, others wait for their turn', async () => {
     const seen: string[] = [];
     const late: Promise<void>[] = [];
-    await locks.hold('host', async () => {
-      late.push(locks.hold('other', () => Promise.resolve()).then(() => void seen.push('other')));
-      await locks.hold('host', () => Promise.resolve(seen.push('within')));
+    await locks.withLock('host', async () => {
+      late.push(locks.withLock('other', () => Promise.resolve()).then(() => void seen.push('other')));
+      await locks.withLock('host', () => Promise.resolve(seen.push('within')));
       await late[0];
       seen.push('outer');
     });
     expect(seen).toEqual(['within', 'other', 'outer']);
     await Promise.all(
-      [1, 2, 3].map((n) => locks.hold('host', () => Promise.resolve(seen.push(`turn ${n}`)))),
+      [1, 2, 3].map((n) => locks.withLock('host', () => Promise.resolve(seen.push(`turn ${n}`)))),
     );
     expect(seen.slice(3)).toEqual(['turn 1', 'turn 2', 'turn 3']);
   });
@@ -139,8 +139,8 @@ describe('a host that this process holds', () => {
     let left: Promise<boolean> | undefined;
     let go: () => void = () => undefined;
     const gone = new Promise<void>((resolve) => (go = resolve));
-    await locks.hold('host', () => {
-      left = gone.then(() => locks.hold('host', () => Promise.resolve(isRaised('last'))));
+    await locks.withLock('host', () => {
+      left = gone.then(() => locks.withLock('host', () => Promise.resolve(isRaised('last'))));
       return Promise.resolve();
     });
     await startHolder(`await until('go'); flag('last');`);
@@ -151,7 +151,7 @@ describe('a host that this process holds', () => {
 
   it('leaves no file behind, whether its act succeeds or fails', async () => {
     await hold().done;
-    await expect(locks.hold('host', () => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    await expect(locks.withLock('host', () => Promise.reject(new Error('no')))).rejects.toThrow('no');
     expect(await readdir(directory)).toEqual([]);
   });
 });

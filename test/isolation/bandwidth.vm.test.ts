@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
-import { tap, uplink } from '../../src/hypervisors/qemu/place.ts';
+import { tap, uplink } from '../../src/hypervisors/qemu/names.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 /** So little that even a guest that is emulated sends more. */

@@ -3,7 +3,7 @@ import { networkInterfaces } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
 import { guestLink } from '../../src/guest/link.ts';
-import { tap } from '../../src/hypervisors/qemu/place.ts';
+import { tap } from '../../src/hypervisors/qemu/names.ts';
 import { eventually } from '../support/eventually.ts';
 import { testSlot } from '../support/test-slot.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
@@ -73,7 +73,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
 
   it('1 and 3: the machine, its listeners and other hosts are refused', async () => {
     // Seen to fail without the drops of the egress chain and of the machine's input and forward chains (rules.ts).
-    const machineSees = [machine ?? '', a.place.machineAddress, b.place.machineAddress];
+    const machineSees = [machine ?? '', a.place.nodeAddress, b.place.nodeAddress];
     const forbidden = [
       ...[...machineSees, guestLink.gatewayAddress].flatMap((address) =>
         [openPort, 22, 5432].map((port) => `${address} ${port}`),
@@ -114,7 +114,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     );
     const attacker = await a.attacker();
     const ports = [9, 2375, b.spec.publishedPorts.first];
-    const targets = [b.place.hostAddress, b.place.machineAddress, guestLink.guestAddress, machine ?? ''];
+    const targets = [b.place.hostAddress, b.place.nodeAddress, guestLink.guestAddress, machine ?? ''];
     const printed = await attacker.perl(`
       use Socket; my $sent = 0;
       socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; setsockopt($s, SOL_SOCKET, SO_BROADCAST, 1);
@@ -139,7 +139,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     const printed = await attacker.root(`
       echo 0 > /host/proc/sys/net/ipv6/conf/eth0/disable_ipv6
       busybox ip -6 address add fd00:be::2/64 dev eth0; busybox ip -6 route add default via fd00:be::1 dev eth0
-      for to in ${guestLink.gatewayAddress} ${a.place.machineAddress} ${b.place.hostAddress} ${machine ?? ''}; do
+      for to in ${guestLink.gatewayAddress} ${a.place.nodeAddress} ${b.place.hostAddress} ${machine ?? ''}; do
         busybox ping -c 1 -W 2 $to >/dev/null 2>&1 && echo "answered: $to" &
       done
       for to in fd00:be::1 ${machineSixes.join(' ')}; do
@@ -236,7 +236,7 @@ function frames(host: TestHost): string {
       return pack('H12 H12 n', '${to}', $source, $type) . $payload . ("\\0" x 20); }
     my @frames = (
       frame('525400be2799', 0x0800, ip('${guestLink.guestAddress}', '203.0.113.1', 17, udp(5000, 9, 'x'))),
-      frame('${own}', 0x0800, ip('${host.place.machineAddress}', '203.0.113.1', 17, udp(5000, 9, 'x'))),
+      frame('${own}', 0x0800, ip('${host.place.nodeAddress}', '203.0.113.1', 17, udp(5000, 9, 'x'))),
       frame('${own}', 0x0800, ip('${guestLink.guestAddress}', '255.255.255.255', 17, udp(67, 68, 'offer'))),
       frame('${own}', 0x86dd, pack('H*', '6000000000203aff' . 'fe80000000000000000000000000dead' . 'ff020000000000000000000000000001' . '8600000040000708' . '0' x 48)),
     );

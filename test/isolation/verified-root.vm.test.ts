@@ -9,7 +9,7 @@ import {
   readImageRecord,
   writeImageRecord,
 } from '../../src/hypervisors/qemu/image/guest-image.ts';
-import { layoutOf } from '../../src/hypervisors/qemu/place.ts';
+import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHosts } from './support/hosts.ts';

@@ -5,33 +5,39 @@ import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 
 /**
  * `host.json`: written before anything of a host is made, so that everything of it can be found and removed
- * with no help from Postgres.
+ * without Postgres.
  */
 export interface HostRecord {
   readonly hostId: string;
   readonly slot: number;
   readonly planName: string;
   readonly shape: HostShape;
-  /** Left out while they change: then only the firewall itself can tell. */
+  /** Undefined while they change: then only the firewall knows them. */
   readonly publishedPorts?: PortBlock | undefined;
-  /** Size of the empty disk below its own, in GiB; left out: that of its shape, which can grow. */
+  /** Size in GiB of the empty disk below the host's overlay; undefined: as in `shape` (the disk has never grown). */
   readonly baseDiskGib?: number;
   /** Digest of the guest image that the host boots. */
   readonly image: string;
-  /** Key of the template that its disk is an overlay of; undefined: of an empty disk. */
+  /** Key of the template whose disk is below the host's overlay; undefined: an empty disk is. */
   readonly template: string | undefined;
-  /** False until a machine has been started with the disk: a template's memory fits an untouched overlay only. */
+  /** True once a VM was started with the disk: a template's memory only fits an untouched overlay. */
   readonly diskIsUsed: boolean;
-  /** How the machine came to run; undefined until it first ran. */
+  /** Undefined until the VM first ran. */
   readonly startedFrom: StartedFrom | undefined;
-  /** Whether the machine that runs may have been told of registries; left out: no. */
+  /** Whether the running VM may have been given registries; undefined: no. */
   readonly hasRegistries?: boolean;
-  /** Containers that ran when the machine was stopped, and are to run again; left out: none. */
+  /** Ids of the containers that ran when the VM was stopped and are to be started again; undefined: none. */
   readonly containers?: readonly string[];
-  /** True while the machine is held for the pool: nobody has used it, and nothing is lost with it. */
-  readonly held: boolean;
-  /** What was last done to the machine's processors. */
+  /** True while the VM waits in the pool: no tenant has used it, and it can be made again from the template. */
+  readonly parked: boolean;
+  /** The last power change that was completed. */
   readonly power: 'running' | 'paused' | 'suspended';
+}
+
+/** Fields that Berth wrote before they got their present names. */
+interface FormerFields {
+  readonly held?: boolean;
+  readonly power: HostRecord['power'] | 'on';
 }
 
 export function newHostRecord(spec: HostSpec, image: string): HostRecord {
@@ -45,22 +51,26 @@ export function newHostRecord(spec: HostSpec, image: string): HostRecord {
     template: undefined,
     diskIsUsed: false,
     startedFrom: undefined,
-    held: false,
+    parked: false,
     power: 'running',
   };
 }
 
+/** @returns undefined if the file does not exist. A record of a former version is read as a present one. */
 export async function readHostRecord(file: string): Promise<HostRecord | undefined> {
+  let text: string;
   try {
-    return JSON.parse(await readFile(file, 'utf8')) as HostRecord;
+    text = await readFile(file, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
+  const { held, power, ...record } = JSON.parse(text) as Omit<HostRecord, 'power'> & FormerFields;
+  return { ...record, parked: held ?? record.parked, power: power === 'on' ? 'running' : power };
 }
 
 export async function writeHostRecord(file: string, record: HostRecord): Promise<void> {
-  // QEMU's user passes through to its disk, and can list nothing.
+  // Mode 711: QEMU's user can reach its disk in this folder, but can't list it.
   await mkdir(path.dirname(file), { recursive: true, mode: 0o711 });
   const attempt = `${file}.new`;
   await writeFile(attempt, `${JSON.stringify(record, undefined, 2)}\n`, { mode: 0o600 });

@@ -1,36 +1,42 @@
 import type { Logger } from '../../lib/logger.ts';
 import type { GuestImage } from './image/guest-image.ts';
-import type { HostLimits } from './network/rules.ts';
 
-/** What hosts of one template share in memory. */
+/** Whether hosts of a template share its memory pages, or each has a copy. */
 export type PageSharing = 'template' | 'none';
 
 export type Accelerator = 'kvm' | 'tcg';
 
-/** What the driver is made with. All names and numbers that are global to the machine follow from it. */
+/** Limits on one host's use of what all hosts share. Packets beyond them are dropped and counted. */
+export interface HostLimits {
+  /** Open connections from its guest, and as many again from outside to its published ports. */
+  readonly connections: number;
+  /** In each direction, in Mbit/s. */
+  readonly bandwidthMbit: number;
+}
+
+/** The driver's configuration. All names and numbers that must be unique on the node follow from it. */
 export interface QemuOptions {
-  /** Four hexadecimal digits: tells this installation's namespaces, rules and cgroups from another's. */
+  /** Installation id, four hexadecimal digits: part of the names of namespaces, firewall tables and cgroups. */
   readonly site: string;
-  /** Holds `images/`, `templates/`, `disks/` and `hosts/`; every user can enter it. */
+  /** Contains `images/`, `templates/`, `disks/` and `hosts/`. Every user must be able to enter it. */
   readonly stateDirectory: string;
-  /** Holds sockets, below /run: what a reboot takes away. */
+  /** Contains sockets and manifests; below /run, because nothing in it outlives a reboot. */
   readonly runDirectory: string;
   /** The project's `libexec/`. */
   readonly libexecDirectory: string;
   readonly image: GuestImage;
   readonly accelerator: Accelerator;
-  /** IPv4 network out of which hosts get their addresses. */
+  /** IPv4 network (CIDR) of the hosts' own addresses. */
   readonly hostNetwork: string;
-  /** The user ids of hosts begin here; each host has its own. */
+  /** First user id for hosts: a host's is this plus its slot. */
   readonly firstUid: number;
   /** The only user, besides root, that may connect to an engine. */
   readonly gatewayUid: number;
-  /** IPv4 addresses that a guest's name queries are sent to; none: guests can't resolve names. */
+  /** IPv4 addresses of the resolvers for guests; empty: guests can't resolve names. */
   readonly dnsServers: readonly string[];
   readonly hostLimits: HostLimits;
-  /** Whether hosts share the pages of their template that none has written to, or have copies of their own. */
   readonly pageSharing: PageSharing;
-  /** Load small templates when the driver is opened; else each when it is first used. */
+  /** Load small templates when the driver is opened, instead of each at its first use. */
   readonly loadAhead: boolean;
   readonly logger: Logger;
 }

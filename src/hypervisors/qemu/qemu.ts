@@ -29,7 +29,7 @@ import { createVms, largestFile } from './launch/vms.ts';
 import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
 import { createHostNetworking } from './network/network.ts';
 import type { QemuOptions } from './options.ts';
-import { type HostLayout, layoutOf, removeRunFiles, slotsIn } from './place.ts';
+import { layoutOf, removeRunFiles, slotsIn, type HostLayout } from './layout.ts';
 import { createRecordedRules } from './network/recorded-rules.ts';
 import { createSleep } from './memory/sleep.ts';
 import { createStarts, hasRun } from './launch/starts.ts';
@@ -78,7 +78,7 @@ export async function createQemuHypervisor(
   const templates = createTemplateStore(options, image, version, digests, logger);
   const templateParts = { options, cgroups, network, machines };
   const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
-  const locked = locks.hold;
+  const locked = locks.withLock;
   const sleep = createSleep({ cgroups, machines });
   const starts = createStarts(options, { cgroups, machines, templates, digests });
   const rules = createRecordedRules(manifests, network, logger);
@@ -128,14 +128,14 @@ export async function createQemuHypervisor(
   /** Lets a machine go that was held for the pool. */
   async function letGo(at: HostLayout, record: HostRecord): Promise<void> {
     // On record first: from the first instruction on it may be its tenant's, and is never made anew.
-    await writeHostRecord(at.record, { ...record, held: false });
+    await writeHostRecord(at.record, { ...record, parked: false });
     await machines.run(at);
   }
 
   async function stateOf(hostId: string): Promise<ObservedHost['state']> {
     const record = await readHostRecord(recordFile(hostId));
     if (await isAlive(hostId)) {
-      return record?.held === true || record?.power === 'paused' ? 'paused' : 'running';
+      return record?.parked === true || record?.power === 'paused' ? 'paused' : 'running';
     }
     return record !== undefined && (await sleep.isSuspended(place(hostId, record.slot)))
       ? 'suspended'
@@ -186,7 +186,7 @@ export async function createQemuHypervisor(
         logger.error({ foreign }, "Rules that were not Berth's were in its table; they were removed");
       }
       // What a killed worker has left; one that another worker is making is not ours to end.
-      await locks.holdIfFree(templateLock, () => removeTemplateVm(templateParts));
+      await locks.tryWithLock(templateLock, () => removeTemplateVm(templateParts));
       if (options.loadAhead) templates.preload();
     },
 
@@ -213,7 +213,7 @@ export async function createQemuHypervisor(
         await templates.removeOthers(plan.planName, key, await templatesInUse());
       };
       while (!(await templates.has(key))) {
-        await locks.holdIfFree(templateLock, make);
+        await locks.tryWithLock(templateLock, make);
         if (await templates.has(key)) return;
         report('waiting for another worker, which is making a template');
         await delay(templatePollMs, undefined, { signal });
@@ -243,7 +243,7 @@ export async function createQemuHypervisor(
         const at = placeOfSpec(spec);
         const record = await requireRecord(spec.hostId);
         const key = templates.key(spec.planName, spec.shape);
-        const isReady = record.held && record.template === key && (await templates.has(key));
+        const isReady = record.parked && record.template === key && (await templates.has(key));
         if (await isAlive(spec.hostId)) {
           if (isReady) return true;
           if (record.startedFrom !== undefined) return false;
@@ -255,7 +255,7 @@ export async function createQemuHypervisor(
         await starts.restore(at, fresh, template);
         await warm(at, spec);
         await machines.pause(at);
-        await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', held: true });
+        await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', parked: true });
         return true;
       }),
 
@@ -264,7 +264,7 @@ export async function createQemuHypervisor(
         const at = placeOfSpec(spec);
         const record = await requireRecord(spec.hostId);
         if (await isAlive(spec.hostId)) {
-          if (record.held) return letGo(at, record);
+          if (record.parked) return letGo(at, record);
           // Somebody was killed while starting it. Nobody has seen it yet.
           if (record.startedFrom === undefined) await cgroups.kill(spec.hostId);
         }

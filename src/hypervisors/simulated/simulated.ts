@@ -174,7 +174,7 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     patienceMs: options.patienceMs ?? leaseMs,
     logger,
   });
-  const locked = locks.hold;
+  const locked = locks.withLock;
 
   return {
     name: 'simulated',

@@ -10,7 +10,7 @@ import { forgetSite, residueOf } from '../../../tools/lib/residue.ts';
 import { qemuProgram } from '../../../src/hypervisors/qemu/launch/arguments.ts';
 import { readImage } from '../../../src/hypervisors/qemu/image/guest-image.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
-import { type HostLayout, layoutOf } from '../../../src/hypervisors/qemu/place.ts';
+import { layoutOf, type HostLayout } from '../../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';

@@ -4,7 +4,7 @@ import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { qemuProgram } from '../launch/arguments.ts';
 import type { Cgroups } from '../launch/cgroup.ts';
 import type { Facts } from './manifest.ts';
-import type { HostLayout } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
 import { type Qmp, withQmp } from '../launch/qmp.ts';
 import { processesOf } from '../launch/leaked-processes.ts';
 

@@ -5,7 +5,7 @@ import type { Digests } from './digests.ts';
 import { vmFacts } from './facts.ts';
 import { type Facts, type Manifest, type Manifests, type Part, parts } from './manifest.ts';
 import type { HostNetworking } from '../network/network.ts';
-import type { HostLayout } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
 
 /** Of a long list of differences the first ones tell enough. */

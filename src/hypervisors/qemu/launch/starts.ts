@@ -9,7 +9,7 @@ import { type GuestImage, readImage, readImageRecord } from '../image/guest-imag
 import { type HostRecord, writeHostRecord } from '../host-record.ts';
 import type { Launch, Vms } from './vms.ts';
 import type { QemuOptions } from '../options.ts';
-import type { HostLayout } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
 import { openOwnCopy } from '../memory/sealed-memory.ts';
 import type { LoadedTemplate, TemplateStore } from '../template/templates.ts';
 
@@ -36,7 +36,7 @@ export interface Starts {
 const launchMark = (at: HostLayout) => path.join(at.directory, 'launching');
 
 /** Whether the guest has ever run on its disk. */
-export const hasRun = ({ startedFrom, held }: HostRecord) => startedFrom !== undefined && !held;
+export const hasRun = ({ startedFrom, parked }: HostRecord) => startedFrom !== undefined && !parked;
 
 export function createStarts(
   options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'image' | 'pageSharing'>,

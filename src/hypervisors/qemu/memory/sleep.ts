@@ -5,7 +5,7 @@ import type { Cgroups } from '../launch/cgroup.ts';
 import { requireDiskSpace, wipeDisk } from '../disk/disks.ts';
 import { type HostRecord, writeHostRecord } from '../host-record.ts';
 import { largestSaved, type Vms } from '../launch/vms.ts';
-import type { HostLayout } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
 
 /**
  * Hosts whose processors stand still. A paused one keeps its QEMU; a suspended one is a file beside its disk.

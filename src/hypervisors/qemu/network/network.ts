@@ -8,7 +8,8 @@ import { runTool } from '../../run-tool.ts';
 import { chainsIn, firewallLines, nodeFirewallLines, publishedTo } from './firewall-facts.ts';
 import type { Facts } from '../integrity/manifest.ts';
 import type { QemuOptions } from '../options.ts';
-import { type HostLayout, tap, uplink, vethPrefix } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
+import { tap, uplink, vethPrefix } from '../names.ts';
 import {
   closedHostRules,
   nodeChains,
@@ -82,7 +83,7 @@ export function createHostNetworking(
         [
           `netns add ${place.netns}`,
           `link add ${place.veth} type veth peer name ${uplink} netns ${place.netns}`,
-          `address add ${place.machineAddress}/31 dev ${place.veth}`,
+          `address add ${place.nodeAddress}/31 dev ${place.veth}`,
           `link set ${place.veth} up`,
         ],
       );
@@ -95,7 +96,7 @@ export function createHostNetworking(
           'link set lo up',
           `address add ${place.hostAddress}/31 dev ${uplink}`,
           `link set ${uplink} up`,
-          `route add default via ${place.machineAddress}`,
+          `route add default via ${place.nodeAddress}`,
           `tuntap add dev ${tap} mode tap vnet_hdr`,
           `link set ${tap} address ${guestLink.gatewayMac}`,
           `address add ${guestLink.gatewayAddress}/${guestLink.prefixLength} dev ${tap}`,

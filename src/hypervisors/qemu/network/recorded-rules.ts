@@ -1,7 +1,7 @@
 import type { Logger } from '../../../lib/logger.ts';
 import type { Manifests } from '../integrity/manifest.ts';
 import type { FirewallFacts, HostNetworking } from './network.ts';
-import type { HostLayout } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
 import { alteredRules } from '../integrity/verify.ts';
 
 const firewallParts: readonly string[] = ['firewall', 'machine firewall'];

@@ -1,8 +1,10 @@
-import { guestLink } from '../../../guest/link.ts';
-import { networkRange, specialNetworks } from '../../../core/networks.ts';
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { enginePort } from '../../../core/hypervisor/network.ts';
-import { type HostLayout, tap, uplink, vethPrefix } from '../place.ts';
+import { networkRange, specialNetworks } from '../../../core/networks.ts';
+import { guestLink } from '../../../guest/link.ts';
+import type { HostLayout } from '../layout.ts';
+import { tap, uplink, vethPrefix } from '../names.ts';
+import type { HostLimits } from '../options.ts';
 
 /**
  * The firewall rules as nft(8) reads them. Each text is one transaction: all of it takes effect, or nothing.
@@ -17,14 +19,6 @@ export interface NodeNetwork {
   /** Networks that this machine is part of. */
   readonly localNetworks: readonly string[];
   readonly dnsServers: readonly string[];
-}
-
-/** What one host may use of what all share; beyond it, packets are dropped and counted. */
-export interface HostLimits {
-  /** Connections at once that its guest has opened, and as many that others have opened to its published ports. */
-  readonly connections: number;
-  /** In each direction, in Mbit/s. */
-  readonly bandwidthMbit: number;
 }
 
 /** New connections a second, in each direction: a flood of them costs everybody's processors. */
@@ -134,7 +128,7 @@ export function openHostRules(
 ): string {
   const { guestAddress, gatewayAddress } = guestLink;
   const translate = [
-    `iifname ${uplink} ip saddr ${place.machineAddress} ip daddr ${place.hostAddress} tcp dport ${enginePort} dnat ip to ${guestAddress}:${guestLink.enginePort}`,
+    `iifname ${uplink} ip saddr ${place.nodeAddress} ip daddr ${place.hostAddress} tcp dport ${enginePort} dnat ip to ${guestAddress}:${guestLink.enginePort}`,
   ];
   if (ports.count > 0) {
     translate.push(
@@ -166,6 +160,7 @@ export function openHostRules(
 
 /** Counters of what is dropped on the guest's own link, and of what is dropped behind it. */
 const linkCounters = ['foreign_mac', 'foreign_address', 'arp', 'ipv6', 'not_ip', 'dhcp', 'bandwidth'];
+
 const forwardCounters = ['refused', 'invalid', 'connections', 'bandwidth'];
 
 /** All of the namespace's rules: whatever else was there goes in the same transaction. */

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { enginePort } from '../../../core/hypervisor/network.ts';
 import type { HostTraffic } from '../../../core/hypervisor/power.ts';
-import type { HostLayout } from '../place.ts';
+import type { HostLayout } from '../layout.ts';
 
 /** States of a connection that is over, in /proc/net/tcp (linux/tcp_states.h): TIME_WAIT and CLOSE. */
 const over = new Set(['06', '07']);

@@ -12,7 +12,8 @@ import { fileDigest } from '../image/guest-image.ts';
 import type { Vms } from '../launch/vms.ts';
 import type { HostNetworking } from '../network/network.ts';
 import type { QemuOptions } from '../options.ts';
-import { type HostLayout, layoutOf, removeRunFiles, templateSlot } from '../place.ts';
+import { layoutOf, removeRunFiles, type HostLayout } from '../layout.ts';
+import { templateSlot } from '../names.ts';
 import { type TemplateFile, type TemplateRecord, templateFiles, templateWorkshop } from './templates.ts';
 import { warmUp } from './warm-up.ts';
 

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { newHostRecord } from '../../../../src/hypervisors/qemu/host-record.ts';
 import type { Cgroups } from '../../../../src/hypervisors/qemu/launch/cgroup.ts';
 import type { Vms } from '../../../../src/hypervisors/qemu/launch/vms.ts';
-import { layoutOf } from '../../../../src/hypervisors/qemu/place.ts';
+import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
 import { createSleep } from '../../../../src/hypervisors/qemu/memory/sleep.ts';
 import { noRegistries } from '../../../../src/core/hypervisor/host-spec.ts';
 

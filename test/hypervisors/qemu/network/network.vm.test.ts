@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Egress, PortBlock } from '../../../../src/core/hypervisor/host-spec.ts';
 import { guestLink } from '../../../../src/guest/link.ts';
 import { createHostNetworking } from '../../../../src/hypervisors/qemu/network/network.ts';
-import { layoutOf, tap } from '../../../../src/hypervisors/qemu/place.ts';
+import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
+import { tap } from '../../../../src/hypervisors/qemu/names.ts';
 import { eventually } from '../../../support/eventually.ts';
 import { testSlot } from '../../../support/test-slot.ts';
 

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { layoutOf, slotsIn } from '../../../../src/hypervisors/qemu/place.ts';
+import { layoutOf, slotsIn } from '../../../../src/hypervisors/qemu/layout.ts';
 import { closedHostRules, nodeRules, openHostRules } from '../../../../src/hypervisors/qemu/network/rules.ts';
 
 const naming = {
@@ -22,16 +22,16 @@ const limits = { connections: 4096, bandwidthMbit: 1000 };
 describe('the place of a host', () => {
   it('is its own in every respect', () => {
     const all = Array.from({ length: 300 }, (_, slot) => place(slot));
-    for (const key of ['uid', 'netns', 'veth', 'machineAddress', 'hostAddress'] as const) {
+    for (const key of ['uid', 'netns', 'veth', 'nodeAddress', 'hostAddress'] as const) {
       expect(new Set(all.map((one) => one[key])).size).toBe(300);
     }
-    expect(new Set(all.flatMap((one) => [one.machineAddress, one.hostAddress])).size).toBe(600);
+    expect(new Set(all.flatMap((one) => [one.nodeAddress, one.hostAddress])).size).toBe(600);
     // IFNAMSIZ: 15 characters and a NUL.
     expect(place(32_766).veth.length).toBeLessThanOrEqual(15);
   });
 
   it('is inside the network', () => {
-    expect(place(0)).toMatchObject({ machineAddress: '10.209.0.0', hostAddress: '10.209.0.1' });
+    expect(place(0)).toMatchObject({ nodeAddress: '10.209.0.0', hostAddress: '10.209.0.1' });
     expect(place(slotsIn(naming.hostNetwork))).toMatchObject({ hostAddress: '10.209.255.255' });
     expect(slotsIn('10.0.0.0/24')).toBe(127);
   });

@@ -7,7 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openJail } from '../../../../src/hypervisors/qemu/launch/jail.ts';
 import { runTinyGuest } from '../../../../src/hypervisors/qemu/node/kvm.ts';
 import { createHostNetworking } from '../../../../src/hypervisors/qemu/network/network.ts';
-import { layoutOf, tap } from '../../../../src/hypervisors/qemu/place.ts';
+import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
+import { tap } from '../../../../src/hypervisors/qemu/names.ts';
 import { testSlot } from '../../../support/test-slot.ts';
 
 const execute = promisify(execFile);
