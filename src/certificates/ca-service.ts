@@ -1,6 +1,13 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import type { Knex } from 'knex';
-import type { AuthorityName, AuthorityRotation } from '../core/ports/certificate-authorities.ts';
+import type {
+  CertificateAuthorityName,
+  CertificateAuthorityRotation,
+  CertificateAuthorityStore,
+  NewCertificateAuthority,
+  StoredCertificateAuthority,
+} from '../core/ports/certificate-authorities.ts';
+import type { SignedRequest } from '../core/ports/certificate-requests.ts';
+import type { Presences } from '../core/ports/presence.ts';
 import type { CertificateIssuer, Vault } from '../core/credentials.ts';
 import { refused } from '../core/errors.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -8,20 +15,6 @@ import { type Authority, createAuthority, crossSign, longestChain } from './ca.t
 import { endOf } from './leaf.ts';
 import { issueClientCertificate } from './client-certificate.ts';
 import { signServerRequest } from './server-certificate.ts';
-import {
-  ensureAuthority,
-  insertNextAuthority,
-  listAuthorities,
-  type NewAuthority,
-  promoteAuthority,
-  retireAuthorities,
-  type StoredAuthority,
-  trustedAuthorities,
-} from '../postgres/certificate-authorities.ts';
-import { channels } from '../postgres/channels.ts';
-import type { Listener } from '../postgres/listener.ts';
-import { countLacking } from '../postgres/presence.ts';
-import { waitFor } from '../postgres/wait.ts';
 import { repeat } from '../lib/repeat.ts';
 
 /** Twice as long as a binding may be valid (core/catalog/load.ts): ten years go by before any rotation is needed. */
@@ -43,10 +36,10 @@ interface Signing {
 }
 
 /** The api's side of the authorities: it holds their keys, issues, and rotates. */
-export interface Authorities extends AuthorityRotation {
+export interface Authorities extends CertificateAuthorityRotation {
   readonly issuer: CertificateIssuer;
   /** A gateway's certificate with what leads from it to every authority that an app may trust, PEM. */
-  signForGateway(requestPem: string): Promise<{ chain: string; authority: string }>;
+  signForGateway(requestPem: string): Promise<SignedRequest>;
   stop(): Promise<void>;
 }
 
@@ -55,22 +48,25 @@ export interface Authorities extends AuthorityRotation {
  * @param parts.hosts names and addresses in the gateways' certificates.
  */
 export async function openAuthorities(parts: {
-  database: Knex;
-  listener: Listener;
+  store: CertificateAuthorityStore;
+  presences: Pick<Presences, 'waitForAll'>;
   vault: Vault;
   hosts: readonly string[];
   logger: Logger;
   settleMs?: number;
 }): Promise<Authorities> {
-  const { database, listener, vault, hosts, logger, settleMs = defaultSettleMs } = parts;
+  const { store, presences, vault, hosts, logger, settleMs = defaultSettleMs } = parts;
   const signing = new Map<string, Signing>();
-  let trusted: readonly StoredAuthority[] = [];
+  let trusted: readonly StoredCertificateAuthority[] = [];
 
   const row = (id: string) => `authorities/${id}/key`;
-  const stateOf = (name: AuthorityName, state: StoredAuthority['state']) =>
+  const stateOf = (name: CertificateAuthorityName, state: StoredCertificateAuthority['state']) =>
     trusted.find((one) => one.name === name && one.state === state);
 
-  async function make(name: AuthorityName, former?: StoredAuthority): Promise<NewAuthority> {
+  async function make(
+    name: CertificateAuthorityName,
+    former?: StoredCertificateAuthority,
+  ): Promise<NewCertificateAuthority> {
     const made = await createAuthority({
       commonName: `Berth ${name} authority ${randomBytes(4).toString('hex')}`,
       validForDays,
@@ -91,7 +87,7 @@ export async function openAuthorities(parts: {
   }
 
   /** The key stays known here after Postgres has forgotten it, for a bind that has begun with it. */
-  function signer(stored: StoredAuthority): Signing {
+  function signer(stored: StoredCertificateAuthority): Signing {
     const known = signing.get(stored.id);
     if (known !== undefined) return known;
     if (stored.sealedKey === undefined) throw new Error(`the key of authority ${stored.id} is forgotten`);
@@ -105,20 +101,20 @@ export async function openAuthorities(parts: {
     return opened;
   }
 
-  function current(name: AuthorityName): StoredAuthority {
+  function current(name: CertificateAuthorityName): StoredCertificateAuthority {
     const stored = stateOf(name, 'current');
     if (stored === undefined) throw new Error(`there is no current ${name} authority`);
     return stored;
   }
 
   async function read(): Promise<void> {
-    trusted = await trustedAuthorities(database);
+    trusted = await store.trusted();
     for (const stored of trusted) if (stored.sealedKey !== undefined) signer(stored);
     for (const id of signing.keys()) if (!trusted.some((one) => one.id === id)) signing.delete(id);
   }
 
   /** From an authority to the oldest that an app may still trust instead. */
-  function crossChain(from: StoredAuthority): string[] {
+  function crossChain(from: StoredCertificateAuthority): string[] {
     const former = trusted.find(({ id }) => id === from.predecessor);
     if (former === undefined || from.crossCertificatePem === undefined) return [];
     return [from.crossCertificatePem, ...crossChain(former)];
@@ -127,14 +123,14 @@ export async function openAuthorities(parts: {
   const warn = (error: unknown) => {
     logger.error({ err: error }, 'The certificate authorities could not be read again; it is tried again');
   };
-  for (const name of ['client', 'server'] as const) await ensureAuthority(database, name, () => make(name));
+  for (const name of ['client', 'server'] as const) await store.ensure(name, () => make(name));
   await read();
   const again = () => void read().catch(warn);
-  const ends = [listener.on(channels.authorities, again), listener.onReconnected(again)];
+  const unsubscribe = store.onChange(again);
   const stopLooking = repeat(
     lookAgainMs,
     async () => {
-      await retireAuthorities(database, settleMs);
+      await store.retire(settleMs);
       await read();
     },
     warn,
@@ -165,10 +161,10 @@ export async function openAuthorities(parts: {
         hosts,
         notAfter: earlier(new Date(Date.now() + serverCertificateDays * dayMs), server.endsAt),
       });
-      return { chain: [certificate, ...crossChain(stored)].join(''), authority: stored.id };
+      return { chain: [certificate, ...crossChain(stored)].join(''), ca: stored.id };
     },
 
-    list: () => listAuthorities(database),
+    list: () => store.list(),
 
     async rotate(name) {
       await read();
@@ -178,31 +174,24 @@ export async function openAuthorities(parts: {
         );
       }
       if (stateOf(name, 'next') === undefined) {
-        await insertNextAuthority(database, name, await make(name, current(name)));
+        await store.insertNext(name, await make(name, current(name)));
         await read();
       }
       const next = stateOf(name, 'next');
       if (next === undefined) throw refused.conflict('Another rotation has just ended. Look at the list.');
       // Gateways trust it, or show a certificate of its, before any app does.
-      const ready = await waitFor(
-        listener,
-        channels.keys,
-        () => true,
-        async () => ((await countLacking(database, 'gateway', next.id)) === 0 ? true : undefined),
-        takeUpMs,
-      );
-      if (ready === undefined) {
+      if (!(await presences.waitForAll('gateway', next.id, takeUpMs))) {
         throw refused.conflict(
           'A gateway has not taken the new authority up: look at its log, and try again. The former one goes on signing.',
         );
       }
-      await promoteAuthority(database, name, next.id);
+      await store.promote(name, next.id);
       await read();
-      return listAuthorities(database);
+      return store.list();
     },
 
     async stop() {
-      for (const end of ends) end();
+      unsubscribe();
       await stopLooking();
     },
   };

@@ -1,13 +1,10 @@
 import { X509Certificate } from 'node:crypto';
-import type { Knex } from 'knex';
+import type { GatewayCertificateAuthorities } from '../core/ports/certificate-authorities.ts';
+import type { CertificateRequester } from '../core/ports/certificate-requests.ts';
+import type { Presence } from '../core/ports/presence.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { GatewayTls } from '../gateway/gateway.ts';
 import { createServerRequest } from './server-certificate.ts';
-import { gatewayAuthorities } from '../postgres/certificate-authorities.ts';
-import { requestCertificate } from '../postgres/certificate-requests.ts';
-import { channels } from '../postgres/channels.ts';
-import type { Listener } from '../postgres/listener.ts';
-import { createPresence } from '../postgres/presence.ts';
 import { repeat } from '../lib/repeat.ts';
 
 /** How long a gateway waits for an api to sign its certificate, in milliseconds. */
@@ -28,27 +25,33 @@ export interface KeptTls {
 }
 
 /** Has a certificate signed for a key that is made here and stays in this process. */
-export async function obtainTls(database: Knex, listener: Listener, logger: Logger): Promise<KeptTls> {
+export async function obtainTls(deps: {
+  requests: CertificateRequester;
+  authorities: GatewayCertificateAuthorities;
+  presence: Presence;
+  logger: Logger;
+}): Promise<KeptTls> {
+  const { requests, authorities, presence, logger } = deps;
   let { tls, authority, clients } = await obtain();
 
   async function obtain() {
     const { requestPem, privateKeyPem } = await createServerRequest('berth-gateway');
-    const signed = await requestCertificate(database, listener, requestPem, signingTimeoutMs);
-    const known = await gatewayAuthorities(database);
+    const signed = await requests.request(requestPem, signingTimeoutMs);
+    const known = await authorities.read();
     return {
       tls: {
         key: privateKeyPem,
         cert: signed.chain,
-        clientCas: known.clients.map(({ certificate }) => certificate),
+        clientCas: known.clients.map(({ certificatePem }) => certificatePem),
       },
-      authority: signed.authority,
+      authority: signed.ca,
       clients: known.clients.map(({ id }) => id),
     };
   }
 
   /** True where something has changed. */
   async function refresh(): Promise<boolean> {
-    const known = await gatewayAuthorities(database);
+    const known = await authorities.read();
     const endsSoon = Date.parse(new X509Certificate(tls.cert).validTo) - Date.now() < renewBeforeMs;
     if (endsSoon || (known.server !== undefined && known.server !== authority)) {
       ({ tls, authority, clients } = await obtain());
@@ -57,7 +60,7 @@ export async function obtainTls(database: Knex, listener: Listener, logger: Logg
     }
     const ids = known.clients.map(({ id }) => id);
     if (ids.length === clients.length && ids.every((id) => clients.includes(id))) return false;
-    tls = { ...tls, clientCas: known.clients.map(({ certificate }) => certificate) };
+    tls = { ...tls, clientCas: known.clients.map(({ certificatePem }) => certificatePem) };
     clients = ids;
     return true;
   }
@@ -65,7 +68,6 @@ export async function obtainTls(database: Knex, listener: Listener, logger: Logg
   return {
     tls,
     keep(replace) {
-      const presence = createPresence(database, 'gateway');
       let looking: Promise<void> = Promise.resolve();
       const look = () => {
         looking = looking
@@ -82,10 +84,10 @@ export async function obtainTls(database: Knex, listener: Listener, logger: Logg
         return looking;
       };
       const again = () => void look();
-      const ends = [listener.on(channels.authorities, again), listener.onReconnected(again)];
+      const unsubscribe = authorities.onChange(again);
       const stopLooking = repeat(lookAgainMs, look, () => undefined);
       return async () => {
-        for (const end of ends) end();
+        unsubscribe();
         await stopLooking();
         await looking;
         await presence.leave().catch(() => undefined);

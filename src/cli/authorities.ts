@@ -1,10 +1,11 @@
 import type { Settings } from '../config/settings.ts';
-import type { AuthorityOverview } from '../core/ports/certificate-authorities.ts';
+import type { CertificateAuthorityOverview } from '../core/ports/certificate-authorities.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
-type AuthorityLine = Omit<AuthorityOverview, 'since' | 'endsAt'> & Record<'since' | 'endsAt', string>;
+type AuthorityLine = Omit<CertificateAuthorityOverview, 'since' | 'endsAt'> &
+  Record<'since' | 'endsAt', string>;
 interface Answer {
   readonly certificateAuthorities: readonly AuthorityLine[];
 }

@@ -1,26 +1,34 @@
 import pg from 'pg';
 import type { Channel } from './channels.ts';
 
-/** Hears notifications over a connection of its own, and connects again when that is lost. */
+/** Receives notifications over its own connection, and reconnects if that is lost. */
 export interface Listener {
-  /** Calls back with the payload of each notification on the channel. Returns what ends it. */
-  on(channel: Channel, heard: (id: string) => void): () => void;
-  /** Calls back whenever notifications may have been missed, that is after every (re)connection. */
+  /** Calls back with the payload of each notification on the channel. Returns what unsubscribes. */
+  on(channel: Channel, callback: (id: string) => void): () => void;
+  /** Calls back whenever notifications may have been missed: after every (re)connection. */
   onReconnected(callback: () => void): () => void;
   stop(): Promise<void>;
 }
 
-/** Milliseconds between attempts to connect again. */
+/** Calls back after each notification, and whenever one may have been missed. Returns what unsubscribes. */
+export function onChange(listener: Listener, channel: Channel, callback: () => void): () => void {
+  const unsubscribes = [listener.on(channel, callback), listener.onReconnected(callback)];
+  return () => {
+    for (const unsubscribe of unsubscribes) unsubscribe();
+  };
+}
+
+/** Milliseconds between attempts to reconnect. */
 const retryMs = 500;
 
 /**
- * Begins to listen on these channels.
- * @throws where Postgres can't be reached at first; later losses are mended in the background.
+ * Connects and listens on these channels.
+ * @throws Error if Postgres can't be reached at first; a connection that is lost later is replaced in the background.
  */
-export async function startListener(parts: {
+export async function startListener(deps: {
   connectionString: string;
   listenTo: readonly Channel[];
-  /** Told once per loss. */
+  /** Called once per loss. */
   onLost: (error: Error) => void;
 }): Promise<Listener> {
   const callbacks = new Map<string, Set<(id: string) => void>>();
@@ -31,19 +39,19 @@ export async function startListener(parts: {
 
   async function connect(): Promise<void> {
     const next = new pg.Client({
-      connectionString: parts.connectionString,
+      connectionString: deps.connectionString,
       application_name: 'berth-listener',
       keepAlive: true,
       connectionTimeoutMillis: 5_000,
     });
     next.on('notification', ({ channel, payload }) => {
-      for (const heard of callbacks.get(channel) ?? []) heard(payload ?? '');
+      for (const callback of callbacks.get(channel) ?? []) callback(payload ?? '');
     });
     let lost = false;
     const lose = (error: Error) => {
       if (lost || stopped) return;
       lost = true;
-      parts.onLost(error);
+      deps.onLost(error);
       scheduleRetry();
     };
     next.on('error', lose);
@@ -52,7 +60,7 @@ export async function startListener(parts: {
     });
     try {
       await next.connect();
-      for (const channel of parts.listenTo) await next.query(`LISTEN ${next.escapeIdentifier(channel)}`);
+      for (const channel of deps.listenTo) await next.query(`LISTEN ${next.escapeIdentifier(channel)}`);
     } catch (error) {
       lost = true;
       await next.end().catch(() => undefined);
@@ -72,10 +80,10 @@ export async function startListener(parts: {
 
   await connect();
   return {
-    on(channel, heard) {
+    on(channel, callback) {
       const set = callbacks.get(channel) ?? new Set();
-      callbacks.set(channel, set.add(heard));
-      return () => set.delete(heard);
+      callbacks.set(channel, set.add(callback));
+      return () => set.delete(callback);
     },
     onReconnected(callback) {
       reconnected.add(callback);

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 import { portRange } from '../core/credentials.ts';
 import type { Counts, HostOverview, Overview } from '../core/ports/overview.ts';
-import { endOf } from '../certificates/leaf.ts';
-import { trustedAuthorities } from './certificate-authorities.ts';
+import { expiryOf } from '../lib/certificate-expiry.ts';
+import { trustedCertificateAuthorities } from './certificate-authorities.ts';
 import { createUsageRecords, noUsage } from './records/usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './records/rows.ts';
 
@@ -125,7 +125,7 @@ async function counts(database: Knex): Promise<Counts> {
       `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
          seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
     ),
-    trustedAuthorities(database),
+    trustedCertificateAuthorities(database),
     createUsageRecords(database).usage(['total']),
   ]);
   return {
@@ -138,7 +138,7 @@ async function counts(database: Knex): Promise<Counts> {
     integrity: checked,
     authorities: authorities.map(({ name, state, certificatePem }) => ({
       ...{ name, state },
-      endsAt: endOf(certificatePem),
+      endsAt: expiryOf(certificatePem),
     })),
     usage: usage.get('total') ?? noUsage,
     wakesRefused: refusals[0]?.count ?? 0,

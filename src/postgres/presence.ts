@@ -1,30 +1,27 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
+import type { Presence, Presences, PresentProcess } from '../core/ports/presence.ts';
 import { channels } from './channels.ts';
+import type { Listener } from './listener.ts';
 import { notify } from './notify.ts';
+import { waitFor } from './wait.ts';
 
-/** A process that has said nothing for so long is taken for dead; in seconds. */
+/** A process that has been silent for longer is taken for dead. */
 const silenceSeconds = 15;
 
-/** Tells the other processes what this one holds, such as the ids of master keys. */
-export interface Presence {
-  /** To be repeated every few seconds, and whenever it changes. */
-  announce(holds: readonly string[]): Promise<void>;
-  leave(): Promise<void>;
-}
-
-export function createPresence(database: Knex, role: 'api' | 'gateway'): Presence {
+/** This process's own announcement. */
+export function createPresence(database: Knex, process: PresentProcess): Presence {
   const id = randomUUID();
   let last: string | undefined;
   return {
-    async announce(holds) {
+    async announce(ids) {
       await database('presences')
-        .insert({ id, role, holds: [...holds], seen_at: database.raw('clock_timestamp()') })
+        .insert({ id, role: process, holds: [...ids], seen_at: database.raw('clock_timestamp()') })
         .onConflict('id')
         .merge();
-      const told = [...holds].sort().join(' ');
-      if (told !== last) await notify(database, channels.keys, id);
-      last = told;
+      const announced = [...ids].sort().join(' ');
+      if (announced !== last) await notify(database, channels.presence, id);
+      last = announced;
     },
     async leave() {
       await database('presences').where({ id }).delete();
@@ -32,19 +29,34 @@ export function createPresence(database: Knex, role: 'api' | 'gateway'): Presenc
   };
 }
 
-/** How many processes of a role are alive and do not hold this. */
-export async function countLacking(database: Knex, role: 'api' | 'gateway', what: string): Promise<number> {
-  const { rows } = await database.raw<{ rows: { count: number }[] }>(
-    `SELECT count(*)::integer AS count FROM presences
-     WHERE role = ? AND seen_at > clock_timestamp() - interval '${silenceSeconds} seconds' AND NOT (? = ANY (holds))`,
-    [role, what],
-  );
-  return rows[0]?.count ?? 0;
-}
+export function createPresences(database: Knex, listener: Listener): Presences {
+  async function countWithout(process: PresentProcess, id: string): Promise<number> {
+    const { rows } = await database.raw<{ rows: { count: number }[] }>(
+      `SELECT count(*)::integer AS count FROM presences
+       WHERE role = ? AND seen_at > clock_timestamp() - interval '${silenceSeconds} seconds' AND NOT (? = ANY (holds))`,
+      [process, id],
+    );
+    return rows[0]?.count ?? 0;
+  }
 
-/** Forgets processes that died long ago. */
-export async function forgetDeadPresences(database: Knex): Promise<void> {
-  await database('presences')
-    .where('seen_at', '<', database.raw(`clock_timestamp() - interval '10 minutes'`))
-    .delete();
+  return {
+    countWithout,
+
+    async waitForAll(process, id, timeoutMs) {
+      const found = await waitFor(
+        listener,
+        channels.presence,
+        () => true,
+        async () => ((await countWithout(process, id)) === 0 ? true : undefined),
+        timeoutMs,
+      );
+      return found === true;
+    },
+
+    async deleteDead() {
+      await database('presences')
+        .where('seen_at', '<', database.raw(`clock_timestamp() - interval '10 minutes'`))
+        .delete();
+    },
+  };
 }

@@ -16,7 +16,8 @@ import { createOsbApp } from '../http/osb/app.ts';
 import { withRequestIdentity } from '../http/request-log.ts';
 import { warmUp } from '../http/warm-up.ts';
 import { dropPrivileges } from './drop-privileges.ts';
-import { answerCertificateRequests, forgetDeadRequests } from '../postgres/certificate-requests.ts';
+import { createCertificateAuthorityStore } from '../postgres/certificate-authorities.ts';
+import { createCertificateRequestQueue } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
 import { openDatabase, roleBounds, seedSlots } from '../postgres/database.ts';
 import { refuseOwner } from '../postgres/server/database-roles.ts';
@@ -26,8 +27,10 @@ import { createOperationWaiter } from '../postgres/operation-waiter.ts';
 import { createHostChecks } from '../postgres/host-checks.ts';
 import { createOverview } from '../postgres/overview.ts';
 import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../postgres/platforms.ts';
-import { createPresence, forgetDeadPresences } from '../postgres/presence.ts';
+import { createMasterKeyEvents, createMasterKeyStore } from '../postgres/master-keys.ts';
+import { createPresence, createPresences } from '../postgres/presence.ts';
 import { createRevocations } from '../postgres/revocations.ts';
+import { createSealedData } from '../postgres/sealed-columns.ts';
 import { createStore } from '../postgres/store.ts';
 import { refuseDroppedPlans } from '../postgres/plans-in-use.ts';
 import { installedImageVersion } from '../postgres/workers.ts';
@@ -51,7 +54,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
   const database = openDatabase(connectionString, { bounds: roleBounds });
   await refuseOwner(database, 'api');
   await refuseDroppedPlans(database, catalog);
-  const vault = await openKeyRing(settings, database);
+  const vault = await openKeyRing(settings, createMasterKeyStore(database));
   const simulated = settings.hypervisor === 'simulated';
 
   const blocks = portBlocks(settings, catalog);
@@ -62,10 +65,12 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     listenTo: [
       channels.finished,
       channels.acknowledgements,
-      channels.certificates,
+      channels.certificateRequests,
       channels.platforms,
-      channels.keys,
-      channels.authorities,
+      channels.masterKeys,
+      channels.masterKeyFile,
+      channels.presence,
+      channels.certificateAuthorities,
     ],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
@@ -96,8 +101,9 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
   );
   const store = createStore(database, blocks);
   const rules = createParameterRules(catalog);
+  const presences = createPresences(database, listener);
   const authorities = await openAuthorities({
-    ...{ database, listener, vault, logger },
+    ...{ store: createCertificateAuthorityStore(database, listener), presences, vault, logger },
     hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
   });
   const audit = createAuditTrail(database);
@@ -133,10 +139,12 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     }),
   });
   const keys = startKeyRotation({
-    database,
-    listener,
+    store: createMasterKeyStore(database),
+    events: createMasterKeyEvents(database, listener),
+    sealedData: createSealedData(database),
     ring: vault,
     presence: createPresence(database, 'api'),
+    presences,
     readText: () => rereadMasterKeys(settings),
     logger,
   });
@@ -154,9 +162,8 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     logger,
   });
 
-  const stopAnswering = answerCertificateRequests(
-    database,
-    listener,
+  const certificateRequests = createCertificateRequestQueue(database, listener);
+  const stopAnswering = certificateRequests.answer(
     (request) => authorities.signForGateway(request),
     (error) => {
       logger.error({ err: error }, 'A request for a certificate could not be answered');
@@ -167,8 +174,8 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     async () => {
       await forgetDeadGateways(database);
       await forgetLateAcknowledgements(database);
-      await forgetDeadRequests(database);
-      await forgetDeadPresences(database);
+      await certificateRequests.deleteAbandoned();
+      await presences.deleteDead();
     },
     (error) => {
       logger.warn({ err: error }, 'Housekeeping failed; it is tried again');

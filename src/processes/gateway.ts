@@ -3,11 +3,14 @@ import { userIds } from '../config/users.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createGateway, type Gateway } from '../gateway/gateway.ts';
 import { dropPrivileges } from './drop-privileges.ts';
+import { createGatewayCertificateAuthorities } from '../postgres/certificate-authorities.ts';
+import { createCertificateRequester } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
 import { openDatabase, roleBounds } from '../postgres/database.ts';
 import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
+import { createPresence } from '../postgres/presence.ts';
 import { obtainTls } from '../certificates/gateway-tls.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import type { RunningProcess } from './running-process.ts';
@@ -19,13 +22,18 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
   await refuseOwner(database, 'gateway');
   const listener = await startListener({
     connectionString,
-    listenTo: [channels.certificates, channels.authorities],
+    listenTo: [channels.certificateRequests, channels.certificateAuthorities],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
     },
   });
 
-  const kept = await obtainTls(database, listener, logger);
+  const kept = await obtainTls({
+    requests: createCertificateRequester(database, listener),
+    authorities: createGatewayCertificateAuthorities(database, listener),
+    presence: createPresence(database, 'gateway'),
+    logger,
+  });
   const gateway: Gateway = createGateway({
     source: createLiveBindingsSource({
       connectionString,

@@ -1,16 +1,10 @@
-import type { Knex } from 'knex';
 import { refused } from '../core/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { KeyRotation } from '../core/ports/master-keys.ts';
+import type { KeyRotation, MasterKeyEvents, MasterKeyStore } from '../core/ports/master-keys.ts';
+import type { Presence, Presences } from '../core/ports/presence.ts';
+import type { SealedData } from '../core/ports/sealed-data.ts';
 import type { KeyRing } from './key-ring.ts';
 import { type MasterKey, masterKeysFromText } from './master-key.ts';
-import { channels } from '../postgres/channels.ts';
-import type { Listener } from '../postgres/listener.ts';
-import { masterKeys, promoteMasterKey, retireMasterKeys } from '../postgres/master-keys.ts';
-import { notify } from '../postgres/notify.ts';
-import { countLacking, type Presence } from '../postgres/presence.ts';
-import { rewrapAll } from '../postgres/sealed-columns.ts';
-import { waitFor } from '../postgres/wait.ts';
 import { repeat } from '../lib/repeat.ts';
 
 /** An api looks at least this often whether it should seal with another key. Milliseconds. */
@@ -25,15 +19,18 @@ const defaultSettleMs = 60_000;
  * @param parts.readText gives the text of the master key file as it is now.
  */
 export function startKeyRotation(parts: {
-  database: Knex;
-  listener: Listener;
+  store: MasterKeyStore;
+  events: MasterKeyEvents;
+  sealedData: SealedData;
   ring: KeyRing;
   presence: Presence;
+  presences: Pick<Presences, 'waitForAll'>;
   readText: () => Promise<string>;
   logger: Logger;
   settleMs?: number;
 }): KeyRotation & { stop(): Promise<void> } {
-  const { database, listener, ring, presence, readText, logger, settleMs = defaultSettleMs } = parts;
+  const { store, events, sealedData, ring, presence, presences, readText, logger } = parts;
+  const { settleMs = defaultSettleMs } = parts;
   let stopped = false;
   /** Rows that could not be wrapped anew. */
   let unreadable: readonly string[] = [];
@@ -41,7 +38,7 @@ export function startKeyRotation(parts: {
 
   /** Seals with the key that Postgres names, and tells the others which keys are held here. */
   async function follow(): Promise<void> {
-    const current = (await masterKeys(database)).find(({ state }) => state === 'current');
+    const current = (await store.list()).find(({ state }) => state === 'current');
     if (current !== undefined && !ring.ids().includes(current.id)) await readKeys();
     if (current !== undefined) ring.sealWith(current.id);
     await presence.announce(ring.ids());
@@ -54,11 +51,10 @@ export function startKeyRotation(parts: {
   }
 
   async function finish(): Promise<void> {
-    const retiring = (await masterKeys(database)).filter(({ state }) => state === 'retiring');
+    const retiring = (await store.list()).filter(({ state }) => state === 'retiring');
     if (retiring.length === 0) return;
     const settled = retiring.filter(({ since }) => Date.now() - since.getTime() > settleMs);
-    const { replaced: count, damaged } = await rewrapAll(
-      database,
+    const { replaced: count, damaged } = await sealedData.rewrapAll(
       (sealed, row) => ring.rewrap(sealed, row),
       () => stopped,
     );
@@ -74,7 +70,7 @@ export function startKeyRotation(parts: {
     }
     if (stopped || settled.length === 0 || damaged.length > 0) return;
     const ids = settled.map(({ id }) => id);
-    await retireMasterKeys(database, ids);
+    await store.retire(ids);
     logger.info({ keys: ids }, 'Nothing is sealed any more with former master keys');
   }
 
@@ -104,23 +100,17 @@ export function startKeyRotation(parts: {
         logger.error({ err: error }, 'The master keys could not be brought in step; it is tried again');
       });
   };
-  const ends = [
-    listener.on(channels.keys, (payload) => {
-      if (payload === 'read') heard();
-      else void look();
-    }),
-    listener.onReconnected(() => void look()),
-  ];
+  const unsubscribes = [events.onChange(() => void look()), events.onRereadRequested(heard)];
   const stopLooking = repeat(lookAgainMs, look, () => undefined);
 
   return {
     list: async () =>
-      (await masterKeys(database)).map((key) =>
+      (await store.list()).map((key) =>
         key.state === 'retiring' && unreadable.length > 0 ? { ...key, unreadable: unreadable.length } : key,
       ),
 
     async rotate() {
-      const known = await masterKeys(database);
+      const known = await store.list();
       if (known.some(({ state }) => state === 'retiring')) {
         throw refused.conflict('A rotation of the master key is under way. Wait until it has ended.');
       }
@@ -135,28 +125,21 @@ export function startKeyRotation(parts: {
         throw refused.conflict('The master key file holds more than one new key. Leave one of them.');
       }
       await presence.announce(ring.ids());
-      await notify(database, channels.keys, 'read');
-      const ready = await waitFor(
-        listener,
-        channels.keys,
-        () => true,
-        async () => ((await countLacking(database, 'api', next)) === 0 ? true : undefined),
-        takeUpMs,
-      );
-      if (ready === undefined) {
+      await events.requestReread(next);
+      if (!(await presences.waitForAll('api', next, takeUpMs))) {
         throw refused.conflict(
           `Not every api holds the new master key ${next}: put it into the master key file of each machine, restart those apis that run without "npm start", and try again. Nothing was changed.`,
         );
       }
-      await promoteMasterKey(database, next);
+      await store.promote(next);
       await follow();
       void look();
-      return masterKeys(database);
+      return store.list();
     },
 
     async stop() {
       stopped = true;
-      for (const end of ends) end();
+      for (const unsubscribe of unsubscribes) unsubscribe();
       await stopLooking();
       await looking;
       await presence.leave().catch(() => undefined);

@@ -1,11 +1,10 @@
-import type { Knex } from 'knex';
 import { masterKeyFile, masterKeyText } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import { refused } from '../core/errors.ts';
+import type { MasterKeyStore } from '../core/ports/master-keys.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
 import { createKeyRing, type KeyRing } from './key-ring.ts';
 import { createMasterKeyText, masterKeysFromText } from './master-key.ts';
-import { masterKeys, recordFirstMasterKey } from '../postgres/master-keys.ts';
 
 /** What a role asks its supervisor for, over the channel between them. */
 export const masterKeyQuestion = { ask: 'master-key' } as const;
@@ -18,8 +17,8 @@ export interface MasterKeyAnswer {
  * made only where nothing is sealed yet.
  * @throws SettingsError where a key that something is sealed with is not in the file. Nothing has been changed then.
  */
-export async function openKeyRing(settings: Settings, database: Knex): Promise<KeyRing> {
-  const known = await masterKeys(database);
+export async function openKeyRing(settings: Settings, store: MasterKeyStore): Promise<KeyRing> {
+  const known = await store.list();
   const needed = known.filter(({ state }) => state !== 'retired').map(({ id }) => id);
   const file = masterKeyFile(settings);
   const text = await masterKeyText(settings, needed.length === 0 ? createMasterKeyText : undefined);
@@ -36,8 +35,8 @@ export async function openKeyRing(settings: Settings, database: Knex): Promise<K
     );
   }
   const [first] = ring.ids();
-  if (needed.length === 0 && first !== undefined) await recordFirstMasterKey(database, first);
-  const current = (await masterKeys(database)).find(({ state }) => state === 'current');
+  if (needed.length === 0 && first !== undefined) await store.recordFirst(first);
+  const current = (await store.list()).find(({ state }) => state === 'current');
   if (current !== undefined) ring.sealWith(current.id);
   return ring;
 }

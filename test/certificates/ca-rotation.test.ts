@@ -3,20 +3,27 @@ import tls from 'node:tls';
 import type { Knex } from 'knex';
 import { afterEach, beforeEach, expect, inject, it } from 'vitest';
 import type { IssuedCredentials } from '../../src/core/credentials.ts';
+import type { CertificateAuthorityStore } from '../../src/core/ports/certificate-authorities.ts';
 import { createGateway } from '../../src/gateway/gateway.ts';
 import { metricsText } from '../../src/http/mgmt/metrics.ts';
 import { createKeyRing } from '../../src/secrets/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
 import { type Authorities, openAuthorities } from '../../src/certificates/ca-service.ts';
 import { obtainTls } from '../../src/certificates/gateway-tls.ts';
-import { retireAuthorities } from '../../src/postgres/certificate-authorities.ts';
-import { answerCertificateRequests } from '../../src/postgres/certificate-requests.ts';
+import {
+  createCertificateAuthorityStore,
+  createGatewayCertificateAuthorities,
+} from '../../src/postgres/certificate-authorities.ts';
+import {
+  createCertificateRequester,
+  createCertificateRequestQueue,
+} from '../../src/postgres/certificate-requests.ts';
 import { channels } from '../../src/postgres/channels.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
 import { startListener } from '../../src/postgres/listener.ts';
 import { createLiveBindingsSource } from '../../src/postgres/live-bindings.ts';
 import { createOverview } from '../../src/postgres/overview.ts';
-import { createPresence } from '../../src/postgres/presence.ts';
+import { createPresence, createPresences } from '../../src/postgres/presence.ts';
 import { instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
 import { silentLogger } from '../support/logger.ts';
@@ -24,6 +31,7 @@ import { silentLogger } from '../support/logger.ts';
 /** An api's authorities and a real gateway, each under its database role, and bindings in Postgres. */
 let broker: TestBroker;
 let database: Knex;
+let store: CertificateAuthorityStore;
 let authorities: Authorities;
 let port: number;
 const cleanUp: (() => Promise<unknown> | undefined)[] = [];
@@ -42,22 +50,21 @@ beforeEach(async () => {
   const listen = async (connectionString: string) => {
     const listener = await startListener({
       connectionString,
-      listenTo: [channels.certificates, channels.authorities, channels.keys],
+      listenTo: [channels.certificateRequests, channels.certificateAuthorities, channels.presence],
       onLost: () => undefined,
     });
     cleanUp.push(() => listener.stop());
     return listener;
   };
   const apiListener = await listen(broker.urls.api);
+  store = createCertificateAuthorityStore(database, apiListener);
   authorities = await openAuthorities({
-    ...{ database, listener: apiListener, vault, logger: silentLogger },
+    ...{ store, presences: createPresences(database, apiListener), vault, logger: silentLogger },
     hosts: ['127.0.0.1'],
     settleMs: 3_600_000,
   });
   cleanUp.push(() => authorities.stop());
-  const stopAnswering = answerCertificateRequests(
-    database,
-    apiListener,
+  const stopAnswering = createCertificateRequestQueue(database, apiListener).answer(
     (request) => authorities.signForGateway(request),
     () => undefined,
   );
@@ -68,7 +75,13 @@ beforeEach(async () => {
 
   const gatewayDatabase = openDatabase(broker.urls.gateway, { maxConnections: 2 });
   cleanUp.push(() => gatewayDatabase.destroy());
-  const kept = await obtainTls(gatewayDatabase, await listen(broker.urls.gateway), silentLogger);
+  const gatewayListener = await listen(broker.urls.gateway);
+  const kept = await obtainTls({
+    requests: createCertificateRequester(gatewayDatabase, gatewayListener),
+    authorities: createGatewayCertificateAuthorities(gatewayDatabase, gatewayListener),
+    presence: createPresence(gatewayDatabase, 'gateway'),
+    logger: silentLogger,
+  });
   const gateway = createGateway({
     source: createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 0 }),
     tls: kept.tls,
@@ -154,16 +167,16 @@ it('another client authority signs, and bindings of the former one go on until t
     .where({ state: 'retiring' });
   expect(former?.sealed_key).toBeNull();
 
-  await retireAuthorities(database, 0);
+  await store.retire(0);
   expect(await states('client')).toEqual([
     ['current', 1],
     ['retiring', 1],
   ]);
   await broker.store.records.revokeBinding(before.id);
   // Not while a bind that began under it may still be under way.
-  await retireAuthorities(database, 3_600_000);
+  await store.retire(3_600_000);
   expect((await states('client'))[1]).toEqual(['retiring', 0]);
-  await retireAuthorities(database, 0);
+  await store.retire(0);
   expect((await states('client'))[0]).toEqual(['retired', 0]);
   await eventually('the gateway trusts it no more', async () => {
     const answer = await version(before).catch((error: unknown) => String(error));
@@ -260,11 +273,14 @@ it('opens the key of an authority in its own row only, not in that of its succes
   await broker.database('certificate_authorities').where(current).update({ sealed_key: former.sealed_key });
   const listener = await startListener({
     connectionString: broker.urls.api,
-    listenTo: [channels.authorities],
+    listenTo: [channels.certificateAuthorities],
     onLost: () => undefined,
   });
   cleanUp.push(() => listener.stop());
   await expect(
-    openAuthorities({ database, listener, vault, logger: silentLogger, hosts: ['127.0.0.1'] }),
+    openAuthorities({
+      ...{ store: createCertificateAuthorityStore(database, listener), vault, logger: silentLogger },
+      ...{ presences: createPresences(database, listener), hosts: ['127.0.0.1'] },
+    }),
   ).rejects.toThrow(/copied there from another row/);
 });

@@ -1,16 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { expect, inject, it } from 'vitest';
 import {
-  answerCertificateRequests,
-  forgetDeadRequests,
-  requestCertificate,
+  createCertificateRequester,
+  createCertificateRequestQueue,
 } from '../../src/postgres/certificate-requests.ts';
 import { channels } from '../../src/postgres/channels.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
 import { startListener } from '../../src/postgres/listener.ts';
 import { createTestDatabase } from '../support/postgres.ts';
 
-it('a request that can not be signed keeps no gateway waiting, and those of dead gateways are forgotten', async () => {
+it('certificate requests: one that can not be signed does not block the others, and those of dead gateways are deleted', async () => {
   const testDatabase = await createTestDatabase(inject('postgres'));
   const urls = await testDatabase.roleUrls();
   const [owner, api, gateway] = [testDatabase.connectionString, urls.api, urls.gateway].map((url) =>
@@ -19,28 +18,27 @@ it('a request that can not be signed keeps no gateway waiting, and those of dead
   if (owner === undefined || api === undefined || gateway === undefined)
     throw new Error('a database is missing');
   const listener = await startListener({
-    ...{ connectionString: urls.api, listenTo: [channels.certificates], onLost: () => undefined },
+    ...{ connectionString: urls.api, listenTo: [channels.certificateRequests], onLost: () => undefined },
   });
   await owner('certificate_requests').insert([
     { id: '00000000-0000-4000-8000-000000000000', request: 'bad' },
     { id: randomUUID(), request: 'old', created_at: owner.raw(`now() - interval '1 hour'`) },
   ]);
   const refused: unknown[] = [];
-  const authority = randomUUID();
-  const stop = answerCertificateRequests(
-    api,
-    listener,
+  const ca = randomUUID();
+  const queue = createCertificateRequestQueue(api, listener);
+  const stop = queue.answer(
     (request) =>
       request === 'bad'
-        ? Promise.reject(new Error('it can not be read'))
-        : Promise.resolve({ chain: `${request}, signed`, authority }),
+        ? Promise.reject(new Error('it can not be parsed'))
+        : Promise.resolve({ chain: `${request}, signed`, ca }),
     (error) => refused.push(error),
   );
   try {
-    const signed = await requestCertificate(gateway, listener, 'good', 5_000);
-    expect(signed).toEqual({ chain: 'good, signed', authority });
+    const signed = await createCertificateRequester(gateway, listener).request('good', 5_000);
+    expect(signed).toEqual({ chain: 'good, signed', ca });
     expect(refused).not.toEqual([]);
-    await forgetDeadRequests(api);
+    await queue.deleteAbandoned();
     expect(await owner('certificate_requests').pluck('request')).toEqual(['bad']);
   } finally {
     stop();

@@ -3,7 +3,7 @@ import type { Knex } from 'knex';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { channels } from '../../src/postgres/channels.ts';
-import { requestCertificate } from '../../src/postgres/certificate-requests.ts';
+import { createCertificateRequester } from '../../src/postgres/certificate-requests.ts';
 import {
   applyGrants,
   canLogIn,
@@ -146,16 +146,16 @@ it('the gateway asks for a certificate under its role, and the api answers under
   if (gateway === undefined) throw new Error('no connection');
   const listener = await startListener({
     connectionString: broker.urls.gateway,
-    listenTo: [channels.certificates],
+    listenTo: [channels.certificateRequests],
     onLost: () => undefined,
   });
   try {
-    const asked = requestCertificate(gateway, listener, 'a request', 10_000);
+    const asked = createCertificateRequester(gateway, listener).request('a request', 10_000);
     await expect
       .poll(() =>
         run(
           'api',
-          `UPDATE certificate_requests SET certificate = 'signed', authority = gen_random_uuid() RETURNING id`,
+          `UPDATE certificate_requests SET certificate = 'signed', ca = gen_random_uuid() RETURNING id`,
         ),
       )
       .toHaveLength(1);

@@ -8,9 +8,9 @@ import { startKeyRotation } from '../../src/secrets/key-rotation.ts';
 import { channels } from '../../src/postgres/channels.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
 import { startListener } from '../../src/postgres/listener.ts';
-import { masterKeys, recordFirstMasterKey } from '../../src/postgres/master-keys.ts';
-import { countLacking, createPresence } from '../../src/postgres/presence.ts';
-import { rewrapAll, sealedColumns } from '../../src/postgres/sealed-columns.ts';
+import { createMasterKeyEvents, createMasterKeyStore } from '../../src/postgres/master-keys.ts';
+import { createPresence, createPresences } from '../../src/postgres/presence.ts';
+import { createSealedData, sealedColumns } from '../../src/postgres/sealed-columns.ts';
 import {
   bindBody,
   binding,
@@ -41,7 +41,7 @@ beforeEach(async () => {
   cleanUp.push(() => database.destroy());
   file = `${broker.masterKey}\n`;
   oldId = masterKeyFromText(broker.masterKey).id.toString('hex');
-  await recordFirstMasterKey(database, oldId);
+  await createMasterKeyStore(database).recordFirst(oldId);
   await broker
     .ask('put', `${instance(osbId)}?accepts_incomplete=true`)
     .send(provisionBody)
@@ -55,12 +55,16 @@ afterEach(async () => {
 async function api(ring: KeyRing, settleMs = 0, readText = () => Promise.resolve(file)) {
   const listener = await startListener({
     connectionString: broker.urls.api,
-    listenTo: [channels.keys],
+    listenTo: [channels.masterKeys, channels.masterKeyFile, channels.presence],
     onLost: () => undefined,
   });
   const rotation = startKeyRotation({
-    ...{ database, listener, ring, readText, settleMs },
+    ...{ ring, readText, settleMs },
+    store: createMasterKeyStore(database),
+    events: createMasterKeyEvents(database, listener),
+    sealedData: createSealedData(database),
     presence: createPresence(database, 'api'),
+    presences: createPresences(database, listener),
     logger: silentLogger,
   });
   const stop = async () => {
@@ -76,10 +80,9 @@ const bind = (id: string) => broker.ask('put', binding(osbId, id)).send(bindBody
 const sealed = async () =>
   (await broker.database<{ sealed_credentials: Buffer }>('bindings')).map((row) => row.sealed_credentials);
 const states = async () =>
-  Object.fromEntries((await masterKeys(database)).map(({ id, state }) => [id, state])) as Record<
-    string,
-    string
-  >;
+  Object.fromEntries(
+    (await createMasterKeyStore(database).list()).map(({ id, state }) => [id, state]),
+  ) as Record<string, string>;
 
 it('knows every column that is sealed', async () => {
   const { rows } = await broker.database.raw<{ rows: { place: string }[] }>(
@@ -245,8 +248,7 @@ it('a binding that is revoked while it is wrapped anew stays revoked', async () 
   broker.vault.sealWith(newId);
   const revoking = await broker.database.transaction();
   await revoking('bindings').update({ state: 'revoked', sealed_credentials: null, revoked_at: new Date() });
-  const wrapping = rewrapAll(
-    database,
+  const wrapping = createSealedData(database).rewrapAll(
     (value, row) => broker.vault.rewrap(value, row),
     () => false,
   );
@@ -263,11 +265,18 @@ it('a binding that is revoked while it is wrapped anew stays revoked', async () 
 });
 
 it('a process that has fallen silent does not count', async () => {
+  const listener = await startListener({
+    connectionString: broker.urls.api,
+    listenTo: [channels.presence],
+    onLost: () => undefined,
+  });
+  cleanUp.push(() => listener.stop());
+  const others = createPresences(database, listener);
   const presence = createPresence(database, 'api');
   await presence.announce(['a']);
-  expect(await countLacking(database, 'api', 'b')).toBe(1);
-  expect(await countLacking(database, 'api', 'a')).toBe(0);
-  expect(await countLacking(database, 'gateway', 'b')).toBe(0);
+  expect(await others.countWithout('api', 'b')).toBe(1);
+  expect(await others.countWithout('api', 'a')).toBe(0);
+  expect(await others.countWithout('gateway', 'b')).toBe(0);
   await broker.database.raw(`UPDATE presences SET seen_at = now() - interval '1 minute'`);
-  expect(await countLacking(database, 'api', 'b')).toBe(0);
+  expect(await others.countWithout('api', 'b')).toBe(0);
 });

@@ -1,4 +1,4 @@
-import type { AuthorityOverview } from './certificate-authorities.ts';
+import type { CertificateAuthorityOverview } from './certificate-authorities.ts';
 import type { Usage } from '../model/usage.ts';
 import type { HostPower, HostState, PooledHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
@@ -52,7 +52,7 @@ export interface Counts {
   /** Hosts that run or wait in the pool, by what their last check found, and the age of the oldest of these checks. */
   readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
   /** Those that are trusted, and when their certificates end. */
-  readonly authorities: readonly Pick<AuthorityOverview, 'name' | 'state' | 'endsAt'>[];
+  readonly authorities: readonly Pick<CertificateAuthorityOverview, 'name' | 'state' | 'endsAt'>[];
   /** Hosts that sleep, and whose last wake was refused for want of memory. */
   readonly wakesRefused: number;
   readonly freeSlots: number;

@@ -2,7 +2,7 @@ import express, { type Express } from 'express';
 import type { AuditTrail } from '../../core/ports/audit.ts';
 import type { HostChecks } from '../../core/ports/host-checks.ts';
 import type { Logger } from '../../lib/logger.ts';
-import type { AuthorityRotation } from '../../core/ports/certificate-authorities.ts';
+import type { CertificateAuthorityRotation } from '../../core/ports/certificate-authorities.ts';
 import type { KeyRotation } from '../../core/ports/master-keys.ts';
 import type { Overview } from '../../core/ports/overview.ts';
 import { credentialDigest, type Platforms } from '../../core/ports/platforms.ts';
@@ -34,7 +34,7 @@ export function createMgmtApp(parts: {
   ratePerSecond: number;
   audit: AuditTrail;
   keys: KeyRotation;
-  authorities: AuthorityRotation;
+  authorities: CertificateAuthorityRotation;
   logger: Logger;
 }): Express {
   const {

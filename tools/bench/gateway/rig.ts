@@ -9,8 +9,8 @@ import type { Credentials } from '../../../src/core/credentials.ts';
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import { connectPlatform, type Platform } from '../../lib/platform.ts';
 import { processesWith } from '../../lib/residue.ts';
-import { gatewayAuthorities } from '../../../src/postgres/certificate-authorities.ts';
-import { requestCertificate } from '../../../src/postgres/certificate-requests.ts';
+import { createGatewayCertificateAuthorities } from '../../../src/postgres/certificate-authorities.ts';
+import { createCertificateRequester } from '../../../src/postgres/certificate-requests.ts';
 import { channels } from '../../../src/postgres/channels.ts';
 import { openDatabase } from '../../../src/postgres/database.ts';
 import { startEmbeddedPostgres } from '../../../src/postgres/server/embedded.ts';
@@ -112,14 +112,16 @@ export async function buildRig(
     const { gateway: uid } = userIds(broker.settings.uidBase);
     const listener = await startListener({
       connectionString: postgres.connectionString,
-      listenTo: [channels.certificates],
+      listenTo: [channels.certificateRequests],
       onLost: () => undefined,
     });
-    const clientAuthority = (await gatewayAuthorities(database)).clients[0]?.certificate;
+    const clientAuthority = (await createGatewayCertificateAuthorities(database, listener).read()).clients[0]
+      ?.certificatePem;
     if (clientAuthority === undefined) throw new Error('the broker has no authority for clients');
     const haproxy = await startHaproxy({
       ...{ directory, port: haproxyPort, engine, clientAuthority, uid },
-      sign: async (request) => (await requestCertificate(database, listener, request, 10_000)).chain,
+      sign: async (request) =>
+        (await createCertificateRequester(database, listener).request(request, 10_000)).chain,
     }).finally(() => listener.stop());
     stops.push(() => haproxy.stop());
     const gatewayPid = await gatewayOf(broker.settings.stateDirectory);
