@@ -21,7 +21,7 @@ import { deprovision } from './deprovision.ts';
 import { fetchBinding } from './fetch-binding.ts';
 import { fetchInstance } from './fetch-instance.ts';
 import { apiVersion, originatingIdentity } from './headers.ts';
-import { jsonBody, wholeRequest } from './input.ts';
+import { checkUrl, requireJsonObject } from './request-checks.ts';
 import { lastBindingOperation, lastOperation } from './last-operation.ts';
 import { provision } from './provision.ts';
 import { unbind } from './unbind.ts';
@@ -71,17 +71,17 @@ export function createOsbApp(parts: {
     basicAuth(credentials),
     rateLimit(parts.ratePerSecond),
   );
-  app.use(apiVersion, wholeRequest, originatingIdentity, express.json({ limit: maxBodyBytes }));
+  app.use(apiVersion, checkUrl, originatingIdentity, express.json({ limit: maxBodyBytes }));
 
   const instance = '/v2/service_instances/:instance_id';
   const binding = `${instance}/service_bindings/:binding_id`;
   app.get('/v2/catalog', getCatalog(catalog, simulated, imageVersion));
-  app.put(instance, jsonBody, provision(instances));
+  app.put(instance, requireJsonObject, provision(instances));
   app.get(instance, fetchInstance(instances));
-  app.patch(instance, jsonBody, update(instances));
+  app.patch(instance, requireJsonObject, update(instances));
   app.delete(instance, deprovision(instances));
   app.get(`${instance}/last_operation`, lastOperation(instances));
-  app.put(binding, jsonBody, bind(bindings));
+  app.put(binding, requireJsonObject, bind(bindings));
   app.get(binding, fetchBinding(bindings));
   app.delete(binding, unbind(bindings));
   app.get(`${binding}/last_operation`, lastBindingOperation(bindings));

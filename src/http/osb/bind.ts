@@ -3,7 +3,8 @@ import { platformOf } from '../auth.ts';
 import type { Bindings, BindingView } from '../../core/broker/bindings.ts';
 import type { JsonObject } from '../../core/model/json.ts';
 import { knowsNewerFields } from './headers.ts';
-import { pathId, readBindBody, text } from './input.ts';
+import { nonEmptyText, readBindBody } from './bodies.ts';
+import { pathId } from './path-and-query.ts';
 
 /** PUT /v2/service_instances/:instance_id/service_bindings/:binding_id; synchronous in any case. */
 export function bind(bindings: Bindings): RequestHandler {
@@ -13,11 +14,11 @@ export function bind(bindings: Bindings): RequestHandler {
       platformId: platformOf(response).id,
       instanceId: pathId(request, 'instance_id'),
       bindingId: pathId(request, 'binding_id'),
-      serviceId: text(body.service_id),
-      planId: text(body.plan_id),
-      appGuid: text(body.bind_resource?.app_guid) ?? text(body.app_guid),
+      serviceId: nonEmptyText(body.service_id),
+      planId: nonEmptyText(body.plan_id),
+      appGuid: nonEmptyText(body.bind_resource?.app_guid) ?? nonEmptyText(body.app_guid),
       parameters: body.parameters ?? undefined,
-      predecessor: text(body.predecessor_binding_id),
+      predecessor: nonEmptyText(body.predecessor_binding_id),
     });
     response.status(view.isNew ? 201 : 200).json(toBody(view, knowsNewerFields(request)));
   };

@@ -1,12 +1,12 @@
 import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
-import { acceptsIncomplete, instanceReference, requireHints } from './input.ts';
+import { acceptsIncomplete, instanceReference, requirePlatformIds } from './path-and-query.ts';
 
 /** DELETE /v2/service_instances/:instance_id */
 export function deprovision(instances: Instances): RequestHandler {
   return async (request, response) => {
     const reference = instanceReference(request, response);
-    requireHints(reference);
+    requirePlatformIds(reference);
     const outcome = await instances.deprovision({
       ...reference,
       acceptsIncomplete: acceptsIncomplete(request),

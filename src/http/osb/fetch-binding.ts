@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import type { Bindings } from '../../core/broker/bindings.ts';
 import { toBody } from './bind.ts';
 import { knowsNewerFields } from './headers.ts';
-import { instanceReference, pathId } from './input.ts';
+import { instanceReference, pathId } from './path-and-query.ts';
 
 /** GET /v2/service_instances/:instance_id/service_bindings/:binding_id: credentials included (docs/osb.md 36). */
 export function fetchBinding(bindings: Bindings): RequestHandler {

@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
 import { knowsNewerFields } from './headers.ts';
-import { instanceReference } from './input.ts';
+import { instanceReference } from './path-and-query.ts';
 import { toMetadata } from './metadata.ts';
 
 /** GET /v2/service_instances/:instance_id */

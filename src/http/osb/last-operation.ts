@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
 import type { Bindings } from '../../core/broker/bindings.ts';
 import { knowsNewerFields } from './headers.ts';
-import { instanceReference, pathId, queryText } from './input.ts';
+import { instanceReference, pathId, queryText } from './path-and-query.ts';
 
 /** Whole seconds until it is worth asking again; Cloud Controller's own default is a minute. */
 const retryAfterSeconds = 5;

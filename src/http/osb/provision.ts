@@ -2,7 +2,8 @@ import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
 import type { Instances } from '../../core/broker/instances.ts';
 import { knowsNewerFields } from './headers.ts';
-import { acceptsIncomplete, pathId, readProvisionBody, text } from './input.ts';
+import { nonEmptyText, readProvisionBody } from './bodies.ts';
+import { acceptsIncomplete, pathId } from './path-and-query.ts';
 import { toMetadata } from './metadata.ts';
 
 /** PUT /v2/service_instances/:instance_id */
@@ -18,7 +19,7 @@ export function provision(instances: Instances): RequestHandler {
       spaceGuid: body.space_guid,
       context: body.context ?? {},
       parameters: body.parameters ?? {},
-      maintenanceVersion: text(body.maintenance_info?.version),
+      maintenanceVersion: nonEmptyText(body.maintenance_info?.version),
       acceptsIncomplete: acceptsIncomplete(request),
     });
     const metadata = knowsNewerFields(request) && { metadata: toMetadata(outcome.instance, outcome.host) };

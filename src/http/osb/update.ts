@@ -2,7 +2,8 @@ import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
 import { platformOf } from '../auth.ts';
 import { knowsNewerFields } from './headers.ts';
-import { acceptsIncomplete, pathId, present, readUpdateBody, text } from './input.ts';
+import { nonEmptyObject, nonEmptyText, readUpdateBody } from './bodies.ts';
+import { acceptsIncomplete, pathId } from './path-and-query.ts';
 import { toMetadata } from './metadata.ts';
 
 /** PATCH /v2/service_instances/:instance_id. `previous_values` is not trusted (docs/osb.md 28). */
@@ -13,10 +14,10 @@ export function update(instances: Instances): RequestHandler {
       platformId: platformOf(response).id,
       instanceId: pathId(request, 'instance_id'),
       serviceId: body.service_id,
-      planId: text(body.plan_id),
+      planId: nonEmptyText(body.plan_id),
       parameters: body.parameters ?? undefined,
-      context: present(body.context),
-      maintenanceVersion: text(body.maintenance_info?.version),
+      context: nonEmptyObject(body.context),
+      maintenanceVersion: nonEmptyText(body.maintenance_info?.version),
       acceptsIncomplete: acceptsIncomplete(request),
     });
     // Without an operation there is nothing that the platform does not know (docs/osb.md 27).

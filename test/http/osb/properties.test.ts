@@ -463,7 +463,7 @@ it.each([
 /** Too rare among what is generated to be met in every run, so each is sent for certain. */
 it.each([
   ['a NUL', 'a\0b', 'NUL'],
-  ['half a character', 'x\ud800', 'half a character'],
+  ['an unpaired surrogate', 'x\ud800', 'unpaired UTF-16 surrogate'],
 ])('refuses %s in any corner of a body, in words', async (_name, flaw, words) => {
   const corners = [
     { context: { instance_name: flaw } },
