@@ -4,7 +4,7 @@ import { refused } from '../core/errors.ts';
 import type { Drift } from '../core/hypervisor/integrity.ts';
 import type { CheckRecords, HostCheck, HostChecks } from '../core/ports/host-checks.ts';
 import { channels } from './channels.ts';
-import { tellGateways } from './records/hosts.ts';
+import { notifyGatewaysSql } from './records/notify-gateways.ts';
 
 /** Whoever runs the command waits so long for the workers, in milliseconds. */
 const deadlineMs = 60_000;
@@ -82,7 +82,7 @@ export function createCheckRecords(database: Knex): CheckRecords {
           [hostId],
         );
         await record(transaction, hostId, 'NULL', drift);
-        await transaction.raw(tellGateways, [hostId]);
+        await transaction.raw(notifyGatewaysSql, [hostId]);
       });
     },
     async unfinishedQuarantines() {

@@ -4,7 +4,7 @@ import pg from 'pg';
 import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
 import type { HostPower } from '../core/model/host.ts';
 import { channels } from './channels.ts';
-import { requestPower } from './records/power.ts';
+import { requestPowerSql } from './records/power.ts';
 import { toEngine } from './records/rows.ts';
 
 interface LiveBindingRow {
@@ -18,37 +18,37 @@ interface LiveBindingRow {
   wake_refused_at: Date | null;
 }
 
-const select = `
+const selectSql = `
   SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port, power, wake_refused_at
   FROM bindings JOIN hosts ON hosts.instance_id = bindings.instance_id AND hosts.state <> 'destroyed'
   WHERE bindings.state = 'live'`;
 
-const renew = `
+const renewLeaseSql = `
   UPDATE gateways SET lease_until = clock_timestamp() + $2 * interval '1 millisecond', connections = $3
   WHERE id = $1`;
 
-const acknowledge = `
+const acknowledgeSql = `
   WITH acknowledged AS (
     INSERT INTO revocation_acknowledgements (binding_id, gateway_id)
     SELECT binding_id, $2 FROM unnest($1::uuid[]) AS binding_id ON CONFLICT DO NOTHING)
   SELECT pg_notify('${channels.acknowledgements}', binding_id::text) FROM unnest($1::uuid[]) AS binding_id`;
 
-/** A query that has had no answer for so long is given up, and the connection with it. Milliseconds. */
+/** A query without an answer after this time fails, and its connection is dropped. Milliseconds. */
 const queryTimeoutMs = 4_000;
-/** Milliseconds until a connection that can't be ended in order is dropped. */
-const leaveTimeoutMs = 500;
+/** A connection that can't be closed in order within this time is dropped. Milliseconds. */
+const closeTimeoutMs = 500;
 
 /**
- * The gateway's view of Postgres. Each connection registers as a gateway of its own, after it has begun to
- * listen: so whoever sees the registration knows that this gateway hears every later revocation.
+ * The gateway's view of Postgres. Each connection registers as a new gateway after it has begun to listen: once the
+ * registration is visible, this gateway receives every later revocation.
  */
-export function createLiveBindingsSource(parts: {
+export function createLiveBindingsSource(deps: {
   connectionString: string;
   /** Number of open connections, for operators. */
   connections: () => number;
 }): LiveBindingsSource {
   let client: pg.Client | undefined;
-  let letGo: () => Promise<void> = () => Promise.resolve();
+  let disconnect: () => Promise<void> = () => Promise.resolve();
   let gatewayId = randomUUID();
 
   const connected = (): pg.Client => {
@@ -59,10 +59,10 @@ export function createLiveBindingsSource(parts: {
     (await connected().query<LiveBindingRow>(text, values)).rows.map(toLiveBinding);
 
   async function open(events: BindingEvents): Promise<void> {
-    await letGo();
+    await disconnect();
     const socket = new net.Socket();
     const next = new pg.Client({
-      connectionString: parts.connectionString,
+      connectionString: deps.connectionString,
       stream: () => socket,
       application_name: 'berth-gateway',
       keepAlive: true,
@@ -80,7 +80,7 @@ export function createLiveBindingsSource(parts: {
     next.on('end', () => {
       lose(new Error('the connection to Postgres ended'));
     });
-    letGo = () => end(next, socket);
+    disconnect = () => close(next, socket);
     gatewayId = randomUUID();
     next.on('notification', ({ channel, payload = '' }) => {
       if (channel === channels.bindings) events.changed(payload);
@@ -88,11 +88,11 @@ export function createLiveBindingsSource(parts: {
     try {
       await next.connect();
       await next.query(`LISTEN ${channels.bindings}`);
-      // Its lease begins with the first renewal, which the gateway makes before it reads: so a revocation is
-      // either in what it reads, or waits for its acknowledgement.
+      // The lease begins with the first renewal, before the gateway reads any binding: so each revocation is either
+      // visible in what it reads, or waits for its acknowledgement.
       await next.query('INSERT INTO gateways (id, lease_until) VALUES ($1, clock_timestamp())', [gatewayId]);
     } catch (error) {
-      await letGo();
+      await disconnect();
       throw error;
     }
     client = next;
@@ -102,19 +102,19 @@ export function createLiveBindingsSource(parts: {
     open,
     async close() {
       client = undefined;
-      await letGo();
+      await disconnect();
     },
-    read: (bindingIds) => query(`${select} AND bindings.id = ANY ($1::uuid[])`, [bindingIds]),
-    readBySerial: (serials) => query(`${select} AND serial = ANY ($1::text[])`, [serials]),
+    read: (bindingIds) => query(`${selectSql} AND bindings.id = ANY ($1::uuid[])`, [bindingIds]),
+    readBySerial: (serials) => query(`${selectSql} AND serial = ANY ($1::text[])`, [serials]),
     async wake(hostId) {
-      await connected().query(requestPower, [hostId, 'running']);
+      await connected().query(requestPowerSql('$1', '$2'), [hostId, 'running']);
     },
     async renewLease(leaseMs) {
-      const { rowCount } = await connected().query(renew, [gatewayId, leaseMs, parts.connections()]);
-      if (rowCount !== 1) throw new Error('this gateway is not on record any more');
+      const { rowCount } = await connected().query(renewLeaseSql, [gatewayId, leaseMs, deps.connections()]);
+      if (rowCount !== 1) throw new Error('this gateway has no row any more');
     },
     async acknowledge(bindingIds) {
-      await connected().query(acknowledge, [bindingIds, gatewayId]);
+      await connected().query(acknowledgeSql, [bindingIds, gatewayId]);
     },
     async releaseLease() {
       await connected().query('DELETE FROM gateways WHERE id = $1', [gatewayId]);
@@ -122,11 +122,11 @@ export function createLiveBindingsSource(parts: {
   };
 }
 
-/** Takes leave of Postgres, or, where that takes too long because nobody answers any more, just goes. */
-async function end(client: pg.Client, socket: net.Socket): Promise<void> {
-  const patience = setTimeout(() => socket.destroy(), leaveTimeoutMs);
+/** Closes the connection in order; drops it if Postgres does not answer in time. */
+async function close(client: pg.Client, socket: net.Socket): Promise<void> {
+  const timer = setTimeout(() => socket.destroy(), closeTimeoutMs);
   await client.end().catch(() => undefined);
-  clearTimeout(patience);
+  clearTimeout(timer);
   socket.destroy();
 }
 

@@ -1,13 +1,11 @@
 import type { Knex } from 'knex';
-import type { Records } from '../../core/ports/store.ts';
+import type { BindingRecords } from '../../core/ports/binding-records.ts';
 import { channels } from '../channels.ts';
 import { notify } from '../notify.ts';
 import { type BindingRow, toBinding } from './rows.ts';
 
-type BindingRecords = Pick<Records, 'binding' | 'insertBinding' | 'revokeBinding' | 'revokeBindingsOf'>;
-
 export function createBindingRecords(connection: Knex): BindingRecords {
-  /** The private key goes with the revocation. */
+  /** A revocation deletes the private key. */
   const revoked = { state: 'revoked' as const, sealed_credentials: null, revoked_at: connection.fn.now() };
   return {
     async binding(instanceId, osbId) {
@@ -45,7 +43,7 @@ export function createBindingRecords(connection: Knex): BindingRecords {
     async revokeBinding(id) {
       await connection.transaction(async (transaction) => {
         await transaction('bindings').where({ id, state: 'live' }).update(revoked);
-        // Told again where it was revoked before: gateways acknowledge each time.
+        // Also if it was revoked before: gateways acknowledge each notification.
         await notify(transaction, channels.bindings, id);
       });
     },

@@ -1,28 +1,10 @@
 import type { Knex } from 'knex';
-import type { Records } from '../../core/ports/store.ts';
-import { channels } from '../channels.ts';
+import type { HostRecords } from '../../core/ports/host-records.ts';
 import type { PortBlocks } from '../database.ts';
+import { notifyGatewaysSql } from './notify-gateways.ts';
 import { claimPooledHost } from './pool.ts';
 import { type HostRow, toHost } from './rows.ts';
 import { countFreeSlots, insertHostRow } from './slots.ts';
-
-type HostRecords = Pick<
-  Records,
-  | 'insertHost'
-  | 'hostOfInstance'
-  | 'livingHost'
-  | 'livingHosts'
-  | 'setHostRunning'
-  | 'setHostUnreachable'
-  | 'setHostDestroyed'
-  | 'freeSlots'
-  | 'slotCount'
->;
-
-/** Gateways read the host's address, and whether it sleeps, with each of its bindings. */
-export const tellGateways = `
-  SELECT pg_notify('${channels.bindings}', bindings.id::text)
-  FROM bindings JOIN hosts USING (instance_id) WHERE hosts.id = ? AND bindings.state = 'live'`;
 
 export function createHostRecords(connection: Knex, portBlocks: PortBlocks): HostRecords {
   return {
@@ -75,19 +57,19 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
           engine_port: engine.port,
           image_version: imageVersion,
           power: 'running',
-          // As the reports of workers are dated, which it is held against.
+          // By the same clock as the reports of workers, which it is compared with.
           power_since: connection.raw('clock_timestamp()'),
           wake_refused_at: null,
           updated_at: new Date(),
         });
-      await connection.raw(tellGateways, [hostId]);
+      await connection.raw(notifyGatewaysSql, [hostId]);
     },
 
     async setHostUnreachable(hostId) {
       await connection<HostRow>('hosts')
         .where({ id: hostId })
         .update({ engine_host: null, engine_port: null, updated_at: new Date() });
-      await connection.raw(tellGateways, [hostId]);
+      await connection.raw(notifyGatewaysSql, [hostId]);
     },
 
     async setHostDestroyed(hostId) {

@@ -1,26 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { Instance } from '../../core/model/instance.ts';
-import type { Records } from '../../core/ports/store.ts';
-import type { RowLock } from '../../core/ports/instance-records.ts';
+import type { InstanceRecords, RowLock } from '../../core/ports/instance-records.ts';
 import { type InstanceRow, toInstance } from './rows.ts';
 import { setInstanceTarget } from './update-target.ts';
-
-type InstanceRecords = Pick<
-  Records,
-  | 'findOrCreateTenant'
-  | 'instance'
-  | 'instanceById'
-  | 'insertInstance'
-  | 'setInstanceState'
-  | 'setInstanceContext'
-  | 'setInstanceTarget'
-  | 'instancesDueToExpire'
-  | 'instancesWithFailedDelete'
-  | 'lockInstanceId'
-  | 'recordEarlyDelete'
-  | 'wasDeletedEarly'
->;
 
 export function createInstanceRecords(connection: Knex): InstanceRecords {
   async function find(where: Partial<InstanceRow>, lock: RowLock | undefined): Promise<Instance | undefined> {
@@ -45,7 +28,7 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
           .ignore();
         row = await find();
       }
-      if (row === undefined) throw new Error('a tenant could not be recorded');
+      if (row === undefined) throw new Error(`the tenant ${key} was neither inserted nor found`);
       return { id: row.id, platformId, key };
     },
 

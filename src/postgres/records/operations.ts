@@ -1,30 +1,14 @@
 import type { Knex } from 'knex';
 import { refused } from '../../core/errors.ts';
 import type { LeasedOperation } from '../../core/model/operation.ts';
-import type { Records } from '../../core/ports/store.ts';
+import type { OperationRecords } from '../../core/ports/operation-records.ts';
 import { channels } from '../channels.ts';
 import { notify } from '../notify.ts';
 import { type InstanceRow, type OperationRow, toInstance, toLeasedOperation, toOperation } from './rows.ts';
 import { setHostTarget, setInstanceTarget } from './update-target.ts';
 
-type OperationRecords = Pick<
-  Records,
-  | 'insertOperation'
-  | 'operation'
-  | 'unfinishedOperation'
-  | 'reportedOperation'
-  | 'cancelOperation'
-  | 'deleteOldOperations'
-  | 'leaseOperation'
-  | 'renewLease'
-  | 'recordProgress'
-  | 'rescheduleOperation'
-  | 'finishOperation'
-  | 'nextDueMs'
->;
-
-/** Each taking raises the fence: what an earlier holder still writes is refused. */
-const lease = `
+/** Every new lease raises the fence, so that writes of an earlier lease holder are refused. */
+const leaseSql = `
   UPDATE operations SET lease_owner = :worker, fence = fence + 1,
     lease_until = clock_timestamp() + :leaseMs * interval '1 millisecond'
   WHERE id = (
@@ -34,7 +18,7 @@ const lease = `
     ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED
   ) RETURNING *`;
 
-const reported = `
+const reportedSql = `
   SELECT instances.*, operation.kind AS operation_kind, operation.state AS operation_state,
     operation.description AS operation_description
   FROM instances LEFT JOIN LATERAL (
@@ -47,11 +31,11 @@ type ReportedRow = InstanceRow & {
   [Field in 'kind' | 'state' | 'description' as `operation_${Field}`]: OperationRow[Field] | null;
 };
 
-const due = `
+const nextDueSql = `
   SELECT extract(epoch FROM min(greatest(run_after, coalesce(lease_until, run_after))) - clock_timestamp()) * 1000
     AS ms FROM operations WHERE state = 'in progress'`;
 
-const forget = `
+const deleteOldSql = `
   DELETE FROM operations WHERE id IN (
     SELECT operations.id FROM operations JOIN instances ON instances.id = instance_id
     WHERE instances.state = 'deleted' AND finished_at < clock_timestamp() - :olderThanMs * interval '1 millisecond'
@@ -59,8 +43,8 @@ const forget = `
     LIMIT :limit
   )`;
 
-/** Whether the instance has an operation in progress already. */
-function isTaken(error: unknown): boolean {
+/** Whether the instance already has an operation in progress. */
+function isInProgressConflict(error: unknown): boolean {
   const { code, constraint } = error as { code?: string; constraint?: string };
   return code === '23505' && constraint === 'operations_one_in_progress';
 }
@@ -69,7 +53,7 @@ const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 export function createOperationRecords(connection: Knex): OperationRecords {
   const table = () => connection<OperationRow>('operations');
-  const held = (operation: LeasedOperation) =>
+  const leased = (operation: LeasedOperation) =>
     table().where({ id: operation.id, state: 'in progress', fence: String(operation.fence) });
   const interval = (ms: number) => connection.raw(`clock_timestamp() + ? * interval '1 millisecond'`, [ms]);
   const first = async (query: Knex.QueryBuilder) => {
@@ -92,7 +76,7 @@ export function createOperationRecords(connection: Knex): OperationRecords {
       await table()
         .insert(row)
         .catch((error: unknown) => {
-          throw isTaken(error) ? refused.concurrency() : error;
+          throw isInProgressConflict(error) ? refused.concurrency() : error;
         });
       await notify(connection, channels.operations, operation.id);
     },
@@ -107,7 +91,7 @@ export function createOperationRecords(connection: Knex): OperationRecords {
 
     async reportedOperation({ platformId, osbId, operationId }, kinds) {
       const named = operationId !== undefined && uuid.test(operationId) ? operationId : null;
-      const { rows } = await connection.raw<{ rows: ReportedRow[] }>(reported, {
+      const { rows } = await connection.raw<{ rows: ReportedRow[] }>(reportedSql, {
         platformId,
         osbId,
         named,
@@ -135,40 +119,40 @@ export function createOperationRecords(connection: Knex): OperationRecords {
     },
 
     async deleteOldOperations(olderThanMs, limit) {
-      const { rowCount } = await connection.raw<{ rowCount: number }>(forget, { olderThanMs, limit });
+      const { rowCount } = await connection.raw<{ rowCount: number }>(deleteOldSql, { olderThanMs, limit });
       return rowCount;
     },
 
     async leaseOperation(worker, leaseMs) {
-      const { rows } = await connection.raw<{ rows: OperationRow[] }>(lease, { worker, leaseMs });
+      const { rows } = await connection.raw<{ rows: OperationRow[] }>(leaseSql, { worker, leaseMs });
       return rows[0] === undefined ? undefined : toLeasedOperation(rows[0]);
     },
 
     renewLease: async (operation, leaseMs) =>
-      (await held(operation).update({ lease_until: interval(leaseMs) })) === 1,
+      (await leased(operation).update({ lease_until: interval(leaseMs) })) === 1,
 
     recordProgress: async (operation, progress) =>
-      (await held(operation).update({
+      (await leased(operation).update({
         step: progress.step,
         description: progress.description,
         failure: progress.failure ?? null,
         attempts: progress.attempts,
       })) === 1,
 
-    rescheduleOperation: async (operation, pause) =>
-      (await held(operation).update({
-        step: pause.step,
-        description: pause.description,
-        failure: pause.failure ?? null,
-        attempts: pause.attempts,
-        run_after: interval(pause.afterMs),
+    rescheduleOperation: async (operation, reschedule) =>
+      (await leased(operation).update({
+        step: reschedule.step,
+        description: reschedule.description,
+        failure: reschedule.failure ?? null,
+        attempts: reschedule.attempts,
+        run_after: interval(reschedule.afterMs),
         lease_owner: null,
         lease_until: null,
       })) === 1,
 
     finishOperation: (operation, outcome) =>
       connection.transaction(async (transaction) => {
-        // First of all, as whoever halts an operation does: the other way round the two would wait for each other.
+        // The instance first, as a cancel locks it: the other order could deadlock.
         await transaction('instances').where({ id: operation.instanceId }).forNoKeyUpdate().first('id');
         const finished = await transaction<OperationRow>('operations')
           .where({ id: operation.id, state: 'in progress', fence: String(operation.fence) })
@@ -193,7 +177,7 @@ export function createOperationRecords(connection: Knex): OperationRecords {
       }),
 
     async nextDueMs() {
-      const { rows } = await connection.raw<{ rows: { ms: string | null }[] }>(due);
+      const { rows } = await connection.raw<{ rows: { ms: string | null }[] }>(nextDueSql);
       const ms = rows[0]?.ms;
       return ms === null || ms === undefined ? undefined : Math.max(0, Number(ms));
     },

@@ -1,18 +1,12 @@
 import type { Knex } from 'knex';
 import type { NewHost } from '../../core/ports/host-records.ts';
-import type { NewPooledHost } from '../../core/ports/pool-records.ts';
-import type { Records } from '../../core/ports/store.ts';
+import type { NewPooledHost, PoolRecords } from '../../core/ports/pool-records.ts';
 import type { PortBlocks } from '../database.ts';
 import { type HostRow, toPooledHost } from './rows.ts';
 import { insertHostRow } from './slots.ts';
 
-type PoolRecords = Pick<
-  Records,
-  'insertPooledHost' | 'pooledHosts' | 'setHostParked' | 'withdrawPooledHost' | 'acquireLeadership'
->;
-
-/** Who claims at the same time takes another one, and waits for nobody. */
-const claim = `
+/** Concurrent claims skip each other's rows instead of waiting. */
+const claimSql = `
   UPDATE hosts SET instance_id = :instance, tenant_id = :tenant, egress = :egress, registries = :registries, idle = :idle,
     state = 'creating', updated_at = now()
   WHERE id = (
@@ -22,9 +16,9 @@ const claim = `
     ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
   ) RETURNING *`;
 
-/** Gives a pooled host to an instance; undefined where none of its plan is ready. */
+/** Gives a parked host to an instance; undefined if none of its plan and shape is parked. */
 export async function claimPooledHost(connection: Knex, host: NewHost): Promise<HostRow | undefined> {
-  const { rows } = await connection.raw<{ rows: HostRow[] }>(claim, {
+  const { rows } = await connection.raw<{ rows: HostRow[] }>(claimSql, {
     instance: host.instanceId,
     tenant: host.tenantId,
     egress: JSON.stringify(host.egress),
@@ -39,7 +33,7 @@ export async function claimPooledHost(connection: Knex, host: NewHost): Promise<
   return rows[0];
 }
 
-const keep = `
+const acquireLeadershipSql = `
   INSERT INTO leadership_leases (name, holder, lease_until)
   VALUES (:name, :holder, clock_timestamp() + :leaseMs * interval '1 millisecond')
   ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
@@ -52,7 +46,7 @@ export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): Poo
 
   return {
     async insertPooledHost(host: NewPooledHost) {
-      // At once: a slot that was taken for a host that is not on record would be lost for ever.
+      // One transaction: a slot taken for a host without a row would never become free again.
       const row = await connection.transaction((transaction) =>
         insertHostRow(transaction, portBlocks, host, { state: 'parking' }),
       );
@@ -73,7 +67,11 @@ export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): Poo
       (await inState(hostId, 'parking', 'parked').update({ state: 'parking', updated_at: new Date() })) === 1,
 
     async acquireLeadership(name, holder, leaseMs) {
-      const { rows } = await connection.raw<{ rows: unknown[] }>(keep, { name, holder, leaseMs });
+      const { rows } = await connection.raw<{ rows: unknown[] }>(acquireLeadershipSql, {
+        name,
+        holder,
+        leaseMs,
+      });
       return rows.length === 1;
     },
   };

@@ -1,44 +1,36 @@
 import type { Knex } from 'knex';
 import type { PowerRequest } from '../../core/model/host.ts';
-import type { Records } from '../../core/ports/store.ts';
+import type { PowerRecords } from '../../core/ports/power-records.ts';
 import { channels } from '../channels.ts';
-import { tellGateways } from './hosts.ts';
-
-type PowerRecords = Pick<
-  Records,
-  | 'setHostPower'
-  | 'recordWakeRefusal'
-  | 'notifyGateways'
-  | 'requestPower'
-  | 'powerRequest'
-  | 'powerRequests'
-  | 'deletePowerRequest'
->;
+import { notifyGatewaysSql } from './notify-gateways.ts';
 
 /**
- * Changes a host and tells its gateways, in one statement: one that was not told of a host which has woken would go on
- * refusing its bindings.
+ * Changes a host and notifies gateways in one statement: a gateway that misses a wake would continue to refuse the
+ * host's bindings.
  */
-const telling = (change: string) => `
+const withNotification = (change: string) => `
   WITH changed AS (${change} RETURNING instance_id),
-  told AS (
+  notified AS (
     SELECT pg_notify('${channels.bindings}', bindings.id::text)
     FROM bindings JOIN changed USING (instance_id) WHERE bindings.state = 'live')
-  SELECT (SELECT count(*) FROM told) FROM changed`;
+  SELECT (SELECT count(*) FROM notified) FROM changed`;
 
-const setPower = telling(`
+const setHostPowerSql = withNotification(`
   UPDATE hosts SET power = :to, power_since = clock_timestamp(), wake_refused_at = NULL, updated_at = clock_timestamp()
   WHERE id = :host AND state = 'running' AND power = :from AND engine_host IS NOT NULL AND NOT EXISTS (
     SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`);
 
-const refuseWake = telling(`
+const recordWakeRefusalSql = withNotification(`
   UPDATE hosts SET wake_refused_at = clock_timestamp(), updated_at = clock_timestamp()
   WHERE id = ? AND state = 'running' AND power <> 'running'`);
 
-/** $1: the host, $2: what is wanted of it. Gateways send it over a connection of their own (live-bindings.ts). */
-export const requestPower = `
+/**
+ * Requests a power state of a host.
+ * @param hostId placeholder of the query parameter, as are the others: `:name` for Knex, `$1` for pg (live-bindings.ts).
+ */
+export const requestPowerSql = (hostId: string, power: string) => `
   WITH request AS (
-    INSERT INTO power_requests (host_id, power) SELECT id, $2 FROM hosts WHERE id = $1 AND state = 'running'
+    INSERT INTO power_requests (host_id, power) SELECT id, ${power} FROM hosts WHERE id = ${hostId} AND state = 'running'
     ON CONFLICT (host_id) DO UPDATE SET power = excluded.power, asked_at = clock_timestamp() RETURNING host_id)
   SELECT pg_notify('${channels.power}', host_id::text) FROM request`;
 
@@ -51,23 +43,27 @@ interface PowerRequestRow {
 export function createPowerRecords(connection: Knex): PowerRecords {
   return {
     async setHostPower(hostId, from, to) {
-      const { rowCount } = await connection.raw<{ rowCount: number }>(setPower, { host: hostId, from, to });
+      const { rowCount } = await connection.raw<{ rowCount: number }>(setHostPowerSql, {
+        host: hostId,
+        from,
+        to,
+      });
       return rowCount === 1;
     },
 
     async recordWakeRefusal(hostId) {
-      await connection.raw(refuseWake, [hostId]);
+      await connection.raw(recordWakeRefusalSql, [hostId]);
     },
 
     async notifyGateways(hostId) {
-      await connection.raw(tellGateways, [hostId]);
+      await connection.raw(notifyGatewaysSql, [hostId]);
     },
 
     async requestPower(hostId, power) {
-      const { rowCount } = await connection.raw<{ rowCount: number }>(
-        requestPower.replaceAll('$1', ':host').replaceAll('$2', ':power'),
-        { host: hostId, power },
-      );
+      const { rowCount } = await connection.raw<{ rowCount: number }>(requestPowerSql(':hostId', ':power'), {
+        hostId,
+        power,
+      });
       return rowCount === 1;
     },
 

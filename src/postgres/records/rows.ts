@@ -6,7 +6,7 @@ import type { Instance, InstanceState } from '../../core/model/instance.ts';
 import type { JsonObject } from '../../core/model/json.ts';
 import type { LeasedOperation, Operation, OperationKind, UpdateTarget } from '../../core/model/operation.ts';
 
-/** The rows as Postgres gives them, and how they become the model's. */
+/** The rows as Postgres returns them, and their translation into the core's model. */
 
 export interface InstanceRow {
   id: string;
@@ -39,7 +39,7 @@ export function toInstance(row: InstanceRow): Instance {
 
 export interface HostRow {
   id: string;
-  /** Null while nobody owns the host, as the tenant is. */
+  /** Null while the host is in the pool, as is tenant_id. */
   instance_id: string | null;
   tenant_id: string | null;
   plan_name: string;
@@ -68,7 +68,7 @@ export interface HostRow {
 export function toHost(row: HostRow): Host {
   const { instance_id: instanceId, tenant_id: tenantId, state } = row;
   if (instanceId === null || tenantId === null || state === 'parking' || state === 'parked') {
-    throw new Error(`host ${row.id} belongs to nobody`);
+    throw new Error(`host ${row.id} has no owner`);
   }
   return {
     ...body(row),
@@ -151,7 +151,7 @@ export interface OperationRow {
   description: string;
   failure: string | null;
   attempts: number;
-  /** bigint: the driver gives it as text. */
+  /** bigint: the driver returns it as text. */
   fence: string;
   lease_owner: string | null;
   lease_until: Date | null;

@@ -3,13 +3,13 @@ import type { NewPooledHost } from '../../core/ports/pool-records.ts';
 import type { PortBlocks } from '../database.ts';
 import type { HostRow } from './rows.ts';
 
-/** A free slot is taken without waiting for others that are just taking theirs. */
-const takeSlot = `
+/** Concurrent transactions skip each other's slots instead of waiting. */
+const takeSlotSql = `
   UPDATE slots SET host_id = ? WHERE slot = (
     SELECT slot FROM slots WHERE host_id IS NULL AND slot <= ? ORDER BY slot LIMIT 1 FOR UPDATE SKIP LOCKED
   ) RETURNING slot`;
 
-/** Records a host with a slot of its own, and the ports that follow from it; undefined where no slot is free. */
+/** Inserts a host and takes a slot and its ports for it; undefined if no slot is free. */
 export async function insertHostRow(
   connection: Knex,
   portBlocks: PortBlocks,
@@ -17,9 +17,11 @@ export async function insertHostRow(
   owner: Pick<HostRow, 'state'> & Partial<Pick<HostRow, 'instance_id' | 'tenant_id' | 'registries' | 'idle'>>,
 ): Promise<HostRow | undefined> {
   if (host.publishedPorts > portBlocks.size) {
-    throw new Error(`plan ${host.planName} publishes more ports than a block holds`);
+    throw new Error(
+      `plan ${host.planName} publishes ${host.publishedPorts} ports, but a block has ${portBlocks.size}`,
+    );
   }
-  const taken = await connection.raw<{ rows: { slot: number }[] }>(takeSlot, [host.id, portBlocks.count]);
+  const taken = await connection.raw<{ rows: { slot: number }[] }>(takeSlotSql, [host.id, portBlocks.count]);
   const slot = taken.rows[0]?.slot;
   if (slot === undefined) return undefined;
   const rows: HostRow[] = await connection<HostRow>('hosts')

@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import type { UpdateTarget } from '../../core/model/operation.ts';
 
-/** Records what an update has made of an instance: plan, parameters and term. */
+/** Writes the result of an update to the instance: plan, parameters and expiry. */
 export async function setInstanceTarget(connection: Knex, id: string, target: UpdateTarget): Promise<void> {
   await connection('instances')
     .where({ id })
@@ -13,7 +13,7 @@ export async function setInstanceTarget(connection: Knex, id: string, target: Up
     });
 }
 
-/** Records what an update has made of an instance's host. */
+/** Writes the result of an update to the instance's host. */
 export async function setHostTarget(
   connection: Knex,
   instanceId: string,

@@ -1,12 +1,12 @@
 import type { Knex } from 'knex';
 import type { Usage } from '../../core/model/usage.ts';
-import type { Records } from '../../core/ports/store.ts';
+import type { UsageRecords } from '../../core/ports/usage-records.ts';
 
 interface UsageRow {
   scope: string;
   instances: number;
   vcpus: number;
-  /** bigint: the driver gives it as text. */
+  /** bigint: the driver returns it as text. */
   memory_mib: string;
   disk_gib: string;
   published_ports: number;
@@ -14,8 +14,8 @@ interface UsageRow {
 
 export const noUsage: Usage = { instances: 0, vcpus: 0, memoryMib: 0, diskGib: 0, publishedPorts: 0 };
 
-/** Where hosts take memory of the machine: what is left of it, and what the measurement does not hold yet. */
-const machineMemory = `
+/** Memory of the node with the least available, and what hosts will take that the measurement does not include yet. */
+const nodeMemorySql = `
   SELECT memory_total_mib, memory_available_mib, (
     SELECT coalesce(sum(mib), 0)::integer FROM (
       SELECT memory_mib AS mib FROM hosts WHERE state = 'creating'
@@ -34,11 +34,11 @@ interface MemoryRow {
   coming_mib: number;
 }
 
-/** The counts that a trigger keeps (migrations/011-quotas.ts). */
-export function createUsageRecords(connection: Knex): Pick<Records, 'usage' | 'reserveUsage' | 'nodeMemory'> {
+/** Counts maintained by a trigger (migrations/011-quotas.ts). */
+export function createUsageRecords(connection: Knex): UsageRecords {
   return {
     async nodeMemory() {
-      const row = (await connection.raw<{ rows: MemoryRow[] }>(machineMemory)).rows[0];
+      const row = (await connection.raw<{ rows: MemoryRow[] }>(nodeMemorySql)).rows[0];
       return (
         row && {
           totalMib: row.memory_total_mib,
