@@ -7,7 +7,7 @@ export interface ListenerTls {
   readonly cert: string;
   readonly key: string;
   /** Undefined: clients need no certificate. */
-  readonly clientAuthorities: string | undefined;
+  readonly clientCas: string | undefined;
 }
 
 /**
@@ -31,16 +31,16 @@ export async function listenerTls(settings: Settings): Promise<ListenerTls | und
       `BERTH_TLS_CERT_FILE: the certificate in ${tlsCertificateFile} expired on ${own.validTo}: put a valid one there.`,
     );
   }
-  if (tlsClientAuthoritiesFile === undefined) return { cert, key, clientAuthorities: undefined };
-  const clientAuthorities = await readFile(tlsClientAuthoritiesFile, 'utf8');
+  if (tlsClientAuthoritiesFile === undefined) return { cert, key, clientCas: undefined };
+  const clientCas = await readFile(tlsClientAuthoritiesFile, 'utf8');
   const setting = 'BERTH_TLS_CLIENT_CA_FILE';
-  const notOne = certificates(clientAuthorities, setting, tlsClientAuthoritiesFile).find(({ ca }) => !ca);
+  const notOne = certificates(clientCas, setting, tlsClientAuthoritiesFile).find(({ ca }) => !ca);
   if (notOne !== undefined) {
     throw new SettingsError(
       `${setting}: ${tlsClientAuthoritiesFile} holds a certificate (${JSON.stringify(notOne.subject)}) that may not sign others: list authorities there, not clients.`,
     );
   }
-  return { cert, key, clientAuthorities };
+  return { cert, key, clientCas };
 }
 
 function certificates(text: string, setting: string, file: string): X509Certificate[] {

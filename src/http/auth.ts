@@ -9,8 +9,8 @@ export interface BasicCredentials {
 }
 
 /**
- * HTTP basic authentication (RFC 7617), before anything else of a request is looked at. Every credential is
- * compared, each in constant time: an unknown name takes as long as a wrong password.
+ * HTTP basic authentication (RFC 7617). Every known credential is compared, each in constant time: an unknown
+ * name takes as long as a wrong password.
  * @throws RefusedError (401)
  */
 export function basicAuth(known: () => readonly KnownCredential[]): RequestHandler {
@@ -28,7 +28,7 @@ export function basicAuth(known: () => readonly KnownCredential[]): RequestHandl
   };
 }
 
-/** Whose credential a request that has passed {@link basicAuth} came with. */
+/** The platform whose credential authenticated the request; only behind {@link basicAuth}. */
 export function platformOf(response: Response): Platform {
   return response.locals['platform'] as Platform;
 }

@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import { refused } from '../core/errors.ts';
 import { maxHeaders } from './limits.ts';
 
-/** Too many headers are refused; Node itself would only leave away the last ones, whichever they are. */
+/** Refuses a request with too many headers; Node alone would silently drop the last ones. */
 export const headerLimit: RequestHandler = (request, _response, next) => {
   next(
     request.rawHeaders.length / 2 > maxHeaders

@@ -1,32 +1,32 @@
-/** What one client may ask of the OSB and management listeners. Nothing of it is a setting: platforms stay far below. */
+/** Limits of the OSB and management listeners. They are not settings: platforms stay far below them. */
 
-/** A catalog's schemas are at most 64 kB, so no parameters that satisfy one come near this. */
+/** In bytes. A catalog's schemas have at most 64 kB, so parameters that satisfy one are much smaller. */
 export const maxBodyBytes = 256 * 1024;
-/** Levels of objects and arrays in a body: whatever walks through one does so by recursion. */
+/** Levels of objects and arrays in a body; bounds the recursion of functions that walk through it. */
 export const maxBodyDepth = 64;
-/** All headers of a request together, with its first line. */
+/** All headers of a request together, including the request line. */
 export const maxHeaderBytes = 16 * 1024;
 export const maxHeaders = 100;
-/** How long an answer of the OSB API takes at the most, in milliseconds (docs/osb.md 7). */
+/** In milliseconds: the OSB API answers within this time (docs/osb.md 7). */
 export const longestAnswerMs = 29_000;
-/** The share of it that is left for the answer's row in the audit trail. */
+/** The share of it that is reserved for writing the answer's row to the audit trail. */
 export const auditShare = 0.1;
-/** How long an answer is held back for that row where nothing else bounds it; in milliseconds. */
+/** In milliseconds: how long an answer of the management API waits for that row. */
 export const longestAuditMs = longestAnswerMs * auditShare;
-/** Connections of one listener; further ones are closed at once. */
+/** Connections of one listener; further ones are closed immediately. */
 export const maxConnections = 2_000;
 
-/** In milliseconds. A connection counts from when it is opened, also where nothing is ever sent on it. */
+/** In milliseconds, from the opening of the connection, also if nothing is ever sent on it. */
 export interface Timeouts {
   readonly tlsHandshake: number;
   readonly headers: number;
   /** Headers and body. */
   readonly request: number;
-  /** How often the two above are looked after. */
+  /** Interval at which the two above are checked. */
   readonly checkEvery: number;
   /** Between two requests. */
   readonly keepAlive: number;
-  /** Neither side has sent anything: a client that does not read its answer. Longer than any answer may take. */
+  /** Neither side has sent anything, as if a client does not read its answer. Longer than any answer may take. */
   readonly silence: number;
 }
 

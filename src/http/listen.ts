@@ -9,18 +9,19 @@ export interface HttpListener {
   stop(): Promise<void>;
 }
 
-/** A certificate with its chain and key, PEM; with `clientAuthorities`, clients must show one of theirs. */
+/** Certificate with chain, and key, in PEM; with `clientCas`, clients must present a certificate of one of them. */
 export interface ServerTls {
   readonly cert: string;
   readonly key: string;
-  readonly clientAuthorities: string | undefined;
+  readonly clientCas: string | undefined;
 }
 
 /**
- * Serves an app, bounded against slow and greedy clients.
+ * Serves an app, with limits against slow and greedy clients.
  * @param options.tls undefined: plain HTTP.
- * @param options.timeouts, most bounds in milliseconds and connections; others than usual only for tests, which can't wait so long.
- * @throws Error which names the port and the setting, where the port is taken or forbidden.
+ * @param options.timeouts in milliseconds; only tests, which can't wait that long, pass shorter ones.
+ * @param options.maxConnections only tests pass another limit.
+ * @throws Error that names the port and the setting if the port is in use or forbidden.
  */
 export async function listen(
   app: Express,
@@ -30,13 +31,13 @@ export async function listen(
     setting: string;
     tls?: ServerTls | undefined;
     timeouts?: Timeouts;
-    most?: number;
+    maxConnections?: number;
   },
 ): Promise<HttpListener> {
   const timeouts = options.timeouts ?? usualTimeouts;
   const server = createServer(app, options.tls, timeouts);
-  server.maxConnections = options.most ?? maxConnections;
-  // One more than is allowed, so that the app sees that there are too many.
+  server.maxConnections = options.maxConnections ?? maxConnections;
+  // One more than allowed, so that headerLimit sees that there are too many.
   server.maxHeadersCount = maxHeaders + 1;
   server.setTimeout(timeouts.silence);
   server.on('clientError', answerUnreadable);
@@ -44,7 +45,7 @@ export async function listen(
     server.once('error', (error: NodeJS.ErrnoException) => {
       reject(
         new Error(
-          `Port ${options.port} on ${options.host} can't be used (${error.code ?? error.message}): end what uses it, or set ${options.setting} to another one.`,
+          `Port ${options.port} on ${options.host} can't be used (${error.code ?? error.message}): stop the process that uses it, or set ${options.setting} to another port.`,
           { cause: error },
         ),
       );
@@ -75,7 +76,7 @@ function createServer(app: Express, tls: ServerTls | undefined, timeouts: Timeou
     maxHeaderSize: maxHeaderBytes,
   };
   if (tls === undefined) return createHttpServer(bounds, app);
-  const { cert, key, clientAuthorities } = tls;
+  const { cert, key, clientCas } = tls;
   return createHttpsServer(
     {
       ...bounds,
@@ -83,8 +84,8 @@ function createServer(app: Express, tls: ServerTls | undefined, timeouts: Timeou
       key,
       minVersion: 'TLSv1.2',
       handshakeTimeout: timeouts.tlsHandshake,
-      ...(clientAuthorities !== undefined && {
-        ca: clientAuthorities,
+      ...(clientCas !== undefined && {
+        ca: clientCas,
         requestCert: true,
         rejectUnauthorized: true,
       }),
@@ -93,20 +94,20 @@ function createServer(app: Express, tls: ServerTls | undefined, timeouts: Timeou
   );
 }
 
-/** Node's own codes (llhttp, and `ERR_HTTP_REQUEST_TIMEOUT`) for what never becomes a request that an app sees. */
+/** Node's error codes (llhttp, and `ERR_HTTP_REQUEST_TIMEOUT`) for requests that never reach the app. */
 const unreadable = new Map<string | undefined, [status: number, description: string]>([
   ['HPE_HEADER_OVERFLOW', [431, `The headers are larger than ${maxHeaderBytes / 1024} KiB.`]],
   [
     'ERR_HTTP_REQUEST_TIMEOUT',
     [
       408,
-      `The request was not complete in time: headers in ${usualTimeouts.headers / 1000} s, all of it in ${usualTimeouts.request / 1000} s.`,
+      `The request was not complete in time: headers within ${usualTimeouts.headers / 1000} s, the whole request within ${usualTimeouts.request / 1000} s.`,
     ],
   ],
 ]);
-const malformed: [number, string] = [400, 'This is not an HTTP request that can be read.'];
+const malformed: [number, string] = [400, 'The request is not valid HTTP.'];
 
-/** What can't be read as HTTP is answered in JSON as everything else is, and the connection closed. */
+/** Answers an unreadable request in JSON, like every other request, and closes the connection. */
 function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
   if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy();
@@ -117,7 +118,7 @@ function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(
     `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nCache-Control: no-store\r\n\r\n${body}`,
-    // Whoever does not read the answer does not keep the connection.
+    // Also if the client does not read the answer.
     () => socket.destroy(),
   );
 }

@@ -3,11 +3,11 @@ import { refused } from '../core/errors.ts';
 import { platformOf } from './auth.ts';
 
 /**
- * Bounds the requests of each platform, so that one platform which has gone wild leaves room for the others.
- * A token bucket, which holds a second's worth: short bursts pass, and no window's edge lets twice as many through.
- * Stands behind the authentication, so that there are never more buckets than platforms.
- * @param perSecond requests a second and platform, in this process.
- * @param now milliseconds of a clock that never goes back.
+ * Limits the requests of each platform, so that one faulty platform does not starve the others. A token bucket with
+ * a capacity of one second: short bursts pass, and unlike fixed windows it never admits twice the rate.
+ * Runs after authentication, so there are never more buckets than platforms.
+ * @param perSecond requests per second and platform, in this process.
+ * @param now milliseconds of a monotonic clock.
  * @throws RefusedError (429, with Retry-After)
  */
 export function rateLimit(perSecond: number, now = () => performance.now()): RequestHandler {

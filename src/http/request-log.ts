@@ -5,39 +5,39 @@ import type { Logger } from '../lib/logger.ts';
 
 const current = new AsyncLocalStorage<string>();
 
-/** Says on every line which request it is of, for all that logs while it works on one (docs/osb.md 3). */
+/** Adds the request's identity to every line that is logged while the request is handled (docs/osb.md 3). */
 export function withRequestIdentity(logger: Logger): Logger {
-  const tell = (details: object) => {
+  const withRequest = (details: object) => {
     const request = current.getStore();
     return request === undefined ? details : { request, ...details };
   };
   return {
     debug: (details, message) => {
-      logger.debug(tell(details), message);
+      logger.debug(withRequest(details), message);
     },
     info: (details, message) => {
-      logger.info(tell(details), message);
+      logger.info(withRequest(details), message);
     },
     warn: (details, message) => {
-      logger.warn(tell(details), message);
+      logger.warn(withRequest(details), message);
     },
     error: (details, message) => {
-      logger.error(tell(details), message);
+      logger.error(withRequest(details), message);
     },
     child: (bindings) => withRequestIdentity(logger.child(bindings)),
   };
 }
 
-/** What log lines hold of it, as the audit trail does: the header may be as long as all headers together. */
-const longestLogged = 255;
+/** Characters that are logged, as in the audit trail: the header may be as long as all headers together. */
+const maxLogged = 255;
 
-/** One line a request, with the platform's own name for it, which is echoed (docs/osb.md 3). Bodies are never logged. */
+/** Logs one line per request and echoes the request's identity (docs/osb.md 3). Bodies are never logged. */
 export function requestLog(logger: Logger): RequestHandler {
   return (request, response, next) => {
     const sent = request.get('X-Broker-API-Request-Identity');
     const identity = sent !== undefined && sent !== '' ? sent : randomUUID();
     response.set('X-Broker-API-Request-Identity', identity);
-    const logged = identity.slice(0, longestLogged);
+    const logged = identity.slice(0, maxLogged);
     const begun = performance.now();
     response.on('finish', () => {
       logger.info(
@@ -48,7 +48,7 @@ export function requestLog(logger: Logger): RequestHandler {
           status: response.statusCode,
           ms: Math.round(performance.now() - begun),
         },
-        'A request was answered',
+        'Request answered',
       );
     });
     current.run(logged, next);

@@ -3,13 +3,13 @@ import type { BasicCredentials } from './auth.ts';
 import { listen } from './listen.ts';
 
 /**
- * Has the app answer one request with a body, which it refuses, on a port that nobody knows. Libraries load parts
- * of themselves when they are first used; afterwards nothing is loaded any more, and root's rights can go.
+ * Sends the app one request with a body, which it refuses, on a temporary port. Libraries load some of their files
+ * on first use; after this the process can drop root's privileges.
  */
 export async function warmUp(app: Express, credentials: BasicCredentials): Promise<void> {
   const listener = await listen(app, { host: '127.0.0.1', port: 0, setting: '' });
   try {
-    const response = await fetch(`http://127.0.0.1:${listener.port}/v2/service_instances/rehearsal`, {
+    const response = await fetch(`http://127.0.0.1:${listener.port}/v2/service_instances/warm-up`, {
       method: 'PUT',
       headers: {
         Authorization: `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`,

@@ -259,7 +259,7 @@ it('a binding of the longest time that a catalog may name can be made, and none 
   expect((await issue(30 * 365)).expiresAt).toEqual(current?.endsAt);
   const { text } = await metricsText(await createOverview(database).counts());
   expect(text).toContain(
-    `berth_authority_ends_timestamp_seconds{name="client",state="current"} ${Number(current?.endsAt) / 1000}\n`,
+    `berth_ca_expiry_timestamp_seconds{name="client",state="current"} ${Number(current?.endsAt) / 1000}\n`,
   );
 });
 

@@ -44,8 +44,8 @@ it('is plain HTTP where nothing is set, and what the files hold where they fit',
   expect(await listenerTls(readSettings({}))).toBeUndefined();
   const tls = await read(file('cert'), file('key'), file('ca'));
   expect(tls?.cert).toContain('BEGIN CERTIFICATE');
-  expect(tls?.clientAuthorities).toContain('BEGIN CERTIFICATE');
-  expect((await read(file('cert'), file('key')))?.clientAuthorities).toBeUndefined();
+  expect(tls?.clientCas).toContain('BEGIN CERTIFICATE');
+  expect((await read(file('cert'), file('key')))?.clientCas).toBeUndefined();
 });
 
 it.each([

@@ -20,7 +20,7 @@ afterEach(async () => {
 });
 async function serve(
   app: Express,
-  options: { tls?: ServerTls; timeouts?: typeof usualTimeouts; most?: number } = {},
+  options: { tls?: ServerTls; timeouts?: typeof usualTimeouts; maxConnections?: number } = {},
 ) {
   const listener: HttpListener = await listen(app, { host: '127.0.0.1', port: 0, setting: 'X', ...options });
   toStop.push(() => listener.stop());
@@ -169,7 +169,7 @@ describe('slow clients', () => {
   });
 
   it('can not take all the connections there are', async () => {
-    const port = await serve(hello(), { most: 2 });
+    const port = await serve(hello(), { maxConnections: 2 });
     const sockets = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')];
     await Promise.all(sockets.map((socket) => once(socket, 'connect')));
     // The server has taken both when it answers on the second.
@@ -227,7 +227,7 @@ describe('TLS', () => {
     const { authority, cert, key } = await certificates();
     const broker = await makeTestBroker(inject('postgres'));
     toStop.push(() => broker.stop());
-    const port = await serve(broker.app, { tls: { cert, key, clientAuthorities: undefined } });
+    const port = await serve(broker.app, { tls: { cert, key, clientCas: undefined } });
     const answer = await ask(port, { ca: authority.certificatePem });
     expect(answer).toEqual({ status: 401, hsts: 'max-age=31536000' });
   });
@@ -235,7 +235,7 @@ describe('TLS', () => {
   it('lets in only clients with a certificate of the named authorities, where some are named', async () => {
     const { authority, cert, key, client } = await certificates();
     const foreign = (await certificates()).client;
-    const port = await serve(hello(), { tls: { cert, key, clientAuthorities: authority.certificatePem } });
+    const port = await serve(hello(), { tls: { cert, key, clientCas: authority.certificatePem } });
     const ca = authority.certificatePem;
     const { status } = await ask(port, { ca, cert: client.certificatePem, key: client.privateKeyPem });
     expect(status).toBe(200);

@@ -22,15 +22,15 @@ import { putPower } from './power.ts';
 import { deleteQuarantine } from './quarantine.ts';
 import { verify } from './verify.ts';
 
-/** The management API, for operators: another listener, with credentials of its own. */
-export function createMgmtApp(parts: {
+/** The management API for operators: a separate listener with separate credentials. */
+export function createMgmtApp(deps: {
   overview: Overview;
   records: Pick<Records, 'requestPower'>;
   platforms: Platforms;
   checks: HostChecks;
   credentials: BasicCredentials;
   hypervisor: string;
-  /** Requests that the operators may make in a second. */
+  /** Requests per second, of all operators together. */
   ratePerSecond: number;
   audit: AuditTrail;
   keys: KeyRotation;
@@ -49,7 +49,7 @@ export function createMgmtApp(parts: {
     keys,
     authorities,
     logger,
-  } = parts;
+  } = deps;
   const known = [
     {
       digest: credentialDigest(credentials.username, credentials.password),
@@ -58,7 +58,7 @@ export function createMgmtApp(parts: {
   ];
   const app = express();
   app.disable('x-powered-by');
-  // What the audit trail goes by has to be what the routes go by.
+  // The audit trail matches paths with its own patterns: both must agree on the case.
   app.enable('case sensitive routing');
   app.use(
     requestLog(logger),

@@ -4,7 +4,7 @@ import { refused } from '../../core/errors.ts';
 import type { Platform } from '../../core/ports/platforms.ts';
 import type { Describe } from '../audit.ts';
 
-/** What the audit trail says of a request to the management API. No secret is in its paths. */
+/** What the audit trail records about a management request. Its paths contain no secrets. */
 export const describeMgmtRequest: Describe = (request, response) => {
   if (!request.path.startsWith('/mgmt/')) return undefined;
   const operator = response.locals['platform'] as Platform | undefined;
@@ -12,9 +12,9 @@ export const describeMgmtRequest: Describe = (request, response) => {
 };
 
 const defaultLimit = 100;
-const longestList = 1_000;
+const maxLimit = 1_000;
 
-/** GET /mgmt/audit?instance=ID&since=TIME&limit=N: the newest rows, the oldest of them first. */
+/** GET /mgmt/audit?instance=ID&since=TIME&limit=N: the newest rows, in chronological order. */
 export function getAudit(trail: AuditTrail): RequestHandler {
   return async (request, response) => {
     const query = (name: string) => {
@@ -25,14 +25,14 @@ export function getAudit(trail: AuditTrail): RequestHandler {
       return value === '' ? undefined : value;
     };
     const limit = Number(query('limit') ?? defaultLimit);
-    if (!Number.isInteger(limit) || limit < 1 || limit > longestList) {
-      throw refused.badRequest(`limit: must be a whole number from 1 to ${longestList}.`);
+    if (!Number.isInteger(limit) || limit < 1 || limit > maxLimit) {
+      throw refused.badRequest(`limit: must be a whole number from 1 to ${maxLimit}.`);
     }
     const sinceText = query('since');
     const since = sinceText === undefined ? undefined : new Date(sinceText);
-    // Not what a Date can be: Postgres knows no time as early as that.
+    // A Date can be earlier than any timestamp of Postgres.
     if (since !== undefined && !(since.getTime() >= 0)) {
-      throw refused.badRequest('since: must be a time from 1970 on, such as 2026-11-23T12:00:00Z.');
+      throw refused.badRequest('since: must be a time after 1970, such as 2026-11-23T12:00:00Z.');
     }
     const instanceId = query('instance');
     if (instanceId !== undefined && (instanceId.length > 255 || instanceId.includes('\0'))) {

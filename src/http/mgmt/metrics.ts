@@ -1,7 +1,7 @@
 import { Gauge, Registry } from 'prom-client';
 import type { Counts } from '../../core/ports/overview.ts';
 
-/** The counts in the Prometheus text format. All come from Postgres, so one api tells of every role. */
+/** The counts in the Prometheus text format. All come from Postgres, so any api reports on every process. */
 export async function metricsText(counts: Counts): Promise<{ contentType: string; text: string }> {
   const registry = new Registry();
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
@@ -11,63 +11,60 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   for (const { state, count } of counts.instances) instances.set({ state }, count);
   const hosts = gauge('berth_hosts', 'Hosts that have not been destroyed', ['state', 'plan']);
   for (const { state, plan, count } of counts.hosts) hosts.set({ state, plan }, count);
-  const made = gauge(
+  const created = gauge(
     'berth_hosts_made',
-    'Hosts ever made, by whether they came out of the pool, the template or a cold boot',
+    'Hosts created so far, by where they came from: pool, template or cold boot',
     ['from', 'plan'],
   );
-  for (const { from, plan, count } of counts.made) made.set({ from, plan }, count);
+  for (const { from, plan, count } of counts.made) created.set({ from, plan }, count);
   const bindings = gauge('berth_bindings', 'Service bindings by state', ['state']);
   for (const { state, count } of counts.bindings) bindings.set({ state }, count);
-  const operations = gauge('berth_operations', 'Operations on record by kind and state', ['kind', 'state']);
-  const seconds = gauge('berth_operations_seconds', 'Time that finished operations took together', [
-    'kind',
-    'state',
-  ]);
+  const operations = gauge('berth_operations', 'Recorded operations by kind and state', ['kind', 'state']);
+  const seconds = gauge('berth_operations_seconds', 'Total time of finished operations', ['kind', 'state']);
   for (const { kind, state, count, seconds: sum } of counts.operations) {
     operations.set({ kind, state }, count);
     seconds.set({ kind, state }, sum);
   }
-  const expiring = gauge('berth_instances_expiring', 'Instances whose term ends within so long', ['within']);
+  const expiring = gauge('berth_instances_expiring', 'Instances that expire within a time', ['within']);
   for (const { within, count } of counts.expiring) expiring.set({ within }, count);
-  const usage = gauge('berth_usage', 'What hosts use of what quotas limit: in MiB, GiB, or a number', [
-    'resource',
-  ]);
+  const usage = gauge(
+    'berth_usage',
+    'What hosts use of the resources that quotas limit: MiB, GiB or a number',
+    ['resource'],
+  );
   for (const [resource, amount] of Object.entries(counts.usage)) usage.set({ resource }, amount);
   const integrity = gauge(
     'berth_hosts_checked',
-    'Hosts that run or wait in the pool, by what their last check found',
+    'Running and parked hosts by the result of their last integrity check',
     ['result'],
   );
-  const age = gauge('berth_hosts_checked_age_seconds', 'Age of the oldest last check', ['result']);
+  const age = gauge('berth_hosts_checked_age_seconds', 'Age of the oldest of the last integrity checks', [
+    'result',
+  ]);
   for (const { result, count, oldestSeconds } of counts.integrity) {
     integrity.set({ result }, count);
     age.set({ result }, oldestSeconds);
   }
-  const ends = gauge('berth_authority_ends_timestamp_seconds', 'When the certificate of an authority ends', [
+  const caExpiry = gauge('berth_ca_expiry_timestamp_seconds', 'When the certificate of a CA expires', [
     'name',
     'state',
   ]);
-  // Of several that retire, the first to end.
+  // Of several retiring CAs, the first to expire wins: it is set last.
   for (const { name, state, endsAt } of [...counts.authorities].sort((a, b) => +b.endsAt - +a.endsAt)) {
-    ends.set({ name, state }, Math.floor(endsAt.getTime() / 1000));
+    caExpiry.set({ name, state }, Math.floor(endsAt.getTime() / 1000));
   }
   gauge(
     'berth_hosts_wake_refused',
-    'Hosts that sleep, and whose last wake was refused for want of memory',
+    'Sleeping hosts whose last wake was refused because memory was short',
   ).set(counts.wakesRefused);
-  gauge('berth_free_slots', 'Hosts that can still be made before slots and ports run out').set(
-    counts.freeSlots,
-  );
-  gauge('berth_gateways', 'Gateways that hold a lease').set(counts.gateways.live);
-  gauge('berth_gateway_connections', 'Connections that are open through all gateways').set(
-    counts.gateways.connections,
-  );
-  const workers = gauge('berth_workers', 'Workers by whether they have been heard of lately', [
+  gauge('berth_free_slots', 'Hosts that can still be created before slots run out').set(counts.freeSlots);
+  gauge('berth_gateways', 'Gateways with a lease').set(counts.gateways.live);
+  gauge('berth_gateway_connections', 'Open connections of all gateways').set(counts.gateways.connections);
+  const workers = gauge('berth_workers', 'Workers by whether they have reported recently', [
     'alive',
     'hypervisor',
   ]);
-  const memory = gauge('berth_worker_memory_available_mib', "What the worker's machine can still take", [
+  const memory = gauge('berth_worker_memory_available_mib', "Available memory of the worker's node", [
     'worker',
   ]);
   for (const { name, memoryAvailableMib } of counts.workers) {

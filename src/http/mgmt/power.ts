@@ -6,7 +6,7 @@ import { hostId } from './host-id.ts';
 
 const powers: readonly HostPower[] = ['running', 'paused', 'suspended'];
 
-/** PUT /mgmt/hosts/:host/power/:power: 202, once the worker has been asked for it; its containers are not looked at. */
+/** PUT /mgmt/hosts/:host/power/:power: 202, once the worker has been asked. Running containers don't prevent it. */
 export function putPower(
   records: Pick<Records, 'requestPower'>,
 ): RequestHandler<{ host: string; power: string }> {
@@ -19,7 +19,7 @@ export function putPower(
       );
     }
     if (!hostId.test(host) || !(await records.requestPower(host, wanted))) {
-      throw refused.notFound('There is no running host with this id.');
+      throw refused.notFound('A running host with this id does not exist.');
     }
     response.status(202).json({});
   };

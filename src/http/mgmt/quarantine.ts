@@ -8,7 +8,7 @@ export function deleteQuarantine(checks: HostChecks): RequestHandler<{ host: str
   return async (request, response) => {
     const { host } = request.params;
     if (!hostId.test(host) || !(await checks.release(host))) {
-      throw refused.notFound('There is no host with this id in quarantine.');
+      throw refused.notFound('A host with this id in quarantine does not exist.');
     }
     response.status(202).json({});
   };

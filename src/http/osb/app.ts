@@ -28,19 +28,19 @@ import { unbind } from './unbind.ts';
 import { update } from './update.ts';
 
 /** The Open Service Broker API. The routes below are its table of contents. */
-export function createOsbApp(parts: {
+export function createOsbApp(deps: {
   catalog: Catalog;
-  /** The version of the image that new hosts are made from; undefined until a worker has told. */
+  /** The version of the image that new hosts are made from; undefined until a worker has reported it. */
   imageVersion: () => string | undefined;
-  /** Whether there are no virtual machines behind it, which every surface then says. */
+  /** There are no VMs behind this broker; the catalog and descriptions say so. */
   simulated: boolean;
   instances: Instances;
   bindings: Bindings;
   /** The credentials that are valid now. */
   credentials: () => readonly KnownCredential[];
-  /** Requests that each platform may make in a second. */
+  /** Requests per second and platform. */
   ratePerSecond: number;
-  /** How long an answer takes at the most, in milliseconds. */
+  /** In milliseconds: every request is answered within this time. */
   answerWithinMs: number;
   audit: AuditTrail;
   logger: Logger;
@@ -55,13 +55,13 @@ export function createOsbApp(parts: {
     answerWithinMs,
     audit,
     logger,
-  } = parts;
+  } = deps;
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
-  // What the audit trail goes by has to be what the routes go by.
+  // The audit trail matches paths with its own patterns: both must agree on the case.
   app.enable('case sensitive routing');
-  // Refusals come in the order 401, 412, 400, 404 or 410, 409, 422.
+  // The order of refusals: docs/osb.md 0.
   app.use(
     requestLog(logger),
     answerWithin(answerWithinMs * (1 - auditShare)),
@@ -69,7 +69,7 @@ export function createOsbApp(parts: {
     securityHeaders,
     headerLimit,
     basicAuth(credentials),
-    rateLimit(parts.ratePerSecond),
+    rateLimit(deps.ratePerSecond),
   );
   app.use(apiVersion, checkUrl, originatingIdentity, express.json({ limit: maxBodyBytes }));
 

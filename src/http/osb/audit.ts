@@ -11,7 +11,7 @@ const actions: Readonly<Record<string, readonly [instance: string, binding: stri
   DELETE: ['deprovision', 'unbind'],
 };
 
-/** What the audit trail says of a request to the OSB API. It may have been refused before anything was checked. */
+/** What the audit trail records about an OSB request, which may have been refused before it was validated. */
 export const describeOsbRequest: Describe = (request, response) => {
   const [path, instanceId, bindingId] = route.exec(request.path) ?? [];
   const action = actions[request.method]?.[bindingId === undefined ? 0 : 1];
@@ -28,7 +28,7 @@ export const describeOsbRequest: Describe = (request, response) => {
   };
 };
 
-/** Which plan was asked for, and the names of the parameters: their values may be secrets. */
+/** The requested plan and the names of the parameters; their values may be secret. */
 function detailOf(request: Request): JsonObject | undefined {
   const body: unknown = request.body;
   if (typeof body !== 'object' || body === null) return undefined;

@@ -6,7 +6,7 @@ import { knowsNewerFields } from './headers.ts';
 import { nonEmptyText, readBindBody } from './bodies.ts';
 import { pathId } from './path-and-query.ts';
 
-/** PUT /v2/service_instances/:instance_id/service_bindings/:binding_id; synchronous in any case. */
+/** PUT /v2/service_instances/:instance_id/service_bindings/:binding_id: always synchronous. */
 export function bind(bindings: Bindings): RequestHandler {
   return async (request, response) => {
     const body = readBindBody(request);
@@ -24,7 +24,7 @@ export function bind(bindings: Bindings): RequestHandler {
   };
 }
 
-/** What a binding looks like to the platform. */
+/** A binding in the platform's format. */
 export function toBody(view: BindingView, withMetadata: boolean): JsonObject {
   const { credentials, endpoints, expiresAt, renewBefore } = view;
   if (!withMetadata) return { credentials };

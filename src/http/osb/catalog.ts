@@ -3,7 +3,7 @@ import type { RequestHandler } from 'express';
 import { type Catalog, toOsbCatalog } from '../../core/catalog/catalog.ts';
 import { knowsNewerFields } from './headers.ts';
 
-/** GET /v2/catalog: the same bytes until a new image is installed; a platform that has them gets 304 (docs/osb.md 11). */
+/** GET /v2/catalog: the body changes only with the installed image; 304 if the platform has it (docs/osb.md 11). */
 export function getCatalog(
   catalog: Catalog,
   simulated: boolean,
@@ -23,7 +23,7 @@ export function getCatalog(
     if (all.version !== imageVersion()) all = writeAll(imageVersion());
     const written = knowsNewerFields(request) ? all.newer : all.older;
     response.set({ ETag: written.etag, 'Cache-Control': 'no-cache', Vary: 'X-Broker-API-Version' });
-    // Express compares the tag with If-None-Match, and leaves the body out.
+    // Express compares the ETag with If-None-Match and then omits the body.
     response.type('application/json').send(written.body);
   };
 }

@@ -11,7 +11,7 @@ export function deprovision(instances: Instances): RequestHandler {
       ...reference,
       acceptsIncomplete: acceptsIncomplete(request),
     });
-    // Never an empty body: Cloud Controller takes that for malformed (docs/osb.md 38).
+    // Never an empty body: Cloud Controller regards that as malformed (docs/osb.md 38).
     if (outcome.kind === 'accepted') response.status(202).json({ operation: outcome.operationId });
     else response.status(200).json({});
   };

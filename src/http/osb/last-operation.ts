@@ -4,7 +4,7 @@ import type { Bindings } from '../../core/broker/bindings.ts';
 import { knowsNewerFields } from './headers.ts';
 import { instanceReference, pathId, queryText } from './path-and-query.ts';
 
-/** Whole seconds until it is worth asking again; Cloud Controller's own default is a minute. */
+/** In whole seconds; Cloud Controller's default is a minute. */
 const retryAfterSeconds = 5;
 
 /** GET /v2/service_instances/:instance_id/last_operation */
@@ -28,7 +28,7 @@ export function lastOperation(instances: Instances): RequestHandler {
 
 /**
  * GET /v2/service_instances/:instance_id/service_bindings/:binding_id/last_operation. Binding and unbinding are
- * synchronous, so whatever is on record has succeeded.
+ * synchronous, so a recorded one has succeeded.
  */
 export function lastBindingOperation(bindings: Bindings): RequestHandler {
   return async (request, response) => {

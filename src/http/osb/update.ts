@@ -20,7 +20,7 @@ export function update(instances: Instances): RequestHandler {
       maintenanceVersion: nonEmptyText(body.maintenance_info?.version),
       acceptsIncomplete: acceptsIncomplete(request),
     });
-    // Without an operation there is nothing that the platform does not know (docs/osb.md 27).
+    // Without an effect, the answer is exactly {} (docs/osb.md 27).
     if (outcome.kind === 'unchanged') {
       response.json({});
       return;

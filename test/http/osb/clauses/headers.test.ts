@@ -169,7 +169,7 @@ it('3b has the request identity on every log line of the request, those of the c
   );
   const written = await eventually('both lines are written', () => {
     const since = lines.slice(before);
-    return since.some(({ message }) => message === 'A request was answered') && since;
+    return since.some(({ message }) => message === 'Request answered') && since;
   });
   expect(written.map(({ message }) => message)).toContain('The platform sent a stale plan id');
   expect(written.filter(({ details }) => details['request'] !== name)).toEqual([]);
@@ -182,7 +182,7 @@ it('3c echoes a request identity whatever it looks like, and logs no more of it 
   const answer = await on.ask('get', '/v2/catalog', undefined, requestIdentity(name));
   expect(answer.headers['x-broker-api-request-identity']).toBe(name);
   const told = await eventually('it is logged', () =>
-    lines.slice(before).find(({ message }) => message === 'A request was answered'),
+    lines.slice(before).find(({ message }) => message === 'Request answered'),
   );
   expect(told.details['request']).toBe(name.slice(0, 255));
 });
