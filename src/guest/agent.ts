@@ -4,50 +4,47 @@ import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import type { RegistrySettings } from '../core/hypervisor/host-spec.ts';
 import type { GuestIdentity } from './identity.ts';
 
-/** No honest answer is longer, in bytes. A tenant is root in the guest, so the agent may be anybody. */
-const longestAnswer = 16 * 1024;
+/** Longest answer, in bytes. A tenant is root in the guest, so whatever answers may not be our agent. */
+const maxAnswerBytes = 16 * 1024;
 
 type Fields = Readonly<Record<string, string | Buffer>>;
 
-/** What a guest says of itself. */
+/** What a guest reports about itself. */
 export interface GuestStatus {
-  /** Seconds since the guest booted. Time in which it was frozen in a template does not count. */
+  /** Seconds since the guest booted, not counting the time that it was frozen in a template. */
   readonly uptimeSeconds: number;
   readonly bootId: string;
-  /** Whether it has been given its identity since it booted or was restored. */
+  /** Whether it has got its identity since it booted or was restored. */
   readonly identified: boolean;
 }
 
 /**
- * The machine's end of the virtio-serial port; image/guest/usr/local/sbin/berth-agent is the other one. Each
- * call has a deadline in milliseconds, and what it returns says whether anybody answered by then.
- * @throws HypervisorError where the agent refuses, with its words, or speaks nonsense.
+ * Client of the agent in the guest (image/guest/usr/local/sbin/berth-agent), over a virtio-serial port. Each call has a
+ * timeout in milliseconds; `undefined` or `false` means that the guest did not answer in time.
+ * @throws HypervisorError if the agent refuses, with its message, or sends an invalid answer.
  */
 export interface GuestAgent {
-  /** Undefined while nobody answers. */
+  /** Undefined if the guest does not answer. */
   status(timeoutMs: number): Promise<GuestStatus | undefined>;
   /**
-   * Makes the guest itself, and lets the engine of a template's copy go on. Safe to ask again: hostname,
-   * machine-id, boot id and engine id stay what they were made the first time since boot or restore.
+   * Gives the guest its identity, and resumes the engine of a guest restored from a template. Safe to repeat: hostname,
+   * machine-id, boot id and engine id keep their first values since the boot or restore.
    */
   identify(identity: GuestIdentity, timeoutMs: number): Promise<boolean>;
   /**
-   * Gives the engine its registries in the place of those that it had. Safe to ask again.
+   * Replaces the engine's registry settings. Safe to repeat.
    * @returns false also while the engine is still starting.
    */
   configure(registries: RegistrySettings, timeoutMs: number): Promise<boolean>;
-  /** Grows the data disk's file system to its disk, in use as it is; the guest does so by itself at boot. */
+  /** Grows the mounted data file system to the size of its disk; at boot the guest does this itself. */
   grow(timeoutMs: number): Promise<boolean>;
-  /** Readies the guest to become a template. The engine stands still from here on, until {@link identify}. */
+  /** Prepares the guest to become a template. The engine is stopped from here until {@link identify}. */
   freeze(timeoutMs: number): Promise<boolean>;
-  /** Asks for an orderly end. */
+  /** Requests a clean shutdown. */
   powerOff(timeoutMs: number): Promise<boolean>;
 }
 
-/**
- * Speaks with the agent through QEMU's Unix socket. Each call is a connection of its own, which QEMU serves
- * one after the other.
- */
+/** Talks to the agent through QEMU's Unix socket. Each call opens a new connection; QEMU serves one at a time. */
 export function createGuestAgent(socketPath: string): GuestAgent {
   const call = (verb: string, timeoutMs: number, fields: Fields = {}) =>
     callAgent(socketPath, verb, fields, timeoutMs);
@@ -60,9 +57,7 @@ export function createGuestAgent(socketPath: string): GuestAgent {
       const uptimeSeconds = Number.parseFloat(answer.get('uptime') ?? '');
       const bootId = answer.get('boot_id') ?? '';
       if (Number.isNaN(uptimeSeconds) || !/^[0-9a-f-]{36}$/.test(bootId)) {
-        throw new HypervisorError(
-          "the guest's agent does not say how long the guest has run, or which boot it is",
-        );
+        throw new HypervisorError("the guest's agent did not report a valid uptime and boot id");
       }
       return { uptimeSeconds, bootId, identified: answer.get('identified') === '1' };
     },
@@ -97,8 +92,8 @@ function clockNow(): string {
 }
 
 /**
- * One request and its answer.
- * @returns undefined where nobody answers in time: the guest is still booting, or its agent is gone.
+ * Sends one request and returns its answer.
+ * @returns undefined if no answer arrives in time: the guest is still booting, or its agent has ended.
  */
 async function callAgent(
   socketPath: string,
@@ -106,7 +101,7 @@ async function callAgent(
   fields: Fields,
   timeoutMs: number,
 ): Promise<ReadonlyMap<string, string> | undefined> {
-  // Not a count: an answer to somebody else's request, from before a restart of ours, is none to this one.
+  // Random, not a counter: after a restart of this process, an answer to an earlier request must not match.
   const id = randomBytes(12).toString('hex');
   const words = Object.entries(fields).map(
     ([name, value]) => `${name}=${Buffer.from(value).toString('hex')}`,
@@ -126,10 +121,10 @@ async function callAgent(
   );
 }
 
-/** Not there yet, or just gone: whether the machine runs is for its driver to know. */
-const nobodyThere = new Set(['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
+/** The socket does not exist yet or any more; the driver knows whether the VM runs. */
+const offlineCodes = new Set(['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
 
-/** Sends a request and waits for the line that begins with its id; others are from before our time. */
+/** Sends a request and waits for the line that starts with its id; other lines answer older requests. */
 function exchange(
   socketPath: string,
   request: string,
@@ -153,12 +148,12 @@ function exchange(
       const lines = (received + chunk.toString('latin1')).split('\n');
       received = lines.pop() ?? '';
       const line = lines.find((candidate) => candidate.startsWith(`${id} `));
-      if (line === undefined && received.length <= longestAnswer) return;
-      if (line !== undefined && line.length <= longestAnswer) end(line);
-      else end(undefined, `the guest's agent sent an answer of more than ${longestAnswer} bytes`);
+      if (line === undefined && received.length <= maxAnswerBytes) return;
+      if (line !== undefined && line.length <= maxAnswerBytes) end(line);
+      else end(undefined, `the guest's agent sent an answer of more than ${maxAnswerBytes} bytes`);
     });
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      if (nobodyThere.has(error.code ?? '')) end(undefined);
+      if (offlineCodes.has(error.code ?? '')) end(undefined);
       else end(undefined, `the guest's agent can't be reached: ${error.message}`);
     });
     socket.on('close', () => {

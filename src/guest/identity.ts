@@ -1,20 +1,20 @@
 import { createHash, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 
-/** What makes a guest itself and no copy of its template. None of it is kept on the machine. */
+/** What distinguishes a guest from its template. None of it is stored on the node. */
 export interface GuestIdentity {
   readonly hostname: string;
-  /** machine-id(5): 32 hexadecimal digits; the same each time for one host. */
+  /** machine-id(5): 32 hexadecimal digits, always the same for one host. */
   readonly machineId: string;
-  /** New at every start, as the kernel's own would be. */
+  /** New at every start, like the kernel's. */
   readonly bootId: string;
-  /** Bytes for the kernel's random generator. */
+  /** Seed for the kernel's random generator. */
   readonly entropy: Buffer;
   /** Id of the Docker engine, and the key that it is derived from. */
   readonly engineId: string;
   readonly engineKey: string;
 }
 
-/** Makes an identity for a host. Hostname and machine-id follow from its id, all else is new each time. */
+/** Makes an identity for a host. Hostname and machine-id derive from its id; everything else is new each time. */
 export function createGuestIdentity(hostId: string): GuestIdentity {
   const hex = hostId.replaceAll('-', '');
   return {
@@ -26,7 +26,7 @@ export function createGuestIdentity(hostId: string): GuestIdentity {
   };
 }
 
-/** A key for the engine in the form that dockerd 20.10 keeps, a JSON Web Key of the libtrust library; and its id. */
+/** A key for the engine as dockerd 20.10 stores it (a JSON Web Key of the libtrust library), and the id derived from it. */
 function createEngineKey(): Pick<GuestIdentity, 'engineId' | 'engineKey'> {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const engineId = engineIdOf(publicKey);
@@ -35,8 +35,8 @@ function createEngineKey(): Pick<GuestIdentity, 'engineId' | 'engineKey'> {
 }
 
 /**
- * The id that dockerd 20.10 gives itself from its key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of
- * the SHA-256 of the public key in DER, in base32, in groups of four.
+ * The id that dockerd 20.10 derives from its key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of the SHA-256 of
+ * the public key in DER, as base32 in groups of four.
  */
 export function engineIdOf(publicKey: KeyObject): string {
   const digest = createHash('sha256')
@@ -47,7 +47,7 @@ export function engineIdOf(publicKey: KeyObject): string {
 
 const base32Alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 
-/** Base32 (RFC 4648, 6) of a whole number of five-byte groups: no padding is needed. */
+/** Base32 (RFC 4648, section 6) of a multiple of five bytes, so without padding. */
 function base32(bytes: Buffer): string {
   let text = '';
   for (let offset = 0; offset < bytes.length; offset += 5) {

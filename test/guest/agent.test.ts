@@ -21,7 +21,7 @@ const statusFields = { boot_id: bootId, identified: '1', uptime: '12.34' };
 let folder: string;
 let socketPath: string;
 let server: Server | undefined;
-/** Lines that the peer was sent, without the empty ones. */
+/** Lines that the peer received, without the empty ones. */
 let heard: string[];
 
 beforeEach(async () => {
@@ -43,7 +43,7 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** A peer in the agent's place: told each line that comes, and the caller's id in it. */
+/** A stand-in for the agent: called with each line and the request id in it. */
 async function peer(onLine: (socket: Socket, id: string, verb: string, line: string) => void): Promise<void> {
   server = createServer((socket) => {
     let received = '';
@@ -64,8 +64,8 @@ async function peer(onLine: (socket: Socket, id: string, verb: string, line: str
 const answering = (fields: Record<string, string>) =>
   peer((socket, id) => socket.write(`\n${[id, 'ok', ...pairs(fields)].join(' ')}\n`));
 
-describe('a guest agent that answers', () => {
-  it('says what the guest says of itself', async () => {
+describe('guest agent client', () => {
+  it('guest agent: returns the status that the guest reports', async () => {
     await answering(statusFields);
     expect(await createGuestAgent(socketPath).status(patience)).toEqual({
       uptimeSeconds: 12.34,
@@ -74,7 +74,7 @@ describe('a guest agent that answers', () => {
     });
   });
 
-  it('is sent all of an identity, and the time of this moment', async () => {
+  it('guest agent: identify sends the whole identity and the current time', async () => {
     await answering({});
     const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
     const before = Date.now();
@@ -100,7 +100,7 @@ describe('a guest agent that answers', () => {
     expect(Number(clock) * 1000).toBeLessThanOrEqual(after + 1);
   });
 
-  it('is asked to freeze, grow and power off by these words', async () => {
+  it('guest agent: freeze, grow and powerOff send these verbs', async () => {
     await answering({});
     const agent = createGuestAgent(socketPath);
     expect(await agent.freeze(patience)).toBe(true);
@@ -109,7 +109,7 @@ describe('a guest agent that answers', () => {
     expect(heard.map((line) => line.split(' ').slice(1).join(' '))).toEqual(['freeze', 'grow', 'poweroff']);
   });
 
-  it('is heard when its answer comes in pieces', async () => {
+  it('guest agent: accepts an answer that arrives in pieces', async () => {
     await peer((socket, id) => {
       const answer = `\n${[id, 'ok', ...pairs(statusFields)].join(' ')}\n`;
       socket.write(answer.slice(0, 20), () => setImmediate(() => socket.write(answer.slice(20))));
@@ -117,7 +117,7 @@ describe('a guest agent that answers', () => {
     expect(await createGuestAgent(socketPath).status(patience)).toMatchObject({ uptimeSeconds: 12.34 });
   });
 
-  it('is understood after half an answer, and a whole one, to somebody else', async () => {
+  it('guest agent: ignores partial and complete answers to other requests', async () => {
     await peer((socket, id) => {
       const others = `0123 ok ${pairs({ ...statusFields, uptime: '99' }).join(' ')}`;
       const own = [id, 'ok', ...pairs(statusFields)].join(' ');
@@ -126,7 +126,7 @@ describe('a guest agent that answers', () => {
     expect(await createGuestAgent(socketPath).status(patience)).toMatchObject({ uptimeSeconds: 12.34 });
   });
 
-  it('hears a whole request although an earlier caller was cut off in the middle of one', async () => {
+  it('guest agent: receives a whole request although an earlier caller was cut off half-way', async () => {
     await answering(statusFields);
     let received = '';
     server?.on('connection', (socket: Socket) =>
@@ -138,7 +138,7 @@ describe('a guest agent that answers', () => {
     expect(received).toMatch(/^\n[0-9a-f]{24} status\n$/);
   });
 
-  it('is never asked twice under one id', async () => {
+  it('guest agent: uses a new request id each time', async () => {
     await answering(statusFields);
     const agent = createGuestAgent(socketPath);
     await Promise.all(Array.from({ length: 20 }, () => agent.status(patience)));
@@ -146,8 +146,8 @@ describe('a guest agent that answers', () => {
   });
 });
 
-describe('a guest agent that refuses', () => {
-  it('is quoted', async () => {
+describe('guest agent refusals', () => {
+  it('guest agent: an error contains the refusal, with control characters replaced', async () => {
     await peer((socket, id) =>
       socket.write(`${id} error ${pairs({ message: 'FITRIM: no\u0007 disk' }).join(' ')}\n`),
     );
@@ -156,7 +156,7 @@ describe('a guest agent that refuses', () => {
     await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no? disk");
   });
 
-  it('is quoted in at most 500 characters', async () => {
+  it('guest agent: an error contains at most 500 characters of the refusal', async () => {
     await peer((socket, id) => socket.write(`${id} error message=${hex('x'.repeat(5000))}\n`));
     const message = await createGuestAgent(socketPath).grow(patience).catch(String);
     expect(message).toMatch(/x{400}/);
@@ -164,11 +164,11 @@ describe('a guest agent that refuses', () => {
   });
 });
 
-describe('nobody there', () => {
+describe('guest agent offline', () => {
   it.each([
-    ['there is no socket', async () => Promise.resolve()],
+    ['the socket does not exist', async () => Promise.resolve()],
     [
-      'the socket is that of a machine that has ended',
+      'the socket belongs to a VM that has ended',
       async () => {
         await peer(() => undefined);
         // Closing a server removes its socket, but not under another name.
@@ -179,9 +179,9 @@ describe('nobody there', () => {
       },
     ],
     ['the guest is silent', () => peer(() => undefined)],
-    ['the machine ends', () => peer((socket) => socket.destroy())],
-    ['only others are answered', () => peer((socket) => socket.write('abc ok\n'))],
-  ])('%s: undefined, and no error', async (_, begin) => {
+    ['the VM ends', () => peer((socket) => socket.destroy())],
+    ['only other requests are answered', () => peer((socket) => socket.write('abc ok\n'))],
+  ])('guest agent: returns undefined and no error if %s', async (_, begin) => {
     await begin();
     const agent = createGuestAgent(socketPath);
     expect(await agent.status(shortly)).toBeUndefined();
@@ -189,8 +189,8 @@ describe('nobody there', () => {
   });
 });
 
-describe('a tenant in the agent’s place', () => {
-  it('can’t fill the memory with an answer that has no end', async () => {
+describe('hostile guest agent', () => {
+  it('hostile guest agent: an endless answer is cut at the size limit', async () => {
     let sent = 0;
     await peer((socket) => {
       const pour = () => {
@@ -210,7 +210,7 @@ describe('a tenant in the agent’s place', () => {
     expect(sent).toBeLessThan(64 * 1024 * 1024);
   });
 
-  it('can’t give a whole answer that is too long', async () => {
+  it('hostile guest agent: a complete answer over the size limit is refused', async () => {
     await peer((socket, id) => socket.write(`${id} ok boot_id=${'61'.repeat(10_000)}\n`));
     await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(
       /answer of more than 16384 bytes/,
@@ -219,9 +219,9 @@ describe('a tenant in the agent’s place', () => {
 
   it.each([
     ['no fields', {}],
-    ['an uptime that is no number', { ...statusFields, uptime: 'soon' }],
-    ['a boot id that is none', { ...statusFields, boot_id: '../../etc/passwd' }],
-  ])('can’t pass off nonsense as a status: %s', async (_, fields) => {
+    ['an uptime that is not a number', { ...statusFields, uptime: 'soon' }],
+    ['an invalid boot id', { ...statusFields, boot_id: '../../etc/passwd' }],
+  ])('hostile guest agent: an invalid status is refused: %s', async (_, fields) => {
     await answering(fields);
     await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(HypervisorError);
   });

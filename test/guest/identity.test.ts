@@ -4,8 +4,8 @@ import { createGuestIdentity, engineIdOf } from '../../src/guest/identity.ts';
 
 const hostId = '0f8fad5b-d9cb-469f-a165-70867728950e';
 
-describe('a guest identity', () => {
-  it('keeps hostname and machine-id for a host, and makes all else anew', () => {
+describe('guest identity', () => {
+  it('guest identity: hostname and machine-id are stable for a host, everything else is new each time', () => {
     const one = createGuestIdentity(hostId);
     const other = createGuestIdentity(hostId);
     expect(one.hostname).toBe('berth-0f8fad5b');
@@ -15,7 +15,7 @@ describe('a guest identity', () => {
     expect(other.entropy.equals(one.entropy)).toBe(false);
   });
 
-  it('shares nothing with another host', () => {
+  it('guest identity: shares nothing with another host', () => {
     const one = createGuestIdentity(hostId);
     const other = createGuestIdentity('7c9e6679-7425-40de-944b-e07fc1f90ae7');
     for (const name of ['hostname', 'machineId', 'bootId', 'engineId', 'engineKey'] as const) {
@@ -23,18 +23,18 @@ describe('a guest identity', () => {
     }
   });
 
-  it('has the forms that the kernel, systemd and dockerd read', () => {
+  it('guest identity: has the formats that the kernel, systemd and dockerd expect', () => {
     const { machineId, bootId, entropy, engineId } = createGuestIdentity(hostId);
     // machine-id(5)
     expect(machineId).toMatch(/^[0-9a-f]{32}$/);
     expect(machineId).not.toBe(hostId.replaceAll('-', ''));
     expect(bootId).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
-    // At least what the kernel's generator holds.
+    // At least the size of the kernel's random pool.
     expect(entropy.length).toBeGreaterThanOrEqual(64);
     expect(engineId).toMatch(/^([A-Z2-7]{4}:){11}[A-Z2-7]{4}$/);
   });
 
-  it('has an engine key that goes with the engine id', () => {
+  it('guest identity: the engine id derives from the engine key', () => {
     const { engineId, engineKey } = createGuestIdentity(hostId);
     const key = JSON.parse(engineKey) as JsonWebKey & { d: string };
     expect(key).toMatchObject({ crv: 'P-256', kty: 'EC', kid: engineId });
@@ -43,9 +43,9 @@ describe('a guest identity', () => {
   });
 });
 
-describe('an engine id', () => {
-  it('is the one that dockerd 20.10 made of its own key', () => {
-    // From a guest that is no more; only the public half.
+describe('engine id', () => {
+  it('engine id: equals the id that dockerd 20.10 derived from the same key', () => {
+    // From a guest that was destroyed; the public half only.
     const key = {
       crv: 'P-256',
       kty: 'EC',

@@ -4,10 +4,10 @@ import { agentPortName, guestLink } from '../../src/guest/link.ts';
 
 const recipe = (file: string) => readFile(new URL(`../../image/${file}`, import.meta.url), 'utf8');
 
-describe('what the guest image knows of its link', () => {
+describe('guest image and link', () => {
   const { guestAddress, gatewayAddress, gatewayMac, prefixLength, enginePort } = guestLink;
 
-  it('is the addresses of the link', async () => {
+  it('guest image: configures the addresses of the guest link', async () => {
     expect((await recipe('guest/etc/berth/network')).trim().split('\n')).toEqual([
       'link set dev lo up',
       'link set dev eth0 up',
@@ -18,7 +18,7 @@ describe('what the guest image knows of its link', () => {
     expect(await recipe('build')).toContain(`echo 'nameserver ${gatewayAddress}' >"$tree/etc/resolv.conf"`);
   });
 
-  it('is where the engine listens, and that nothing but the link reaches it', async () => {
+  it('guest image: the engine listens on the guest link, and only the link reaches it', async () => {
     expect(await recipe('guest/etc/systemd/system/docker.socket')).toContain(
       `\nListenStream=${guestAddress}:${enginePort}\n`,
     );
@@ -27,7 +27,7 @@ describe('what the guest image knows of its link', () => {
     );
   });
 
-  it('is the name of the agent’s port', async () => {
+  it('guest image: the agent uses the port name that the host side expects', async () => {
     expect(await recipe('guest/usr/local/sbin/berth-agent')).toContain(`eq '${agentPortName}'`);
   });
 });

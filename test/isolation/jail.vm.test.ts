@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openCgroups } from '../../src/hypervisors/qemu/launch/cgroup.ts';
+import { openCgroups } from '../../src/hypervisors/qemu/launch/cgroups.ts';
 import { createOverlay } from '../../src/hypervisors/qemu/disk/disks.ts';
 import { askEngine } from '../../src/hypervisors/qemu/engine/engine.ts';
 import { eventually } from '../support/eventually.ts';

@@ -14,7 +14,7 @@ import { createGuestIdentity } from '../../guest/identity.ts';
 import { createHostLocks } from '../host-locks.ts';
 import { runTool } from '../run-tool.ts';
 import { qemuProgram } from './launch/arguments.ts';
-import { openCgroups } from './launch/cgroup.ts';
+import { openCgroups } from './launch/cgroups.ts';
 import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
 import { runningContainers, startContainer } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
@@ -25,17 +25,18 @@ import { type Jail, openJail } from './launch/jail.ts';
 import { createDigests } from './integrity/digests.ts';
 import { createManifests } from './integrity/manifest.ts';
 import { verifyHost } from './integrity/verify.ts';
-import { createVms, largestFile } from './launch/vms.ts';
+import { createVms } from './launch/vms.ts';
+import { largestFile } from './launch/sizes.ts';
 import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
 import { createHostNetworking } from './network/network.ts';
 import type { QemuOptions } from './options.ts';
 import { layoutOf, removeRunFiles, slotsIn, type HostLayout } from './layout.ts';
 import { createRecordedRules } from './network/recorded-rules.ts';
-import { createSleep } from './memory/sleep.ts';
-import { createStarts, hasRun } from './launch/starts.ts';
+import { createSuspension } from './memory/suspension.ts';
+import { createVmStarter, hasRun } from './launch/vm-starter.ts';
 import { killLeakedProcesses } from './launch/leaked-processes.ts';
 import { readTraffic } from './network/traffic.ts';
-import { createTemplateStore } from './template/templates.ts';
+import { createTemplateStore } from './template/template-store.ts';
 
 /**
  * A restored guest answers within tenths of a second, and one that boots is asked again. On a busy machine, which
@@ -76,11 +77,11 @@ export async function createQemuHypervisor(
   const machines = createVms(options, cgroups, jail, manifests, logger);
   const version = await runTool(qemuProgram, ['--version']);
   const templates = createTemplateStore(options, image, version, digests, logger);
-  const templateParts = { options, cgroups, network, machines };
+  const templateParts = { options, cgroups, network, vms: machines };
   const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
   const locked = locks.withLock;
-  const sleep = createSleep({ cgroups, machines });
-  const starts = createStarts(options, { cgroups, machines, templates, digests });
+  const sleep = createSuspension({ cgroups, vms: machines });
+  const starts = createVmStarter(options, { cgroups, vms: machines, templates, digests });
   const rules = createRecordedRules(manifests, network, logger);
   /** Keys of the catalog's plans, as far as they have been asked about. */
   const keys = new Map<string, string>();
@@ -98,7 +99,7 @@ export async function createQemuHypervisor(
   }
 
   async function resume(at: HostLayout, record: HostRecord): Promise<boolean> {
-    await starts.endHalfLaunched(at);
+    await starts.killUnfinishedLaunch(at);
     return sleep.resume(at, record, (memoryImage) => starts.load(at, record, memoryImage));
   }
 

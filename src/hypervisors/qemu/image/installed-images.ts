@@ -3,7 +3,7 @@ import path from 'node:path';
 import { type ImageOptions, imagesIn, newestOf } from './build-image.ts';
 import { imageVersion } from './image-version.ts';
 import { readHostRecord } from '../host-record.ts';
-import { readTemplateRecord } from '../template/templates.ts';
+import { readTemplateRecord } from '../template/template-record.ts';
 
 /** A guest image on this machine, and what needs it. */
 export interface InstalledImage {

@@ -2,7 +2,7 @@ import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { qemuProgram } from '../launch/arguments.ts';
-import type { Cgroups } from '../launch/cgroup.ts';
+import type { Cgroups } from '../launch/cgroups.ts';
 import type { Facts } from './manifest.ts';
 import type { HostLayout } from '../layout.ts';
 import { type Qmp, withQmp } from '../launch/qmp.ts';

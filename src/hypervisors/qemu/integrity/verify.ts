@@ -1,6 +1,6 @@
 import type { Drift } from '../../../core/hypervisor/integrity.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import type { Cgroups } from '../launch/cgroup.ts';
+import type { Cgroups } from '../launch/cgroups.ts';
 import type { Digests } from './digests.ts';
 import { vmFacts } from './facts.ts';
 import { type Facts, type Manifest, type Manifests, type Part, parts } from './manifest.ts';

@@ -3,20 +3,20 @@ import { agentPortName, guestLink } from '../../../guest/link.ts';
 import type { GuestImage } from '../image/guest-image.ts';
 import type { Accelerator } from '../options.ts';
 
-/** Where a machine's memory comes from. */
+/** Where a VM's memory comes from. */
 export type Memory =
   /** Ordinary memory: a cold boot. */
   | { readonly kind: 'own' }
-  /** A file, as descriptor 3, that holds it afterwards: a template in the making. */
+  /** A file, passed as descriptor 3, that contains the memory afterwards: a template that is being made. */
   | { readonly kind: 'file'; readonly path: string }
-  /** A template's, or a copy of it, as descriptor 3; what the guest writes is its own in any case. */
+  /** A template's memory or a copy of it, passed as descriptor 3 and mapped copy-on-write. */
   | { readonly kind: 'template' };
 
-/** The data disk, as the chain of images that it is made of. */
+/** The data disk: a chain of images. */
 export interface DiskChain {
-  /** The host's own qcow2: the only one that is written to. */
+  /** The host's qcow2, the only one that is written to. */
   readonly own: string;
-  /** The template's qcow2, where the host was born from one. */
+  /** The template's qcow2 if the host was restored from one. */
   readonly template: string | undefined;
   /** An empty ext4 of the plan's size. */
   readonly base: string;
@@ -24,20 +24,20 @@ export interface DiskChain {
 
 export const qemuProgram = '/usr/bin/qemu-system-x86_64';
 
-/** Descriptors that libexec/berth-launch hands over. */
+/** Descriptors that libexec/berth-launch passes to QEMU. */
 const descriptors = { memory: 3, deviceState: 4, tap: 5, qmp: 6, agent: 7, firstFile: 8 };
 const memoryPath = `/proc/self/fd/${descriptors.memory}`;
-/** Where device state is read from: `exec:` is forbidden by the sandbox. */
+/** Where device state is read from; QEMU's sandbox forbids `exec:`. */
 export const deviceStateUri = `fd:${descriptors.deviceState}`;
 
 /**
- * What is the same in a template and in every host restored from it. A template is made anew when any of it
- * changes.
+ * The arguments that a template and every host restored from it have in common. If any of them changes, the template
+ * is made again.
  */
 export function vmArguments(accelerator: Accelerator, shape: HostShape): readonly string[] {
   return [
     '-machine',
-    // microvm often hangs under TCG when it calibrates its timer; q35 without what no guest uses boots every time.
+    // microvm often hangs under TCG while it calibrates its timer; q35 without unused devices boots reliably.
     'q35,vmport=off,smbus=off,sata=off,usb=off,memory-backend=mem',
     ...(accelerator === 'kvm'
       ? ['-accel', 'kvm', '-cpu', 'host']
@@ -51,7 +51,7 @@ export function vmArguments(accelerator: Accelerator, shape: HostShape): readonl
     '-no-reboot',
     '-display',
     'none',
-    // No console at all: a flood of messages fills nobody's disk.
+    // No console, so that a flood of kernel messages cannot fill a disk.
     '-serial',
     'null',
     '-device',
@@ -75,20 +75,20 @@ export function vmArguments(accelerator: Accelerator, shape: HostShape): readonl
   ];
 }
 
-/** A file that a machine is handed open: it has no name in its jail. */
-export interface HandedFile {
+/** A file that QEMU gets as an open descriptor, because it has no name in the jail. */
+export interface PassedFile {
   readonly path: string;
   readonly access: 'read' | 'write';
 }
 
 export interface QemuCommand {
   readonly command: readonly string[];
-  /** In the order of their descriptors, from 8. */
-  readonly files: readonly HandedFile[];
+  /** In the order of their descriptors, starting at 8. */
+  readonly files: readonly PassedFile[];
 }
 
-/** The whole command line of a machine. It begins stopped where it is to be loaded and continued. */
-export function qemuCommand(machine: {
+/** The whole command line of a VM. With `incoming` the VM starts paused, to be loaded and resumed. */
+export function qemuCommand(vm: {
   readonly name: string;
   readonly accelerator: Accelerator;
   readonly shape: HostShape;
@@ -97,12 +97,12 @@ export function qemuCommand(machine: {
   readonly incoming: boolean;
   readonly disk: DiskChain;
 }): QemuCommand {
-  const { name, accelerator, shape, image, memory, incoming, disk } = machine;
-  const files: HandedFile[] = [];
-  const hand = (path: string, access: HandedFile['access'] = 'read'): number =>
+  const { name, accelerator, shape, image, memory, incoming, disk } = vm;
+  const files: PassedFile[] = [];
+  const pass = (path: string, access: PassedFile['access'] = 'read'): number =>
     descriptors.firstFile + files.push({ path, access }) - 1;
-  // By name QEMU would open them anew, as its own user: /proc needs no right on the folders above.
-  const byName = (path: string) => `/proc/self/fd/${hand(path)}`;
+  // By path QEMU would open them as its own user; /proc/self/fd needs no permission on the parent folders.
+  const byName = (path: string) => `/proc/self/fd/${pass(path)}`;
   const command = [
     qemuProgram,
     '-name',
@@ -110,7 +110,7 @@ export function qemuCommand(machine: {
     ...vmArguments(accelerator, shape),
     '-object',
     memoryObject(memory, shape),
-    ...blockDevices(image, disk, hand),
+    ...blockDevices(image, disk, pass),
     '-chardev',
     `socket,id=monitor,fd=${descriptors.qmp},server=on,wait=off`,
     '-mon',
@@ -126,7 +126,7 @@ export function qemuCommand(machine: {
   return { command, files };
 }
 
-/** In no core dump (MADV_DONTDUMP), and never merged with equal pages of others (no MADV_MERGEABLE). */
+/** Excluded from core dumps (MADV_DONTDUMP) and from page merging with other VMs (no MADV_MERGEABLE). */
 function memoryObject(memory: Memory, shape: HostShape): string {
   const size = `id=mem,size=${shape.memoryMib}M,dump=off,merge=off`;
   switch (memory.kind) {
@@ -142,7 +142,7 @@ function memoryObject(memory: Memory, shape: HostShape): string {
 function blockDevices(
   image: GuestImage,
   disk: DiskChain,
-  hand: (path: string, access?: HandedFile['access']) => number,
+  pass: (path: string, access?: PassedFile['access']) => number,
 ): string[] {
   const readOnly = 'read-only=on,auto-read-only=off';
   const file = (node: string, descriptor: number, mode: string) => [
@@ -152,15 +152,15 @@ function blockDevices(
     `driver=file,node-name=${node},filename=/dev/fdset/${descriptor},${mode}`,
   ];
   const chain = [
-    ...file('root', hand(image.rootfs), readOnly),
-    ...file('base-file', hand(disk.base), readOnly),
+    ...file('root', pass(image.rootfs), readOnly),
+    ...file('base-file', pass(disk.base), readOnly),
     '-blockdev',
     `driver=raw,node-name=base,file=base-file,${readOnly}`,
   ];
   let backing = 'base';
   if (disk.template !== undefined) {
     chain.push(
-      ...file('template-file', hand(disk.template), readOnly),
+      ...file('template-file', pass(disk.template), readOnly),
       '-blockdev',
       `driver=qcow2,node-name=template,file=template-file,backing=base,${readOnly}`,
     );
@@ -168,7 +168,7 @@ function blockDevices(
   }
   return [
     ...chain,
-    ...file('data-file', hand(disk.own, 'write'), 'discard=unmap'),
+    ...file('data-file', pass(disk.own, 'write'), 'discard=unmap'),
     '-blockdev',
     `driver=qcow2,node-name=data,file=data-file,backing=${backing},discard=unmap,detect-zeroes=unmap`,
   ];

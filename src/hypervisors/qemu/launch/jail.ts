@@ -10,8 +10,8 @@ import { qemuProgram } from './arguments.ts';
 import type { Accelerator } from '../options.ts';
 
 /**
- * What QEMU opens by name. Everything else that it works with (disks, kernel, memory, tap, control sockets) is
- * handed to it open, so none of it has a name in the jail.
+ * The files that QEMU opens by name. Everything else (disks, kernel, memory, tap, control sockets) is passed as an open
+ * descriptor and has no name in the jail.
  */
 const emulator = [qemuProgram, '/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so'];
 const firmware = ['bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin'];
@@ -19,22 +19,22 @@ const firmwareDirectories = ['/usr/share/seabios', '/usr/share/qemu'];
 
 export const kvmDevice = '/dev/kvm';
 
-/** Around a machine's QEMU: what it can see of this machine. */
+/** The sandbox around a VM's QEMU process. */
 export interface Jail {
   /**
    * The command that runs `command` inside.
-   * @param exchangeDirectory the only folder of this machine that is in sight, under its own name and read-only;
-   * sockets in it can be connected to.
+   * @param exchangeDirectory the only folder of the node that is visible, under its own path and read-only; sockets in
+   * it can be connected to.
    */
   command(command: readonly string[], exchangeDirectory: string): readonly string[];
 }
 
 /**
- * A jail made by bubblewrap (bwrap(1)): an own root that holds copies of QEMU and its libraries and nothing else,
- * own user, mount, pid, ipc, uts and cgroup namespaces, no capabilities, no new privileges, no environment. User,
- * limits and network namespace are the launcher's business (libexec/berth-launch). The copies are made once, and
- * again when any of the files is another one; hosts that run keep theirs.
- * @param accelerator with KVM its device is in sight as well.
+ * A jail made by bubblewrap (bwrap(1)): a root that contains only copies of QEMU and its libraries; separate user,
+ * mount, pid, ipc, uts and cgroup namespaces; no capabilities, no new privileges, no environment. libexec/berth-launch
+ * sets user, limits and network namespace. The copies are made once, and again if one of the files has changed; running
+ * hosts keep theirs.
+ * @param accelerator with KVM its device is visible too.
  */
 export async function openJail(stateDirectory: string, accelerator: Accelerator = 'tcg'): Promise<Jail> {
   const programs = path.join(await ensureRoot(path.join(stateDirectory, 'jail')), 'usr');
@@ -69,7 +69,7 @@ export async function openJail(stateDirectory: string, accelerator: Accelerator 
       '--dev-bind',
       '/dev/urandom',
       '/dev/urandom',
-      // QEMU opens it by name. Whose it is has not changed: the launcher gives the host's user its group (kvm.ts).
+      // QEMU opens it by name. Its owner is unchanged: the launcher adds its group to the host's user (node/kvm.ts).
       ...(accelerator === 'kvm' ? ['--dev-bind', kvmDevice, kvmDevice] : []),
       '--ro-bind',
       exchangeDirectory,
@@ -82,13 +82,13 @@ export async function openJail(stateDirectory: string, accelerator: Accelerator 
   };
 }
 
-/** Copies rather than mounts of the originals: a hundred mounts would cost each restore more than all the rest. */
+/** Copies instead of bind mounts: a hundred mounts would cost each restore more than everything else together. */
 async function ensureRoot(directory: string): Promise<string> {
-  const files = await wanted();
+  const files = await requiredFiles();
   const root = path.join(directory, await nameOf(files));
   if (await exists(root)) return root;
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  // Another worker that starts at this moment would take what we are making for left over.
+  // A worker that starts now would mistake our half-made root for a leftover and remove it.
   const lock = await takeFileLock(path.join(directory, 'lock'), { patienceMs: leaseMs, logger: undefined });
   try {
     if (!(await exists(root))) await makeRoot(directory, root, files);
@@ -98,7 +98,7 @@ async function ensureRoot(directory: string): Promise<string> {
   return root;
 }
 
-/** What a killed attempt has left is removed before. */
+/** Removes what a killed attempt has left, then makes the root. */
 async function makeRoot(directory: string, root: string, files: readonly string[]): Promise<void> {
   for (const left of await readdir(directory)) {
     if (left.startsWith('making-')) await rm(path.join(directory, left), { recursive: true, force: true });
@@ -117,13 +117,13 @@ async function makeRoot(directory: string, root: string, files: readonly string[
   }
 }
 
-async function wanted(): Promise<readonly string[]> {
+async function requiredFiles(): Promise<readonly string[]> {
   const programs: string[] = [];
   for (const file of emulator) if (await exists(file)) programs.push(file);
   const libraries = (await runTool('ldd', programs)).matchAll(/^\s+(?:\S+ => )?(\/\S+) \(0x/gm);
   const found = [...programs];
   for (const [, library = ''] of libraries) {
-    // /lib and /lib64 are links (Debian's merged /usr): the jail has the folders that they lead to.
+    // /lib and /lib64 are links (Debian's merged /usr): the jail has their targets.
     found.push(path.join(await realpath(path.dirname(library)), path.basename(library)));
   }
   for (const name of firmware) {
@@ -134,17 +134,21 @@ async function wanted(): Promise<readonly string[]> {
   if (!programs.includes(qemuProgram)) {
     throw new HypervisorError(`${qemuProgram} is not installed (\`npm start\` installs it)`);
   }
-  const strays = found.filter((file) => !file.startsWith('/usr/'));
-  if (strays.length > 0) throw new HypervisorError(`QEMU's jail has no place for ${strays.join(', ')}`);
+  const outsideUsr = found.filter((file) => !file.startsWith('/usr/'));
+  if (outsideUsr.length > 0) {
+    throw new HypervisorError(
+      `QEMU needs files outside /usr, which its jail does not have: ${outsideUsr.join(', ')}`,
+    );
+  }
   return [...new Set(found)].sort();
 }
 
 async function nameOf(files: readonly string[]): Promise<string> {
-  const parts = await Promise.all(
+  const facts = await Promise.all(
     files.map(async (file) => {
       const { ino, size, mtimeMs } = await stat(file);
       return [file, ino, size, mtimeMs];
     }),
   );
-  return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32);
+  return createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 32);
 }

@@ -1,11 +1,11 @@
 import { connect, type Socket } from 'node:net';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 
-/** A conversation with QEMU's monitor (QEMU Machine Protocol). */
+/** A connection to QEMU's monitor (QEMU Machine Protocol). */
 export interface Qmp {
-  /** @throws HypervisorError with QEMU's own words where it refuses, or where it has gone. */
+  /** @throws HypervisorError with QEMU's message if it refuses, or if the connection has ended. */
   execute(command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown>;
-  /** Resolves with an event's data when it comes. */
+  /** Resolves when an event of this name arrives whose data matches. */
   event(name: string, matches: (data: Readonly<Record<string, unknown>>) => boolean): Promise<void>;
 }
 
@@ -18,50 +18,49 @@ interface Message {
   readonly data?: Readonly<Record<string, unknown>>;
 }
 
-/** All that QEMU honestly says in one conversation is far shorter, in characters. */
-const mostSaid = 4 * 1024 * 1024;
+/** Characters that QEMU may send over one connection; legitimate traffic is far below. */
+const maxReceived = 4 * 1024 * 1024;
 
 /**
- * QEMU serves one monitor connection at a time: behind a busy one a greeting can take long. Milliseconds, as for the
- * whole conversation: a QEMU that was taken over could otherwise hold whoever acts on its host for ever, a word at a
- * time.
+ * Limit for a whole connection, in milliseconds. QEMU serves one monitor connection at a time, so a greeting can take
+ * long; and a compromised QEMU could otherwise block its caller for an unlimited time, one byte at a time.
  */
-const conversationTimeoutMs = 30_000;
+const connectionTimeoutMs = 30_000;
 
 export interface QmpOptions {
-  /** The whole conversation may take so long; left out: half a minute. */
+  /** Limit for the whole connection; 30 s by default. */
   readonly timeoutMs?: number;
-  /** Ends the conversation early. */
-  readonly giveUp?: AbortSignal;
+  /** Ends the connection early. */
+  readonly signal?: AbortSignal;
 }
 
 /**
- * Connects, says what must be said first, and hands the conversation to `talk`; ends it in any case. One at a
- * time may talk to a monitor, so no connection is kept.
- * @throws HypervisorError where the monitor can't be reached: QEMU has gone; or where it takes too long.
+ * Connects to a monitor, negotiates capabilities, runs `use`, and closes the connection in any case. A monitor serves
+ * one client at a time, so no connection is kept open.
+ * @throws HypervisorError if the monitor can't be reached (QEMU has ended) or the timeout expires.
  */
 export async function withQmp<T>(
   socketPath: string,
-  talk: (qmp: Qmp) => Promise<T>,
-  { timeoutMs = conversationTimeoutMs, giveUp }: QmpOptions = {},
+  use: (qmp: Qmp) => Promise<T>,
+  { timeoutMs = connectionTimeoutMs, signal }: QmpOptions = {},
 ): Promise<T> {
   const socket = await open(socketPath);
-  const qmp = converse(socket);
+  const qmp = createQmp(socket);
   const timer = setTimeout(() => {
-    qmp.end(`it took longer than ${timeoutMs / 1000} s`);
+    qmp.end(`no end within ${timeoutMs / 1000} s`);
   }, timeoutMs);
   const abort = () => {
-    qmp.end('it was given up');
+    qmp.end('it was aborted');
   };
-  giveUp?.addEventListener('abort', abort, { once: true });
-  if (giveUp?.aborted === true) abort();
+  signal?.addEventListener('abort', abort, { once: true });
+  if (signal?.aborted === true) abort();
   try {
     await qmp.greeted;
     await qmp.execute('qmp_capabilities');
-    return await talk(qmp);
+    return await use(qmp);
   } finally {
     clearTimeout(timer);
-    giveUp?.removeEventListener('abort', abort);
+    signal?.removeEventListener('abort', abort);
     socket.destroy();
   }
 }
@@ -78,9 +77,9 @@ function open(socketPath: string): Promise<Socket> {
   });
 }
 
-function converse(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason: string) => void } {
+function createQmp(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason: string) => void } {
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
-  const listening = new Set<(message: Message) => void>();
+  const listeners = new Set<(message: Message) => void>();
   const failed = new Set<(error: Error) => void>();
   let lastId = 0;
   let gone: HypervisorError | undefined;
@@ -91,7 +90,7 @@ function converse(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason:
     failed.add(reject);
   });
   const fail = (reason: string) => {
-    gone ??= new HypervisorError(`The conversation with QEMU has ended: ${reason}`);
+    gone ??= new HypervisorError(`The connection to QEMU's monitor has ended: ${reason}`);
     for (const { reject } of waiting.values()) reject(gone);
     for (const reject of failed) reject(gone);
     waiting.clear();
@@ -103,12 +102,12 @@ function converse(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason:
     socket.destroy();
   };
 
-  let said = 0;
+  let receivedCount = 0;
   let received = '';
   socket.setEncoding('utf8').on('data', (text: string) => {
-    said += text.length;
-    if (said > mostSaid) {
-      end('it said too much');
+    receivedCount += text.length;
+    if (receivedCount > maxReceived) {
+      end('QEMU sent too much data');
       return;
     }
     const lines = (received + text).split('\n');
@@ -119,16 +118,16 @@ function converse(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason:
       try {
         message = JSON.parse(line) as Message;
       } catch {
-        end('what it said was no JSON');
+        end('QEMU sent invalid JSON');
         return;
       }
       if (message.QMP !== undefined) greet();
-      if (message.event !== undefined) for (const heard of listening) heard(message);
-      const asked = message.id === undefined ? undefined : waiting.get(message.id);
-      if (asked === undefined || message.id === undefined) continue;
+      if (message.event !== undefined) for (const listener of listeners) listener(message);
+      const request = message.id === undefined ? undefined : waiting.get(message.id);
+      if (request === undefined || message.id === undefined) continue;
       waiting.delete(message.id);
-      if (message.error === undefined) asked.resolve(message.return);
-      else asked.reject(new HypervisorError(`QEMU refused: ${message.error.desc ?? 'without a reason'}`));
+      if (message.error === undefined) request.resolve(message.return);
+      else request.reject(new HypervisorError(`QEMU refused: ${message.error.desc ?? 'without a reason'}`));
     }
   });
   socket.on('error', (error) => {
@@ -155,13 +154,13 @@ function converse(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason:
     event: (name, matches) =>
       new Promise((resolve, reject) => {
         failed.add(reject);
-        const heard = (message: Message) => {
+        const listener = (message: Message) => {
           if (message.event !== name || !matches(message.data ?? {})) return;
-          listening.delete(heard);
+          listeners.delete(listener);
           failed.delete(reject);
           resolve();
         };
-        listening.add(heard);
+        listeners.add(listener);
       }),
   };
 }

@@ -1,69 +1,70 @@
 import type { Logger } from '../../../lib/logger.ts';
 
-/** QEMU's complaints are kept up to here, from their end, in characters. */
+/** Characters of QEMU's error output that are kept per VM: the newest. */
 const mostKept = 4_000;
-/** So many of a machine are logged at once, and one more each minute: a flood of them fills nobody's log. */
+/** Messages of one VM that are logged at once; one more is allowed each minute, so that a flood cannot fill the log. */
 const mostAtOnce = 20;
 const moreEveryMs = 60_000;
 
-/** What QEMUs that this process has started print, by machine. */
+/** The error output of the QEMU processes that this process has started, by VM. */
 export interface StderrLog {
-  /** A QEMU is started; what an earlier one of the machine said is forgotten. */
+  /** Call before a QEMU starts: drops the output of the VM's earlier process. */
   begin(id: string): void;
-  /** Keeps it, and logs it where that machine has not said too much; what was left out is counted. */
-  hear(id: string, text: string): void;
-  lastWords(id: string): string;
-  /** The machine has gone. */
+  /** Stores the text, and logs it unless the VM has used up its allowance; suppressed messages are counted. */
+  append(id: string, text: string): void;
+  /** The end of the VM's output, trimmed; empty if there is none. */
+  lastOutput(id: string): string;
+  /** Drops everything about a VM that does not exist any more. */
   forget(id: string): void;
 }
 
-interface Machine {
-  words: string;
-  /** How much may be logged by now, since when. */
-  left: number;
+interface VmOutput {
+  text: string;
+  /** Messages that may still be logged; refilled since `since`. */
+  allowance: number;
   since: number;
-  /** Since something was logged. */
-  leftOut: number;
+  /** Messages that were not logged since the last one that was. */
+  suppressed: number;
 }
 
 /** @param now in milliseconds. */
 export function createStderrLog(logger: Logger, now = () => performance.now()): StderrLog {
-  const machines = new Map<string, Machine>();
+  const outputs = new Map<string, VmOutput>();
 
-  /** Whether one more may be logged. */
-  function take(machine: Machine): boolean {
-    const due = Math.floor((now() - machine.since) / moreEveryMs);
-    machine.left = Math.min(mostAtOnce, machine.left + due);
-    machine.since += due * moreEveryMs;
-    if (machine.left === 0) return false;
-    machine.left -= 1;
+  /** Uses one message of the allowance; false if none is left. */
+  function take(output: VmOutput): boolean {
+    const due = Math.floor((now() - output.since) / moreEveryMs);
+    output.allowance = Math.min(mostAtOnce, output.allowance + due);
+    output.since += due * moreEveryMs;
+    if (output.allowance === 0) return false;
+    output.allowance -= 1;
     return true;
   }
 
-  const fresh = (): Machine => ({ words: '', left: mostAtOnce, since: now(), leftOut: 0 });
+  const fresh = (): VmOutput => ({ text: '', allowance: mostAtOnce, since: now(), suppressed: 0 });
   return {
     begin(id) {
-      // What it may log it does not get anew: its guest can have it end as often as it likes.
-      machines.set(id, { ...(machines.get(id) ?? fresh()), words: '' });
+      // A restart does not refill the allowance: a guest can end its QEMU as often as it likes.
+      outputs.set(id, { ...(outputs.get(id) ?? fresh()), text: '' });
     },
-    hear(id, text) {
-      const machine = machines.get(id);
-      if (machine === undefined) return;
-      machine.words = (machine.words + text).slice(-mostKept);
-      if (!take(machine)) {
-        machine.leftOut += 1;
+    append(id, text) {
+      const output = outputs.get(id);
+      if (output === undefined) return;
+      output.text = (output.text + text).slice(-mostKept);
+      if (!take(output)) {
+        output.suppressed += 1;
         return;
       }
-      const { leftOut } = machine;
+      const { suppressed } = output;
       logger.warn(
-        { machine: id, text: text.slice(0, mostKept), ...(leftOut > 0 && { leftOut }) },
-        'QEMU says',
+        { vm: id, text: text.slice(0, mostKept), ...(suppressed > 0 && { suppressed }) },
+        'QEMU printed an error message',
       );
-      machine.leftOut = 0;
+      output.suppressed = 0;
     },
-    lastWords: (id) => machines.get(id)?.words.trim() ?? '',
+    lastOutput: (id) => outputs.get(id)?.text.trim() ?? '',
     forget(id) {
-      machines.delete(id);
+      outputs.delete(id);
     },
   };
 }

@@ -6,59 +6,58 @@ import { pipeline } from 'node:stream/promises';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { requireDiskSpace } from '../disk/disks.ts';
 
-/** So often is looked whether the machine still has room, in bytes: others may be writing at the same time. */
-const lookEvery = 64 * 1024 ** 2;
+/** Free disk space is checked each time this many bytes were written, because others write at the same time. */
+const checkSpaceEvery = 64 * 1024 ** 2;
 
 export interface Receiver {
-  /** Fails where what was sent did not come whole. */
+  /** Rejects if the data did not arrive completely. */
   readonly received: Promise<void>;
-  /** Returns when nothing is written to the file any more, whatever the caller does. */
+  /** Resolves once nothing is written to the file any more, whatever the sender does. */
   close(): Promise<void>;
 }
 
 /**
- * Writes to a file what one caller sends to a Unix socket that only this user may open. QEMU's sandbox lets it
- * start no program and open no new file, but connect it may. The caller may be a QEMU that was taken over, and it is
- * root who writes, whom no limit of the host holds back: it is refused more than so many bytes and milliseconds, and
- * what the machine keeps for itself.
+ * Writes to a file what one sender sends to a Unix socket that only user `uid` may open. QEMU's sandbox forbids it to
+ * start programs and open files, but not to connect. The sender may be a compromised QEMU, and the writer is root, to
+ * whom no limit of the host applies: so bytes, time and the node's disk reserve are limited here.
  */
 export async function receiveInto(
   file: string,
   socketPath: string,
   uid: number,
-  most: { readonly bytes: number; readonly ms: number },
+  limits: { readonly bytes: number; readonly ms: number },
 ): Promise<Receiver> {
   await rm(socketPath, { force: true });
   const server = createServer();
-  let caller: Socket | undefined;
+  let sender: Socket | undefined;
   let fail: (reason: HypervisorError) => void = () => undefined;
   const received = new Promise<void>((resolve, reject) => {
     fail = (reason) => {
-      if (caller === undefined) reject(reason);
-      else caller.destroy(reason);
+      if (sender === undefined) reject(reason);
+      else sender.destroy(reason);
     };
     server.once('error', reject);
     server.once('connection', (socket) => {
-      caller = socket;
+      sender = socket;
       server.close();
-      const bounded = (chunks: AsyncIterable<Buffer>) => within(chunks, most.bytes, path.dirname(file));
+      const bounded = (chunks: AsyncIterable<Buffer>) => within(chunks, limits.bytes, path.dirname(file));
       pipeline(socket, bounded, createWriteStream(file, { mode: 0o600 })).then(resolve, reject);
     });
   });
-  // Whoever sends may tell of its own failure first.
+  // The caller may report the sender's failure first.
   received.catch(() => undefined);
   await new Promise<void>((resolve) => server.listen(socketPath, resolve));
   await chmod(socketPath, 0o600);
   await chown(socketPath, uid, uid);
   const timer = setTimeout(() => {
-    fail(new HypervisorError(`QEMU took longer than ${most.ms / 1000} s to send its memory`));
-  }, most.ms);
+    fail(new HypervisorError(`QEMU took longer than ${limits.ms / 1000} s to send its memory`));
+  }, limits.ms);
   return {
     received,
     async close() {
       clearTimeout(timer);
       server.close();
-      fail(new HypervisorError('QEMU has not sent its memory'));
+      fail(new HypervisorError('QEMU did not send its memory'));
       await received.catch(() => undefined);
     },
   };
@@ -66,21 +65,21 @@ export async function receiveInto(
 
 async function* within(
   chunks: AsyncIterable<Buffer>,
-  mostBytes: number,
+  maxBytes: number,
   directory: string,
 ): AsyncGenerator<Buffer> {
   let total = 0;
-  let nextLook = 0;
+  let nextCheck = 0;
   for await (const chunk of chunks) {
     total += chunk.length;
-    if (total > mostBytes) {
+    if (total > maxBytes) {
       throw new HypervisorError(
-        `QEMU sent more than the memory of its guest: over ${Math.floor(mostBytes / 1024 ** 2)} MiB`,
+        `QEMU sent more than its guest's memory: over ${Math.floor(maxBytes / 1024 ** 2)} MiB`,
       );
     }
-    if (total >= nextLook) {
+    if (total >= nextCheck) {
       await requireDiskSpace(directory);
-      nextLook = total + lookEvery;
+      nextCheck = total + checkSpaceEvery;
     }
     yield chunk;
   }

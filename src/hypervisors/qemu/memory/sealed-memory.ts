@@ -7,13 +7,13 @@ import { toolEnvironment } from '../../run-tool.ts';
 const timeoutMs = 120_000;
 
 /**
- * Copies a file into memory that nobody can change any more. The memory lives as long as a descriptor of it,
- * and every host that is restored from it shares its pages.
+ * Copies a file into sealed memory (memfd_create(2), file seals), which cannot be changed any more. It exists until its
+ * last descriptor is closed; all hosts restored from it share its pages.
  */
 export const openSealedCopy = (libexecDirectory: string, file: string) =>
   openCopy(libexecDirectory, file, ['sealed']);
 
-/** Copies a file into memory that is one host's own, at the cost of its control groups. */
+/** Copies a file into memory for one host, charged to that host's control groups. */
 export const openOwnCopy = (libexecDirectory: string, file: string, cgroups: readonly string[]) =>
   openCopy(libexecDirectory, file, ['own', cgroups.join(',')]);
 
@@ -26,10 +26,10 @@ async function openCopy(
     env: toolEnvironment,
     stdio: ['pipe', 'pipe', 'pipe'],
   });
-  let complaint = '';
+  let errorOutput = '';
   child.stderr
     .setEncoding('utf8')
-    .on('data', (text: string) => (complaint = (complaint + text).slice(-2000)));
+    .on('data', (text: string) => (errorOutput = (errorOutput + text).slice(-2000)));
   try {
     const descriptor = await new Promise<string>((resolve, reject) => {
       let printed = '';
@@ -45,10 +45,10 @@ async function openCopy(
       child.once('error', reject);
       child.once('close', () => {
         clearTimeout(timer);
-        reject(new HypervisorError(`${file} could not be copied into memory: ${complaint.trim()}`));
+        reject(new HypervisorError(`${file} could not be copied into memory: ${errorOutput.trim()}`));
       });
     });
-    // Node can't make such memory itself, but it can hold it: the helper may go.
+    // Node.js can't create such memory, but it can keep a descriptor of it: the helper process may end.
     return await open(`/proc/${child.pid ?? 0}/fd/${descriptor}`, 'r+');
   } finally {
     child.stdin.end();

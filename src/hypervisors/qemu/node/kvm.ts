@@ -7,23 +7,23 @@ import { kvmDevice, openJail } from '../launch/jail.ts';
 import type { Accelerator } from '../options.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
 
-/** Whether this machine's KVM runs guests, and how that is known. */
+/** Whether the node's KVM runs guests, and why Berth thinks so. */
 export interface KvmVerdict {
   readonly accelerator: Accelerator;
-  /** In words, for the log and for `berth doctor`. */
+  /** For the log and for `berth doctor`. */
   readonly reason: string;
 }
 
-/** Nobody's user and group id. */
+/** User and group id of `nobody`. */
 const nobody = 65_534;
 
-/** A guest that really runs under KVM is through in a second. */
+/** A guest that really runs under KVM finishes within a second. */
 const probeTimeoutMs = 5_000;
 
 /**
- * A boot sector that counts down from 400 million and then writes 0x2a to the debug-exit port 0xf4, upon which
- * QEMU ends with status 2 * 0x2a + 1. It has to count because a KVM that only pretends gets through a few
- * instructions too, thousands of times slower than any processor:
+ * A boot sector that counts down from 400 million and then writes 0x2a to the debug-exit port 0xf4, on which
+ * QEMU exits with status 2 * 0x2a + 1. It counts because a KVM that does not really work also
+ * executes a few instructions, thousands of times slower than any CPU:
  *   mov ecx, 400000000; l: dec ecx; jnz l; mov al, 0x2a; mov dx, 0xf4; out dx, al; h: hlt; jmp h
  */
 const bootSector = Buffer.alloc(512);
@@ -35,20 +35,19 @@ bootSector.writeUInt16LE(0xaa55, 510);
 const provenStatus = 2 * 0x2a + 1;
 
 /**
- * Decides by booting a tiny guest. That `/dev/kvm` exists, opens and creates virtual machines proves nothing:
- * inside other virtual machines it may never run one. The answer is remembered in `memoryFile`, a file of the state
- * directory, for as long as kernel, QEMU and who may use the device are the same.
+ * Decides by booting a tiny guest. That `/dev/kvm` exists, opens and creates VMs proves nothing: inside another VM it
+ * may never run one. The verdict is cached in `cacheFile` until the kernel, QEMU or the device's permissions change.
  */
-export async function probeKvm(memoryFile: string): Promise<KvmVerdict> {
+export async function probeKvm(cacheFile: string): Promise<KvmVerdict> {
   const version = (await runTool(qemuProgram, ['--version'])).split('\n')[0] ?? '';
   const about = `${release()}, ${version}, ${await deviceRights()}`;
-  const known = await readFile(memoryFile, 'utf8').then(
+  const known = await readFile(cacheFile, 'utf8').then(
     (text) => JSON.parse(text) as KvmVerdict & { about: string },
     () => undefined,
   );
   if (known?.about === about) return { accelerator: known.accelerator, reason: known.reason };
-  const verdict = await probe(path.dirname(memoryFile));
-  await writeFile(memoryFile, `${JSON.stringify({ ...verdict, about })}\n`);
+  const verdict = await probe(path.dirname(cacheFile));
+  await writeFile(cacheFile, `${JSON.stringify({ ...verdict, about })}\n`);
   return verdict;
 }
 
@@ -60,8 +59,8 @@ async function deviceRights(): Promise<string> {
 }
 
 /**
- * The groups, one at most, that a host's user needs to open KVM's device: none where everybody may, or where its
- * group is root's, which nobody is given.
+ * The groups, at most one, that a host's user needs to open KVM's device: none if everybody may open it, or if its
+ * group is root's, which no host gets.
  */
 export async function kvmGroups(): Promise<readonly number[]> {
   const { mode, gid } = await stat(kvmDevice);
@@ -74,21 +73,21 @@ async function probe(stateDirectory: string): Promise<KvmVerdict> {
   try {
     await access(kvmDevice);
   } catch {
-    return { accelerator: 'tcg', reason: `there is no ${kvmDevice}: guests are emulated` };
+    return { accelerator: 'tcg', reason: `${kvmDevice} does not exist: guests are emulated` };
   }
   const problem = await runTinyGuest(stateDirectory, 'kvm', probeTimeoutMs);
   return problem === undefined
-    ? { accelerator: 'kvm', reason: 'a guest ran under KVM, in the jail of hosts' }
+    ? { accelerator: 'kvm', reason: "a guest ran under KVM in the hosts' jail" }
     : {
         accelerator: 'tcg',
-        reason: `${kvmDevice} is there, but runs no guest in the jail of hosts (${problem.slice(0, 300)}): guests are emulated`,
+        reason: `${kvmDevice} exists but does not run a guest in the hosts' jail (${problem.slice(0, 300)}): guests are emulated`,
       };
 }
 
 /**
- * Runs a tiny guest as hosts are run: in their jail, and as an ordinary user with no more groups than theirs. A KVM
- * that only root can use is of no use.
- * @returns what went wrong; undefined where the guest ran.
+ * Runs a tiny guest the way hosts run: in their jail, as an ordinary user with no more groups than theirs. A KVM that
+ * only root can use would not help.
+ * @returns the problem; undefined if the guest ran.
  */
 export async function runTinyGuest(
   stateDirectory: string,
@@ -112,12 +111,12 @@ export async function runTinyGuest(
       'setpriv',
       [
         ...[`--reuid=${nobody}`, `--regid=${nobody}`, `--groups=${groups.join(',')}`, '--no-new-privs'],
-        // It does not outlive its time.
+        // --die-with-parent below: the guest ends with the timeout.
         ...['--inh-caps=-all', '--bounding-set=-all', '--', bwrap, '--die-with-parent', ...jailed],
       ],
       { timeoutMs },
     );
-    return 'it ended without a sign';
+    return 'the guest ended without reporting';
   } catch (error) {
     const reason = errorMessage(error);
     return reason.includes(`exit code ${provenStatus})`) ? undefined : reason;

@@ -12,8 +12,8 @@ const execute = promisify(execFile);
 const workers = 4;
 const rounds = 5;
 
-/** The jail's root is published whole or not at all, whoever else makes it at the same moment. */
-describe('the root of the jail', { timeout: 600_000 }, () => {
+/** The jail's root appears complete or not at all, even if several workers make it at the same time. */
+describe('jail root', { timeout: 600_000 }, () => {
   let program: string;
   let directory: string;
   beforeAll(async () => {
@@ -28,7 +28,7 @@ describe('the root of the jail', { timeout: 600_000 }, () => {
   const contentsOf = async (root: string) =>
     (await execute('sh', ['-c', 'cd "$1" && find . -type f | sort | xargs sha256sum', 'sh', root])).stdout;
 
-  /** A worker that starts: opens its jail once `go` is there, and prints the jail's command. */
+  /** A starting worker: opens its jail once the file `go` exists, and prints the jail's command. */
   function startWorker(state: string, name: string, go: string) {
     const script = `
       import { existsSync, writeFileSync } from 'node:fs';
@@ -39,8 +39,8 @@ describe('the root of the jail', { timeout: 600_000 }, () => {
     return execute(process.execPath, ['--input-type=module', '--eval', script]);
   }
 
-  it('is the same for workers that start at once as for one alone', async () => {
-    // Seen to fail without the lock in ensureRoot, and with the jail as it was before its mending, which published half.
+  it('jail root: workers that start at the same time get the same complete root as a single one', async () => {
+    // Fails without the lock in ensureRoot, which once let a half-made root be published.
     const alone = await mkdtemp(path.join(directory, 'alone-'));
     const whole = await contentsOf(rootOf((await openJail(alone)).command([], '/')));
     expect(whole).toContain('/usr/bin/qemu-system-x86_64');
@@ -56,7 +56,7 @@ describe('the root of the jail', { timeout: 600_000 }, () => {
       const roots = (await Promise.all(started)).map(({ stdout }) => rootOf(JSON.parse(stdout) as string[]));
       expect(new Set(roots).size).toBe(1);
       expect(await contentsOf(roots[0] ?? '')).toBe(whole);
-      // What the others have begun is not left lying about.
+      // No unfinished attempt of another worker is left.
       expect(await readdir(path.join(state, 'jail'))).toEqual([path.basename(roots[0] ?? '')]);
     }
   });

@@ -5,8 +5,8 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { withQmp } from '../../../../src/hypervisors/qemu/launch/qmp.ts';
 
-/** What becomes of us with a monitor of a QEMU that was taken over. */
-describe("a conversation with QEMU's monitor", () => {
+/** The monitor may belong to a compromised QEMU. */
+describe('QMP connection', () => {
   let folder: string;
   let socketPath: string;
   let server: Server;
@@ -22,7 +22,7 @@ describe("a conversation with QEMU's monitor", () => {
     await rm(folder, { recursive: true });
   });
 
-  /** Greets, agrees to the first command, and does what it likes from the second on. */
+  /** A monitor that greets, accepts the first command, and misbehaves from the second on. */
   async function monitor(then: (socket: Socket, id: number) => void): Promise<void> {
     server = createServer((socket) => {
       sockets.add(socket);
@@ -38,27 +38,27 @@ describe("a conversation with QEMU's monitor", () => {
     });
     await new Promise<void>((resolve) => server.listen(socketPath, resolve));
   }
-  const ask = (options?: { timeoutMs?: number; giveUp?: AbortSignal }) =>
+  const ask = (options?: { timeoutMs?: number; signal?: AbortSignal }) =>
     withQmp(socketPath, (qmp) => qmp.execute('query-status'), options);
 
-  it('brings the answer, also after a while of silence that is shorter than what it may take', async () => {
+  it('QMP connection: returns an answer that arrives late but within the timeout', async () => {
     await monitor((socket, id) => setTimeout(() => socket.write(`{"return": {"a": 1}, "id": ${id}}\n`), 100));
     expect(await ask({ timeoutMs: 20_000 })).toEqual({ a: 1 });
   });
 
-  // Seen to fail with a limit on silence only (`socket.setTimeout`): it never came back.
-  it('ends in its time, though QEMU goes on saying something', async () => {
+  // Fails with a limit on silence only (`socket.setTimeout`): the call never returned.
+  it('QMP connection: ends at its timeout although QEMU keeps sending', async () => {
     await monitor((socket) => {
       const drip = setInterval(() => socket.write('{"event": "STILL_HERE"}\n'), 10);
       socket.once('close', () => {
         clearInterval(drip);
       });
     });
-    await expect(ask({ timeoutMs: 200 })).rejects.toThrow(/took longer than 0.2 s/);
+    await expect(ask({ timeoutMs: 200 })).rejects.toThrow(/no end within 0.2 s/);
   });
 
-  // Seen to fail with a limit on the length of a line only: it went on until its time was over.
-  it('ends where QEMU says more than any honest one', async () => {
+  // Fails with a limit on the length of a line only: the call ran into its timeout.
+  it('QMP connection: ends if QEMU sends more than the limit', async () => {
     await monitor((socket) => {
       const line = `{"event": "${'x'.repeat(64 * 1024)}"}\n`;
       const more = () => {
@@ -67,14 +67,14 @@ describe("a conversation with QEMU's monitor", () => {
       socket.on('drain', more);
       more();
     });
-    await expect(ask({ timeoutMs: 20_000 })).rejects.toThrow(/said too much/);
+    await expect(ask({ timeoutMs: 20_000 })).rejects.toThrow(/sent too much data/);
   });
 
-  it('ends when it is given up', async () => {
+  it('QMP connection: ends when its signal is aborted', async () => {
     const giveUp = new AbortController();
     await monitor(() => {
       giveUp.abort();
     });
-    await expect(ask({ timeoutMs: 20_000, giveUp: giveUp.signal })).rejects.toThrow(/given up/);
+    await expect(ask({ timeoutMs: 20_000, signal: giveUp.signal })).rejects.toThrow(/aborted/);
   });
 });

@@ -23,39 +23,39 @@ function listen() {
   };
 }
 
-// Seen to fail without the limit in stderr-log.ts: each of the thousand was logged.
-it('a flood of complaints is logged up to a limit, and how many were left out is said later', () => {
+// Fails without the limit in stderr-log.ts: each of the thousand messages was logged.
+it('stderr log: logs a flood up to a limit, and reports later how many messages were suppressed', () => {
   const { complaints, logged, pass } = listen();
   complaints.begin('a');
   complaints.begin('b');
-  for (let count = 1; count <= 1000; count += 1) complaints.hear('a', `word ${count}\n`);
+  for (let count = 1; count <= 1000; count += 1) complaints.append('a', `word ${count}\n`);
   expect(logged).toHaveLength(20);
-  expect(logged[0]).toEqual({ machine: 'a', text: 'word 1\n' });
-  // It says as much about another one as ever.
-  complaints.hear('b', 'something else');
-  expect(logged[20]).toEqual({ machine: 'b', text: 'something else' });
-  // A new start is no new limit.
+  expect(logged[0]).toEqual({ vm: 'a', text: 'word 1\n' });
+  // Another VM has its own allowance.
+  complaints.append('b', 'something else');
+  expect(logged[20]).toEqual({ vm: 'b', text: 'something else' });
+  // A restart does not refill the allowance.
   complaints.begin('a');
-  complaints.hear('a', 'again');
+  complaints.append('a', 'again');
   expect(logged).toHaveLength(21);
 
   pass(60_000);
-  complaints.hear('a', 'at last');
-  complaints.hear('a', 'too soon');
+  complaints.append('a', 'at last');
+  complaints.append('a', 'too soon');
   expect(logged).toHaveLength(22);
-  expect(logged[21]).toEqual({ machine: 'a', text: 'at last', leftOut: 981 });
+  expect(logged[21]).toEqual({ vm: 'a', text: 'at last', suppressed: 981 });
 });
 
-// Seen to fail without `forget`: its last words were still there.
-it('the end of what was said is kept until the machine has gone', () => {
+// Fails without `forget`: the output was still there.
+it('stderr log: keeps the end of the output until the VM does not exist any more', () => {
   const { complaints } = listen();
   complaints.begin('a');
-  complaints.hear('a', 'x'.repeat(5_000));
-  complaints.hear('a', 'its last words\n');
-  expect(complaints.lastWords('a')).toHaveLength(3_999);
-  expect(complaints.lastWords('a')).toMatch(/xits last words$/);
+  complaints.append('a', 'x'.repeat(5_000));
+  complaints.append('a', 'its last words\n');
+  expect(complaints.lastOutput('a')).toHaveLength(3_999);
+  expect(complaints.lastOutput('a')).toMatch(/xits last words$/);
   complaints.forget('a');
-  expect(complaints.lastWords('a')).toBe('');
-  complaints.hear('a', 'it is gone');
-  expect(complaints.lastWords('a')).toBe('');
+  expect(complaints.lastOutput('a')).toBe('');
+  complaints.append('a', 'it is gone');
+  expect(complaints.lastOutput('a')).toBe('');
 });

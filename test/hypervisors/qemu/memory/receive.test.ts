@@ -9,7 +9,7 @@ import { eventually } from '../../../support/eventually.ts';
 const own = process.getuid?.() ?? 0;
 const mib = 1024 ** 2;
 
-describe("the receiver of a machine's memory", () => {
+describe('memory receiver', () => {
   let folder: string;
   let file: string;
   let socketPath: string;
@@ -27,12 +27,12 @@ describe("the receiver of a machine's memory", () => {
   const receive = (bytes: number, ms = 60_000) => receiveInto(file, socketPath, own, { bytes, ms });
   const send = () => {
     sender = connect(socketPath);
-    // It is cut off while it sends.
+    // The connection is closed while it sends.
     sender.on('error', () => undefined);
     return sender;
   };
 
-  it('keeps what was sent, up to the last byte that is allowed', async () => {
+  it('memory receiver: stores what was sent, up to the last allowed byte', async () => {
     const receiver = await receive(mib);
     send().end(Buffer.alloc(mib, 7));
     await receiver.received;
@@ -40,8 +40,8 @@ describe("the receiver of a machine's memory", () => {
     expect((await readFile(file)).equals(Buffer.alloc(mib, 7))).toBe(true);
   });
 
-  // Seen to fail without the limit in `within`: all that was sent came to the disk, until the test was over.
-  it('takes no more than is allowed from who sends for ever', async () => {
+  // Fails without the limit in `within`: everything was written to disk until the test ended.
+  it('memory receiver: stops a sender that exceeds the size limit', async () => {
     const receiver = await receive(mib);
     const endless = send();
     const more = () => {
@@ -49,14 +49,14 @@ describe("the receiver of a machine's memory", () => {
     };
     endless.on('drain', more);
     more();
-    await expect(receiver.received).rejects.toThrow(/more than the memory of its guest: over 1 MiB/);
+    await expect(receiver.received).rejects.toThrow(/more than its guest's memory: over 1 MiB/);
     await eventually('it is cut off', () => Promise.resolve(endless.destroyed));
     await receiver.close();
     expect((await stat(file)).size).toBeLessThanOrEqual(mib);
   });
 
-  // Seen to fail without the timer: it never came back. And where only a caller that is there is cut off.
-  it('does not wait for ever for who sends nothing, or stops in the middle', async () => {
+  // Fails without the timer, and if only a connected sender is cut: the call never returned.
+  it('memory receiver: times out if the sender never connects or stops half-way', async () => {
     const nobody = await receive(mib, 50);
     await expect(nobody.received).rejects.toThrow(/took longer than 0.05 s/);
     await nobody.close();
@@ -67,7 +67,7 @@ describe("the receiver of a machine's memory", () => {
     await halfway.close();
   });
 
-  it('is closed while somebody sends, and writes no more', async () => {
+  it('memory receiver: writes nothing after close, even while data arrives', async () => {
     const receiver = await receive(mib);
     send().write('half');
     await eventually('it has begun', () =>
@@ -77,6 +77,6 @@ describe("the receiver of a machine's memory", () => {
       ),
     );
     await receiver.close();
-    await expect(receiver.received).rejects.toThrow(/has not sent its memory/);
+    await expect(receiver.received).rejects.toThrow(/did not send its memory/);
   });
 });

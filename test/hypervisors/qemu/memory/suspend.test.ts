@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { newHostRecord } from '../../../../src/hypervisors/qemu/host-record.ts';
-import type { Cgroups } from '../../../../src/hypervisors/qemu/launch/cgroup.ts';
+import type { Cgroups } from '../../../../src/hypervisors/qemu/launch/cgroups.ts';
 import type { Vms } from '../../../../src/hypervisors/qemu/launch/vms.ts';
 import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
-import { createSleep } from '../../../../src/hypervisors/qemu/memory/sleep.ts';
+import { createSuspension } from '../../../../src/hypervisors/qemu/memory/suspension.ts';
 import { noRegistries } from '../../../../src/core/hypervisor/host-spec.ts';
 
-describe('a suspend that fails', () => {
+describe('failed suspend', () => {
   let folder: string;
   beforeEach(async () => {
     folder = await mkdtemp(path.join(tmpdir(), 'berth-suspend-'));
@@ -30,11 +30,11 @@ describe('a suspend that fails', () => {
       },
       'image',
     );
-  /** A host whose QEMU sends the half of its memory, and then ends. */
+  /** A host whose QEMU sends half of its memory and then ends. */
   function host() {
     const at = { ...layoutOf({ ...options, stateDirectory: folder }, 'host', 1), directory: folder };
     let saves = 0;
-    const machines: Pick<Vms, 'save'> = {
+    const vms: Pick<Vms, 'save'> = {
       async save(_, file) {
         saves += 1;
         await writeFile(file, 'half');
@@ -42,18 +42,18 @@ describe('a suspend that fails', () => {
       },
     };
     const cgroups: Pick<Cgroups, 'processes'> = { processes: () => Promise.resolve([1]) };
-    const sleep = createSleep({ cgroups: cgroups as Cgroups, machines: machines as Vms });
+    const sleep = createSuspension({ cgroups: cgroups as Cgroups, vms: vms as Vms });
     return { suspend: (memoryMib: number) => sleep.suspend(at, recordOf(memoryMib)), saves: () => saves };
   }
 
-  // Seen to fail without the wiping in sleep.ts: half of a tenant's memory stayed on the disk.
-  it('leaves nothing of the memory', async () => {
+  // Fails without the wipe in suspension.ts: half of a tenant's memory stayed on disk.
+  it('failed suspend: leaves nothing of the memory on disk', async () => {
     await expect(host().suspend(1)).rejects.toThrow('QEMU has gone');
     expect(await readdir(folder)).toEqual([]);
   });
 
-  // Seen to fail where only the reserve is asked for: QEMU was asked for its memory.
-  it('is not begun where the disk has no room for the whole memory', async () => {
+  // Fails if only the disk reserve is checked: QEMU was asked for its memory.
+  it('suspend: is refused before it starts if the disk lacks space for the whole memory', async () => {
     const { bavail, bsize } = await statfs(folder);
     const larger = host();
     await expect(larger.suspend(Math.ceil((bavail * bsize) / 1024 ** 2))).rejects.toThrow(

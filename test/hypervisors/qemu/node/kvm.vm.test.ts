@@ -13,7 +13,7 @@ import { testSlot } from '../../../support/test-slot.ts';
 
 const execute = promisify(execFile);
 
-/** What KVM needs of the jail, as far as it can be seen on a machine without KVM. */
+/** What KVM needs from the jail, as far as a node without KVM can show it. */
 describe('KVM in the jail', { timeout: 960_000 }, () => {
   let folder: string;
   beforeAll(async () => {
@@ -22,20 +22,20 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
   });
   afterAll(() => rm(folder, { recursive: true }));
 
-  // Seen to fail where the boot sector's folder is out of sight.
-  it('is tried with a guest that runs there as an ordinary user: under emulation it does', async () => {
+  // Fails if the boot sector's folder is not visible in the jail.
+  it('KVM probe: its guest runs in the jail as an ordinary user (shown under emulation)', async () => {
     expect(await runTinyGuest(folder, 'tcg', 200_000)).toBeUndefined();
   });
 
-  it('has its device in sight, and only with that accelerator', async () => {
+  it('jail: contains /dev/kvm only if the accelerator is KVM', async () => {
     const devices = async (accelerator: 'kvm' | 'tcg') =>
       (await openJail(folder, accelerator)).command([], '/').filter((argument) => argument === '/dev/kvm');
     expect(await devices('kvm')).toHaveLength(2);
     expect(await devices('tcg')).toHaveLength(0);
   });
 
-  // Seen to fail with a launcher that drops all groups: it was not let either time.
-  it("has a device of a group's, which a host's user may open with that group, in a user namespace too", async () => {
+  // Fails with a launcher that drops all groups: access was denied both times.
+  it("launcher: a host's user can open a device of an extra group, also in a user namespace", async () => {
     const site = randomBytes(2).toString('hex');
     const options = {
       site,
@@ -50,7 +50,7 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
     const place = layoutOf(options, 'kvm', 1);
     const network = createHostNetworking(options);
     const group = 616_200 + testSlot;
-    // Rights on a file are those on a device.
+    // A file's permissions stand in for a device's.
     const device = path.join(folder, 'device');
     await writeFile(device, '');
     await chown(device, 0, group);

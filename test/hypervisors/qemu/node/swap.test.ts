@@ -18,11 +18,11 @@ async function problem(swaps: string) {
   return swapProblem(file, path.join(folder, 'cgroup'));
 }
 
-// Seen to fail where what control groups can forbid is not looked at.
-it("a machine that swaps is named where its control groups can't keep memory out of that, and no other", async () => {
+// Fails if the control groups' abilities are ignored.
+it("swap check: reports active swap only if control groups can't keep tenants' memory out of it", async () => {
   const active = `${headings}/dev/sda2   partition\t1048572\t\t0\t\t-2\n`;
   expect(await problem(headings)).toBeUndefined();
-  expect(await problem(active)).toMatch(/swaps \(\/dev\/sda2\)/);
+  expect(await problem(active)).toMatch(/uses swap \(\/dev\/sda2\)/);
   await writeFile(path.join(folder, 'cgroup', 'system.slice', 'memory.swap.max'), 'max\n');
   expect(await problem(active)).toBeUndefined();
 });

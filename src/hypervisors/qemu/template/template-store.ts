@@ -1,42 +1,20 @@
 import { createHash } from 'node:crypto';
-import type { FileHandle } from 'node:fs/promises';
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, type FileHandle, writeFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import path from 'node:path';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import type { Logger } from '../../../lib/logger.ts';
-import { exists } from '../../../lib/exists.ts';
-import { vmArguments } from '../launch/arguments.ts';
-import type { Digests } from '../integrity/digests.ts';
 import { fileDigest, type GuestImage } from '../image/guest-image.ts';
-import type { QemuOptions } from '../options.ts';
+import type { Digests } from '../integrity/digests.ts';
+import { vmArguments } from '../launch/arguments.ts';
 import { openSealedCopy } from '../memory/sealed-memory.ts';
+import type { QemuOptions } from '../options.ts';
+import { readTemplateRecord, templateFiles, type TemplateFile } from './template-record.ts';
+import { exists } from '../../../lib/exists.ts';
+import type { Logger } from '../../../lib/logger.ts';
 
-/** Raised when a template is made in another way: what is on disk is then made anew. */
+/** Raise this if templates are made differently: existing ones are then made again. */
 const recipeVersion = 1;
-
-/** `template.json` */
-export interface TemplateRecord {
-  readonly key: string;
-  readonly planName: string;
-  readonly image: string;
-  readonly madeAt: string;
-  /** SHA-256 of each file: the three belong together. */
-  readonly files: Readonly<Record<TemplateFile, string>>;
-}
-
-export type TemplateFile = 'memory' | 'device-state' | 'disk.qcow2';
-export const templateFiles: readonly TemplateFile[] = ['memory', 'device-state', 'disk.qcow2'];
-
-/** What a template in this folder was made of; undefined where that is not on record. */
-export async function readTemplateRecord(directory: string): Promise<TemplateRecord | undefined> {
-  try {
-    return JSON.parse(await readFile(path.join(directory, 'template.json'), 'utf8')) as TemplateRecord;
-  } catch {
-    return undefined;
-  }
-}
 
 /** A template that hosts can be restored from. */
 export interface LoadedTemplate {
@@ -44,33 +22,33 @@ export interface LoadedTemplate {
   readonly disk: string;
   readonly deviceState: string;
   readonly memory: FileHandle;
-  /** The digests of its files, by their paths. */
+  /** Digests of its files by path. */
   readonly digests: ReadonlyMap<string, string>;
 }
 
-/** The templates on disk, and those of them that are in memory. */
+/** The templates on disk, and which of them are loaded into memory. */
 export interface TemplateStore {
-  /** Names the template of a plan by everything that it is made from. */
+  /** Key of a plan's template: a digest of everything that the template is made from. */
   key(planName: string, shape: HostShape): string;
   directory(key: string): string;
-  /** Whether the template is on disk, and not known to be damaged. */
+  /** Whether the template is on disk and not known to be damaged. */
   has(key: string): Promise<boolean>;
-  /** Whether a file of it was found to have another digest; hosts' disks may need it all the same. */
+  /** Whether one of its files had a wrong digest; disks of hosts may still be overlays of it. */
   isDamaged(key: string): Promise<boolean>;
-  /** The digest that its disk was made with. @throws HypervisorError where that is not on record. */
+  /** The recorded digest of its disk. @throws HypervisorError if it has no record. */
   diskDigest(key: string): Promise<string>;
-  /** The template with its memory loaded and all digests checked; undefined where there is none to use. */
+  /** The template with its memory loaded and all digests verified; undefined if there is no usable one. */
   load(key: string): Promise<LoadedTemplate | undefined>;
-  /** Makes no further use of a template, until it has been made anew. */
+  /** Stops using a template until it has been made again. */
   distrust(key: string): void;
-  /** Loads ahead what is small beside this machine's memory; a larger template is loaded when it is first used. */
+  /** Loads small templates ahead; one that is large compared with the node's memory is loaded on first use. */
   preload(): void;
   /** Removes the other templates of a plan, except those that a host's disk is an overlay of. */
   removeOthers(planName: string, key: string, inUse: ReadonlySet<string>): Promise<void>;
   close(): Promise<void>;
 }
 
-/** The share of the machine's memory that templates may take up before anybody asks for them. */
+/** Largest template that is loaded ahead, as a share of the node's memory. */
 const preloadShare = 0.05;
 
 export function createTemplateStore(
@@ -97,7 +75,7 @@ export function createTemplateStore(
     let memory: FileHandle | undefined;
     try {
       memory = await openSealedCopy(options.libexecDirectory, file('memory'));
-      // What was sealed is checked, not what it was copied from.
+      // Verify the sealed copy, not the file that it was copied from.
       await requireSame(
         key,
         file('memory'),
@@ -120,7 +98,7 @@ export function createTemplateStore(
     }
   }
 
-  /** Its memory is sealed; the other files may have been altered since they were last looked at. */
+  /** The memory is sealed; the other files may have changed since they were last verified. */
   async function requireSound({ key, disk, deviceState, digests: expected }: LoadedTemplate): Promise<void> {
     for (const file of [disk, deviceState]) {
       await requireSame(key, file, expected.get(file) ?? '', await digests.of(file));
@@ -130,7 +108,7 @@ export function createTemplateStore(
   async function requireSame(key: string, file: string, expected: string, actual: string): Promise<void> {
     if (actual === expected) return;
     const problem = `The template is damaged: ${file} has the digest ${actual}, not ${expected}`;
-    // So that the next start makes it anew.
+    // The next start makes it again.
     await writeFile(damageMark(key), `${problem}\n`);
     throw new HypervisorError(problem);
   }
@@ -139,7 +117,7 @@ export function createTemplateStore(
     distrusted.add(key);
     logger.error(
       { template: key, err: error },
-      'A template can not be used; hosts of its plan boot cold until it is made anew',
+      'A template is unusable; hosts of its plan boot cold until it has been made again',
     );
   }
 
@@ -168,16 +146,17 @@ export function createTemplateStore(
     directory,
     load,
     key(planName, shape) {
-      const parts = {
+      const sources = {
         recipeVersion,
         planName,
         image: image.digest,
         commandLine: image.commandLine,
         qemuVersion,
         shape,
+        // This key is part of the digest: a new name would make every template again.
         machine: vmArguments(options.accelerator, shape),
       };
-      return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+      return createHash('sha256').update(JSON.stringify(sources)).digest('hex');
     },
     isDamaged,
     async diskDigest(key) {
@@ -200,7 +179,7 @@ export function createTemplateStore(
         }
       };
       small().catch((error: unknown) => {
-        logger.warn({ err: error }, 'Templates could not be loaded ahead');
+        logger.warn({ err: error }, 'Loading templates ahead failed; each is loaded on first use');
       });
     },
     async removeOthers(planName, key, inUse) {
@@ -218,8 +197,8 @@ export function createTemplateStore(
   };
 }
 
-/** An empty folder to make a template in, beside its place; what a killed attempt has left is removed. */
-export async function templateWorkshop(stateDirectory: string): Promise<string> {
+/** An empty folder to make a template in, on the same file system; removes what a killed attempt has left. */
+export async function templateBuildDirectory(stateDirectory: string): Promise<string> {
   const directory = path.join(stateDirectory, 'templates', 'making');
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true, mode: 0o755 });

@@ -9,39 +9,39 @@ const controllers = ['memory', 'cpu', 'pids'] as const;
 const root = '/sys/fs/cgroup';
 
 /**
- * What QEMU needs besides the guest's memory: its own pages, the translation cache, and page cache of the
- * disk, which the kernel takes back before it refuses anything. In MiB.
+ * QEMU's memory besides the guest's, in MiB: its own pages, the translation cache, and the disk's page cache, which
+ * the kernel reclaims before it fails an allocation.
  */
 const overheadMib = 512;
-/** QEMU's disk threads can reach 64. */
+/** QEMU can have up to 64 disk threads. */
 const mostProcesses = 128;
 const longestBusyMs = 2_000;
-/** A QEMU's memory is freed in a moment, unless the machine is in trouble. */
+/** Freeing a QEMU's memory takes a moment; it takes longer only if the node is in trouble. */
 const longestEndMs = 30_000;
 
-/** The control groups of this installation's hosts, on cgroup v1 as on v2. */
+/** The control groups of this installation's hosts, on cgroup v1 and v2. */
 export interface Cgroups {
   /**
-   * Makes the group of a machine with its limits; returns its folders, one a hierarchy.
-   * @throws HypervisorError where one of the limits can not be set.
+   * Makes the group of a VM with its limits; returns its folders, one per hierarchy.
+   * @throws HypervisorError if one of the limits can't be set.
    */
   make(id: string, shape: HostShape): Promise<readonly string[]>;
-  /** The limits that are in force, a line each. */
+  /** The limits in force, one line each. */
   limits(id: string): Promise<readonly string[]>;
-  /** The processes of a machine. None: it does not run, whatever else is there. */
+  /** The processes of a VM; empty if it does not run, whatever else exists. */
   processes(id: string): Promise<readonly number[]>;
-  /** Waits until a machine has no process any more; at most so many milliseconds. */
+  /** Waits until a VM has no process any more, but at most `timeoutMs` milliseconds. */
   untilEmpty(id: string, timeoutMs: number): Promise<void>;
   /**
-   * Ends every process of a machine, and waits until they are gone.
-   * @throws HypervisorError where one does not go: the kernel keeps it, as behind a disk that does not answer.
+   * Kills every process of a VM and waits until they are gone.
+   * @throws HypervisorError if one stays, for example in uninterruptible sleep on a disk that does not answer.
    */
   kill(id: string): Promise<void>;
-  /** @throws Error where something runs in it. */
+  /** @throws Error if a process runs in it. */
   remove(id: string): Promise<void>;
 }
 
-/** @throws HypervisorError where no hierarchy with memory, cpu and pids can be written. */
+/** @throws HypervisorError if no hierarchy with memory, cpu and pids is writable. */
 export async function openCgroups(site: string): Promise<Cgroups> {
   const unified = await isUnified();
   const parents = unified
@@ -70,7 +70,7 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     async make(id, shape) {
       for (const folder of folders(id)) await mkdir(folder, { recursive: true });
       for (const [file, value] of limitsFor(shape, unified)) {
-        // On v1 each limit is a file of one hierarchy.
+        // On v1 each limit is a file in one of the hierarchies.
         const found: string[] = [];
         for (const folder of folders(id)) {
           const limit = path.join(folder, file);
@@ -78,7 +78,7 @@ export async function openCgroups(site: string): Promise<Cgroups> {
         }
         if (found.length === 0 && !ofSwap.has(file)) {
           throw new HypervisorError(
-            `The control groups of ${id} have no ${file}: it would run without a limit`,
+            `The control groups of ${id} have no ${file}: the VM would run without that limit`,
           );
         }
         for (const limit of found) await writeFile(limit, value);
@@ -114,7 +114,7 @@ export async function openCgroups(site: string): Promise<Cgroups> {
       for (let left = await processes(id); left.length > 0; left = await processes(id)) {
         if (performance.now() > deadline) {
           throw new HypervisorError(
-            `Processes of ${id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}. The kernel keeps them: look at what they wait for (/proc/PID/stack)`,
+            `Processes of ${id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}. Look at what they wait for (/proc/PID/stack)`,
           );
         }
         for (const pid of left) {
@@ -134,7 +134,7 @@ export async function openCgroups(site: string): Promise<Cgroups> {
   };
 }
 
-/** A process that has just ended is listed no more, and yet its group stays busy for a moment. */
+/** The group of a process that has just ended stays busy for a moment, although it lists no process. */
 async function removeGroup(folder: string): Promise<void> {
   const deadline = performance.now() + longestBusyMs;
   for (;;) {
@@ -162,7 +162,7 @@ const limitFiles = {
   ],
 } as const;
 type LimitFile = (typeof limitFiles)['v1' | 'v2'][number];
-/** Swap accounting may be off. */
+/** These files do not exist if swap accounting is off. */
 const ofSwap: ReadonlySet<LimitFile> = new Set([
   'memory.swap.max',
   'memory.memsw.limit_in_bytes',
@@ -172,7 +172,7 @@ const ofSwap: ReadonlySet<LimitFile> = new Set([
 /** In the order in which they are set. */
 function limitsFor(shape: HostShape, unified: boolean): readonly (readonly [LimitFile, string])[] {
   const bytes = String((shape.memoryMib + overheadMib) * 1024 * 1024);
-  // Half a processor besides the guest's own, for disk and network.
+  // Half a CPU besides the guest's, for disk and network I/O.
   const quota = String(Math.round((shape.vcpus + 0.5) * 100_000));
   const pids = String(mostProcesses);
   if (unified) {
@@ -184,7 +184,7 @@ function limitsFor(shape: HostShape, unified: boolean): readonly (readonly [Limi
     ];
   }
   return [
-    // Memory can't be raised above what memory and swap may be together.
+    // The memory limit can't be raised above the limit of memory and swap together.
     ['memory.memsw.limit_in_bytes', '-1'],
     ['memory.limit_in_bytes', bytes],
     ['memory.memsw.limit_in_bytes', bytes],
@@ -195,7 +195,7 @@ function limitsFor(shape: HostShape, unified: boolean): readonly (readonly [Limi
   ];
 }
 
-/** Whether the unified hierarchy (v2) has what we need; else the one of v1 must. */
+/** Whether the unified hierarchy (v2) has the controllers that we need; otherwise v1 must. */
 async function isUnified(): Promise<boolean> {
   const available = await readFile(path.join(root, 'cgroup.controllers'), 'utf8').catch(() => '');
   return controllers.every((controller) => available.split(/\s+/).includes(controller));
@@ -206,7 +206,7 @@ async function enableControllers(parents: readonly string[]): Promise<void> {
   for (const parent of parents) {
     await writeFile(path.join(parent, 'cgroup.subtree_control'), wanted).catch((cause: unknown) => {
       throw new HypervisorError(
-        `${controllers.join(', ')} can't be limited below the control group ${parent}: it must be the machine's own root, or have no processes`,
+        `${controllers.join(', ')} can't be limited below the control group ${parent}: it must be the node's root group, or contain no processes`,
         { cause },
       );
     });

@@ -5,15 +5,15 @@ import type { EngineAddress } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { askEngine } from '../engine/engine.ts';
 
-/** Under emulation the first of everything is slow. Milliseconds. */
+/** Under emulation the first run of everything is slow. Milliseconds. */
 const timeoutMs = 120_000;
 const image = 'berth-warm-up:1';
 
 /**
- * Has an engine do one of everything that a user does first, and takes all of it away again: what that brings
- * into memory is there in every host restored from the template.
+ * Lets an engine do one of everything that users do first, and removes the results: the code that this loads is then in
+ * the memory of every host restored from the template.
  */
-export async function warmUp(engine: EngineAddress, report: (step: string) => void): Promise<void> {
+export async function warmUpEngine(engine: EngineAddress, report: (step: string) => void): Promise<void> {
   const ask = async (method: string, path: string, body?: unknown) => {
     const options =
       body === undefined
@@ -23,8 +23,8 @@ export async function warmUp(engine: EngineAddress, report: (step: string) => vo
           : { timeoutMs, body: Buffer.from(JSON.stringify(body)) };
     const answer = await askEngine(engine, method, path, options);
     if (answer.status >= 400) {
-      const said = answer.body.toString('utf8').slice(0, 500);
-      throw new HypervisorError(`The engine refused ${method} ${path} (${answer.status}): ${said}`);
+      const message = answer.body.toString('utf8').slice(0, 500);
+      throw new HypervisorError(`The engine refused ${method} ${path} (${answer.status}): ${message}`);
     }
     return answer.body;
   };

@@ -1,0 +1,25 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+
+/** Content of `template.json`. */
+export interface TemplateRecord {
+  readonly key: string;
+  readonly planName: string;
+  readonly image: string;
+  readonly madeAt: string;
+  /** SHA-256 of each file; the three belong together. */
+  readonly files: Readonly<Record<TemplateFile, string>>;
+}
+
+export type TemplateFile = 'memory' | 'device-state' | 'disk.qcow2';
+
+export const templateFiles: readonly TemplateFile[] = ['memory', 'device-state', 'disk.qcow2'];
+
+/** Reads the record of the template in this folder; undefined if there is none or it is unreadable. */
+export async function readTemplateRecord(directory: string): Promise<TemplateRecord | undefined> {
+  try {
+    return JSON.parse(await readFile(path.join(directory, 'template.json'), 'utf8')) as TemplateRecord;
+  } catch {
+    return undefined;
+  }
+}
