@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import { refused } from '../../core/errors.ts';
 import type { HostPower } from '../../core/model/host.ts';
 import type { Records } from '../../core/ports/store.ts';
-import { hostId } from './host-id.ts';
+import { isUuid } from '../../lib/uuid.ts';
 
 const powers: readonly HostPower[] = ['running', 'paused', 'suspended'];
 
@@ -18,7 +18,7 @@ export function putPower(
         `power is ${JSON.stringify(power.slice(0, 40))}: it must be one of ${powers.join(', ')}.`,
       );
     }
-    if (!hostId.test(host) || !(await records.requestPower(host, wanted))) {
+    if (!isUuid(host) || !(await records.requestPower(host, wanted))) {
       throw refused.notFound('A running host with this id does not exist.');
     }
     response.status(202).json({});

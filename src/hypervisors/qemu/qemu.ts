@@ -37,6 +37,7 @@ import { createVmStarter, hasRun } from './launch/vm-starter.ts';
 import { killLeakedProcesses } from './launch/leaked-processes.ts';
 import { readTraffic } from './network/traffic.ts';
 import { createTemplateStore } from './template/template-store.ts';
+import { isUuid } from '../../lib/uuid.ts';
 
 /**
  * A restored guest answers within tenths of a second, and one that boots is asked again. On a busy machine, which
@@ -54,8 +55,6 @@ const warmPollMs = 50;
 /** There is one place on the machine where templates are made. */
 const templateLock = 'template';
 const templatePollMs = 1_000;
-
-const hostName = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
  * Hosts as QEMU machines on this machine, each with a user, a control group and a network namespace of its own.
@@ -164,7 +163,7 @@ export async function createQemuHypervisor(
     const names = await readdir(hostsDirectory).catch(() => []);
     return Promise.all(
       names
-        .filter((name) => hostName.test(name))
+        .filter((name) => isUuid(name))
         .map(async (hostId): Promise<ObservedHost> => ({ hostId, state: await stateOf(hostId) })),
     );
   }

@@ -6,6 +6,7 @@ import { channels } from '../channels.ts';
 import { notify } from '../notify.ts';
 import { type InstanceRow, type OperationRow, toInstance, toLeasedOperation, toOperation } from './rows.ts';
 import { setHostTarget, setInstanceTarget } from './update-target.ts';
+import { isUuid } from '../../lib/uuid.ts';
 
 /** Every new lease raises the fence, so that writes of an earlier lease holder are refused. */
 const leaseSql = `
@@ -49,8 +50,6 @@ function isInProgressConflict(error: unknown): boolean {
   return code === '23505' && constraint === 'operations_one_in_progress';
 }
 
-const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
-
 export function createOperationRecords(connection: Knex): OperationRecords {
   const table = () => connection<OperationRow>('operations');
   const leased = (operation: LeasedOperation) =>
@@ -83,14 +82,14 @@ export function createOperationRecords(connection: Knex): OperationRecords {
 
     async operation(id) {
       // Clients may send anything here (docs/osb.md 15).
-      return uuid.test(id) ? first(table().where({ id }).first()) : undefined;
+      return isUuid(id) ? first(table().where({ id }).first()) : undefined;
     },
 
     unfinishedOperation: (instanceId) =>
       first(table().where({ instance_id: instanceId, state: 'in progress' }).first()),
 
     async reportedOperation({ platformId, osbId, operationId }, kinds) {
-      const named = operationId !== undefined && uuid.test(operationId) ? operationId : null;
+      const named = operationId !== undefined && isUuid(operationId) ? operationId : null;
       const { rows } = await connection.raw<{ rows: ReportedRow[] }>(reportedSql, {
         platformId,
         osbId,
