@@ -1,9 +1,9 @@
 import type { LiveBindingsSource } from '../core/ports/live-bindings.ts';
 import type { Logger } from '../lib/logger.ts';
-import { within } from './deadline.ts';
 import type { Lease } from './lease.ts';
 import type { LiveCache } from './live-cache.ts';
 import { createSession, type Session } from './session.ts';
+import { withTimeout } from '../lib/with-timeout.ts';
 
 /** Keeps the cache in sync with Postgres: one session after another, each over a new connection. */
 export interface BindingSync {
@@ -74,7 +74,7 @@ export function createBindingSync(deps: {
       return false;
     } finally {
       synced = false;
-      await within(closeTimeoutMs, 'closing', source.close()).catch((error: unknown) => {
+      await withTimeout(closeTimeoutMs, 'closing', source.close()).catch((error: unknown) => {
         logger.debug({ err: error }, 'Closing the connection to Postgres failed; connection abandoned');
       });
     }
@@ -101,7 +101,7 @@ export function createBindingSync(deps: {
 
   async function lookUpIn(current: Session, serial: string): Promise<boolean> {
     try {
-      await within(deps.lookUpTimeoutMs, 'looking up a certificate', current.lookUp(serial));
+      await withTimeout(deps.lookUpTimeoutMs, 'looking up a certificate', current.lookUp(serial));
       return true;
     } catch (error) {
       logger.warn({ err: error }, 'Certificate look-up failed; connection refused');
@@ -120,9 +120,11 @@ export function createBindingSync(deps: {
       stopped = true;
       deps.lease.drop();
       if (synced) {
-        await within(closeTimeoutMs, 'releasing the lease', source.releaseLease()).catch((error: unknown) => {
-          logger.warn({ err: error }, 'Releasing the lease failed; unbinds wait until it expires');
-        });
+        await withTimeout(closeTimeoutMs, 'releasing the lease', source.releaseLease()).catch(
+          (error: unknown) => {
+            logger.warn({ err: error }, 'Releasing the lease failed; unbinds wait until it expires');
+          },
+        );
       }
       session?.fail(new Error('stopped'));
       endPause();

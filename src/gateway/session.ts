@@ -1,7 +1,7 @@
 import type { LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
-import { within } from './deadline.ts';
 import type { Lease } from './lease.ts';
 import type { LiveCache } from './live-cache.ts';
+import { withTimeout } from '../lib/with-timeout.ts';
 
 /**
  * How a binding ends: the api revokes its row and notifies. A session reads the row again, and since it isn't
@@ -66,7 +66,7 @@ export function createSession(deps: SessionDeps): Session {
     resolveEnded(failure);
   }
 
-  const withinLease = <T>(what: string, promise: Promise<T>) => within(leaseMs, what, promise);
+  const withinLease = <T>(what: string, promise: Promise<T>) => withTimeout(leaseMs, what, promise);
 
   // One read at a time, applied before the next one starts: an answer from before a revocation can't bring the
   // binding back after its acknowledgement. Changes that arrive during a read are read together.
@@ -141,7 +141,7 @@ export function createSession(deps: SessionDeps): Session {
   }
 
   async function begin(): Promise<void> {
-    await within(openTimeoutMs, 'connecting', source.open({ changed, lost: fail }));
+    await withTimeout(openTimeoutMs, 'connecting', source.open({ changed, lost: fail }));
     await withinLease('renewing the lease', source.renewLease(leaseMs));
     // Only bindings with open streams must be known before serving; all others are looked up when they connect.
     // So the duration depends on the number of open connections, not on the number of bindings.

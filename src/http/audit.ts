@@ -2,6 +2,7 @@ import type { Request, RequestHandler, Response } from 'express';
 import type { AuditEntry, AuditTrail } from '../core/ports/audit.ts';
 import type { Logger } from '../lib/logger.ts';
 import { requestIdentity } from './errors.ts';
+import { withTimeout } from '../lib/with-timeout.ts';
 
 /** What a request is about; undefined: it changes nothing, and is not recorded. */
 export type Describe = (
@@ -63,7 +64,8 @@ export function auditRequests(
       error: typeof error === 'string' ? error : undefined,
     };
     try {
-      await inTime(trail.record(entry), withinMs);
+      // After a timeout the row may still be written.
+      await withTimeout(withinMs, 'recording the request', trail.record(entry));
     } catch (cause) {
       notRecorded += missed;
       logger.error({ err: cause, audit: entry }, 'A request could not be recorded in the audit trail');
@@ -99,19 +101,6 @@ function beforeEnd(response: Response, act: () => Promise<void>): void {
     return response;
   };
   response.end = held as typeof response.end;
-}
-
-/** @throws Error where it takes longer; what was begun may still come to its end. */
-async function inTime(work: Promise<void>, ms: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`it took longer than ${ms / 1000} s; the row may still be written`));
-    }, ms);
-  });
-  await Promise.race([work, late]).finally(() => {
-    clearTimeout(timer);
-  });
 }
 
 function outcomeOf(status: number): AuditEntry['outcome'] {

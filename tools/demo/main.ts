@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
 import { siteId } from '../../src/config/secrets.ts';
 import { readSettings, type Settings, SettingsError } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/core/credentials.ts';
@@ -8,6 +7,7 @@ import { makeOutside } from './outside.ts';
 import { connectPlatform, type Platform, PlatformError } from '../lib/platform.ts';
 import { isOfTemplate, residueOf } from '../lib/residue.ts';
 import { BrokenPromise, createSteps, promised, type Steps } from './steps.ts';
+import { TimeoutError, withTimeout } from '../../src/lib/with-timeout.ts';
 
 const usage = `Usage: npm run demo
 
@@ -149,7 +149,9 @@ async function cutOff(stage: Stage, a: TenantHost): Promise<void> {
   const logs = platform.simulated ? undefined : await followLogs(a);
   await steps.step('unbind A', () => platform.unbind(a.instanceId, a.bindingId));
   if (logs !== undefined) {
-    await steps.step('a running docker logs -f is cut by it', () => within(5_000, logs.ended));
+    await steps.step('a running docker logs -f is cut by it', () =>
+      withTimeout(5_000, 'the end of docker logs -f', logs.ended),
+    );
   }
   await steps.step("A's credentials are refused from then on", async () => {
     const refused = await a.docker.run(['ps']);
@@ -167,8 +169,9 @@ async function followLogs(a: TenantHost): Promise<{ ended: Promise<void> }> {
       resolve();
     }),
   );
-  await within(
+  await withTimeout(
     60_000,
+    'the first line of docker logs -f',
     new Promise<void>((resolve) =>
       logs.stdout.once('data', () => {
         resolve();
@@ -209,17 +212,12 @@ function must(outcome: Outcome): string {
   return outcome.stdout;
 }
 
-async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const late = delay(ms, undefined, { ref: false }).then(() => {
-    throw new BrokenPromise(`it took longer than ${ms / 1000} s`);
-  });
-  return Promise.race([promise, late]);
-}
-
 try {
   await main();
 } catch (error) {
-  const isExpected = [BrokenPromise, PlatformError, SettingsError].some((kind) => error instanceof kind);
+  const isExpected = [BrokenPromise, PlatformError, SettingsError, TimeoutError].some(
+    (kind) => error instanceof kind,
+  );
   const text =
     error instanceof Error ? (isExpected ? error.message : (error.stack ?? error.message)) : String(error);
   process.stderr.write(`\nberth: ${text}\n`);
