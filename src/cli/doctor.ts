@@ -1,4 +1,4 @@
-import { access, mkdir } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import type { Settings } from '../config/settings.ts';
 import { imageOptions, kvmMemory } from '../hypervisors/open.ts';
@@ -7,6 +7,7 @@ import { probeKvm } from '../hypervisors/qemu/node/kvm.ts';
 import { swapProblem } from '../hypervisors/qemu/node/swap.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { errorMessage } from '../lib/error-message.ts';
+import { exists } from '../lib/exists.ts';
 
 /** One thing that was looked at: whether it is well, and what was found. */
 type Finding = readonly [ok: boolean, what: string];
@@ -41,10 +42,7 @@ async function machine(settings: Settings): Promise<Finding[]> {
   const isRoot = process.getuid?.() === 0;
   findings.push([isRoot, isRoot ? 'root' : 'not root: no virtual machine can be made']);
   for (const tool of tools) {
-    const found = await access(tool).then(
-      () => true,
-      () => false,
-    );
+    const found = await exists(tool);
     findings.push([found, found ? tool : `${tool} is missing: npm start installs it`]);
   }
   if (findings.every(([ok]) => ok)) {

@@ -1,5 +1,6 @@
-import { connect, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { rm } from 'node:fs/promises';
+import { isListening } from './is-listening.ts';
 
 /**
  * Makes sure that one process only works on a state directory. The lock is a listening Unix socket: the kernel
@@ -7,7 +8,7 @@ import { rm } from 'node:fs/promises';
  * @throws Error where another holds it.
  */
 export async function acquireProcessLock(file: string, what: string): Promise<{ release(): Promise<void> }> {
-  if (await answers(file)) {
+  if (await isListening(file)) {
     throw new Error(`another Berth works on ${what}: stop it, or set BERTH_STATE_DIR to another folder`);
   }
   await rm(file, { force: true });
@@ -25,17 +26,4 @@ export async function acquireProcessLock(file: string, what: string): Promise<{ 
         });
       }),
   };
-}
-
-function answers(file: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(file);
-    socket.on('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', () => {
-      resolve(false);
-    });
-  });
 }

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, chown, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { connect } from 'node:net';
 import path from 'node:path';
 import { postgresUser, type SystemUser } from './postgres-user.ts';
+import { isListening } from '../../lib/is-listening.ts';
+import { exists } from '../../lib/exists.ts';
 
 /** A Postgres server of our own, for where the operator brings none. */
 export interface EmbeddedPostgres {
@@ -72,7 +73,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 
   async function ensureRunning(): Promise<void> {
-    if (await answers(path.join(options.socketDirectory, '.s.PGSQL.5432'))) return;
+    if (await isListening(path.join(options.socketDirectory, '.s.PGSQL.5432'))) return;
     await removeStaleLock(data);
     await mkdir(options.socketDirectory, { recursive: true, mode: 0o755 });
     if (user !== undefined) await chown(options.socketDirectory, user.uid, user.gid);
@@ -102,20 +103,6 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       await rm(options.socketDirectory, { recursive: true, force: true });
     },
   };
-}
-
-/** Whether something listens on a Unix socket. */
-function answers(socketPath: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(socketPath);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => {
-      resolve(false);
-    });
-  });
 }
 
 /**
@@ -160,13 +147,6 @@ async function readableBinaries(directory: string): Promise<string> {
   }
   await rename(attempt, target);
   return target;
-}
-
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** @throws Error with what the program printed, where it fails. */
