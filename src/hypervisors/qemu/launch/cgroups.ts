@@ -4,6 +4,7 @@ import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { killUntilGone } from '../../../lib/kill-until-gone.ts';
 
 const controllers = ['memory', 'cpu', 'pids'] as const;
 const root = '/sys/fs/cgroup';
@@ -110,21 +111,11 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     },
 
     async kill(id) {
-      const deadline = performance.now() + longestEndMs;
-      for (let left = await processes(id); left.length > 0; left = await processes(id)) {
-        if (performance.now() > deadline) {
-          throw new HypervisorError(
-            `Processes of ${id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}. Look at what they wait for (/proc/PID/stack)`,
-          );
-        }
-        for (const pid of left) {
-          try {
-            process.kill(pid, 'SIGKILL');
-          } catch {
-            // It has just ended.
-          }
-        }
-        await delay(5);
+      const left = await killUntilGone(() => processes(id), longestEndMs);
+      if (left.length > 0) {
+        throw new HypervisorError(
+          `Processes of ${id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}. Look at what they wait for (/proc/PID/stack)`,
+        );
       }
     },
 

@@ -1,7 +1,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { HostLayout } from '../layout.ts';
+import { killUntilGone } from '../../../lib/kill-until-gone.ts';
 
 const longestEndMs = 30_000;
 
@@ -26,21 +26,11 @@ export async function processesOf(layout: HostLayout): Promise<readonly number[]
 
 /** Kills a host's processes and waits until they are gone. @throws HypervisorError if one stays. */
 export async function killLeakedProcesses(layout: HostLayout): Promise<void> {
-  const deadline = performance.now() + longestEndMs;
-  for (let left = await processesOf(layout); left.length > 0; left = await processesOf(layout)) {
-    if (performance.now() > deadline) {
-      throw new HypervisorError(
-        `Processes of ${layout.id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}`,
-      );
-    }
-    for (const pid of left) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It has just ended.
-      }
-    }
-    await delay(5);
+  const left = await killUntilGone(() => processesOf(layout), longestEndMs);
+  if (left.length > 0) {
+    throw new HypervisorError(
+      `Processes of ${layout.id} have not ended ${longestEndMs / 1000} s after they were killed: ${left.join(', ')}`,
+    );
   }
 }
 
