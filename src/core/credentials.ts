@@ -1,5 +1,6 @@
 import type { PortBlock } from './hypervisor/host-spec.ts';
 import type { JsonObject } from './model/json.ts';
+import { formatPortRange } from '../lib/port-range.ts';
 
 /** Issues client certificates. The authority's key stays behind this port. */
 export interface CertificateIssuer {
@@ -61,13 +62,6 @@ export interface Credentials {
   };
 }
 
-/** A block of ports as the specification wants it: "20010-20019", or "20010" for one. */
-export function portRange(ports: PortBlock): string {
-  if (ports.count === 0) return '';
-  const last = ports.first + ports.count - 1;
-  return last === ports.first ? String(ports.first) : `${ports.first}-${last}`;
-}
-
 /**
  * A moment as the specification's clients parse it: exactly one fractional digit,
  * `2026-11-22T12:00:59.0Z` (OSB 2.17, "Binding Metadata Object").
@@ -91,7 +85,7 @@ export function makeCredentials(
     cert: issued.certificatePem,
     key: issued.privateKeyPem,
     host: address.host,
-    published_ports: portRange(publishedPorts),
+    published_ports: formatPortRange(publishedPorts),
     expires_at: osbTimestamp(issued.expiresAt),
     env: {
       DOCKER_HOST: dockerHost,
@@ -111,5 +105,5 @@ function hostInUrl(host: string): string {
 export function endpoints(address: PublicAddress, publishedPorts: PortBlock): readonly JsonObject[] {
   const gateway = { host: address.host, ports: [String(address.gatewayPort)], protocol: 'tcp' };
   if (publishedPorts.count === 0) return [gateway];
-  return [gateway, { host: address.host, ports: [portRange(publishedPorts)], protocol: 'all' }];
+  return [gateway, { host: address.host, ports: [formatPortRange(publishedPorts)], protocol: 'all' }];
 }

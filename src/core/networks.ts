@@ -13,24 +13,3 @@ export const specialNetworks: readonly string[] = [
   '192.168.0.0/16',
   '224.0.0.0/3',
 ];
-
-/** First and last address of an IPv4 network in CIDR notation, as numbers. */
-export function networkRange(network: string): { readonly first: number; readonly last: number } {
-  const [address = '', length = '32'] = network.split('/');
-  const number = address.split('.').reduce((sum, octet) => sum * 256 + Number(octet), 0);
-  const size = 2 ** (32 - Number(length));
-  const first = number - (number % size);
-  return { first, last: first + size - 1 };
-}
-
-/** Whether every address of `inner` is one of `outer`. */
-export function contains(outer: string, inner: string): boolean {
-  const [whole, part] = [networkRange(outer), networkRange(inner)];
-  return whole.first <= part.first && part.last <= whole.last;
-}
-
-/** Whether the two have an address in common. */
-export function overlap(one: string, other: string): boolean {
-  const [a, b] = [networkRange(one), networkRange(other)];
-  return a.first <= b.last && b.first <= a.last;
-}

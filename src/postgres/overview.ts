@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
-import { portRange } from '../core/credentials.ts';
 import type { Counts, HostOverview, Overview } from '../core/ports/overview.ts';
 import { expiryOf } from '../lib/certificate-expiry.ts';
 import { trustedCertificateAuthorities } from './certificate-authorities.ts';
 import { createUsageRecords, noUsage } from './records/usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './records/rows.ts';
+import { formatPortRange } from '../lib/port-range.ts';
 
 /** The operators' view over Postgres. */
 export function createOverview(database: Knex): Overview {
@@ -58,7 +58,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     imageVersion: row.image_version ?? undefined,
     power: row.power,
     engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
-    publishedPorts: portRange({ first: row.first_port, count: row.ports }),
+    publishedPorts: formatPortRange({ first: row.first_port, count: row.ports }),
     integrity: row.integrity ?? undefined,
     liveBindings: row.live_bindings,
     createdAt: row.created_at,

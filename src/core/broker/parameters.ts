@@ -13,7 +13,8 @@ import type { Egress, RegistrySettings } from '../hypervisor/host-spec.ts';
 import type { IdlePolicy } from '../model/host.ts';
 import type { JsonObject } from '../model/json.ts';
 import { registriesOf } from '../registries.ts';
-import { contains, overlap, specialNetworks } from '../networks.ts';
+import { specialNetworks } from '../networks.ts';
+import { contains, overlap } from '../../lib/ipv4.ts';
 
 // The package is CommonJS: its class is the default export's default.
 const Ajv = draft04.default;

@@ -1,11 +1,12 @@
-import { osbTimestamp, portRange } from '../../core/credentials.ts';
+import { osbTimestamp } from '../../core/credentials.ts';
 import type { Host } from '../../core/model/host.ts';
 import type { Instance } from '../../core/model/instance.ts';
 import type { JsonObject } from '../../core/model/json.ts';
+import { formatPortRange } from '../../lib/port-range.ts';
 
 /** An instance's labels and attributes (OSB 2.17, "Service Instance Metadata"): strings only. */
 export function toMetadata(instance: Instance, host: Host | undefined): JsonObject {
-  const ports = host === undefined ? '' : portRange(host.publishedPorts);
+  const ports = host === undefined ? '' : formatPortRange(host.publishedPorts);
   return {
     labels: {},
     attributes: {

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { vethPrefix } from './names.ts';
 import type { QemuOptions } from './options.ts';
+import { formatAddress, networkRange } from '../../lib/ipv4.ts';
 
 /** Paths, names, addresses and uid of a host on the node. All of it follows from the host's id and slot. */
 export interface HostLayout {
@@ -40,7 +41,7 @@ export function layoutOf(options: Naming, id: string, slot: number): HostLayout 
   const exchangeDirectory = path.join(options.runDirectory, 'exchange', id);
   const netns = `berth-${site}-${slot}`;
   // Two addresses per slot, a /31 (RFC 3021).
-  const pair = firstAddress(hostNetwork) + 2 * slot;
+  const pair = networkRange(hostNetwork).first + 2 * slot;
   return {
     id,
     slot,
@@ -57,25 +58,14 @@ export function layoutOf(options: Naming, id: string, slot: number): HostLayout 
     netns,
     netnsPath: `/run/netns/${netns}`,
     veth: `${vethPrefix(site)}${slot}`,
-    nodeAddress: toAddress(pair),
-    hostAddress: toAddress(pair + 1),
+    nodeAddress: formatAddress(pair),
+    hostAddress: formatAddress(pair + 1),
   };
 }
 
 /** Highest slot for which the network has addresses. */
 export function slotsIn(hostNetwork: string): number {
   return 2 ** (31 - Number(hostNetwork.split('/')[1])) - 1;
-}
-
-function firstAddress(network: string): number {
-  const [address = '', length = ''] = network.split('/');
-  const number = address.split('.').reduce((sum, octet) => sum * 256 + Number(octet), 0);
-  const size = 2 ** (32 - Number(length));
-  return number - (number % size);
-}
-
-function toAddress(number: number): string {
-  return [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256).join('.');
 }
 
 /** Removes the files of a VM below /run. */

@@ -1,10 +1,12 @@
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { enginePort } from '../../../core/hypervisor/network.ts';
-import { networkRange, specialNetworks } from '../../../core/networks.ts';
+import { specialNetworks } from '../../../core/networks.ts';
 import { guestLink } from '../../../guest/link.ts';
 import type { HostLayout } from '../layout.ts';
 import { tap, uplink, vethPrefix } from '../names.ts';
 import type { HostLimits } from '../options.ts';
+import { networkRange } from '../../../lib/ipv4.ts';
+import { formatPortRange } from '../../../lib/port-range.ts';
 
 /**
  * The firewall rules as nft(8) reads them. Each text is one transaction: all of it takes effect, or nothing.
@@ -90,7 +92,7 @@ table ${table} {
 /** Leads a block of published ports to a host. Safe to repeat. */
 export function publishPorts(site: string, place: HostLayout, ports: PortBlock): string {
   if (ports.count === 0) return '';
-  return `add element inet ${nodeTable(site)} ports { ${range(ports)} : ${place.hostAddress} }\n`;
+  return `add element inet ${nodeTable(site)} ports { ${formatPortRange(ports)} : ${place.hostAddress} }\n`;
 }
 
 /** Safe to repeat: what is added first is certainly there to be deleted. */
@@ -104,7 +106,7 @@ export function unpublishPorts(site: string, place: HostLayout, ports: PortBlock
  */
 export function removePorts(site: string, place: HostLayout, ports: PortBlock): string {
   if (ports.count === 0) return '';
-  return `delete element inet ${nodeTable(site)} ports { ${range(ports)} : ${place.hostAddress} }\n`;
+  return `delete element inet ${nodeTable(site)} ports { ${formatPortRange(ports)} : ${place.hostAddress} }\n`;
 }
 
 /**
@@ -132,7 +134,7 @@ export function openHostRules(
   ];
   if (ports.count > 0) {
     translate.push(
-      `iifname ${uplink} ip daddr ${place.hostAddress} meta l4proto { tcp, udp } th dport ${range(ports)} dnat ip to ${guestAddress}`,
+      `iifname ${uplink} ip daddr ${place.hostAddress} meta l4proto { tcp, udp } th dport ${formatPortRange(ports)} dnat ip to ${guestAddress}`,
     );
   }
   // By where a connection was opened to, so that the rules hold for every packet of it, in both directions.
@@ -154,7 +156,7 @@ export function openHostRules(
       egress.publicOnly === true ? [...specialNetworks, ...own] : [...neverAtAll, network.hostNetwork];
     destinations.push(`${to} ${set(never)} return`, `${to} ${set(egress.cidrs)} accept`);
   }
-  const published = [String(enginePort), ...(ports.count > 0 ? [range(ports)] : [])];
+  const published = [String(enginePort), ...(ports.count > 0 ? [formatPortRange(ports)] : [])];
   return hostRules({ translate, published, destinations }, limits);
 }
 
@@ -259,10 +261,6 @@ table inet berth {
   }
 }
 `;
-}
-
-function range(ports: PortBlock): string {
-  return ports.count === 1 ? String(ports.first) : `${ports.first}-${ports.first + ports.count - 1}`;
 }
 
 /** nft refuses a set whose intervals overlap: what another network covers is left out. */
