@@ -1,10 +1,11 @@
 import { execFile } from 'node:child_process';
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import type { Credentials } from '../core/credentials.ts';
+import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
 /** What of a binding's credentials a Docker client needs, checked. */
 export interface DockerCredentials extends Pick<Credentials, 'docker_host' | 'ca' | 'cert' | 'key'> {
@@ -246,10 +247,7 @@ async function readIfThere(file: string): Promise<string | undefined> {
 /** Each file is replaced whole, and never readable by others, not even for a moment. */
 async function replaceFiles(directory: string, files: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, content] of Object.entries(files)) {
-    const written = path.join(directory, `.${name}.new`);
-    await rm(written, { force: true });
-    await writeFile(written, content, { mode: 0o600, flag: 'wx' });
-    await rename(written, path.join(directory, name));
+    await writeFileAtomically(path.join(directory, name), content);
   }
 }
 

@@ -1,4 +1,4 @@
-import { chown, open, readFile, rename, stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { masterKeyFile } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
@@ -6,6 +6,7 @@ import type { MasterKeyState } from '../core/ports/master-keys.ts';
 import { createMasterKeyText, masterKeyFromText } from '../secrets/master-key.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
+import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
 /** As JSON carries it. */
 type KeyLine = Omit<MasterKeyState, 'since'> & { readonly since: string };
@@ -69,18 +70,8 @@ async function readLines(file: string): Promise<string[]> {
     .filter((line) => line !== '' && !line.startsWith('#'));
 }
 
-/** Whole or not at all, and on the disk before it is relied upon: a lost key is a lost database. */
+/** Keeps owner and mode of the file. */
 async function writeLines(file: string, lines: readonly string[]): Promise<void> {
   const { uid, gid, mode } = await stat(file);
-  const attempt = `${file}.${process.pid}`;
-  const handle = await open(attempt, 'wx', 0o600);
-  try {
-    await handle.writeFile(`${lines.join('\n')}\n`);
-    await handle.chmod(mode & 0o777);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  await chown(attempt, uid, gid);
-  await rename(attempt, file);
+  await writeFileAtomically(file, `${lines.join('\n')}\n`, { owner: { uid, gid }, mode: mode & 0o777 });
 }

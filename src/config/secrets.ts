@@ -1,5 +1,5 @@
-import { randomBytes, randomUUID } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createOnce } from '../lib/create-once.ts';
 import { type Settings, SettingsError } from './settings.ts';
@@ -114,17 +114,6 @@ async function readUrl(name: string, file: string): Promise<string> {
     throw new SettingsError(`${name}: ${file} does not hold a URL that begins with postgresql://.`);
   }
   return url;
-}
-
-/** Writes a secret that only its owner can read: whole, or not at all. */
-export async function writeSecret(file: string, text: string): Promise<void> {
-  const attempt = `${file}.${randomUUID()}`;
-  try {
-    await writeFile(attempt, text, { mode: 0o600, flag: 'wx' });
-    await rename(attempt, file);
-  } finally {
-    await rm(attempt, { force: true });
-  }
 }
 
 /**

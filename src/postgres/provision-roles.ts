@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Knex } from 'knex';
-import { roleDatabaseUrl, writeSecret } from '../config/secrets.ts';
+import { roleDatabaseUrl } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import {
   applyGrants,
@@ -15,6 +15,7 @@ import {
   userOf,
 } from './server/database-roles.ts';
 import { type DatabaseRole, databaseRoles } from './server/grants.ts';
+import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
 /** Where the connection string of a role is kept that `npm start` has made. */
 const roleUrlFile = (settings: Settings, role: DatabaseRole) =>
@@ -81,7 +82,7 @@ async function ownUrl(
   const password = passwordOf(kept.trim()) || randomBytes(24).toString('hex');
   const url = urlFor(ownerUrl, name, password);
   // Before the role has it: a start that is killed in between finds the file, and sets the password again.
-  await writeSecret(file, `${url}\n`);
+  await writeFileAtomically(file, `${url}\n`);
   return url;
 }
 

@@ -1,7 +1,8 @@
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostShape, HostSpec, PortBlock } from '../../core/hypervisor/host-spec.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /**
  * `host.json`: written before anything of a host is made, so that everything of it can be found and removed
@@ -72,7 +73,6 @@ export async function readHostRecord(file: string): Promise<HostRecord | undefin
 export async function writeHostRecord(file: string, record: HostRecord): Promise<void> {
   // Mode 711: QEMU's user can reach its disk in this folder, but can't list it.
   await mkdir(path.dirname(file), { recursive: true, mode: 0o711 });
-  const attempt = `${file}.new`;
-  await writeFile(attempt, `${JSON.stringify(record, undefined, 2)}\n`, { mode: 0o600 });
-  await rename(attempt, file);
+  // Not synced, so that a create does not wait for the disk: after a power cut it may be the previous record.
+  await writeFileAtomically(file, `${JSON.stringify(record, undefined, 2)}\n`, { durable: false });
 }

@@ -1,10 +1,10 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { TemplateSpec } from '../../core/hypervisor/templates.ts';
+import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /** A simulated machine: what would be a running QEMU. */
 export interface SimulatedVm {
@@ -135,12 +135,9 @@ function parse(text: string | undefined): unknown {
 const readText = (file: string) => ifThere(() => readFile(file, 'utf8'));
 
 async function writeJson(file: string, value: SimulatedHost | SimulatedDisk | TemplateSpec) {
-  const written = `${file}.${randomUUID()}.new`;
   try {
-    await writeFile(written, JSON.stringify(value), { mode: 0o600 });
-    await rename(written, file);
+    await writeFileAtomically(file, JSON.stringify(value), { durable: false });
   } catch (cause) {
-    await rm(written, { force: true });
     throw new HypervisorError(`${file} can't be written: ${String(cause)}`, { cause });
   }
 }

@@ -6,10 +6,11 @@ import {
   sign,
   verify,
 } from 'node:crypto';
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { createOnce } from '../../../lib/create-once.ts';
+import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 
 /**
  * The parts of what a host is made of. Each is a list of lines that people can read, so that an alteration can be
@@ -64,8 +65,8 @@ export function createManifests(stateDirectory: string): Manifests {
       const text = JSON.stringify(manifest);
       const signature = sign(null, Buffer.from(text), await signingKey()).toString('base64');
       const signed: Signed = { manifest: text, signature };
-      await writeFile(`${file}.new`, JSON.stringify(signed), { mode: 0o600 });
-      await rename(`${file}.new`, file);
+      // Not synced: like the VM, it does not outlive a power cut.
+      await writeFileAtomically(file, JSON.stringify(signed), { durable: false });
     },
     async read(file) {
       let text: string;
