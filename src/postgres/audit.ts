@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import type { AuditEntry, AuditRecord, AuditTrail } from '../core/ports/audit.ts';
+import type { AuditEntry, AuditRecord, AuditRetention, AuditTrail } from '../core/ports/audit.ts';
 
 interface AuditRow {
   at: Date;
@@ -48,33 +48,33 @@ export function createAuditTrail(database: Knex): AuditTrail {
   };
 }
 
-/**
- * Ends the rows that are older, as the owner of the tables.
- * @param days at least 30.
- * @returns how many.
- */
-export async function forgetAudit(owner: Knex, days: number): Promise<number> {
-  const { rows } = await owner.raw<{ rows: { forgotten: string }[] }>(
-    "SELECT audit_forget(clock_timestamp() - ? * interval '1 day') AS forgotten",
-    [days],
-  );
-  return Number(rows[0]?.forgotten ?? 0);
+/** @param owner connected as the owner of the tables. */
+export function createAuditRetention(owner: Knex): AuditRetention {
+  return {
+    async deleteOlderThan(days) {
+      const { rows } = await owner.raw<{ rows: { forgotten: string }[] }>(
+        "SELECT audit_forget(clock_timestamp() - ? * interval '1 day') AS forgotten",
+        [days],
+      );
+      return Number(rows[0]?.forgotten ?? 0);
+    },
+  };
 }
 
-/** Postgres' text holds no NUL. Cut by characters, as `length` counts them there. */
-function text(value: string | undefined, longest: number): string | null {
+/** Postgres' `text` can't contain a NUL. Truncated by characters, which Postgres' `length` counts. */
+function text(value: string | undefined, maxLength: number): string | null {
   if (value === undefined) return null;
-  return Array.from(value.slice(0, 2 * longest).replaceAll('\0', '\ufffd'))
-    .slice(0, longest)
+  return Array.from(value.slice(0, 2 * maxLength).replaceAll('\0', '\ufffd'))
+    .slice(0, maxLength)
     .join('');
 }
 
-const longestJson = 4096;
+const maxJsonBytes = 4096;
 
 function json(value: object | undefined): string | null {
   if (value === undefined) return null;
-  const written = JSON.stringify(value);
-  return Buffer.byteLength(written) <= longestJson ? written : '{"cut":"it was too long to be kept"}';
+  const encoded = JSON.stringify(value);
+  return Buffer.byteLength(encoded) <= maxJsonBytes ? encoded : '{"cut":"it was too long to be kept"}';
 }
 
 function toRecord(row: AuditRow): AuditRecord {

@@ -1,28 +1,23 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Knex } from 'knex';
-import { refused } from '../core/errors.ts';
 import type { Drift } from '../core/hypervisor/integrity.ts';
-import type { CheckRecords, HostCheck, HostChecks } from '../core/ports/host-checks.ts';
+import type { CheckRecords, CheckRequests, HostCheck } from '../core/ports/host-checks.ts';
 import { channels } from './channels.ts';
+import { notify } from './notify.ts';
 import { notifyGatewaysSql } from './records/notify-gateways.ts';
 
-/** Whoever runs the command waits so long for the workers, in milliseconds. */
-const deadlineMs = 60_000;
-const lookAgainMs = 100;
-
-/** A host of an instance on which something is under way is not as it was made, nor as it will be. */
-const atRest = `
+/** While an operation changes a host, it is neither as it was made nor as it will be. */
+const noOperationSql = `
   hosts.state = 'running' AND NOT EXISTS (
     SELECT FROM operations WHERE operations.instance_id = hosts.instance_id AND operations.state = 'in progress')`;
-/** A worker is cutting it off, or died at it. */
-const halfQuarantined = `hosts.state = 'running' AND hosts.quarantined_at > COALESCE(checked_at, '-infinity')`;
-/** Of a suspended host nothing lives. */
-const checkable = `(hosts.state = 'parked' OR (
-  hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND ${atRest}))`;
+/** A worker is putting the host into quarantine, or died while it did. */
+const halfQuarantinedSql = `hosts.state = 'running' AND hosts.quarantined_at > COALESCE(checked_at, '-infinity')`;
+/** A suspended host has no process to check. */
+const checkableSql = `(hosts.state = 'parked' OR (
+  hosts.engine_host IS NOT NULL AND hosts.power <> 'suspended' AND ${noOperationSql}))`;
 
 interface CheckRow {
   host_id: string;
-  /** Null while the host waits in the pool. */
+  /** Null while the host is in the pool. */
   osb_id: string | null;
   pooled: boolean;
   requested: boolean;
@@ -33,7 +28,7 @@ interface CheckRow {
   quarantined_at: Date | null;
 }
 
-const select = `
+const selectSql = `
   SELECT hosts.id AS host_id, instances.osb_id, hosts.state = 'parked' AS pooled, checked_at, drift, failed_at, failure,
     quarantined_at, COALESCE(requested_at > COALESCE(GREATEST(checked_at, failed_at), '-infinity'), FALSE) AS requested
   FROM hosts LEFT JOIN instances ON instances.id = hosts.instance_id LEFT JOIN host_checks ON host_id = hosts.id`;
@@ -52,7 +47,7 @@ export function createCheckRecords(database: Knex): CheckRecords {
   return {
     async checkable() {
       const { rows } = await database.raw<{ rows: CheckRow[] }>(
-        `${select} WHERE ${checkable} ORDER BY hosts.slot`,
+        `${selectSql} WHERE ${checkableSql} ORDER BY hosts.slot`,
       );
       return rows.map((row) => ({
         hostId: row.host_id,
@@ -65,17 +60,17 @@ export function createCheckRecords(database: Knex): CheckRecords {
       await record(database, hostId, 'clock_timestamp()', drift);
     },
     async recordFailure(hostId, reason) {
-      // Not of a host on which an operation has begun meanwhile.
+      // Unless an operation on its instance has begun since.
       await database.raw(
         `INSERT INTO host_checks (host_id, failed_at, failure)
-           SELECT hosts.id, clock_timestamp(), :reason FROM hosts WHERE hosts.id = :hostId AND ${checkable}
+           SELECT hosts.id, clock_timestamp(), :reason FROM hosts WHERE hosts.id = :hostId AND ${checkableSql}
          ON CONFLICT (host_id) DO UPDATE SET failed_at = excluded.failed_at, failure = excluded.failure`,
         { hostId, reason },
       );
     },
     async recordQuarantine(hostId, drift) {
       await database.transaction(async (transaction) => {
-        // By the clock that a release is held against.
+        // By the database's clock, as the release that it is compared with.
         await transaction.raw(
           `UPDATE hosts SET engine_host = NULL, engine_port = NULL,
              quarantined_at = clock_timestamp(), updated_at = now() WHERE id = ?`,
@@ -86,13 +81,13 @@ export function createCheckRecords(database: Knex): CheckRecords {
       });
     },
     async unfinishedQuarantines() {
-      const { rows } = await database.raw<{ rows: CheckRow[] }>(`${select} WHERE ${halfQuarantined}`);
+      const { rows } = await database.raw<{ rows: CheckRow[] }>(`${selectSql} WHERE ${halfQuarantinedSql}`);
       return rows.map((row) => ({ hostId: row.host_id, drift: row.drift ?? [] }));
     },
     async released() {
       const { rows } = await database.raw<{ rows: { host_id: string }[] }>(
         `SELECT host_id FROM host_checks JOIN hosts ON hosts.id = host_id
-         WHERE release_requested_at > quarantined_at AND ${atRest}`,
+         WHERE release_requested_at > quarantined_at AND ${noOperationSql}`,
       );
       return rows.map((row) => row.host_id);
     },
@@ -102,29 +97,39 @@ export function createCheckRecords(database: Knex): CheckRecords {
   };
 }
 
-/** The operators' side: asks by a row and a notification, and reads the answer from the row. */
-export function createHostChecks(database: Knex): HostChecks {
+/** The operators' side: requests by a row and a notification, and reads the result from the row. */
+export function createCheckRequests(database: Knex): CheckRequests {
+  const notifyWorkers = () => notify(database, channels.checks, '');
   return {
-    async now(host) {
-      const wanted = await database.raw<{ rows: CheckRow[] }>(
-        `${select} WHERE hosts.state <> 'destroyed' AND starts_with(hosts.id::text, :host)
-           AND (:host <> '' OR ${checkable}) ORDER BY hosts.slot LIMIT 1000`,
-        { host: host ?? '' },
+    async find(idPrefix) {
+      const { rows } = await database.raw<{ rows: CheckRow[] }>(
+        `${selectSql} WHERE hosts.state <> 'destroyed' AND starts_with(hosts.id::text, :idPrefix)
+           AND (:idPrefix <> '' OR ${checkableSql}) ORDER BY hosts.slot LIMIT 1000`,
+        { idPrefix: idPrefix ?? '' },
       );
-      if (host !== undefined && wanted.rows.length === 0) {
-        throw refused.notFound(`There is no host ${host}. \`berth hosts\` lists them.`);
-      }
-      const ids = wanted.rows.map((row) => row.host_id);
-      await database.raw(
-        `INSERT INTO host_checks (host_id, requested_at) SELECT unnest(:ids::uuid[]), clock_timestamp()
-         ON CONFLICT (host_id) DO UPDATE SET requested_at = excluded.requested_at`,
-        { ids },
-      );
-      await database.raw(`SELECT pg_notify('${channels.checks}', '')`);
-      return until(database, ids);
+      return rows.map((row) => row.host_id);
     },
 
-    async release(hostId) {
+    async requestCheck(hostIds) {
+      await database.raw(
+        `INSERT INTO host_checks (host_id, requested_at) SELECT unnest(:hostIds::uuid[]), clock_timestamp()
+         ON CONFLICT (host_id) DO UPDATE SET requested_at = excluded.requested_at`,
+        { hostIds: [...hostIds] },
+      );
+      await notifyWorkers();
+    },
+
+    async results(hostIds) {
+      const { rows } = await database.raw<{ rows: (CheckRow & { awaited: boolean })[] }>(
+        `${selectSql.replace('SELECT', `SELECT (${checkableSql} OR ${halfQuarantinedSql}) AS awaited,`)}
+         WHERE hosts.id = ANY(:hostIds::uuid[]) AND hosts.state <> 'destroyed' ORDER BY hosts.slot`,
+        { hostIds: [...hostIds] },
+      );
+      // A host in quarantine, or with an operation in progress, is not checked any more.
+      return rows.map((row) => ({ check: toCheck(row), pending: row.requested && row.awaited }));
+    },
+
+    async requestRelease(hostId) {
       const { rowCount } = await database.raw<{ rowCount: number }>(
         `INSERT INTO host_checks (host_id, release_requested_at)
            SELECT id, clock_timestamp() FROM hosts
@@ -132,29 +137,10 @@ export function createHostChecks(database: Knex): HostChecks {
          ON CONFLICT (host_id) DO UPDATE SET release_requested_at = excluded.release_requested_at`,
         { hostId },
       );
-      await database.raw(`SELECT pg_notify('${channels.checks}', '')`);
+      await notifyWorkers();
       return rowCount === 1;
     },
   };
-}
-
-async function until(database: Knex, ids: readonly string[]): Promise<readonly HostCheck[]> {
-  const deadline = performance.now() + deadlineMs;
-  for (;;) {
-    const { rows } = await database.raw<{ rows: (CheckRow & { awaited: boolean })[] }>(
-      `${select.replace('SELECT', `SELECT (${checkable} OR ${halfQuarantined}) AS awaited,`)}
-       WHERE hosts.id = ANY(:ids::uuid[]) AND hosts.state <> 'destroyed' ORDER BY hosts.slot`,
-      { ids },
-    );
-    // One that has been cut off before, or that an operation has begun on, is checked no more.
-    if (rows.every((row) => !row.requested || !row.awaited)) return rows.map(toCheck);
-    if (performance.now() > deadline) {
-      throw refused.unavailable(
-        'No worker has checked the hosts in time. GET /mgmt/health tells whether one is at work.',
-      );
-    }
-    await delay(lookAgainMs);
-  }
 }
 
 function toCheck(row: CheckRow): HostCheck {

@@ -7,6 +7,9 @@ import { userIds } from '../config/users.ts';
 import { createBindings } from '../core/broker/bindings.ts';
 import { createInstances } from '../core/broker/instances.ts';
 import { createParameterRules } from '../core/broker/parameters.ts';
+import { refuseDroppedPlans } from '../core/catalog/dropped-plans.ts';
+import { createHostChecks } from '../core/host-checks.ts';
+import { createPlatforms } from '../core/platforms.ts';
 import type { Logger } from '../lib/logger.ts';
 import { credentialDigest } from '../core/ports/platforms.ts';
 import { longestAnswerMs } from '../http/limits.ts';
@@ -21,19 +24,20 @@ import { createCertificateRequestQueue } from '../postgres/certificate-requests.
 import { channels } from '../postgres/channels.ts';
 import { openDatabase, roleBounds, seedSlots } from '../postgres/database.ts';
 import { refuseOwner } from '../postgres/server/database-roles.ts';
-import { forgetDeadGateways, forgetLateAcknowledgements } from '../postgres/gateways.ts';
+import { createGatewayRecords } from '../postgres/gateways.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createOperationWaiter } from '../postgres/operation-waiter.ts';
-import { createHostChecks } from '../postgres/host-checks.ts';
+import { createCheckRequests } from '../postgres/host-checks.ts';
 import { createOverview } from '../postgres/overview.ts';
-import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../postgres/platforms.ts';
+import { createPlatformStore } from '../postgres/platforms.ts';
+import { createCredentialDirectory } from '../postgres/credential-directory.ts';
 import { createMasterKeyEvents, createMasterKeyStore } from '../postgres/master-keys.ts';
 import { createPresence, createPresences } from '../postgres/presence.ts';
 import { createRevocations } from '../postgres/revocations.ts';
 import { createSealedData } from '../postgres/sealed-columns.ts';
 import { createStore } from '../postgres/store.ts';
-import { refuseDroppedPlans } from '../postgres/plans-in-use.ts';
-import { installedImageVersion } from '../postgres/workers.ts';
+import { createPlansInUse } from '../postgres/plans-in-use.ts';
+import { createWorkerRecords } from '../postgres/workers.ts';
 import { openAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
@@ -53,13 +57,14 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
   const connectionString = await requireDatabaseUrl(settings, 'api');
   const database = openDatabase(connectionString, { bounds: roleBounds });
   await refuseOwner(database, 'api');
-  await refuseDroppedPlans(database, catalog);
+  await refuseDroppedPlans(createPlansInUse(database), catalog);
   const vault = await openKeyRing(settings, createMasterKeyStore(database));
   const simulated = settings.hypervisor === 'simulated';
 
   const blocks = portBlocks(settings, catalog);
   await seedSlots(database, blocks);
-  const firstPlatform = await ensurePlatform(database, 'cloudfoundry');
+  const platforms = createPlatformStore(database);
+  const firstPlatform = await platforms.ensure('cloudfoundry');
   const listener = await startListener({
     connectionString,
     listenTo: [
@@ -89,11 +94,12 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     },
   });
   // A worker that is away for a moment is no reason to forget what it makes hosts from.
-  let imageVersion = await installedImageVersion(database);
+  const workers = createWorkerRecords(database);
+  let imageVersion = await workers.installedImageVersion();
   const stopAskingWorkers = repeat(
     askWorkersEveryMs,
     async () => {
-      imageVersion = (await installedImageVersion(database)) ?? imageVersion;
+      imageVersion = (await workers.installedImageVersion()) ?? imageVersion;
     },
     (error) => {
       logger.warn({ err: error }, 'The version of the installed image could not be read; it is tried again');
@@ -154,8 +160,8 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     audit,
     overview: createOverview(database),
     records: store.records,
-    platforms: createPlatforms(database),
-    checks: createHostChecks(database),
+    platforms: createPlatforms(platforms),
+    checks: createHostChecks(createCheckRequests(database)),
     credentials: credentials.mgmt,
     hypervisor: settings.hypervisor,
     ratePerSecond: settings.ratePerSecond,
@@ -169,11 +175,12 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       logger.error({ err: error }, 'A request for a certificate could not be answered');
     },
   );
+  const gateways = createGatewayRecords(database);
   const stopKeeping = repeat(
     houseKeepingMs,
     async () => {
-      await forgetDeadGateways(database);
-      await forgetLateAcknowledgements(database);
+      await gateways.deleteDead();
+      await gateways.deleteLateAcknowledgements();
       await certificateRequests.deleteAbandoned();
       await presences.deleteDead();
     },

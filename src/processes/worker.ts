@@ -24,7 +24,7 @@ import { startListener } from '../postgres/listener.ts';
 import { createCheckRecords } from '../postgres/host-checks.ts';
 import { createRevocations } from '../postgres/revocations.ts';
 import { createStore } from '../postgres/store.ts';
-import { removeWorker, reportWorker } from '../postgres/workers.ts';
+import { createWorkerRecords } from '../postgres/workers.ts';
 import { portBlocks, requireDatabaseUrl } from './database-url.ts';
 import { repeat } from '../lib/repeat.ts';
 import type { RunningProcess } from './running-process.ts';
@@ -113,12 +113,13 @@ export async function startWorker(
   listener.on(channels.checks, () => {
     checks.wake();
   });
+  const workers = createWorkerRecords(database);
   const stopReporting = repeat(
     reportEveryMs,
     async () => {
       const templates = await plansWithTemplate(hypervisor, catalog);
       const memoryAvailableMib = await availableMib();
-      await reportWorker(database, {
+      await workers.report({
         name,
         hypervisor: hypervisor.name,
         templates,
@@ -176,7 +177,7 @@ export async function startWorker(
         checks.stop(),
         making,
       ]);
-      await removeWorker(database, name).catch(warn('The worker could not take itself off the books'));
+      await workers.remove(name).catch(warn('The worker could not take itself off the books'));
       await hypervisor.close();
       await listener.stop();
       await database.destroy();

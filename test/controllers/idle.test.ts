@@ -10,7 +10,7 @@ import { createIdleController } from '../../src/controllers/idle.ts';
 import { channels } from '../../src/postgres/channels.ts';
 import { startListener } from '../../src/postgres/listener.ts';
 import { createLiveBindingsSource } from '../../src/postgres/live-bindings.ts';
-import { reportWorker } from '../../src/postgres/workers.ts';
+import { createWorkerRecords } from '../../src/postgres/workers.ts';
 import {
   bindBody,
   binding,
@@ -435,7 +435,7 @@ describe('a host that is asked for', () => {
 
 describe('a host whose memory was given back', () => {
   const machine = (memoryAvailableMib: number) =>
-    reportWorker(broker.database, {
+    createWorkerRecords(broker.database).report({
       name: 'w',
       hypervisor: 'qemu',
       templates: [],

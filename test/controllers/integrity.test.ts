@@ -5,7 +5,8 @@ import type { Drift } from '../../src/core/hypervisor/integrity.ts';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import { type Checks } from '../../src/controllers/integrity.ts';
 import type { PoolController } from '../../src/controllers/pool.ts';
-import { createHostChecks } from '../../src/postgres/host-checks.ts';
+import { createHostChecks } from '../../src/core/host-checks.ts';
+import { createCheckRequests } from '../../src/postgres/host-checks.ts';
 import {
   catalogFile,
   instance,
@@ -245,7 +246,7 @@ it('finishes a quarantine that the worker before it has only recorded, and answe
     if (sql.includes('AS awaited')) looks += 1;
   });
   let answered = false;
-  const answer = createHostChecks(broker.database)
+  const answer = createHostChecks(createCheckRequests(broker.database))
     .now(host)
     .finally(() => (answered = true));
   await eventually('it is recorded', async () => (await integrityOf(host)) === 'quarantined');

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { AuditEntry, AuditRecord } from '../../src/core/ports/audit.ts';
 import { auditRequests } from '../../src/http/audit.ts';
 import { errorHandler } from '../../src/http/errors.ts';
-import { forgetAudit } from '../../src/postgres/audit.ts';
+import { createAuditRetention } from '../../src/postgres/audit.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
 import { databaseRoles } from '../../src/postgres/server/grants.ts';
 import {
@@ -293,13 +293,13 @@ describe('in Postgres', () => {
     for (const text of [`UPDATE audit SET action = 'x'`, 'DELETE FROM audit', 'TRUNCATE audit']) {
       await expect(database.raw(text), text).rejects.toThrow('only added to');
     }
-    await expect(forgetAudit(database, 29)).rejects.toThrow('30 days');
+    await expect(createAuditRetention(database).deleteOlderThan(29)).rejects.toThrow('30 days');
     await database.raw(
       `INSERT INTO audit (at, actor, action, outcome) VALUES (now() - interval '50 days', 'berth', 'old', 'failed')`,
     );
     const before = (await database('audit')).length;
-    expect(await forgetAudit(database, 60)).toBe(0);
-    expect(await forgetAudit(database, 40)).toBe(1);
+    expect(await createAuditRetention(database).deleteOlderThan(60)).toBe(0);
+    expect(await createAuditRetention(database).deleteOlderThan(40)).toBe(1);
     expect(await database('audit')).toHaveLength(before);
     expect(await database('audit').where({ action: 'old' })).toEqual([]);
     expect(await database('audit').where({ action: 'audit-forget' })).toHaveLength(1);

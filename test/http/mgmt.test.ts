@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { reportWorker } from '../../src/postgres/workers.ts';
+import { createWorkerRecords } from '../../src/postgres/workers.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 
 let broker: TestBroker;
@@ -29,7 +29,7 @@ it('tells by 503 and in words which role is missing, and by 200 that all are at 
     id: randomUUID(),
     lease_until: broker.database.raw(`clock_timestamp() + interval '1 hour'`),
   });
-  await reportWorker(broker.database, {
+  await createWorkerRecords(broker.database).report({
     name: 'w',
     hypervisor: 'simulated',
     templates: [],

@@ -2,7 +2,9 @@ import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { PlatformCredential } from '../../src/core/ports/platforms.ts';
-import { createCredentialDirectory, createPlatforms } from '../../src/postgres/platforms.ts';
+import { createPlatforms } from '../../src/core/platforms.ts';
+import { createCredentialDirectory } from '../../src/postgres/credential-directory.ts';
+import { createPlatformStore } from '../../src/postgres/platforms.ts';
 import { eventually } from '../support/eventually.ts';
 import { instance, makeTestBroker, operator, provisionBody, type TestBroker } from '../support/broker.ts';
 
@@ -103,7 +105,7 @@ it('a password that was retired ends also where no notification comes any more',
     onReconnected: () => () => undefined,
     stop: () => Promise.resolve(),
   };
-  const platforms = createPlatforms(broker.database);
+  const platforms = createPlatforms(createPlatformStore(broker.database));
   await platforms.create('deaf');
   await platforms.addPassword('deaf');
   const directory = await createCredentialDirectory({

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, inject, it, onTestFinished } from 'vitest'
 import type { LiveBindingsSource } from '../../src/core/ports/live-bindings.ts';
 import { channels } from '../../src/postgres/channels.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
-import { forgetLateAcknowledgements } from '../../src/postgres/gateways.ts';
+import { createGatewayRecords } from '../../src/postgres/gateways.ts';
 import { startListener } from '../../src/postgres/listener.ts';
 import { createLiveBindingsSource } from '../../src/postgres/live-bindings.ts';
 import { createRevocations } from '../../src/postgres/revocations.ts';
@@ -106,7 +106,7 @@ it('leaves no acknowledgement behind that comes when nobody waits any more', asy
   await source.acknowledge([id, late?.id ?? '']);
   const api = openDatabase(broker.urls.api, { maxConnections: 1 });
   onTestFinished(() => api.destroy());
-  await forgetLateAcknowledgements(api);
+  await createGatewayRecords(api).deleteLateAcknowledgements();
   const left = await broker
     .database<{ binding_id: string }>('revocation_acknowledgements')
     .select('binding_id');

@@ -7,6 +7,8 @@ import type { Express } from 'express';
 import supertest from 'supertest';
 import { createBindings } from '../../src/core/broker/bindings.ts';
 import { createInstances } from '../../src/core/broker/instances.ts';
+import { createHostChecks } from '../../src/core/host-checks.ts';
+import { createPlatforms } from '../../src/core/platforms.ts';
 import { createParameterRules } from '../../src/core/broker/parameters.ts';
 import { allPlans } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
@@ -36,10 +38,11 @@ import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master
 import { channels } from '../../src/postgres/channels.ts';
 import { openDatabase, roleBounds, seedSlots } from '../../src/postgres/database.ts';
 import { startListener } from '../../src/postgres/listener.ts';
-import { createCheckRecords, createHostChecks } from '../../src/postgres/host-checks.ts';
+import { createCheckRecords, createCheckRequests } from '../../src/postgres/host-checks.ts';
 import { createOperationWaiter } from '../../src/postgres/operation-waiter.ts';
 import { createOverview } from '../../src/postgres/overview.ts';
-import { createCredentialDirectory, createPlatforms, ensurePlatform } from '../../src/postgres/platforms.ts';
+import { createPlatformStore } from '../../src/postgres/platforms.ts';
+import { createCredentialDirectory } from '../../src/postgres/credential-directory.ts';
 import { createRevocations } from '../../src/postgres/revocations.ts';
 import { createStore } from '../../src/postgres/store.ts';
 import { silentLogger } from './logger.ts';
@@ -100,7 +103,7 @@ export async function makeTestBroker(
   const workerDatabase = openDatabase(urls.worker, { bounds: roleBounds });
   const blocks = { first: 20_000, size: 20, count: slots };
   await seedSlots(apiDatabase, blocks);
-  const platform = await ensurePlatform(apiDatabase, 'test');
+  const platform = await createPlatformStore(apiDatabase).ensure('test');
   const platformId = platform.id;
   const listener = await startListener({
     connectionString,
@@ -175,8 +178,8 @@ export async function makeTestBroker(
     audit,
     overview: createOverview(apiDatabase),
     records: store.records,
-    platforms: createPlatforms(apiDatabase),
-    checks: createHostChecks(apiDatabase),
+    platforms: createPlatforms(createPlatformStore(apiDatabase)),
+    checks: createHostChecks(createCheckRequests(apiDatabase)),
     credentials: operator,
     hypervisor: 'simulated',
     ratePerSecond,

@@ -42,6 +42,15 @@ export interface AuditQuery {
   readonly limit: number;
 }
 
+/** The retention of the audit trail: the only way to delete rows of it, for the owner of the tables only. */
+export interface AuditRetention {
+  /**
+   * @param days at least 30.
+   * @returns the number of deleted rows.
+   */
+  deleteOlderThan(days: number): Promise<number>;
+}
+
 /** The audit trail, which is only added to. */
 export interface AuditTrail {
   /** Adds a row; what is too long for it is cut short. */

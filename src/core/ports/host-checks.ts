@@ -31,6 +31,20 @@ export interface HostChecks {
   release(hostId: string): Promise<boolean>;
 }
 
+/** What the operators' side needs of Postgres: the workers answer by rows. */
+export interface CheckRequests {
+  /**
+   * Ids of living hosts, at most 1,000.
+   * @param idPrefix the beginning of a host's id; undefined: every host that may be checked.
+   */
+  find(idPrefix: string | undefined): Promise<readonly string[]>;
+  requestCheck(hostIds: readonly string[]): Promise<void>;
+  /** `pending`: a worker is still to check it. Hosts that have been destroyed since are left out. */
+  results(hostIds: readonly string[]): Promise<readonly { check: HostCheck; pending: boolean }[]>;
+  /** Requests the end of a quarantine; false if no host with this id is in quarantine. */
+  requestRelease(hostId: string): Promise<boolean>;
+}
+
 /**
  * A host that may be checked: it runs, is connected, and no operation is under way on its instance; or it is held for
  * the pool.

@@ -23,6 +23,25 @@ export function credentialDigest(username: string, password: string): Buffer {
   return createHash('sha256').update(`${username}:${password}`).digest();
 }
 
+/** The credentials that are valid now. */
+export interface CredentialDirectory {
+  known(): readonly KnownCredential[];
+  stop(): void;
+}
+
+/** Platforms and the digests of their passwords. Every api process is notified of a change. */
+export interface PlatformStore {
+  list(): Promise<readonly PlatformOverview[]>;
+  /** The platform of this name, inserted if it does not exist. */
+  ensure(name: string): Promise<Platform>;
+  /** Inserts a platform with its first password; false if the name is taken. */
+  insert(name: string, digest: Buffer): Promise<boolean>;
+  /** Adds a second password. */
+  addPassword(name: string, digest: Buffer): Promise<'added' | 'not found' | 'two already'>;
+  /** Deletes the older of two passwords. */
+  deleteOlderPassword(name: string): Promise<'deleted' | 'not found' | 'only one'>;
+}
+
 /** What operators do with platforms. */
 export interface Platforms {
   list(): Promise<readonly PlatformOverview[]>;

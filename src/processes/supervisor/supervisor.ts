@@ -21,10 +21,11 @@ import { type MasterKeyAnswer, masterKeyQuestion } from '../../secrets/master-ke
 import { provideRoles } from '../../postgres/provision-roles.ts';
 import { repeat } from '../../lib/repeat.ts';
 import type { RunningProcess } from '../running-process.ts';
-import { forgetAudit } from '../../postgres/audit.ts';
+import { createAuditRetention } from '../../postgres/audit.ts';
 import { migrate, openDatabase } from '../../postgres/database.ts';
 import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
-import { refuseDroppedPlans } from '../../postgres/plans-in-use.ts';
+import { createPlansInUse } from '../../postgres/plans-in-use.ts';
+import { refuseDroppedPlans } from '../../core/catalog/dropped-plans.ts';
 import { untilReachable } from '../../postgres/server/reachable.ts';
 import { errorMessage } from '../../lib/error-message.ts';
 
@@ -87,7 +88,9 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
     /** Only the owner of the tables may: no role can shorten the trail. */
     async function forgetOldAudit(): Promise<void> {
       const database = openDatabase(url, { maxConnections: 1 });
-      await forgetAudit(database, settings.auditDays).finally(() => database.destroy());
+      await createAuditRetention(database)
+        .deleteOlderThan(settings.auditDays)
+        .finally(() => database.destroy());
     }
 
     async function prepareDatabase() {
@@ -106,7 +109,7 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
       const database = openDatabase(url, { maxConnections: 1 });
       try {
         await migrate(database);
-        await refuseDroppedPlans(database, catalog);
+        await refuseDroppedPlans(createPlansInUse(database), catalog);
         return await provideRoles(settings, url, database);
       } finally {
         await database.destroy();

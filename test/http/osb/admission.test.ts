@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { reportWorker } from '../../../src/postgres/workers.ts';
+import { createWorkerRecords } from '../../../src/postgres/workers.ts';
 import {
   catalogFile,
   ids,
@@ -22,7 +22,7 @@ afterAll(() => broker.stop());
 
 /** What a worker reports of its machine; the test broker keeps 1,024 MiB in reserve and promises memory four times. */
 const machine = (memoryAvailableMib: number, memoryTotalMib: number | undefined) =>
-  reportWorker(broker.database, {
+  createWorkerRecords(broker.database).report({
     name: 'w',
     hypervisor: 'qemu',
     templates: [],

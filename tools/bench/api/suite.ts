@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Credentials } from '../../../src/core/credentials.ts';
-import { ensurePlatform } from '../../../src/postgres/platforms.ts';
+import { createPlatformStore } from '../../../src/postgres/platforms.ts';
 import { type Connection, createConnection } from './client.ts';
 import { type Ask, type Tally, throughput, timed } from './load.ts';
 import { buildRig, ownSlots, type Rig, type RigBroker } from './rig.ts';
@@ -81,7 +81,7 @@ async function fill(rig: Rig, name: string, population: Population): Promise<Fil
   const broker = await rig.startBroker(name, { withWorker: false });
   const connection = createConnection(broker.port, broker.user);
   const plan = await firstPlan(connection);
-  const platform = await ensurePlatform(broker.database, 'cloudfoundry');
+  const platform = await createPlatformStore(broker.database).ensure('cloudfoundry');
   await seed(
     broker.database,
     {

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { loadCatalog } from '../../../../src/core/catalog/load.ts';
 import { toOsbCatalog } from '../../../../src/core/catalog/catalog.ts';
 import { maximumPollingSeconds } from '../../../../src/core/operation-deadline.ts';
-import { refuseDroppedPlans } from '../../../../src/postgres/plans-in-use.ts';
+import { refuseDroppedPlans } from '../../../../src/core/catalog/dropped-plans.ts';
+import { createPlansInUse } from '../../../../src/postgres/plans-in-use.ts';
 import { catalogFile, ids } from '../../../support/broker.ts';
 import { type OsbBroker, makeOsbBroker } from '../../../support/osb-broker.ts';
 
@@ -227,7 +228,8 @@ describe('12b a catalog that drops an id which live instances use', () => {
       {},
       (offering?.plans ?? []).filter(({ id }) => id !== plan),
     );
-  const start = (catalog: ReturnType<typeof load>) => refuseDroppedPlans(on.broker.database, catalog);
+  const start = (catalog: ReturnType<typeof load>) =>
+    refuseDroppedPlans(createPlansInUse(on.broker.database), catalog);
 
   it('stops the start, and names plan and number of instances', async () => {
     const one = await on.newInstance({ plan_id: ids.otherPlan });
