@@ -8,7 +8,8 @@ import type {
 } from '../core/ports/certificate-authorities.ts';
 import type { SignedRequest } from '../core/ports/certificate-requests.ts';
 import type { Presences } from '../core/ports/presence.ts';
-import type { CertificateIssuer, Vault } from '../core/credentials.ts';
+import type { CertificateIssuer } from '../core/ports/certificate-issuer.ts';
+import type { Vault } from '../core/ports/vault.ts';
 import { refused } from '../core/errors.ts';
 import type { Logger } from '../lib/logger.ts';
 import { type Authority, createAuthority, crossSign, longestChain } from './ca.ts';
@@ -148,8 +149,8 @@ export async function openAuthorities(parts: {
         });
         return {
           ...issued,
-          serverAuthorityPem: server.certificatePem,
-          authorities: { client: client.id, server: server.id },
+          serverCaPem: server.certificatePem,
+          caIds: { client: client.id, server: server.id },
         };
       },
     },

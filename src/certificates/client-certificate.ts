@@ -1,4 +1,4 @@
-import type { IssuedCertificate } from '../core/credentials.ts';
+import type { IssuedCertificate } from '../core/ports/certificate-issuer.ts';
 import type { Authority } from './ca.ts';
 import { possibleEnd, subjectOf } from './leaf.ts';
 import { derToPem, makeMould, type Mould } from './certificate-template.ts';

@@ -4,11 +4,14 @@ import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import type { Credentials } from '../core/credentials.ts';
 import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
 /** What of a binding's credentials a Docker client needs, checked. */
-export interface DockerCredentials extends Pick<Credentials, 'docker_host' | 'ca' | 'cert' | 'key'> {
+export interface DockerCredentials {
+  readonly docker_host: string;
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
   /** End of the client certificate's life, as the certificate itself has it. */
   readonly expiresAt: Date;
 }
@@ -52,7 +55,11 @@ export function parseCredentials(text: string): DockerCredentials {
   const outer = parseObject(text);
   const fields = isObject(outer['credentials']) ? outer['credentials'] : outer;
   const problems: string[] = [];
-  const read = <T>(name: keyof Credentials, wanted: string, parse: (value: string) => T): T | undefined => {
+  const read = <T>(
+    name: keyof DockerCredentials,
+    wanted: string,
+    parse: (value: string) => T,
+  ): T | undefined => {
     const value = fields[name];
     try {
       if (typeof value === 'string' && value !== '') return parse(value);

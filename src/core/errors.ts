@@ -1,20 +1,20 @@
 /**
- * The error catalogue: every refusal that a client can meet, as a value with its HTTP status and, where the
- * specification names one, its error code (OSB 2.17, "Service Broker Errors"). `http/errors.ts` is the only
- * translator to HTTP.
+ * The catalogue of refusals: every reason for which a client's request is refused, with its HTTP status and, if the
+ * specification names one, its error code (OSB 2.17, "Service Broker Errors"). Only `http/errors.ts` translates
+ * them to HTTP.
  */
 export interface Refusal {
   readonly status: number;
-  /** Error code of the specification; left out where it names none. */
+  /** Error code of the specification; undefined if it names none. */
   readonly code?: string;
-  /** Answer with `{}` and no description: what the specification wants of 410. */
+  /** Answer with `{}` and no description, as the specification requires for 410. */
   readonly emptyBody?: boolean;
-  /** Whole seconds after which it is worth asking again. */
+  /** Whole seconds until a retry makes sense. */
   readonly retryAfterSeconds?: number;
   readonly description: string;
 }
 
-/** A request that can't be met. Nothing was changed. */
+/** A request was refused, and nothing was changed. */
 export class RefusedError extends Error {
   override readonly name = 'RefusedError';
 
@@ -42,10 +42,22 @@ export const refused = {
   badRequest: (description: string) => refuse({ status: 400, description }),
   tooLarge: (description: string) => refuse({ status: 413, description }),
   notFound: (description: string) => refuse({ status: 404, description }),
+  instanceNotFound: () => refuse({ status: 404, description: 'There is no instance with this id.' }),
+  bindingNotFound: () => refuse({ status: 404, description: 'There is no binding with this id.' }),
   gone: () => refuse({ status: 410, emptyBody: true, description: 'It does not exist (any more).' }),
   conflict: (description: string) => refuse({ status: 409, description }),
   unprocessable: (description: string) => refuse({ status: 422, description }),
-  /** Clients compare the next texts to the letter (docs/osb.md 6). */
+  instanceExpired: () =>
+    refuse({
+      status: 422,
+      description: 'The instance has expired: its host is gone. Delete it and create a new one.',
+    }),
+  instanceFailed: () =>
+    refuse({
+      status: 422,
+      description: 'The instance can not be used: its creation or its deletion failed. Delete it.',
+    }),
+  /** Clients compare the description to the letter (docs/osb.md 6), also of the next two codes. */
   asyncRequired: () =>
     refuse({
       status: 422,
@@ -58,18 +70,18 @@ export const refused = {
       code: 'ConcurrencyError',
       description: 'The Service Broker does not support concurrent requests that mutate the same resource.',
     }),
-  tooManyRequests: (perSecond: number) =>
-    refuse({
-      status: 429,
-      retryAfterSeconds: 1,
-      description: `This broker answers ${perSecond} requests a second of one platform, and this one has sent more. Try again in a second; the operator can raise the limit with BERTH_RATE_PER_SECOND.`,
-    }),
-  headersTooLarge: (description: string) => refuse({ status: 431, description }),
   maintenanceInfoConflict: () =>
     refuse({
       status: 422,
       code: 'MaintenanceInfoConflict',
       description: 'The maintenance information for the requested Service Plan has changed.',
     }),
+  tooManyRequests: (perSecond: number) =>
+    refuse({
+      status: 429,
+      retryAfterSeconds: 1,
+      description: `This broker answers ${perSecond} requests a second per platform, and this platform has sent more. Try again in a second; the operator can raise the limit with BERTH_RATE_PER_SECOND.`,
+    }),
+  headersTooLarge: (description: string) => refuse({ status: 431, description }),
   unavailable: (description: string) => refuse({ status: 503, description }),
 };

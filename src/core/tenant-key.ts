@@ -1,4 +1,4 @@
-import type { TenantCut } from './catalog/catalog.ts';
+import type { TenantScope } from './catalog/catalog.ts';
 import type { JsonObject } from './model/json.ts';
 
 /**
@@ -8,7 +8,7 @@ import type { JsonObject } from './model/json.ts';
  * Kubernetes stand for cluster and namespace (docs/osb.md 19).
  */
 export function tenantKey(
-  cut: TenantCut,
+  cut: TenantScope,
   request: {
     readonly instanceId: string;
     readonly organizationGuid: string;

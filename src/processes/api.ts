@@ -16,6 +16,7 @@ import { longestAnswerMs } from '../http/limits.ts';
 import { listen } from '../http/listen.ts';
 import { createMgmtApp } from '../http/mgmt/app.ts';
 import { createOsbApp } from '../http/osb/app.ts';
+import { renderCredentials } from '../http/osb/credentials-body.ts';
 import { withRequestIdentity } from '../http/request-log.ts';
 import { warmUp } from '../http/warm-up.ts';
 import { dropPrivileges } from './drop-privileges.ts';
@@ -141,6 +142,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       vault,
       revocations: createRevocations(database, listener),
       address: { host: settings.externalHost, gatewayPort: settings.gatewayPort },
+      renderCredentials,
       logger,
     }),
   });

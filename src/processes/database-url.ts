@@ -1,6 +1,7 @@
 import { databaseUrl, roleDatabaseUrl } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
-import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
+import { allPlans } from '../core/catalog/lookup.ts';
+import type { Catalog } from '../core/catalog/catalog.ts';
 import type { PortBlocks } from '../postgres/database.ts';
 import type { DatabaseRole } from '../postgres/server/grants.ts';
 

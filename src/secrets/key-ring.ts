@@ -1,4 +1,4 @@
-import type { Vault } from '../core/credentials.ts';
+import type { Vault } from '../core/ports/vault.ts';
 import { open, rewrap, seal, sealedWith } from './envelope.ts';
 import type { MasterKey } from './master-key.ts';
 import { CryptoError } from '../lib/crypto-error.ts';

@@ -2,7 +2,7 @@ import { randomUUID, X509Certificate } from 'node:crypto';
 import tls from 'node:tls';
 import type { Knex } from 'knex';
 import { afterEach, beforeEach, expect, inject, it } from 'vitest';
-import type { IssuedCredentials } from '../../src/core/credentials.ts';
+import type { IssuedCredentials } from '../../src/core/ports/certificate-issuer.ts';
 import type { CertificateAuthorityStore } from '../../src/core/ports/certificate-authorities.ts';
 import { createGateway } from '../../src/gateway/gateway.ts';
 import { metricsText } from '../../src/http/mgmt/metrics.ts';
@@ -117,7 +117,7 @@ async function bind(): Promise<IssuedCredentials & { id: string }> {
   await broker.store.records.insertBinding({
     ...{ id, osbId: id, instanceId: host.instanceId, tenantId: host.tenantId, serial: issued.serial },
     ...{ certificate: issued.certificatePem, sealedCredentials: Buffer.from('x'), createdAt: new Date() },
-    ...{ expiresAt: issued.expiresAt, authorities: issued.authorities },
+    ...{ expiresAt: issued.expiresAt, caIds: issued.caIds },
     request: { appGuid: undefined, parameters: {}, predecessor: undefined },
   });
   return { ...issued, id };
@@ -127,7 +127,7 @@ async function bind(): Promise<IssuedCredentials & { id: string }> {
 function version(credentials: IssuedCredentials): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = tls.connect({
-      ...{ host: '127.0.0.1', port, ca: credentials.serverAuthorityPem },
+      ...{ host: '127.0.0.1', port, ca: credentials.serverCaPem },
       ...{ cert: credentials.certificatePem, key: credentials.privateKeyPem },
     });
     let answer = '';
@@ -154,7 +154,7 @@ it('another client authority signs, and bindings of the former one go on until t
   expect(await version(before)).toBe(ok);
   await authorities.rotate('client');
   const after = await bind();
-  expect(after.authorities.client).not.toBe(before.authorities.client);
+  expect(after.caIds.client).not.toBe(before.caIds.client);
   expect(await version(before)).toBe(ok);
   expect(await version(after)).toBe(ok);
   expect(await states('client')).toEqual([
@@ -191,14 +191,14 @@ it('another server authority vouches, and apps that trust only former ones still
     bindings.push(await bind());
     for (const one of bindings) expect(await version(one)).toBe(ok);
   }
-  expect(new Set(bindings.map(({ serverAuthorityPem }) => serverAuthorityPem)).size).toBe(4);
+  expect(new Set(bindings.map(({ serverCaPem }) => serverCaPem)).size).toBe(4);
   // An app gets one authority to trust, and not the former one beside it.
-  for (const { serverAuthorityPem } of bindings) expect(serverAuthorityPem.match(/BEGIN/g)).toHaveLength(1);
+  for (const { serverCaPem } of bindings) expect(serverCaPem.match(/BEGIN/g)).toHaveLength(1);
   // The oldest binding trusts nothing but the first authority, which did not sign the gateway's certificate.
   const [oldest, newest] = [bindings[0], bindings.at(-1)];
   expect(
-    new X509Certificate(newest?.serverAuthorityPem ?? '').checkIssued(
-      new X509Certificate(oldest?.serverAuthorityPem ?? ''),
+    new X509Certificate(newest?.serverCaPem ?? '').checkIssued(
+      new X509Certificate(oldest?.serverCaPem ?? ''),
     ),
   ).toBe(false);
 }, 60_000);
@@ -235,7 +235,7 @@ it('no serial is used twice, by one authority or by two', async () => {
   const again = broker.store.records.insertBinding({
     ...{ id: randomUUID(), osbId: 'again', instanceId: host.instanceId, tenantId: host.tenantId },
     ...{ serial: first.serial, certificate: second.certificatePem, sealedCredentials: Buffer.from('x') },
-    ...{ createdAt: new Date(), expiresAt: second.expiresAt, authorities: second.authorities },
+    ...{ createdAt: new Date(), expiresAt: second.expiresAt, caIds: second.caIds },
     request: { appGuid: undefined, parameters: {}, predecessor: undefined },
   });
   await expect(again).rejects.toThrow('bindings_serial_key');

@@ -14,7 +14,7 @@ import {
   readInput,
   writeDirectory,
 } from '../../src/cli/context.ts';
-import { type Credentials, makeCredentials } from '../../src/core/credentials.ts';
+import { renderCredentials, type Credentials } from '../../src/http/osb/credentials-body.ts';
 import { type Authority, createAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 
@@ -26,12 +26,12 @@ let home: string;
 const expiresAt = new Date(Date.now() + 3_600_000);
 
 const makeBinding = async (): Promise<Credentials> =>
-  makeCredentials(
-    await issueClientCertificate(authority, { commonName: 'binding', notAfter: expiresAt }),
-    authority.certificatePem,
-    { host: 'berth.example.com', gatewayPort: 2376 },
-    { first: 20_010, count: 10 },
-  );
+  renderCredentials({
+    certificate: await issueClientCertificate(authority, { commonName: 'binding', notAfter: expiresAt }),
+    serverCaPem: authority.certificatePem,
+    address: { host: 'berth.example.com', gatewayPort: 2376 },
+    publishedPorts: { first: 20_010, count: 10 },
+  });
 
 beforeAll(async () => {
   authority = await createAuthority({ commonName: 'test', validForDays: 1 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
-import { allPlans, findPlan, toOsbCatalog } from '../../src/core/catalog/catalog.ts';
+import { allPlans, findPlan } from '../../src/core/catalog/lookup.ts';
 import { CatalogError, loadCatalog } from '../../src/core/catalog/load.ts';
 
 type Changed = Record<string, unknown>;
@@ -68,17 +68,5 @@ describe('the catalog', () => {
     expect(load).toThrow(CatalogError);
     expect(load).toThrow('catalog.yaml');
     expect(load).toThrow(words);
-  });
-
-  const shownAs = (simulated: boolean) =>
-    toOsbCatalog(loadCatalog(builtInCatalog, 'built in'), {
-      simulated,
-      imageVersion: '1.0.0',
-      newerFields: true,
-    });
-  it('says in every description where hosts are simulated', () => {
-    const shown = JSON.stringify(shownAs(true));
-    expect(shown.match(/SIMULATED/g)).toHaveLength(4);
-    expect(JSON.stringify(shownAs(false))).not.toContain('SIMULATED');
   });
 });

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { userIds } from '../../src/config/users.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { type BrokerProcess, largerPlanId, makeBrokerProcess, serviceId } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';

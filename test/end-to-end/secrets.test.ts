@@ -6,7 +6,7 @@ import tls from 'node:tls';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { createKeyRing } from '../../src/secrets/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
 import type { Answer } from '../support/broker-process.ts';

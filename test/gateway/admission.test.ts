@@ -1,7 +1,7 @@
 import net from 'node:net';
 import type tls from 'node:tls';
 import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { IssuedCertificate } from '../../src/core/credentials.ts';
+import type { IssuedCertificate } from '../../src/core/ports/certificate-issuer.ts';
 import { createAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';

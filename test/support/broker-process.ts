@@ -3,7 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { readSettings, type Settings } from '../../src/config/settings.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { eventually } from './eventually.ts';
 import { testSlot } from './test-slot.ts';
 import { forgetSite, processesWith, residueOf } from '../../tools/lib/residue.ts';

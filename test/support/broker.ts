@@ -10,7 +10,7 @@ import { createInstances } from '../../src/core/broker/instances.ts';
 import { createHostChecks } from '../../src/core/host-checks.ts';
 import { createPlatforms } from '../../src/core/platforms.ts';
 import { createParameterRules } from '../../src/core/broker/parameters.ts';
-import { allPlans } from '../../src/core/catalog/catalog.ts';
+import { allPlans } from '../../src/core/catalog/lookup.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import type { Logger } from '../../src/lib/logger.ts';
@@ -24,6 +24,7 @@ import { longestAnswerMs } from '../../src/http/limits.ts';
 import { withRequestIdentity } from '../../src/http/request-log.ts';
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
+import { renderCredentials } from '../../src/http/osb/credentials-body.ts';
 import type { IntegrityPolicy } from '../../src/core/ports/host-checks.ts';
 import { type Checks, startChecks } from '../../src/controllers/integrity.ts';
 import { expireDue } from '../../src/controllers/expiry.ts';
@@ -160,13 +161,14 @@ export async function makeTestBroker(
         issuer: {
           issue: async (request) => ({
             ...(await issueClientCertificate(authority, request)),
-            serverAuthorityPem: authority.certificatePem,
-            authorities: { client: randomUUID(), server: randomUUID() },
+            serverCaPem: authority.certificatePem,
+            caIds: { client: randomUUID(), server: randomUUID() },
           }),
         },
         vault,
         revocations,
         address: { host: 'docker.example.org', gatewayPort: 2376 },
+        renderCredentials,
         logger,
       }),
     });

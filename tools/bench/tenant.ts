@@ -1,6 +1,6 @@
 import type { ClientRequest } from 'node:http';
 import { request } from 'node:https';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 
 /** A request to the engine of a binding, through the gateway, on a connection of its own. */
 export function openRequest(credentials: Credentials, path: string): ClientRequest {

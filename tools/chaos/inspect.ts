@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import tls from 'node:tls';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { isOfTemplate, residueOf } from '../lib/residue.ts';
 import { openHostFiles } from '../../src/hypervisors/simulated/host-files.ts';
 import type { Site } from './site.ts';

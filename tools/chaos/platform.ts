@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { type Answer, type Asker, type AskerOptions, createAsker } from './asker.ts';
 import { ids } from './catalog.ts';
 import type { Site } from './site.ts';

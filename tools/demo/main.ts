@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { siteId } from '../../src/config/secrets.ts';
 import { readSettings, type Settings, SettingsError } from '../../src/config/settings.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { busyboxTree, type Docker, dockerFor, type Outcome } from '../lib/docker.ts';
 import { makeOutside } from './outside.ts';
 import { connectPlatform, type Platform, PlatformError } from '../lib/platform.ts';

@@ -6,7 +6,7 @@ import { buffer } from 'node:stream/consumers';
 import { pack } from 'tar-stream';
 import { parseCredentials, writeDirectory } from '../../src/cli/context.ts';
 import { dockerEnvironment } from '../../src/config/docker-environment.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 
 export interface Outcome {
   readonly code: number;

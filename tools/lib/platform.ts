@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type BrokerCredentials, credentialsPath } from '../../src/config/secrets.ts';
 import type { Settings } from '../../src/config/settings.ts';
-import type { Credentials } from '../../src/core/credentials.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 
 /** The broker can't be asked; the message says what to do. */
 export class PlatformError extends Error {

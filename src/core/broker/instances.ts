@@ -15,6 +15,7 @@ import { tenantKey } from '../tenant-key.ts';
 import { withoutEmpty } from './context.ts';
 import { demandOf, type ParameterRules } from './parameters.ts';
 import { checkPlatformIds, requireOffering, requirePlan } from './plan-lookup.ts';
+import type { InstanceReference } from './references.ts';
 import { createUpdate, type UpdateRequest } from './update.ts';
 import type { OperationWaiter } from '../ports/operation-waiter.ts';
 import { beginOperation } from './begin-operation.ts';
@@ -32,13 +33,6 @@ export interface ProvisionRequest {
   /** The version of the image that the platform knows of; undefined where it does not say. */
   readonly maintenanceVersion: string | undefined;
   readonly acceptsIncomplete: boolean;
-}
-
-export interface InstanceReference {
-  readonly platformId: string;
-  readonly instanceId: string;
-  readonly serviceId: string | undefined;
-  readonly planId: string | undefined;
 }
 
 /** What a platform sees of an instance. */

@@ -1,12 +1,7 @@
 import draft04 from 'ajv-draft-04';
-import {
-  allPlans,
-  bindSchema,
-  type Catalog,
-  type Plan,
-  provisionSchema,
-  updateSchema,
-} from '../catalog/catalog.ts';
+import { allPlans } from '../catalog/lookup.ts';
+import { bindSchema, provisionSchema, updateSchema } from '../catalog/parameter-schemas.ts';
+import type { Catalog, Plan } from '../catalog/catalog.ts';
 import { durationMs } from '../duration.ts';
 import { refused } from '../errors.ts';
 import type { Egress, RegistrySettings } from '../hypervisor/host-spec.ts';

@@ -1,4 +1,5 @@
-import { type Catalog, findOffering, findPlan, type Offering, type Plan } from '../catalog/catalog.ts';
+import type { Catalog, Offering, Plan } from '../catalog/catalog.ts';
+import { findOffering, findPlan } from '../catalog/lookup.ts';
 import { refused } from '../errors.ts';
 import type { Logger } from '../../lib/logger.ts';
 

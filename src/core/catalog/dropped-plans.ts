@@ -1,5 +1,6 @@
 import type { PlansInUse } from '../ports/plans-in-use.ts';
-import { type Catalog, findPlan } from './catalog.ts';
+import type { Catalog } from './catalog.ts';
+import { findPlan } from './lookup.ts';
 import { CatalogError } from './load.ts';
 
 /**

@@ -1,5 +1,5 @@
 import type { Binding } from '../model/binding.ts';
-import type { BindingAuthorities } from '../credentials.ts';
+import type { BindingCaIds } from './certificate-issuer.ts';
 import type { BindingRequest } from '../model/binding.ts';
 
 export interface NewBinding {
@@ -8,7 +8,7 @@ export interface NewBinding {
   readonly instanceId: string;
   readonly tenantId: string;
   readonly serial: string;
-  readonly authorities: BindingAuthorities;
+  readonly caIds: BindingCaIds;
   readonly certificate: string;
   readonly sealedCredentials: Buffer;
   readonly createdAt: Date;

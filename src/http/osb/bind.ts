@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import { platformOf } from '../auth.ts';
-import type { Bindings, BindingView } from '../../core/broker/bindings.ts';
-import type { JsonObject } from '../../core/model/json.ts';
+import type { Bindings } from '../../core/broker/bindings.ts';
+import { bindingBody } from './binding-body.ts';
 import { knowsNewerFields } from './headers.ts';
 import { nonEmptyText, readBindBody } from './bodies.ts';
 import { pathId } from './path-and-query.ts';
@@ -20,13 +20,6 @@ export function bind(bindings: Bindings): RequestHandler {
       parameters: body.parameters ?? undefined,
       predecessor: nonEmptyText(body.predecessor_binding_id),
     });
-    response.status(view.isNew ? 201 : 200).json(toBody(view, knowsNewerFields(request)));
+    response.status(view.isNew ? 201 : 200).json(bindingBody(view, knowsNewerFields(request)));
   };
-}
-
-/** A binding in the platform's format. */
-export function toBody(view: BindingView, withMetadata: boolean): JsonObject {
-  const { credentials, endpoints, expiresAt, renewBefore } = view;
-  if (!withMetadata) return { credentials };
-  return { credentials, endpoints, metadata: { expires_at: expiresAt, renew_before: renewBefore } };
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { RequestHandler } from 'express';
-import { type Catalog, toOsbCatalog } from '../../core/catalog/catalog.ts';
+import type { Catalog } from '../../core/catalog/catalog.ts';
+import { toOsbCatalog } from './catalog-body.ts';
 import { knowsNewerFields } from './headers.ts';
 
 /** GET /v2/catalog: the body changes only with the installed image; 304 if the platform has it (docs/osb.md 11). */

@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
 import type { Bindings } from '../../core/broker/bindings.ts';
-import { toBody } from './bind.ts';
+import { bindingBody } from './binding-body.ts';
 import { knowsNewerFields } from './headers.ts';
 import { instanceReference, pathId } from './path-and-query.ts';
 
@@ -11,6 +11,6 @@ export function fetchBinding(bindings: Bindings): RequestHandler {
       ...instanceReference(request, response),
       bindingId: pathId(request, 'binding_id'),
     });
-    response.json(toBody(view, knowsNewerFields(request)));
+    response.json(bindingBody(view, knowsNewerFields(request)));
   };
 }

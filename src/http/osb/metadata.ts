@@ -1,7 +1,7 @@
-import { osbTimestamp } from '../../core/credentials.ts';
 import type { Host } from '../../core/model/host.ts';
 import type { Instance } from '../../core/model/instance.ts';
 import type { JsonObject } from '../../core/model/json.ts';
+import { osbTimestamp } from './timestamp.ts';
 import { formatPortRange } from '../../lib/port-range.ts';
 
 /** An instance's labels and attributes (OSB 2.17, "Service Instance Metadata"): strings only. */

@@ -1,5 +1,5 @@
 import type { Request, Response } from 'express';
-import type { InstanceReference } from '../../core/broker/instances.ts';
+import type { InstanceReference } from '../../core/broker/references.ts';
 import { refused } from '../../core/errors.ts';
 import { platformOf } from '../auth.ts';
 

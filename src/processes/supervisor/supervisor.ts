@@ -12,7 +12,7 @@ import {
 import { listenerTls } from '../../config/tls.ts';
 import { roleEnvironment, type Settings, SettingsError } from '../../config/settings.ts';
 import { readCatalog } from '../../config/read-catalog.ts';
-import { allPlans } from '../../core/catalog/catalog.ts';
+import { allPlans } from '../../core/catalog/lookup.ts';
 import { openHypervisor } from '../../hypervisors/open.ts';
 import { acquireProcessLock } from '../../lib/process-lock.ts';
 import { createLogger } from '../logger.ts';

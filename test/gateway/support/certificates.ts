@@ -1,4 +1,4 @@
-import type { IssuedCertificate } from '../../../src/core/credentials.ts';
+import type { IssuedCertificate } from '../../../src/core/ports/certificate-issuer.ts';
 import { type Authority, createAuthority } from '../../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../../src/certificates/client-certificate.ts';
 import { createServerRequest, signServerRequest } from '../../../src/certificates/server-certificate.ts';

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { onTestFinished } from 'vitest';
-import type { IssuedCertificate } from '../../../src/core/credentials.ts';
+import type { IssuedCertificate } from '../../../src/core/ports/certificate-issuer.ts';
 
 export interface CrowdOrders {
   readonly port: number;

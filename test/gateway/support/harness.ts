@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { TcpSocketConnectOpts } from 'node:net';
 import tls from 'node:tls';
 import { onTestFinished } from 'vitest';
-import type { IssuedCertificate } from '../../../src/core/credentials.ts';
+import type { IssuedCertificate } from '../../../src/core/ports/certificate-issuer.ts';
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import type { LiveBinding } from '../../../src/core/ports/live-bindings.ts';
 import type { Logger } from '../../../src/lib/logger.ts';

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { Agent, request as httpRequest } from 'node:http';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { allPlans, bindSchema, provisionSchema } from '../../../src/core/catalog/catalog.ts';
+import { allPlans } from '../../../src/core/catalog/lookup.ts';
+import { bindSchema, provisionSchema } from '../../../src/core/catalog/parameter-schemas.ts';
 import { loadCatalog } from '../../../src/core/catalog/load.ts';
 import { type HttpListener, listen } from '../../../src/http/listen.ts';
 import {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import type { Credentials } from '../../../src/core/credentials.ts';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import {
   bindBody,
   binding,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Credentials } from '../../../src/core/credentials.ts';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import { createPlatformStore } from '../../../src/postgres/platforms.ts';
 import { type Connection, createConnection } from './client.ts';
 import { type Ask, type Tally, throughput, timed } from './load.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import limitConcurrency from 'p-limit';
-import type { Credentials } from '../../../src/core/credentials.ts';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../lib/docker.ts';
 import type { Platform } from '../../lib/platform.ts';
 import { cpuSeconds, machinesOf, pssMib } from '../provision/machines.ts';

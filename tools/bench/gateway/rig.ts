@@ -5,7 +5,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Knex } from 'knex';
 import { userIds } from '../../../src/config/users.ts';
-import type { Credentials } from '../../../src/core/credentials.ts';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import { connectPlatform, type Platform } from '../../lib/platform.ts';
 import { processesWith } from '../../lib/residue.ts';

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { chmod, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Credentials } from '../../../src/core/credentials.ts';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import { type Connection, openConnection, type Target } from './connection.ts';
 import { makeImageArchive } from './image-archive.ts';
 import { populate } from './population.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { loadCatalog } from '../../../../src/core/catalog/load.ts';
-import { toOsbCatalog } from '../../../../src/core/catalog/catalog.ts';
+import { toOsbCatalog } from '../../../../src/http/osb/catalog-body.ts';
 import { maximumPollingSeconds } from '../../../../src/core/operation-deadline.ts';
 import { refuseDroppedPlans } from '../../../../src/core/catalog/dropped-plans.ts';
 import { createPlansInUse } from '../../../../src/postgres/plans-in-use.ts';

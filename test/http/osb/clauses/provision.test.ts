@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { builtInCatalog } from '../../../../src/core/catalog/built-in.ts';
-import { allPlans, bindSchema, provisionSchema } from '../../../../src/core/catalog/catalog.ts';
+import { allPlans } from '../../../../src/core/catalog/lookup.ts';
+import { bindSchema, provisionSchema } from '../../../../src/core/catalog/parameter-schemas.ts';
 import { loadCatalog } from '../../../../src/core/catalog/load.ts';
 import { catalogFile, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
 import {

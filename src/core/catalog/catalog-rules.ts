@@ -1,0 +1,36 @@
+import type { Catalog } from './catalog.ts';
+
+/** Cloud Controller refuses offerings whose tags together are longer. */
+const maximumTagCharacters = 2048;
+
+/** The problems that a catalog's schema can't express: one sentence for each. */
+export function brokenRules(catalog: Catalog): string[] {
+  const plans = catalog.offerings.flatMap((offering) => offering.plans);
+  const problems = [
+    ...repeated([...catalog.offerings, ...plans].map((entry) => entry.id)).map(
+      (value) => `the id ${value} is used more than once; ids are globally unique`,
+    ),
+    ...repeated(catalog.offerings.map((offering) => offering.name)).map(
+      (value) => `two offerings are named ${value}`,
+    ),
+    // Templates are found by their plan's name.
+    ...repeated(plans.map((plan) => plan.name)).map((value) => `two plans are named ${value}`),
+  ];
+  for (const offering of catalog.offerings) {
+    if (offering.tags.join('').length > maximumTagCharacters) {
+      problems.push(
+        `the tags of ${offering.name} have more than ${maximumTagCharacters} characters together`,
+      );
+    }
+  }
+  for (const plan of plans) {
+    if (plan.pool > 0 && !plan.fromTemplate) {
+      problems.push(`${plan.name} has a pool, but no template to fill it from: remove pool or template`);
+    }
+  }
+  return problems;
+}
+
+function repeated(values: readonly string[]): string[] {
+  return [...new Set(values.filter((value, index) => values.indexOf(value) !== index))];
+}
