@@ -12,7 +12,7 @@ import type { CertificateIssuer } from '../core/ports/certificate-issuer.ts';
 import type { Vault } from '../core/ports/vault.ts';
 import { refused } from '../core/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import { type Authority, createAuthority, crossSign, longestChain } from './ca.ts';
+import { type CertificateAuthority, createCertificateAuthority, crossSign, longestChain } from './ca.ts';
 import { endOf } from './leaf.ts';
 import { issueClientCertificate } from './client-certificate.ts';
 import { signServerRequest } from './server-certificate.ts';
@@ -32,12 +32,12 @@ const defaultSettleMs = 3_600_000;
 /** One that signs, with its key in the clear; the same object each time, since it is parsed once. */
 interface Signing {
   readonly id: string;
-  readonly authority: Authority;
+  readonly authority: CertificateAuthority;
   readonly endsAt: Date;
 }
 
 /** The api's side of the authorities: it holds their keys, issues, and rotates. */
-export interface Authorities extends CertificateAuthorityRotation {
+export interface CertificateAuthorities extends CertificateAuthorityRotation {
   readonly issuer: CertificateIssuer;
   /** A gateway's certificate with what leads from it to every authority that an app may trust, PEM. */
   signForGateway(requestPem: string): Promise<SignedRequest>;
@@ -48,14 +48,14 @@ export interface Authorities extends CertificateAuthorityRotation {
  * Opens the authorities, and makes the first ones.
  * @param parts.hosts names and addresses in the gateways' certificates.
  */
-export async function openAuthorities(parts: {
+export async function openCertificateAuthorities(parts: {
   store: CertificateAuthorityStore;
   presences: Pick<Presences, 'waitForAll'>;
   vault: Vault;
   hosts: readonly string[];
   logger: Logger;
   settleMs?: number;
-}): Promise<Authorities> {
+}): Promise<CertificateAuthorities> {
   const { store, presences, vault, hosts, logger, settleMs = defaultSettleMs } = parts;
   const signing = new Map<string, Signing>();
   let trusted: readonly StoredCertificateAuthority[] = [];
@@ -68,7 +68,7 @@ export async function openAuthorities(parts: {
     name: CertificateAuthorityName,
     former?: StoredCertificateAuthority,
   ): Promise<NewCertificateAuthority> {
-    const made = await createAuthority({
+    const made = await createCertificateAuthority({
       commonName: `Berth ${name} authority ${randomBytes(4).toString('hex')}`,
       validForDays,
       // A client authority vouches for bindings only.

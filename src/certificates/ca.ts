@@ -1,11 +1,11 @@
 import { webcrypto } from 'node:crypto';
-import { backdated, createSerial, subjectOf, toPem } from './leaf.ts';
+import { backdated, createSerial, subjectOf, toPem } from './certificate-fields.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
 import { createKeyPair, privateKeyToPem, signingAlgorithm, signingKeyFromPem } from './keys.ts';
 import * as x509 from './x509.ts';
 
 /** A certificate authority. Whoever holds it can make certificates: it never leaves the api. */
-export interface Authority {
+export interface CertificateAuthority {
   readonly certificatePem: string;
   /** PKCS#8. */
   readonly privateKeyPem: string;
@@ -24,11 +24,11 @@ export const longestChain = 8;
  * @param request.chain how many authorities it may vouch for, one after the other; 0 where left out.
  * @throws PkiError where the request can't be met.
  */
-export async function createAuthority(request: {
+export async function createCertificateAuthority(request: {
   commonName: string;
   validForDays: number;
   chain?: number;
-}): Promise<Authority> {
+}): Promise<CertificateAuthority> {
   const { commonName, validForDays, chain = 0 } = request;
   if (!Number.isInteger(validForDays) || validForDays < 1 || validForDays > 36_500) {
     throw new CryptoError(`validForDays is ${validForDays}: it must be a whole number from 1 to 36500`);
@@ -55,7 +55,7 @@ export async function createAuthority(request: {
  * @returns a certificate for the new authority's name and key, PEM.
  * @throws PkiError where the former one may sign leaf certificates only.
  */
-export async function crossSign(former: Authority, certificatePem: string): Promise<string> {
+export async function crossSign(former: CertificateAuthority, certificatePem: string): Promise<string> {
   const issuer = new x509.X509Certificate(former.certificatePem);
   const subject = new x509.X509Certificate(certificatePem);
   if (issuer.getExtension(x509.BasicConstraintsExtension)?.pathLength === 0) {

@@ -1,7 +1,8 @@
 import { createHash, createPrivateKey, generateKeyPair, type KeyObject, sign } from 'node:crypto';
 import { promisify } from 'node:util';
-import type { Authority } from './ca.ts';
-import { backdated, createSerial, signLeaf } from './leaf.ts';
+import type { CertificateAuthority } from './ca.ts';
+import { backdated, createSerial } from './certificate-fields.ts';
+import { signLeaf } from './leaf.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
 import { createKeyPair } from './keys.ts';
 import * as x509 from './x509.ts';
@@ -10,11 +11,11 @@ import * as x509 from './x509.ts';
  * Client certificates by the hundred a second. They differ in five places of fixed length only: the library
  * makes one as a mould, and the others are that one with other bytes in these places, signed anew.
  */
-export interface Mould {
-  cast(request: { commonName: string; notAfter: Date }): Promise<CastCertificate>;
+export interface CertificateTemplate {
+  stamp(request: { commonName: string; notAfter: Date }): Promise<StampedCertificate>;
 }
 
-export interface CastCertificate {
+export interface StampedCertificate {
   readonly serial: string;
   readonly certificate: Buffer;
   readonly privateKeyPem: string;
@@ -36,7 +37,10 @@ function utcTime(moment: Date): Buffer {
 }
 
 /** @param nameLength bytes of the common names that will be asked for. */
-export async function makeMould(authority: Authority, nameLength: number): Promise<Mould> {
+export async function createCertificateTemplate(
+  authority: CertificateAuthority,
+  nameLength: number,
+): Promise<CertificateTemplate> {
   const keys = await createKeyPair();
   const serial = createSerial();
   const commonName = '?'.repeat(nameLength);
@@ -63,7 +67,7 @@ export async function makeMould(authority: Authority, nameLength: number): Promi
   const signer = createPrivateKey(authority.privateKeyPem);
 
   return {
-    async cast(request) {
+    async stamp(request) {
       const made = await makeKeyPair('ec', {
         namedCurve: 'P-256',
         publicKeyEncoding: { type: 'spki', format: 'der' },

@@ -3,7 +3,7 @@ import type { GatewayCertificateAuthorities } from '../core/ports/certificate-au
 import type { CertificateRequester } from '../core/ports/certificate-requests.ts';
 import type { Presence } from '../core/ports/presence.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { GatewayTls } from '../gateway/gateway.ts';
+
 import { createServerRequest } from './server-certificate.ts';
 import { repeat } from '../lib/repeat.ts';
 
@@ -15,22 +15,22 @@ const lookAgainMs = 5_000;
 const renewBeforeMs = 30 * 24 * 3600 * 1000;
 
 /** A gateway's certificate and whom it trusts, in step with the authorities. */
-export interface KeptTls {
+export interface RenewingTls {
   readonly tls: GatewayTls;
   /**
    * Keeps it in step from now on, and tells the apis which authorities are known here once they are in use.
    * @returns what ends it.
    */
-  keep(replace: (tls: GatewayTls) => void): () => Promise<void>;
+  watch(replace: (tls: GatewayTls) => void): () => Promise<void>;
 }
 
 /** Has a certificate signed for a key that is made here and stays in this process. */
-export async function obtainTls(deps: {
+export async function obtainGatewayTls(deps: {
   requests: CertificateRequester;
   authorities: GatewayCertificateAuthorities;
   presence: Presence;
   logger: Logger;
-}): Promise<KeptTls> {
+}): Promise<RenewingTls> {
   const { requests, authorities, presence, logger } = deps;
   let { tls, authority, clients } = await obtain();
 
@@ -67,7 +67,7 @@ export async function obtainTls(deps: {
 
   return {
     tls,
-    keep(replace) {
+    watch(replace) {
       let looking: Promise<void> = Promise.resolve();
       const look = () => {
         looking = looking
@@ -94,4 +94,14 @@ export async function obtainTls(deps: {
       };
     },
   };
+}
+
+/** The gateway's certificate, and the CAs of the clients that it trusts. */
+export interface GatewayTls {
+  /** The gateway's private key, PEM. */
+  readonly key: string;
+  /** Its certificate, PEM. */
+  readonly cert: string;
+  /** Certificates of the CAs that sign bindings' certificates, PEM each; at least one. */
+  readonly clientCas: readonly string[];
 }

@@ -1,7 +1,8 @@
 import { webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
-import type { Authority } from './ca.ts';
-import { createSerial, signLeaf, subjectOf, toPem } from './leaf.ts';
+import type { CertificateAuthority } from './ca.ts';
+import { createSerial, subjectOf, toPem } from './certificate-fields.ts';
+import { signLeaf } from './leaf.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
 import { createKeyPair, privateKeyToPem, signingAlgorithm } from './keys.ts';
 import * as x509 from './x509.ts';
@@ -36,7 +37,7 @@ export async function createServerRequest(
  * @throws PkiError where the request is damaged, is not signed by its own key, or the grant can't be met.
  */
 export async function signServerRequest(
-  authority: Authority,
+  authority: CertificateAuthority,
   requestPem: string,
   grant: { hosts: readonly string[]; notAfter: Date },
 ): Promise<string> {

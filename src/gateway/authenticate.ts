@@ -1,5 +1,5 @@
 import type tls from 'node:tls';
-import { normaliseSerial } from '../certificates/leaf.ts';
+import { normaliseSerial } from '../certificates/certificate-fields.ts';
 
 /** Serial of the certificate that a client proved, or why the client isn't trusted. */
 export type Identity =

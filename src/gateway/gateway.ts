@@ -1,10 +1,10 @@
 import { constants } from 'node:crypto';
 import tls from 'node:tls';
+import type { GatewayTls } from '../certificates/gateway-tls.ts';
 import type { LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
-import type { Logger } from '../lib/logger.ts';
 import { identify } from './authenticate.ts';
 import { createBindingSync } from './binding-sync.ts';
-import { type Clock, systemClock } from './clock.ts';
+import { systemClock, type Clock } from './clock.ts';
 import { createConnectionGate } from './connection-gate.ts';
 import { createCounters, type CutReason, type GatewayState } from './counters.ts';
 import { createLease } from './lease.ts';
@@ -15,16 +15,7 @@ import { refuse, type RefusalReason } from './refusal.ts';
 import { createStreams } from './streams.ts';
 import { createWaker } from './waker.ts';
 import { errorMessage } from '../lib/error-message.ts';
-
-/** The gateway's certificate, and the CAs of the clients that it trusts. */
-export interface GatewayTls {
-  /** The gateway's private key, PEM. */
-  readonly key: string;
-  /** Its certificate, PEM. */
-  readonly cert: string;
-  /** Certificates of the CAs that sign bindings' certificates, PEM each; at least one. */
-  readonly clientCas: readonly string[];
-}
+import type { Logger } from '../lib/logger.ts';
 
 export interface GatewayOptions {
   readonly source: LiveBindingsSource;

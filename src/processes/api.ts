@@ -39,7 +39,7 @@ import { createSealedData } from '../postgres/sealed-columns.ts';
 import { createStore } from '../postgres/store.ts';
 import { createPlansInUse } from '../postgres/plans-in-use.ts';
 import { createWorkerRecords } from '../postgres/workers.ts';
-import { openAuthorities } from '../certificates/ca-service.ts';
+import { openCertificateAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
 import { portBlocks, requireDatabaseUrl } from './database-url.ts';
@@ -109,7 +109,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
   const store = createStore(database, blocks);
   const rules = createParameterRules(catalog);
   const presences = createPresences(database, listener);
-  const authorities = await openAuthorities({
+  const authorities = await openCertificateAuthorities({
     ...{ store: createCertificateAuthorityStore(database, listener), presences, vault, logger },
     hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
   });

@@ -11,7 +11,7 @@ import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
 import { createPresence } from '../postgres/presence.ts';
-import { obtainTls } from '../certificates/gateway-tls.ts';
+import { obtainGatewayTls } from '../certificates/gateway-tls.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import type { RunningProcess } from './running-process.ts';
 
@@ -28,7 +28,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
     },
   });
 
-  const kept = await obtainTls({
+  const kept = await obtainGatewayTls({
     requests: createCertificateRequester(database, listener),
     authorities: createGatewayCertificateAuthorities(database, listener),
     presence: createPresence(database, 'gateway'),
@@ -52,7 +52,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
       { cause },
     );
   });
-  const stopKeeping = kept.keep((tls) => {
+  const stopKeeping = kept.watch((tls) => {
     gateway.replaceTls(tls);
   });
 

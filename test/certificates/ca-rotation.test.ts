@@ -8,8 +8,11 @@ import { createGateway } from '../../src/gateway/gateway.ts';
 import { metricsText } from '../../src/http/mgmt/metrics.ts';
 import { createKeyRing } from '../../src/secrets/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
-import { type Authorities, openAuthorities } from '../../src/certificates/ca-service.ts';
-import { obtainTls } from '../../src/certificates/gateway-tls.ts';
+import {
+  type CertificateAuthorities,
+  openCertificateAuthorities,
+} from '../../src/certificates/ca-service.ts';
+import { obtainGatewayTls } from '../../src/certificates/gateway-tls.ts';
 import {
   createCertificateAuthorityStore,
   createGatewayCertificateAuthorities,
@@ -32,7 +35,7 @@ import { silentLogger } from '../support/logger.ts';
 let broker: TestBroker;
 let database: Knex;
 let store: CertificateAuthorityStore;
-let authorities: Authorities;
+let authorities: CertificateAuthorities;
 let port: number;
 const cleanUp: (() => Promise<unknown> | undefined)[] = [];
 const vault = createKeyRing([masterKeyFromText(createMasterKeyText())]);
@@ -58,7 +61,7 @@ beforeEach(async () => {
   };
   const apiListener = await listen(broker.urls.api);
   store = createCertificateAuthorityStore(database, apiListener);
-  authorities = await openAuthorities({
+  authorities = await openCertificateAuthorities({
     ...{ store, presences: createPresences(database, apiListener), vault, logger: silentLogger },
     hosts: ['127.0.0.1'],
     settleMs: 3_600_000,
@@ -76,7 +79,7 @@ beforeEach(async () => {
   const gatewayDatabase = openDatabase(broker.urls.gateway, { maxConnections: 2 });
   cleanUp.push(() => gatewayDatabase.destroy());
   const gatewayListener = await listen(broker.urls.gateway);
-  const kept = await obtainTls({
+  const kept = await obtainGatewayTls({
     requests: createCertificateRequester(gatewayDatabase, gatewayListener),
     authorities: createGatewayCertificateAuthorities(gatewayDatabase, gatewayListener),
     presence: createPresence(gatewayDatabase, 'gateway'),
@@ -92,7 +95,7 @@ beforeEach(async () => {
   ({ port } = await gateway.start());
   cleanUp.push(() => gateway.stop());
   cleanUp.push(
-    kept.keep((next) => {
+    kept.watch((next) => {
       gateway.replaceTls(next);
     }),
   );
@@ -278,7 +281,7 @@ it('opens the key of an authority in its own row only, not in that of its succes
   });
   cleanUp.push(() => listener.stop());
   await expect(
-    openAuthorities({
+    openCertificateAuthorities({
       ...{ store: createCertificateAuthorityStore(database, listener), vault, logger: silentLogger },
       ...{ presences: createPresences(database, listener), hosts: ['127.0.0.1'] },
     }),

@@ -6,8 +6,13 @@ import path from 'node:path';
 import tls from 'node:tls';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority, crossSign, longestChain } from '../../src/certificates/ca.ts';
-import { createSerial, normaliseSerial } from '../../src/certificates/leaf.ts';
+import {
+  type CertificateAuthority,
+  createCertificateAuthority,
+  crossSign,
+  longestChain,
+} from '../../src/certificates/ca.ts';
+import { createSerial, normaliseSerial } from '../../src/certificates/certificate-fields.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 import { CryptoError } from '../../src/lib/crypto-error.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
@@ -17,13 +22,13 @@ const dayMs = 86_400_000;
 const inDays = (days: number) => new Date(Date.now() + days * dayMs);
 
 let directory: string;
-let authority: Authority;
-let other: Authority;
+let authority: CertificateAuthority;
+let other: CertificateAuthority;
 
 beforeAll(async () => {
   directory = await mkdtemp(path.join(tmpdir(), 'berth-pki-'));
-  authority = await createAuthority({ commonName: 'Berth test authority', validForDays: 30 });
-  other = await createAuthority({ commonName: 'Berth test authority', validForDays: 30 });
+  authority = await createCertificateAuthority({ commonName: 'Berth test authority', validForDays: 30 });
+  other = await createCertificateAuthority({ commonName: 'Berth test authority', validForDays: 30 });
 });
 
 afterAll(async () => {
@@ -61,23 +66,25 @@ describe('createAuthority', () => {
   });
 
   it('takes a common name as it is, not as a distinguished name', async () => {
-    const odd = await createAuthority({ commonName: 'a,CN=b+O="c"', validForDays: 1 });
+    const odd = await createCertificateAuthority({ commonName: 'a,CN=b+O="c"', validForDays: 1 });
     const subject = new X509Certificate(odd.certificatePem).toLegacyObject().subject;
     expect({ ...subject }).toEqual({ CN: 'a,CN=b+O="c"' });
   });
 
   it('is valid for as long as was asked, also past 2049 (RFC 5280, 4.1.2.5)', async () => {
-    const long = await createAuthority({ commonName: 'long', validForDays: 36_500 });
+    const long = await createCertificateAuthority({ commonName: 'long', validForDays: 36_500 });
     const until = Date.parse(new X509Certificate(long.certificatePem).validTo);
     expect(Math.abs(until - inDays(36_500).getTime())).toBeLessThan(60_000);
   });
 
   it.each([0, -1, 1.5, Number.NaN, 40_000])('refuses to be valid for %s days', async (validForDays) => {
-    await expect(createAuthority({ commonName: 'x', validForDays })).rejects.toThrow(/validForDays/);
+    await expect(createCertificateAuthority({ commonName: 'x', validForDays })).rejects.toThrow(
+      /validForDays/,
+    );
   });
 
   it.each(['', 'x'.repeat(65)])('refuses the common name %j', async (commonName) => {
-    await expect(createAuthority({ commonName, validForDays: 1 })).rejects.toThrow(/commonName/);
+    await expect(createCertificateAuthority({ commonName, validForDays: 1 })).rejects.toThrow(/commonName/);
   });
 });
 
@@ -145,7 +152,7 @@ describe('issueClientCertificate', () => {
 describe('crossSign', () => {
   it('leads from what a new server authority signs to the former ones, several rotations long', async () => {
     const server = (commonName: string) =>
-      createAuthority({ commonName, validForDays: 30, chain: longestChain });
+      createCertificateAuthority({ commonName, validForDays: 30, chain: longestChain });
     const line = [await server('first'), await server('second'), await server('third')] as const;
     const crosses = [
       await crossSign(line[1], line[2].certificatePem),

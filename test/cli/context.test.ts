@@ -15,10 +15,10 @@ import {
   writeDirectory,
 } from '../../src/cli/context.ts';
 import { renderCredentials, type Credentials } from '../../src/http/osb/credentials-body.ts';
-import { type Authority, createAuthority } from '../../src/certificates/ca.ts';
+import { type CertificateAuthority, createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 
-let authority: Authority;
+let authority: CertificateAuthority;
 let mine: Credentials;
 let other: Credentials;
 let home: string;
@@ -34,7 +34,7 @@ const makeBinding = async (): Promise<Credentials> =>
   });
 
 beforeAll(async () => {
-  authority = await createAuthority({ commonName: 'test', validForDays: 1 });
+  authority = await createCertificateAuthority({ commonName: 'test', validForDays: 1 });
   [mine, other] = [await makeBinding(), await makeBinding()];
 });
 beforeEach(async () => {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { readSettings, SettingsError } from '../../src/config/settings.ts';
 import { listenerTls } from '../../src/config/tls.ts';
-import { createAuthority } from '../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 
 let directory: string;
@@ -14,7 +14,7 @@ const file = (name: (typeof names)[number]) => path.join(directory, name);
 
 beforeAll(async () => {
   directory = await mkdtemp(path.join(tmpdir(), 'berth-tls-'));
-  const authority = await createAuthority({ commonName: 'test', validForDays: 10 });
+  const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 10 });
   const own = await createServerRequest('test');
   const cert = await signServerRequest(authority, own.requestPem, {
     hosts: ['127.0.0.1'],
@@ -63,7 +63,7 @@ it.each([
 });
 
 it('refuses a certificate that has expired', async () => {
-  const authority = await createAuthority({ commonName: 'test', validForDays: 10 });
+  const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 10 });
   const own = await createServerRequest('test');
   const notAfter = new Date(Date.now() + 1_500);
   const cert = await signServerRequest(authority, own.requestPem, { hosts: ['127.0.0.1'], notAfter });

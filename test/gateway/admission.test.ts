@@ -2,7 +2,7 @@ import net from 'node:net';
 import type tls from 'node:tls';
 import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { IssuedCertificate } from '../../src/core/ports/certificate-issuer.ts';
-import { createAuthority } from '../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 import { createWorld, gatewayTls, inDays, type World } from './support/certificates.ts';
@@ -48,7 +48,7 @@ describe('refused, with a message and without a byte to any engine, is', () => {
     const engine = await httpEngine();
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
-    const foreign = await createAuthority({ commonName: 'clients', validForDays: 1 });
+    const foreign = await createCertificateAuthority({ commonName: 'clients', validForDays: 1 });
     const forged = await issueClientCertificate(foreign, {
       ...{ commonName: 'binding', serial: bound.serial, notAfter: new Date(Date.now() + 3_600_000) },
     });
@@ -76,7 +76,7 @@ describe('refused, with a message and without a byte to any engine, is', () => {
     onTestFinished(() => {
       vi.useRealTimers();
     });
-    const authority = await createAuthority({ commonName: 'clients', validForDays: 10 });
+    const authority = await createCertificateAuthority({ commonName: 'clients', validForDays: 10 });
     const old = await issueClientCertificate(authority, { commonName: 'binding', notAfter: inDays(1) });
     vi.useRealTimers();
     const harness = await startGateway({

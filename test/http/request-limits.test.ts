@@ -8,7 +8,7 @@ import { errorHandler } from '../../src/http/errors.ts';
 import { usualTimeouts } from '../../src/http/limits.ts';
 import { type HttpListener, listen, type ServerTls } from '../../src/http/listen.ts';
 import { rateLimit } from '../../src/http/rate-limit.ts';
-import { createAuthority } from '../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 import { credentials, instance, makeTestBroker, provisionBody } from '../support/broker.ts';
@@ -203,7 +203,7 @@ it('answers carry headers that keep them out of caches and browsers', async () =
 
 describe('TLS', () => {
   async function certificates() {
-    const authority = await createAuthority({ commonName: 'test', validForDays: 10 });
+    const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 10 });
     const { requestPem, privateKeyPem } = await createServerRequest('test');
     const notAfter = new Date(Date.now() + 86_400_000);
     const cert = await signServerRequest(authority, requestPem, { hosts: ['127.0.0.1'], notAfter });

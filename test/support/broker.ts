@@ -32,7 +32,7 @@ import { finishDeletes } from '../../src/controllers/failed-deletes.ts';
 import { createPoolController } from '../../src/controllers/pool.ts';
 import { reconcile } from '../../src/controllers/reconcile.ts';
 import { startLeaseLoop, type LeaseLoop } from '../../src/operations/lease-loop.ts';
-import { createAuthority } from '../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 import { createKeyRing } from '../../src/secrets/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
@@ -118,7 +118,7 @@ export async function makeTestBroker(
   const revocations = createRevocations(apiDatabase, listener);
   const catalog = loadCatalog(file, 'test');
   const rules = createParameterRules(catalog);
-  const authority = await createAuthority({ commonName: 'test', validForDays: 3650 });
+  const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 3650 });
   const parts = { store: createStore(workerDatabase, blocks), hypervisor, logger };
   const masterKey = createMasterKeyText();
   const vault = createKeyRing([masterKeyFromText(masterKey)]);

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { busyboxTree } from '../../tools/lib/docker.ts';
 import type { Outside } from '../../tools/demo/outside.ts';
-import { createAuthority } from '../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 
 /** A registry outside, with one image under every name, whose certificate nobody trusts by default. */
@@ -24,7 +24,7 @@ const digestOf = (content: Buffer) => `sha256:${createHash('sha256').update(cont
 export async function startRegistry(outside: Outside): Promise<Registry> {
   const folder = await mkdtemp(path.join(tmpdir(), 'berth-registry-'));
   const host = outside.internetAddress;
-  const authority = await createAuthority({ commonName: 'registry authority', validForDays: 2 });
+  const authority = await createCertificateAuthority({ commonName: 'registry authority', validForDays: 2 });
   const { requestPem, privateKeyPem } = await createServerRequest('registry');
   const notAfter = new Date(Date.now() + 86_400_000);
   const certificate = await signServerRequest(authority, requestPem, { hosts: [host], notAfter });

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { askEngine } from '../../../src/hypervisors/qemu/engine/engine.ts';
-import { createAuthority } from '../../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../../src/certificates/ca.ts';
 import {
   hints,
   ids,
@@ -16,7 +16,10 @@ let certificate: string;
 beforeAll(async () => {
   broker = await makeTestBroker(inject('postgres'));
   broker.startWorker();
-  ({ certificatePem: certificate } = await createAuthority({ commonName: 'registry', validForDays: 10 }));
+  ({ certificatePem: certificate } = await createCertificateAuthority({
+    commonName: 'registry',
+    validForDays: 10,
+  }));
 });
 afterAll(() => broker.stop());
 

@@ -16,7 +16,7 @@ import {
 import { imageVersion } from '../../../src/hypervisors/qemu/image/image-version.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
-import { createAuthority } from '../../../src/certificates/ca.ts';
+import { createCertificateAuthority } from '../../../src/certificates/ca.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
@@ -180,7 +180,7 @@ it(
     const startedAt = () => docker('inspect', '--format', '{{.State.StartedAt}}', 'web');
     const since = await startedAt();
 
-    const { certificatePem } = await createAuthority({ commonName: 'registry', validForDays: 10 });
+    const { certificatePem } = await createCertificateAuthority({ commonName: 'registry', validForDays: 10 });
     const registries = {
       mirrors: ['https://mirror.example.org'],
       insecure: ['registry.example.org:5000', '10.9.0.0/16'],
