@@ -1,32 +1,26 @@
 import { totalmem } from 'node:os';
-import { availableMib } from './node-memory.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
+import type { WorkerRecords } from '../core/ports/worker-records.ts';
+import { availableMib } from './node-memory.ts';
 
-/** What a worker reports of itself: it is alive, what it makes hosts from, and the memory of its node. */
-export interface WorkerStatus {
-  readonly hypervisor: string;
-  /** Plans that have a template. */
-  readonly templates: readonly string[];
-  readonly memoryAvailableMib: number;
-  /** Undefined if its hosts take no memory of the node. */
-  readonly memoryTotalMib: number | undefined;
-  readonly imageVersion: string;
-}
-
-/** Reports the worker's status once. */
-export async function reportStatus(deps: {
+/** Reports that this worker is alive, what it makes hosts from, and the memory of its node. */
+export async function sendHeartbeat(deps: {
+  /** Of the worker. */
+  readonly name: string;
   readonly hypervisor: Pick<Hypervisor, 'name' | 'imageVersion' | 'hasTemplate'>;
   readonly plans: readonly Plan[];
-  readonly report: (status: WorkerStatus) => Promise<void>;
+  readonly workers: Pick<WorkerRecords, 'report'>;
 }): Promise<void> {
-  const { hypervisor, plans, report } = deps;
+  const { name, hypervisor, plans, workers } = deps;
   const templates: string[] = [];
-  for (const { name } of plans) if (await hypervisor.hasTemplate(name)) templates.push(name);
-  await report({
+  for (const plan of plans) if (await hypervisor.hasTemplate(plan.name)) templates.push(plan.name);
+  await workers.report({
+    name,
     hypervisor: hypervisor.name,
     templates,
     memoryAvailableMib: await availableMib(),
+    // Simulated hosts take no memory of the node.
     memoryTotalMib: hypervisor.name === 'simulated' ? undefined : Math.floor(totalmem() / 1024 ** 2),
     imageVersion: hypervisor.imageVersion,
   });

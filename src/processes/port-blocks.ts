@@ -1,5 +1,6 @@
 import { type Settings, SettingsError } from '../config/settings.ts';
-import { allPlans, type Catalog } from '../core/catalog/catalog.ts';
+import type { Catalog } from '../core/catalog/catalog.ts';
+import { allPlans } from '../core/catalog/lookup.ts';
 import type { PortBlocks } from '../postgres/database.ts';
 
 /** Least size of a block, even if the catalog's plans publish fewer ports: a plan may be extended later. */

@@ -6,7 +6,7 @@ import { adopt } from '../controllers/adopt.ts';
 import { type Controller, startControllers } from '../controllers/controller.ts';
 import { expireInstances } from '../controllers/expiry.ts';
 import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
-import { reportStatus, type WorkerStatus } from '../controllers/heartbeat.ts';
+import { sendHeartbeat } from '../controllers/heartbeat.ts';
 import { createIdleController } from '../controllers/idle.ts';
 import { createIntegrityController } from '../controllers/integrity.ts';
 import { availableMib } from '../controllers/node-memory.ts';
@@ -99,10 +99,6 @@ export async function startWorker(
     isBusy: () => operations.isBusy(),
   });
   const workers = createWorkerRecords(database);
-  const heartbeat = {
-    ...{ hypervisor, plans },
-    report: (status: WorkerStatus) => workers.report({ name, ...status }),
-  };
 
   const controllers: readonly Controller<Channel>[] = [
     {
@@ -119,7 +115,7 @@ export async function startWorker(
       wakeOn: [channels.checks],
       run: (trigger) => integrity.runOnce(trigger),
     },
-    { name: 'The heartbeat', everyMs: 5_000, run: () => reportStatus(heartbeat) },
+    { name: 'The heartbeat', everyMs: 5_000, run: () => sendHeartbeat({ name, hypervisor, plans, workers }) },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
     { name: 'The retry of failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },
