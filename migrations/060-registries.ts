@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** The registry settings of a host's engine. */
+/** Which registries a host's engine is told of. */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
     ALTER TABLE hosts ADD COLUMN registries jsonb NOT NULL

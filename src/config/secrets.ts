@@ -100,11 +100,11 @@ export async function databaseUrl(settings: Settings): Promise<string | undefine
 }
 
 /** The connection string of one role that the operator has set; undefined: it is made at the start. */
-export async function processDatabaseUrl(
+export async function roleDatabaseUrl(
   settings: Settings,
-  role: keyof Settings['processDatabaseUrlFiles'],
+  role: keyof Settings['roleDatabaseUrlFiles'],
 ): Promise<string | undefined> {
-  const file = settings.processDatabaseUrlFiles[role];
+  const file = settings.roleDatabaseUrlFiles[role];
   return file === undefined ? undefined : readUrl(`BERTH_${role.toUpperCase()}_DATABASE_URL_FILE`, file);
 }
 

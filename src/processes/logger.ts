@@ -2,13 +2,13 @@ import { type DestinationStream, pino } from 'pino';
 import type { Logger } from '../lib/logger.ts';
 
 /**
- * The log of a process: JSON lines on standard output. Code must not log secrets; `redact` is only the second line of
- * defence.
+ * The log of a role: JSON lines on standard output. Secrets never reach it; the list below is the second
+ * line of defence, not the first.
  */
-export function createLogger(processName: string, level: string, destination?: DestinationStream): Logger {
+export function createLogger(role: string, level: string, destination?: DestinationStream): Logger {
   const options = {
     level,
-    base: { process: processName },
+    base: { role },
     redact: {
       paths: [
         '*.password',
@@ -22,6 +22,6 @@ export function createLogger(processName: string, level: string, destination?: D
     },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  // Synchronous, so that lines before a crash are not lost.
+  // Synchronous: what was logged before a crash is there to be read.
   return pino(options, destination ?? pino.destination({ dest: 1, sync: true }));
 }

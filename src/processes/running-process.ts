@@ -1,6 +1,6 @@
-/** A process of Berth that has started. */
+/** A part of Berth that runs until it is stopped. */
 export interface RunningProcess {
-  /** What it does and on which ports, for operators. */
+  /** Where it listens and what it does, in words for operators. */
   readonly announcement: string;
   stop(): Promise<void>;
 }

@@ -26,10 +26,9 @@ import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
 import { renderCredentials } from '../../src/http/osb/credentials-body.ts';
 import type { IntegrityPolicy } from '../../src/core/ports/host-checks.ts';
-import { startControllers, type Trigger } from '../../src/controllers/controller.ts';
-import { createIntegrityController } from '../../src/controllers/integrity.ts';
-import { expireInstances } from '../../src/controllers/expiry.ts';
-import { retryFailedDeletes } from '../../src/controllers/failed-deletes.ts';
+import { type Checks, startChecks } from '../../src/controllers/integrity.ts';
+import { expireDue } from '../../src/controllers/expiry.ts';
+import { finishDeletes } from '../../src/controllers/failed-deletes.ts';
 import { createPoolController } from '../../src/controllers/pool.ts';
 import { reconcile } from '../../src/controllers/reconcile.ts';
 import { startLeaseLoop, type LeaseLoop } from '../../src/operations/lease-loop.ts';
@@ -70,8 +69,8 @@ export const catalogFile = {
 };
 
 /**
- * A broker inside the test process, over real Postgres, with simulated hosts. api and worker use their own database
- * roles; `database` and `store` belong to the owner of the tables, for tests that inspect or change rows.
+ * The broker over real Postgres, with simulated hosts, in this process: api and worker under their own database
+ * roles. `database` and `store` are the owner's, for what tests look at and put there.
  */
 export async function makeTestBroker(
   server: string,
@@ -92,10 +91,10 @@ export async function makeTestBroker(
     slots = 50,
     ratePerSecond = 5_000,
     answerWithinMs = longestAnswerMs,
-    logger: processLogger = silentLogger,
+    logger: roleLogger = silentLogger,
     catalog: file = catalogFile,
   } = options;
-  const logger = withRequestIdentity(processLogger);
+  const logger = withRequestIdentity(roleLogger);
   const testDatabase = await createTestDatabase(server);
   const { connectionString } = testDatabase;
   const urls = await testDatabase.roleUrls();
@@ -120,7 +119,7 @@ export async function makeTestBroker(
   const catalog = loadCatalog(file, 'test');
   const rules = createParameterRules(catalog);
   const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 3650 });
-  const deps = { store: createStore(workerDatabase, blocks), hypervisor, logger };
+  const parts = { store: createStore(workerDatabase, blocks), hypervisor, logger };
   const masterKey = createMasterKeyText();
   const vault = createKeyRing([masterKeyFromText(masterKey)]);
 
@@ -190,7 +189,7 @@ export async function makeTestBroker(
   });
 
   const workers: LeaseLoop[] = [];
-  const stopChecks: (() => Promise<void>)[] = [];
+  const checking: Checks[] = [];
   const ask = (
     on: Express,
     method: 'get' | 'put' | 'patch' | 'delete',
@@ -204,23 +203,23 @@ export async function makeTestBroker(
   return {
     app,
     mgmt,
-    /** Encrypts its bindings. */
+    /** What its bindings are sealed with. */
     vault,
     masterKey,
     database,
     connectionString,
-    /** Connection strings, by database role. */
+    /** Connection strings of the database roles. */
     urls,
     store,
-    /** With the worker's database role. */
-    workerStore: deps.store,
+    /** As the worker's database role. */
+    workerStore: parts.store,
     hypervisor,
     revocations,
     platformId,
-    /** Starts a worker's lease loop; more than one may run. */
+    /** A worker that begins at once; more than one may run. */
     startWorker(name = 'worker', leaseMs = 6_000, quickMs?: number): LeaseLoop {
       const worker = startLeaseLoop({
-        ...deps,
+        ...parts,
         workflows: workflows,
         revocations: createRevocations(workerDatabase, listener),
         name,
@@ -233,29 +232,17 @@ export async function makeTestBroker(
       workers.push(worker);
       return worker;
     },
-    /** The worker's integrity checks: those requested, and all every `everyMs`. Returns what stops them. */
-    startIntegrityChecks(policy: IntegrityPolicy, everyMs: number): () => Promise<void> {
-      const stopping = new AbortController();
-      const integrity = createIntegrityController({
-        ...deps,
-        checks: createCheckRecords(workerDatabase),
-        policy,
-        signal: stopping.signal,
+    /** The worker's checks of hosts, all of them every `everyMs`. */
+    startChecks(policy: IntegrityPolicy, everyMs: number): Checks {
+      const checks = startChecks({ ...parts, checks: createCheckRecords(workerDatabase), policy, everyMs });
+      listener.on(channels.checks, () => {
+        checks.wake();
       });
-      const run = (trigger: Trigger) => integrity.runOnce(trigger);
-      const stopController = startControllers(
-        [{ name: 'The integrity check', everyMs, wakeOn: [channels.checks], run }],
-        { logger, notifications: listener },
-      );
-      const stop = () => {
-        stopping.abort();
-        return stopController();
-      };
-      stopChecks.push(stop);
-      return stop;
+      checking.push(checks);
+      return checks;
     },
-    reconcile: () => reconcile(deps),
-    /** A pool controller, as a worker process has one. */
+    reconcile: () => reconcile(parts),
+    /** A keeper of the pool, as a worker process has one. */
     makePoolController: (
       situation: {
         isBusy?: () => boolean;
@@ -264,16 +251,16 @@ export async function makeTestBroker(
       } = {},
     ) =>
       createPoolController({
-        ...deps,
+        ...parts,
         hypervisor: { ...hypervisor, ...situation.hypervisor },
         plans: allPlans(catalog),
         isBusy: situation.isBusy ?? (() => false),
         availableMib: () => Promise.resolve(situation.availableMib?.() ?? 10_000),
         admission: { reserveMib: 1_000, overcommit: 4 },
-        signal: new AbortController().signal,
+        leave: new AbortController().signal,
       }),
-    expireInstances: () => expireInstances(deps),
-    retryFailedDeletes: () => retryFailedDeletes(deps),
+    expireDue: () => expireDue(parts),
+    finishDeletes: () => finishDeletes(parts),
     ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
     /** As another platform. */
     askAs: (
@@ -285,7 +272,7 @@ export async function makeTestBroker(
     askAsynchronous: (method: 'get' | 'put' | 'patch' | 'delete', route: string) =>
       ask(asynchronous, method, route),
     async stop() {
-      await Promise.all(stopChecks.map((stop) => stop()));
+      await Promise.all(checking.map((checks) => checks.stop()));
       await Promise.all(workers.map((worker) => worker.stop()));
       await hypervisor.close();
       directory.stop();
