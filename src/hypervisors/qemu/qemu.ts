@@ -334,7 +334,7 @@ export async function createQemuHypervisor(
         const isOther = !isDeepStrictEqual(record.publishedPorts, publishedPorts);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts: undefined });
         const former = isOther ? undefined : publishedPorts;
-        await rules.reportAltered(at);
+        await rules.reportDrift(at);
         await rules.remove(at);
         const firewall = await network.connect(at, publishedPorts, egress, former);
         if (isOther) await writeHostRecord(at.record, { ...record, publishedPorts });
@@ -445,7 +445,13 @@ export async function createQemuHypervisor(
     verify: (hostId) =>
       locked(hostId, async () => {
         const { slot } = await requireRecord(hostId);
-        return verifyHost(place(hostId, slot), { cgroups, network, manifests, digests, silences });
+        return verifyHost(place(hostId, slot), {
+          cgroups,
+          network,
+          manifests,
+          digests,
+          silentChecks: silences,
+        });
       }),
 
     quarantine: (hostId) =>

@@ -23,8 +23,8 @@ import { testSlot } from '../../support/test-slot.ts';
 import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
 
 /**
- * What an update does to a host that is in use. The newer image is the installed one under another name: its files
- * are copies, and what the guest is told on its kernel's command line is what tells them apart.
+ * Updates of a host that is in use. The newer image is a copy of the installed one under another digest; the guest's
+ * kernel command line tells them apart.
  */
 const site = randomBytes(2).toString('hex');
 const bootMs = 300_000;
@@ -126,7 +126,7 @@ function dockerWith(input: Buffer | undefined, ...args: readonly string[]): Prom
   });
 }
 
-/** In a container that runs anyway: an emulated engine takes a while to make one. */
+/** Uses a container that runs already, because an emulated engine takes long to make one. */
 const inside = (command: string) => docker('exec', 'web', '/bin/sh', '-c', command);
 const page = async () => {
   const { hostname } = new URL(engine.replace('tcp:', 'http:'));
@@ -135,7 +135,7 @@ const page = async () => {
 const running = async () => (await docker('ps', '--format', '{{.Names}}')).split('\n').sort();
 
 it(
-  'gives the engine registries, and takes them back, while containers run',
+  "configureRegistries: adds and removes the engine's registries while containers run",
   { timeout: 4 * bootMs },
   async () => {
     await bringUp(spec);
@@ -192,7 +192,7 @@ it(
     const config = async () =>
       JSON.parse(await docker('info', '--format', '{{json .RegistryConfig}}')) as object;
     expect(await driver.configureRegistries({ ...spec, registries })).toBe(true);
-    // The engine reads its settings when it has a moment.
+    // The engine reloads its settings asynchronously.
     await eventually('the engine has a mirror', async () =>
       JSON.stringify(await config()).includes('mirror.example'),
     );
@@ -231,14 +231,14 @@ it(
 );
 
 it(
-  'boots a newer image from the disk it has, with its containers, and the older one again',
+  'reshape: a host boots a newer image from its disk with its containers, and the older image again',
   { timeout: 9 * bootMs },
   async () => {
     const older = imageVersion(options.image.digest);
     await driver.close();
     driver = await createQemuHypervisor({ ...options, image: newer });
     await driver.open();
-    // Installed, and nothing of it has come to this host.
+    // Installed, but not used by this host.
     expect(driver.imageVersion).toBe(imageVersion(newer.digest));
     expect(await driver.imageVersionOf(spec.hostId)).toBe(older);
     await driver.connect(spec);
@@ -277,7 +277,7 @@ it(
     );
     expect(await driver.verify(spec.hostId)).toEqual([]);
 
-    // As an update goes back that has failed.
+    // The way back of a failed update.
     await docker('stop', '-t', '0', 'other');
     await driver.stop(spec.hostId);
     await driver.reshape({ ...spec, imageVersion: older });

@@ -18,19 +18,16 @@ import { takeFileLock } from '../../file-lock.ts';
 import { runTool } from '../../run-tool.ts';
 import { sparseDigest } from '../integrity/digests.ts';
 
-/** The machine keeps so much free: a full disk hurts everybody. In bytes. */
+/** Disk space that is always left free on the node, in bytes: a full disk affects all hosts. */
 const reserve = 2 * 1024 ** 3;
 
-/**
- * An empty ext4 of this size, which every disk of the size begins from; made once. It is sparse, and nobody
- * writes to it.
- */
+/** An empty, sparse, read-only ext4 image of this size, from which every disk of that size starts; made once. */
 export async function ensureBaseDisk(stateDirectory: string, diskGib: number): Promise<string> {
   const directory = path.join(stateDirectory, 'disks');
   const file = path.join(directory, `empty-${diskGib}g.ext4`);
   if (await exists(file)) return file;
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  // Others want it at the same moment: it must not change under the first of them.
+  // Another worker may need it at the same time; it must not change after the first use.
   const lock = await takeFileLock(path.join(directory, 'lock'), { patienceMs: leaseMs, logger: undefined });
   try {
     if (!(await exists(file))) await makeBaseDisk(file, diskGib);
@@ -41,14 +38,14 @@ export async function ensureBaseDisk(stateDirectory: string, diskGib: number): P
 }
 
 async function makeBaseDisk(file: string, diskGib: number): Promise<void> {
-  // What a killed attempt has left is removed.
+  // Remove what a killed attempt has left.
   const attempt = `${file}.new`;
   await rm(attempt, { force: true });
   await (await open(attempt, 'w', 0o444)).close();
   try {
     await truncate(attempt, diskGib * 1024 ** 3);
-    // The kernel's own initialisation of inode tables is put off for ever (noinit_itable in the initrd): it would
-    // fill every overlay with zeros.
+    // The kernel never initialises the inode tables (noinit_itable in the initrd): that would fill every overlay with
+    // zeros.
     await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-E', 'lazy_itable_init=1,nodiscard', attempt]);
     await chmod(attempt, 0o444);
     await writeFile(digestFile(file), await sparseDigest(attempt));
@@ -60,7 +57,7 @@ async function makeBaseDisk(file: string, diskGib: number): Promise<void> {
 
 const digestFile = (file: string) => `${file}.sha256`;
 
-/** The digest that an empty disk was made with. Where a disk of an older Berth has none, it is taken now. */
+/** The recorded digest of an empty disk; computed now if an older version of Berth has not recorded it. */
 export async function baseDiskDigest(file: string): Promise<string> {
   try {
     return await readFile(digestFile(file), 'utf8');
@@ -72,7 +69,7 @@ export async function baseDiskDigest(file: string): Promise<string> {
   }
 }
 
-/** Makes an empty overlay over `backing`, for this user alone; one that is there is replaced. */
+/** Makes an empty overlay over `backing`, readable by this user only; replaces an existing one. */
 export async function createOverlay(
   file: string,
   backing: { file: string; format: 'raw' | 'qcow2' },
@@ -102,7 +99,7 @@ export async function createOverlay(
   await rename(attempt, file);
 }
 
-/** Gives back every block of a disk before its name goes, so that nothing of it can be read again. */
+/** Frees all blocks of a disk before removing it, so that a process that has it open can't read it either. */
 export async function wipeDisk(file: string): Promise<void> {
   try {
     await truncate(file, 0);
@@ -113,15 +110,15 @@ export async function wipeDisk(file: string): Promise<void> {
 }
 
 /**
- * @param bytes what is about to be written there, as far as that is known.
- * @throws HypervisorError where the disk that holds the folder is too full for it, but for what is kept for the machine.
+ * @param bytes about to be written, if known.
+ * @throws HypervisorError if writing them would use the node's disk reserve.
  */
 export async function requireDiskSpace(directory: string, bytes = 0): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
   if (bavail * bsize < reserve + bytes) {
-    const wanted = bytes === 0 ? '' : `, ${Math.ceil(bytes / 1024 ** 2)} MiB are wanted`;
+    const needed = bytes === 0 ? '' : `, ${Math.ceil(bytes / 1024 ** 2)} MiB are needed`;
     throw new HypervisorError(
-      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free${wanted}, and ${reserve / 1024 ** 2} MiB are kept for the machine`,
+      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free${needed}, and ${reserve / 1024 ** 2} MiB are reserved for the node`,
     );
   }
 }

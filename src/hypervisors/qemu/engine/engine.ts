@@ -2,8 +2,8 @@ import { request } from 'node:http';
 import type { EngineAddress } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 
-/** A guest is its tenant's: no answer of its engine is read further, in bytes. */
-const longestAnswer = 8 * 1024 * 1024;
+/** Longest answer that is read, in bytes, because the tenant controls the guest. */
+const maxAnswerBytes = 8 * 1024 * 1024;
 
 export interface EngineAnswer {
   readonly status: number;
@@ -11,8 +11,8 @@ export interface EngineAnswer {
 }
 
 /**
- * One request to a Docker engine, its answer read to the end.
- * @throws HypervisorError where it can't be reached or takes too long.
+ * Sends one request to a Docker engine and reads the whole answer.
+ * @throws HypervisorError if the engine can't be reached, the answer is too long, or the timeout expires.
  */
 export function askEngine(
   engine: EngineAddress,
@@ -27,7 +27,7 @@ export function askEngine(
       port: engine.port,
       method,
       path,
-      // A connection of its own, which is gone afterwards: nothing of it is frozen into a template.
+      // A new connection that is closed afterwards, so that none is frozen into a template.
       agent: false,
       headers: body === undefined ? {} : { 'Content-Type': contentType, 'Content-Length': body.length },
     });
@@ -48,7 +48,7 @@ export function askEngine(
       let size = 0;
       response.on('data', (chunk: Buffer) => {
         size += chunk.length;
-        if (size > longestAnswer) sent.destroy(new Error('the answer is too long'));
+        if (size > maxAnswerBytes) sent.destroy(new Error('the answer is too long'));
         else chunks.push(chunk);
       });
       response.on('error', fail);

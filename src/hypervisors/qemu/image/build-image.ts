@@ -12,45 +12,45 @@ import {
   writeImageRecord,
 } from './guest-image.ts';
 
-/** How far the build is. */
+/** Progress of a build. */
 export interface BuildProgress {
-  /** What is being done, in words for people. */
+  /** The current step, for people. */
   readonly step: string;
   /** From 0 to 100. */
   readonly percent: number;
 }
 
 export interface ImageOptions {
-  /** Where images are kept, each in a folder named by its digest. */
+  /** Folder of the images; each image has a subfolder named by its digest. */
   readonly imagesDirectory: string;
   /** The recipe: the folder `image/` of the project. */
   readonly recipeDirectory: string;
 }
 
-/** Measured: 1.1 GiB at most for the unpacked tree, what apt downloads and the result; the rest is for larger packages. */
-const roomNeeded = 2 * 1024 ** 3;
-const remedyForRoom = `make ${inGib(roomNeeded)} of room, or set BERTH_STATE_DIR to another disk.`;
+/** Measured: at most 1.1 GiB for the unpacked tree, apt's downloads and the result; the rest is a margin. */
+const neededBytes = 2 * 1024 ** 3;
+const diskSpaceRemedy = `free ${inGib(neededBytes)}, or set BERTH_STATE_DIR to a folder on another disk.`;
 const resolveTimeoutMs = 10 * 60 * 1000;
 const buildTimeoutMs = 60 * 60 * 1000;
 
 /**
- * The newest image that was built by this very recipe; undefined where there is none.
- * @throws HypervisorError where it is damaged: the message names the file and the remedy.
+ * The newest image that was built from exactly this recipe; undefined if there is none.
+ * @throws HypervisorError that names the file and the remedy if the image is damaged.
  */
 export async function findGuestImage(options: ImageOptions): Promise<GuestImage | undefined> {
-  const newest = await newestOf(await imagesIn(options.imagesDirectory), options.recipeDirectory);
+  const newest = await newestImage(await imagesIn(options.imagesDirectory), options.recipeDirectory);
   return newest && (await readImage(newest.folder));
 }
 
-/** An image's folder, and what it was made of. */
+/** An image's folder and record. */
 interface ImageFolder {
   readonly folder: string;
   readonly record: ImageRecord;
 }
 
 /**
- * The images in a folder, the newest first; their files are not looked at.
- * @throws HypervisorError where the record of one can't be read.
+ * The images in a folder, newest first, without checking their files.
+ * @throws HypervisorError if a record can't be read.
  */
 export async function imagesIn(imagesDirectory: string): Promise<readonly ImageFolder[]> {
   const names = await readdir(imagesDirectory).catch(() => []);
@@ -63,8 +63,8 @@ export async function imagesIn(imagesDirectory: string): Promise<readonly ImageF
   return images.sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt));
 }
 
-/** The newest of them that was built by this very recipe. */
-export async function newestOf(
+/** The newest of these images that was built from exactly this recipe. */
+export async function newestImage(
   images: readonly ImageFolder[],
   recipeDirectory: string,
 ): Promise<ImageFolder | undefined> {
@@ -73,9 +73,8 @@ export async function newestOf(
 }
 
 /**
- * The image of this recipe: the one that is there, which needs neither network nor root, or else a new one.
- * A newer version of a Debian package gets into it by {@link buildGuestImage} only, since a new image makes
- * every template anew.
+ * Returns the installed image of this recipe, which needs neither network nor root, or builds one. Newer Debian packages
+ * come in by {@link buildGuestImage} only, because every new image needs new templates.
  */
 export async function ensureGuestImage(
   options: ImageOptions,
@@ -86,9 +85,9 @@ export async function ensureGuestImage(
 }
 
 /**
- * The image of this recipe with the packages as Debian has them now: built, or the one that is there where
- * neither has changed. Needs root and Debian's tools (setup/debian-packages.txt).
- * @throws HypervisorError with what the build printed; nothing is left behind then.
+ * Builds the image of this recipe with Debian's current packages, or returns the installed one if nothing has changed.
+ * Needs root and Debian's tools (setup/debian-packages.txt).
+ * @throws HypervisorError with the build's output; nothing is left behind.
  */
 export async function buildGuestImage(
   options: ImageOptions,
@@ -96,14 +95,14 @@ export async function buildGuestImage(
   signal: AbortSignal,
 ): Promise<GuestImage> {
   const { imagesDirectory, recipeDirectory } = options;
-  if (process.getuid?.() !== 0) throw new HypervisorError('Only root can build the guest image.');
+  if (process.getuid?.() !== 0) throw new HypervisorError('Building the guest image needs root.');
   await mkdir(imagesDirectory, { recursive: true, mode: 0o755 });
   await removeAbandonedBuilds(imagesDirectory);
-  await requireRoom(imagesDirectory);
+  await requireDiskSpace(imagesDirectory);
   const work = await mkdtemp(path.join(imagesDirectory, `build-${process.pid}-`));
   try {
     const recipe = await recipeDigest(recipeDirectory);
-    report({ step: 'Asking for the newest Debian packages', percent: 0 });
+    report({ step: 'Looking up the newest Debian packages', percent: 0 });
     const versions = path.join(work, 'versions');
     await mkdir(versions);
     const packages = await runRecipe(options, 'packages', versions, { timeoutMs: resolveTimeoutMs, signal });
@@ -111,9 +110,9 @@ export async function buildGuestImage(
     const target = path.join(imagesDirectory, digest);
     if ((await readdir(imagesDirectory)).includes(digest)) return await readImage(target);
 
-    const scrap = path.join(work, 'image');
-    await mkdir(scrap);
-    await runRecipe(options, 'image', scrap, {
+    const build = path.join(work, 'image');
+    await mkdir(build);
+    await runRecipe(options, 'image', build, {
       timeoutMs: buildTimeoutMs,
       signal,
       onLine: (line) => {
@@ -121,15 +120,15 @@ export async function buildGuestImage(
         if (step !== '') report({ step, percent: Number(percent) });
       },
     });
-    const out = path.join(scrap, 'out');
-    requireOnly(packages, await readFile(path.join(out, 'packages'), 'utf8'));
+    const out = path.join(build, 'out');
+    requireExpectedPackages(packages, await readFile(path.join(out, 'packages'), 'utf8'));
     await writeRecord(out, digest, recipe);
-    await moveIntoPlace(out, target);
+    await publishImage(out, target);
     return await readImage(target);
   } catch (cause) {
     if (!(cause instanceof Error && /no space left on device/i.test(cause.message))) throw cause;
     throw new HypervisorError(
-      `The disk of ${imagesDirectory} became full while the guest image was built: ${remedyForRoom}`,
+      `The disk of ${imagesDirectory} became full while the guest image was built: ${diskSpaceRemedy}`,
       { cause },
     );
   } finally {
@@ -138,8 +137,8 @@ export async function buildGuestImage(
 }
 
 /**
- * Runs the recipe in a mount and process namespace of its own: whatever it has mounted or started in the
- * guest's tree ends with it, also where it is killed.
+ * Runs the recipe in new mount and process namespaces, so that everything that it mounts or starts ends with it, even
+ * if it is killed.
  */
 function runRecipe(
   options: ImageOptions,
@@ -152,13 +151,13 @@ function runRecipe(
   return runTool('unshare', [...namespace, 'bash', recipe, command, work], limits);
 }
 
-/** The image is named by what was to go into it, so nothing else may be in it. */
-function requireOnly(expected: string, actual: string): void {
+/** The digest in the image's name covers the expected packages, so no others may be in it. */
+function requireExpectedPackages(expected: string, actual: string): void {
   const allowed = new Set(expected.split('\n'));
   const others = actual.split('\n').filter((line) => !allowed.has(line));
   if (others.length > 0) {
     throw new HypervisorError(
-      `Debian's archive changed while the guest image was built (now ${others.slice(0, 5).join(', ')}): start again.`,
+      `Debian's archive changed while the guest image was built (now ${others.slice(0, 5).join(', ')}): start the build again.`,
     );
   }
 }
@@ -180,8 +179,8 @@ async function writeRecord(out: string, digest: string, recipe: string): Promise
   await writeImageRecord(out, record);
 }
 
-/** Where another builder was faster its image stays: it is the same, and may be in use. */
-async function moveIntoPlace(out: string, target: string): Promise<void> {
+/** If another builder was faster, its image stays: it is the same, and may be in use. */
+async function publishImage(out: string, target: string): Promise<void> {
   try {
     await rename(out, target);
   } catch (error) {
@@ -190,7 +189,7 @@ async function moveIntoPlace(out: string, target: string): Promise<void> {
   }
 }
 
-/** SHA-256 over the recipe's files: their paths and contents. */
+/** SHA-256 over the paths and contents of the recipe's files. */
 async function recipeDigest(directory: string): Promise<string> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });
   const files = entries
@@ -204,11 +203,11 @@ async function recipeDigest(directory: string): Promise<string> {
   return hash.digest('hex');
 }
 
-async function requireRoom(directory: string): Promise<void> {
+async function requireDiskSpace(directory: string): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize < roomNeeded) {
+  if (bavail * bsize < neededBytes) {
     throw new HypervisorError(
-      `The disk of ${directory} has ${inGib(bavail * bsize)} left, too little to build the guest image: ${remedyForRoom}`,
+      `The disk of ${directory} has ${inGib(bavail * bsize)} left, which is too little to build the guest image: ${diskSpaceRemedy}`,
     );
   }
 }
@@ -217,7 +216,7 @@ function inGib(bytes: number): string {
   return `${(bytes / 1024 ** 3).toFixed(1)} GiB`;
 }
 
-/** What a killed builder has left; the folder's name holds the builder's process id. */
+/** Removes what killed builders have left; a build folder's name contains the builder's process id. */
 async function removeAbandonedBuilds(imagesDirectory: string): Promise<void> {
   for (const name of await readdir(imagesDirectory)) {
     const pid = /^build-(\d+)-/.exec(name)?.[1];

@@ -5,23 +5,23 @@ import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { imageVersion } from './image-version.ts';
 
-/** The guest image: what every host boots, named by the digest of its recipe and package versions. */
+/** The guest image that hosts boot, named by a digest of its recipe and package versions. */
 export interface GuestImage {
-  /** SHA-256, lower-case hexadecimal, over the recipe's files and the versions of all packages in it. */
+  /** SHA-256, lower-case hexadecimal, over the recipe's files and the versions of all packages. */
   readonly digest: string;
-  /** Folder that holds the files below and `image.json`. */
+  /** Folder that contains the files below and `image.json`. */
   readonly directory: string;
   readonly kernel: string;
   readonly initrd: string;
   /** squashfs with its dm-verity hash tree appended. */
   readonly rootfs: string;
-  /** Kernel command line; it holds the root hash, so what it boots is what was built. */
+  /** Kernel command line; it contains the root hash, so that only the built root file system boots. */
   readonly commandLine: string;
   /** Size of the three files together, in bytes. */
   readonly bytes: number;
 }
 
-/** `image.json`: what the image was made of, and what its files must be. */
+/** `image.json`: the image's sources and the digests of its files. */
 export interface ImageRecord {
   readonly digest: string;
   /** SHA-256 over the recipe's files. */
@@ -41,8 +41,8 @@ export async function writeImageRecord(directory: string, record: ImageRecord): 
 }
 
 /**
- * What an image was made of.
- * @throws HypervisorError which names the folder and the remedy where that is not on record.
+ * Reads an image's record.
+ * @throws HypervisorError that names the folder and the remedy if it is missing or unreadable.
  */
 export async function readImageRecord(directory: string): Promise<ImageRecord> {
   try {
@@ -56,8 +56,8 @@ export async function readImageRecord(directory: string): Promise<ImageRecord> {
 }
 
 /**
- * Reads an image and holds its files against their digests (a quarter of a second).
- * @throws HypervisorError which names the file that is missing or altered, and the remedy.
+ * Reads an image and verifies the digests of its files (takes about 0.25 s).
+ * @throws HypervisorError that names a missing or changed file and the remedy.
  */
 export async function readImage(directory: string): Promise<GuestImage> {
   const record = await readImageRecord(directory);
@@ -82,15 +82,15 @@ export async function readImage(directory: string): Promise<GuestImage> {
     rootfs: path.join(directory, 'rootfs'),
     commandLine: [
       'quiet',
-      // No console: a flood of messages reaches nobody's disk. To watch a boot by hand: -serial stdio, and
-      // console=ttyS0 loglevel=6 systemd.log_target=console appended.
+      // No console, so that a flood of messages cannot fill a disk. To watch a boot by hand: QEMU with -serial stdio, and
+      // console=ttyS0 loglevel=6 systemd.log_target=console appended here.
       'console=null',
-      // With QEMU's -no-reboot a panic, of which an altered image is one cause, ends the machine.
+      // With QEMU's -no-reboot a panic ends the VM; a changed image causes one.
       'panic=1',
       'net.ifnames=0',
       'systemd.unified_cgroup_hierarchy=1',
       `berth.verity=${record.verity}`,
-      // For whoever looks from inside, in a container's /proc/cmdline.
+      // Readable inside a container in /proc/cmdline.
       `berth.image=${imageVersion(record.digest)}`,
     ].join(' '),
     bytes,
@@ -98,7 +98,7 @@ export async function readImage(directory: string): Promise<GuestImage> {
 }
 
 function remedyFor(directory: string): string {
-  return `Remove ${directory} and start again: the image is then built anew.`;
+  return `Remove ${directory} and start again: Berth then builds the image again.`;
 }
 
 /** SHA-256 of a file, lower-case hexadecimal. */

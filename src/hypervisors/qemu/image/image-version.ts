@@ -1,21 +1,21 @@
 import { readdir } from 'node:fs/promises';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 
-/** Raised where hosts of an older image need more than a restart to become hosts of a newer one. */
+/** Raise this if hosts of an older image need more than a restart to use a newer one. */
 const generation = '1.0.0';
 const digits = 12;
 
 /**
- * The version of an image (semantic versioning 2.0): the digest of its recipe and packages is its build
- * metadata, so that any change of either is another version.
+ * The version of an image (semantic versioning 2.0). The digest of its recipe and packages is the build metadata, so
+ * every change of either makes another version.
  */
 export function imageVersion(digest: string): string {
   return `${generation}+${digest.slice(0, digits)}`;
 }
 
 /**
- * The digest of the installed image of this version; undefined where none is named.
- * @throws HypervisorError where it is not installed.
+ * The digest of the installed image of this version; undefined if no version is given.
+ * @throws HypervisorError if it is not installed.
  */
 export async function imageOfVersion(
   imagesDirectory: string,

@@ -3,20 +3,19 @@ import { open, stat } from 'node:fs/promises';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { runTool } from '../../run-tool.ts';
 
-/** Reading a large template takes seconds; a busy machine, many of them. */
+/** Reading a large template takes seconds, on a busy node much longer. */
 const timeoutMs = 10 * 60 * 1000;
 
-/** Digests of files that are not to change. */
+/** Digests of files that must not change. */
 export interface Digests {
   /**
-   * SHA-256 of a file, lower-case hexadecimal; `missing` where it is not there. It is read again when it is
-   * another file than the last time (inode, size, times of content and of inode), or after an hour: what a disk
-   * has lost by itself changes no time.
+   * SHA-256 of a file, lower-case hexadecimal; `missing` if it does not exist. Cached until inode, size, mtime or ctime
+   * change, but for an hour at most, because bit rot changes no timestamp.
    */
   of(file: string): Promise<string>;
 }
 
-/** @throws HypervisorError which names the first file that has another digest. */
+/** @throws HypervisorError that names the first file with a wrong digest. */
 export async function requireDigests(
   digests: Digests,
   expected: Iterable<readonly [file: string, digest: string]>,
@@ -26,12 +25,12 @@ export async function requireDigests(
     const actual = await digests.of(file);
     if (actual === digest) continue;
     throw new HypervisorError(
-      `${what} has been altered: ${file} has the digest ${actual}, not ${digest}. It is not used.`,
+      `${what} has changed: ${file} has the digest ${actual}, not ${digest}. It is not used.`,
     );
   }
 }
 
-const oldestMs = 60 * 60 * 1000;
+const maxAgeMs = 60 * 60 * 1000;
 
 export function createDigests(): Digests {
   const known = new Map<string, { fingerprint: string; digest: Promise<string>; at: number }>();
@@ -43,7 +42,7 @@ export function createDigests(): Digests {
         return 'missing';
       }
       const last = known.get(file);
-      if (last?.fingerprint === fingerprint && performance.now() - last.at < oldestMs) return last.digest;
+      if (last?.fingerprint === fingerprint && performance.now() - last.at < maxAgeMs) return last.digest;
       const digest = file.endsWith(rawDisk) ? sparseDigest(file) : wholeDigest(file);
       known.set(file, { fingerprint, digest, at: performance.now() });
       digest.catch(() => known.delete(file));
@@ -52,7 +51,7 @@ export function createDigests(): Digests {
   };
 }
 
-/** The empty disks: gigabytes of holes. */
+/** Empty disks consist of gigabytes of holes. */
 const rawDisk = '.ext4';
 
 async function fingerprintOf(file: string): Promise<string | undefined> {
@@ -65,7 +64,7 @@ async function fingerprintOf(file: string): Promise<string | undefined> {
   }
 }
 
-/** In a process of its own: it would hold up everything else here. */
+/** In a separate process, because it would block the event loop. */
 async function wholeDigest(file: string): Promise<string> {
   return (await runTool('sha256sum', ['--binary', '--', file], { timeoutMs }))
     .replace(/^\\/, '')
@@ -77,9 +76,9 @@ const blockSize = 4096;
 const zeros = Buffer.alloc(blockSize);
 
 /**
- * SHA-256 over a sparse file's size and those of its blocks that are not all zeros, each with where it is. Holes are
- * not read. What counts as one must not matter: the map calls what was allocated and never written data while it is
- * in the page cache, and a hole afterwards (lseek(2), SEEK_HOLE).
+ * SHA-256 over a sparse file's size and its non-zero blocks with their offsets. Holes are not read. The result does not
+ * depend on what counts as a hole: allocated but unwritten blocks are data while they are in the page cache, and holes
+ * afterwards (lseek(2), SEEK_HOLE).
  */
 export async function sparseDigest(file: string): Promise<string> {
   const map = JSON.parse(
@@ -92,7 +91,7 @@ export async function sparseDigest(file: string): Promise<string> {
     const chunk = Buffer.alloc(chunkSize);
     let end = 0;
     for (const { start, length } of map.filter(({ data }) => data)) {
-      // By whole blocks, each once, wherever the map cuts.
+      // Whole blocks, each once, wherever an extent starts or ends.
       let at = Math.max(end, start - (start % blockSize));
       end = Math.max(end, Math.ceil((start + length) / blockSize) * blockSize);
       while (at < end) {

@@ -8,24 +8,23 @@ import type { HostLayout } from '../layout.ts';
 import { type Qmp, withQmp } from '../launch/qmp.ts';
 import { processesOf } from '../launch/leaked-processes.ts';
 
-/** A monitor that takes longer has been silenced, its QEMU stands still, or the machine is busy. Milliseconds. */
+/** A monitor that takes longer was blocked, its QEMU hangs, or the node is busy. Milliseconds. */
 const monitorTimeoutMs = 3_000;
 
 /**
- * What a running machine is made of, as the kernel and QEMU's monitor tell it: proc(5), cgroups(7), QMP. Takes a
- * few hundredths of a second.
- * @param unanswered what stands for the devices where the monitor does not answer.
- * @throws HypervisorError where no QEMU runs, or its monitor does not answer.
+ * Facts about a running VM from the kernel and QEMU's monitor: proc(5), cgroups(7), QMP. Takes some 10 ms.
+ * @param unanswered returns what to record as devices if the monitor does not answer.
+ * @throws HypervisorError if no QEMU runs or its monitor does not answer.
  */
 export async function vmFacts(
-  place: HostLayout,
+  layout: HostLayout,
   cgroups: Cgroups,
   unanswered: (error: unknown) => readonly string[] = fail,
 ): Promise<Facts> {
-  const pids = await cgroups.processes(place.id);
-  // One that was moved out of its group is altered, not gone.
-  const pid = (await qemuAmong(pids)) ?? (await qemuAmong(await processesOf(place)));
-  if (pid === undefined) throw new HypervisorError(`no machine of host ${place.id} runs`);
+  const pids = await cgroups.processes(layout.id);
+  // A process that was moved out of its group is drift, not an ended VM.
+  const pid = (await qemuAmong(pids)) ?? (await qemuAmong(await processesOf(layout)));
+  if (pid === undefined) throw new HypervisorError(`the VM of host ${layout.id} does not run`);
   const proc = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8');
   const [status, argv, statLine, limits, mounts, memberships, devices] = await Promise.all([
     proc('status'),
@@ -34,7 +33,7 @@ export async function vmFacts(
     proc('limits'),
     proc('mountinfo'),
     proc('cgroup'),
-    devicesOf(place).catch(unanswered),
+    devicesOf(layout).catch(unanswered),
   ]);
   const statusLines = (names: RegExp) =>
     status
@@ -42,7 +41,7 @@ export async function vmFacts(
       .filter((line) => names.test(line))
       .map((line) => line.replaceAll(/\s+/g, ' ').trim());
   return {
-    // proc(5): the 22nd field is the time of the start; the second, in parentheses, may hold anything.
+    // proc(5): field 22 is the start time; field 2, in parentheses, may contain anything.
     process: [`pid ${pid} started at ${statLine.slice(statLine.lastIndexOf(')')).split(' ')[20] ?? ''}`],
     argv: argv
       .split('\0')
@@ -50,7 +49,7 @@ export async function vmFacts(
       .map((argument, index) => `${index}: ${argument}`),
     user: statusLines(/^(Uid|Gid|Groups):/),
     privileges: statusLines(/^(Cap\w+|NoNewPrivs|Seccomp):/),
-    namespaces: await namespacesOf(pid, place),
+    namespaces: await namespacesOf(pid, layout),
     mounts: mounts.split('\n').filter(Boolean).map(mountLine),
     rlimits: limits
       .split('\n')
@@ -60,9 +59,9 @@ export async function vmFacts(
     cgroup: [
       ...memberships
         .split('\n')
-        .filter((line) => line.includes(place.id))
+        .filter((line) => line.includes(layout.id))
         .map((line) => line.replace(/^\d+:/, 'member of ')),
-      ...(await cgroups.limits(place.id)),
+      ...(await cgroups.limits(layout.id)),
       ...(await Promise.all(pids.map(async (one) => `process ${await commandOf(one)}`))).sort(),
     ],
     files: await filesOf(pid),
@@ -85,20 +84,20 @@ async function qemuAmong(pids: readonly number[]): Promise<number | undefined> {
 const commandOf = async (pid: number) =>
   (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => 'ended')).trim();
 
-async function namespacesOf(pid: number, place: HostLayout): Promise<string[]> {
+async function namespacesOf(pid: number, layout: HostLayout): Promise<string[]> {
   const names = (await readdir(`/proc/${pid}/ns`)).filter((name) => !name.endsWith('_for_children'));
   const links = await Promise.all(names.map((name) => readlink(`/proc/${pid}/ns/${name}`)));
-  const own = await stat(place.netnsPath).catch(() => undefined);
-  return [...links.sort(), `${place.netns} is net:[${own?.ino ?? 'missing'}]`];
+  const own = await stat(layout.netnsPath).catch(() => undefined);
+  return [...links.sort(), `${layout.netns} is net:[${own?.ino ?? 'missing'}]`];
 }
 
-/** proc(5), mountinfo: root of the mount, mount point and options; the numbers before them name nothing. */
+/** proc(5), mountinfo: root of the mount, mount point and options; the ids before them vary. */
 function mountLine(line: string): string {
   const [, , , root = '', point = '', options = ''] = line.split(' ');
   return `${root} on ${point} (${options})`;
 }
 
-/** The files that it holds open, each with how. Pipes, sockets and what the kernel made up have no path. */
+/** The open files with their access mode. Pipes, sockets and anonymous inodes have no path. */
 async function filesOf(pid: number): Promise<string[]> {
   const lines = new Set<string>();
   for (const descriptor of await readdir(`/proc/${pid}/fd`)) {
@@ -112,13 +111,13 @@ async function filesOf(pid: number): Promise<string[]> {
 }
 
 /**
- * A busy machine may let it wait: it is asked twice.
- * @throws HypervisorError where it does not answer.
+ * Asks twice, because a busy node delays answers.
+ * @throws HypervisorError if the monitor does not answer.
  */
-async function devicesOf(place: HostLayout): Promise<readonly string[]> {
+async function devicesOf(layout: HostLayout): Promise<readonly string[]> {
   const ask = () =>
     withQmp(
-      place.qmpSocket,
+      layout.qmpSocket,
       async (qmp) => [
         ...(await blockNodes(qmp)),
         ...(await characterDevices(qmp)),
@@ -148,7 +147,7 @@ async function blockNodes(qmp: Qmp): Promise<string[]> {
 
 async function characterDevices(qmp: Qmp): Promise<string[]> {
   const devices = (await qmp.execute('query-chardev')) as readonly { label: string; filename: string }[];
-  // What follows the backend's name tells who is connected just now.
+  // The rest of the name describes the current connection.
   return devices.map(
     ({ label, filename }) => `character device ${label}: ${filename.split(/[:,]/)[0] ?? ''}`,
   );

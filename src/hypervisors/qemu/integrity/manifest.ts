@@ -13,10 +13,10 @@ import { createOnce } from '../../../lib/create-once.ts';
 import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 
 /**
- * The parts of what a host is made of. Each is a list of lines that people can read, so that an alteration can be
- * named by the lines that are missing and those that were not there.
+ * The sections of a manifest. Each is a list of readable lines, so that drift can be described by the lines that are
+ * missing and those that are new.
  */
-export const parts = [
+export const manifestSections = [
   'process',
   'argv',
   'user',
@@ -29,12 +29,12 @@ export const parts = [
   'devices',
   'digests',
   'firewall',
-  'machine firewall',
+  'node firewall',
 ] as const;
-export type Part = (typeof parts)[number];
-export type Facts = Readonly<Partial<Record<Part, readonly string[]>>>;
+export type ManifestSection = (typeof manifestSections)[number];
+export type Facts = Readonly<Partial<Record<ManifestSection, readonly string[]>>>;
 
-/** What a host was made of, written down when its machine was started and when its network was opened. */
+/** How a host was made: recorded when its VM was started and when its network was opened. */
 export interface Manifest {
   readonly hostId: string;
   /** ISO 8601. */
@@ -42,10 +42,10 @@ export interface Manifest {
   readonly facts: Facts;
 }
 
-/** Manifests, kept beside the sockets of the running machine: they end with it. */
+/** Stores manifests beside the sockets of the running VM; they are removed with it. */
 export interface Manifests {
   write(file: string, manifest: Manifest): Promise<void>;
-  /** @returns undefined where there is none. @throws HypervisorError where it is not as it was signed. */
+  /** @returns undefined if there is none. @throws HypervisorError if it is unreadable or its signature is wrong. */
   read(file: string): Promise<Manifest | undefined>;
 }
 
@@ -55,7 +55,7 @@ interface Signed {
   readonly signature: string;
 }
 
-/** Signs with a key of this installation, which only root can read; it is made at the first use. */
+/** Signs with the installation's key, which only root can read; the key is made on first use. */
 export function createManifests(stateDirectory: string): Manifests {
   const keyFile = path.join(stateDirectory, 'manifest-key.pem');
   let key: Promise<KeyObject> | undefined;
@@ -80,7 +80,7 @@ export function createManifests(stateDirectory: string): Manifests {
         const { manifest, signature } = JSON.parse(text) as Signed;
         const publicKey = createPublicKey(await signingKey());
         if (verify(null, Buffer.from(manifest), publicKey, Buffer.from(signature, 'base64'))) {
-          return JSON.parse(manifest) as Manifest;
+          return withCurrentNames(JSON.parse(manifest) as Manifest);
         }
       } catch (cause) {
         throw new HypervisorError(`${file} can't be read`, { cause });
@@ -88,6 +88,16 @@ export function createManifests(stateDirectory: string): Manifests {
       throw new HypervisorError(`${file} does not carry a signature of this installation`);
     },
   };
+}
+
+/** Version 0.1 called the section `node firewall` by another name. */
+function withCurrentNames(manifest: Manifest): Manifest {
+  const { 'machine firewall': formerName, ...facts } = manifest.facts as Facts & {
+    'machine firewall'?: readonly string[];
+  };
+  return formerName === undefined
+    ? manifest
+    : { ...manifest, facts: { 'node firewall': formerName, ...facts } };
 }
 
 async function readKey(file: string): Promise<KeyObject> {

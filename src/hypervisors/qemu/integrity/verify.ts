@@ -3,80 +3,89 @@ import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import type { Digests } from './digests.ts';
 import { vmFacts } from './facts.ts';
-import { type Facts, type Manifest, type Manifests, type Part, parts } from './manifest.ts';
+import {
+  type Facts,
+  type Manifest,
+  type Manifests,
+  type ManifestSection,
+  manifestSections,
+} from './manifest.ts';
 import type { HostNetworking } from '../network/network.ts';
 import type { HostLayout } from '../layout.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
 
-/** Of a long list of differences the first ones tell enough. */
-const mostNamed = 4;
-const longestName = 300;
-/** A monitor that is silent so often in turn has been silenced: load alone does not do that. */
-const mostSilences = 3;
+/** Differences that are described in full; of a longer list only the number is given. */
+const maxDescribed = 4;
+const maxLineLength = 300;
+/** Consecutive checks without an answer after which the monitor counts as blocked; load alone is not the cause. */
+const maxSilentChecks = 3;
 
 /**
- * Holds a running host against its manifest.
- * @returns what is not as it was made, the lines named; nothing, where all is.
- * @throws HypervisorError where its machine does not run, or could not be asked: what load alone does is no alteration.
+ * Compares a running host with its manifest.
+ * @returns the drift, with the lines that differ; empty if there is none.
+ * @throws HypervisorError if the VM does not run or did not answer, because that may be load and not drift.
  */
 export async function verifyHost(
-  place: HostLayout,
-  tools: {
+  layout: HostLayout,
+  deps: {
     cgroups: Cgroups;
     network: HostNetworking;
     manifests: Manifests;
     digests: Digests;
-    /** How often in turn the monitor of each host was silent, by host. */
-    silences: Map<string, number>;
+    /** Consecutive checks in which a host's monitor did not answer, by host. */
+    silentChecks: Map<string, number>;
   },
 ): Promise<readonly Drift[]> {
-  const { cgroups, network, manifests, digests, silences } = tools;
-  let silence: string | undefined;
-  const machine = await vmFacts(place, cgroups, (cause) => {
-    const times = (silences.get(place.id) ?? 0) + 1;
-    silences.set(place.id, times);
-    if (times < mostSilences) {
+  const { cgroups, network, manifests, digests, silentChecks } = deps;
+  let silent: string | undefined;
+  const vm = await vmFacts(layout, cgroups, (cause) => {
+    const times = (silentChecks.get(layout.id) ?? 0) + 1;
+    silentChecks.set(layout.id, times);
+    if (times < maxSilentChecks) {
       throw new HypervisorError('The monitor does not answer, so the devices could not be checked', {
         cause,
       });
     }
-    silence = `the monitor does not answer, in ${mostSilences} checks in turn or more`;
+    silent = `the monitor does not answer, in ${maxSilentChecks} checks in turn or more`;
     return [];
   });
-  if (silence === undefined) silences.delete(place.id);
+  if (silent === undefined) silentChecks.delete(layout.id);
   let manifest: Manifest | undefined;
   try {
-    manifest = await manifests.read(place.manifest);
+    manifest = await manifests.read(layout.manifest);
   } catch (error) {
     if (!(error instanceof HypervisorError)) throw error;
     return [{ part: 'manifest', detail: error.message }];
   }
-  if (manifest?.hostId !== place.id) {
-    return [{ part: 'manifest', detail: `${place.manifest} is ${manifest ? "another host's" : 'missing'}` }];
+  if (manifest?.hostId !== layout.id) {
+    return [
+      { part: 'manifest', detail: `${layout.manifest} is ${manifest ? 'that of another host' : 'missing'}` },
+    ];
   }
   const { firewall, digests: made = [] } = manifest.facts;
   const living: Facts = {
-    ...machine,
+    ...vm,
     digests: await Promise.all(made.map((line) => digestLine(line, digests))),
-    // Before its network is opened a host has no rules on record.
-    ...(firewall === undefined ? {} : await network.facts(place).catch(unreadable)),
+    // A host has no recorded rules before its network is opened.
+    ...(firewall === undefined ? {} : await network.facts(layout).catch(unreadable)),
   };
   const found = compare(manifest.facts, living);
-  // That each device is missing would say less.
+  // More useful than a list of every device as missing.
   return found.map((one) =>
-    one.part === 'devices' && silence !== undefined ? { ...one, detail: silence } : one,
+    one.part === 'devices' && silent !== undefined ? { ...one, detail: silent } : one,
   );
 }
 
-/** What is not as it was made of a host's firewall rules; nothing, where it has none on record. */
-export async function alteredRules(
-  place: HostLayout,
-  tools: { network: HostNetworking; manifests: Manifests },
+/** Drift of a host's firewall rules; empty if none are recorded. */
+export async function firewallDrift(
+  layout: HostLayout,
+  deps: { network: HostNetworking; manifests: Manifests },
 ): Promise<readonly Drift[]> {
-  const { firewall, 'machine firewall': machine } = (await tools.manifests.read(place.manifest))?.facts ?? {};
-  if (firewall === undefined || machine === undefined) return [];
-  const living = await tools.network.facts(place).catch(unreadable);
-  return compare({ firewall, 'machine firewall': machine }, living);
+  const { firewall, 'node firewall': nodeFirewall } =
+    (await deps.manifests.read(layout.manifest))?.facts ?? {};
+  if (firewall === undefined || nodeFirewall === undefined) return [];
+  const living = await deps.network.facts(layout).catch(unreadable);
+  return compare({ firewall, 'node firewall': nodeFirewall }, living);
 }
 
 /** `DIGEST FILE`, as sha256sum(1) prints it. */
@@ -87,38 +96,35 @@ async function digestLine(line: string, digests: Digests): Promise<string> {
   return toDigestLine(file, await digests.of(file));
 }
 
-/** Rules that can't be listed are not the rules that were made: the namespace or the table has gone. */
+/** If the rules can't be listed, the namespace or the table is missing, which is drift. */
 function unreadable(error: unknown): Facts {
   const line = errorMessage(error);
-  return { firewall: [line], 'machine firewall': [line] };
+  return { firewall: [line], 'node firewall': [line] };
 }
 
-/** What differs, part by part. Parts that were never written down are not compared. */
+/** The differences by section. Sections that are not recorded are not compared. */
 export function compare(made: Facts, living: Facts): Drift[] {
-  return parts.flatMap((part) => {
+  return manifestSections.flatMap((part) => {
     const before = made[part];
     return before === undefined ? [] : differences(part, before, living[part] ?? []);
   });
 }
 
-function differences(part: Part, before: readonly string[], after: readonly string[]): Drift[] {
+function differences(part: ManifestSection, before: readonly string[], after: readonly string[]): Drift[] {
   const missing = without(before, after);
   const added = without(after, before);
   if (missing.length + added.length > 0) {
-    const said = [
-      ...missing.map((line) => `missing: ${line}`),
-      ...added.map((line) => `not there before: ${line}`),
-    ];
-    const more = said.length > mostNamed ? `; and ${said.length - mostNamed} more` : '';
-    const named = said.slice(0, mostNamed).map((line) => line.slice(0, longestName));
+    const lines = [...missing.map((line) => `missing: ${line}`), ...added.map((line) => `new: ${line}`)];
+    const more = lines.length > maxDescribed ? `; and ${lines.length - maxDescribed} more` : '';
+    const named = lines.slice(0, maxDescribed).map((line) => line.slice(0, maxLineLength));
     return [{ part, detail: `${named.join('; ')}${more}` }];
   }
-  // The first rule that matches decides.
+  // Order matters, because the first matching rule decides.
   const moved = before.find((line, index) => line !== after[index]);
-  return moved === undefined ? [] : [{ part, detail: `in another order: ${moved.slice(0, longestName)}` }];
+  return moved === undefined ? [] : [{ part, detail: `different order: ${moved.slice(0, maxLineLength)}` }];
 }
 
-/** The lines of one list that the other lacks; a line that is there twice is needed twice. */
+/** The lines of one list that the other lacks, counting repetitions. */
 function without(lines: readonly string[], others: readonly string[]): string[] {
   const left = new Map<string, number>();
   for (const line of others) left.set(line, (left.get(line) ?? 0) + 1);

@@ -1,28 +1,30 @@
 import type { PortBlock } from '../../../core/hypervisor/host-spec.ts';
 
-/** What nft(8) prints as JSON (libnftables-json(5)), a line an object, without what changes by itself. */
+/** The output of `nft --json` (libnftables-json(5)): one line per object, without values that change by themselves. */
 
 interface Listing {
   readonly nftables: readonly Readonly<Record<string, unknown>>[];
 }
 
 const kinds = ['chain', 'map', 'set', 'counter', 'rule'];
-/** Numbers that the kernel gives, and counts. */
+/** Kernel-assigned numbers and counters. */
 const transient = new Set(['handle', 'index', 'packets', 'bytes']);
 
-/** The lines of `nft -j list`, in their order. */
+/** The objects of `nft --json list` as lines, in order. */
 export function firewallLines(json: string): readonly string[] {
   const { nftables } = JSON.parse(json) as Listing;
   return nftables.flatMap((entry) =>
-    kinds.filter((kind) => kind in entry).map((kind) => `${kind} ${JSON.stringify(entry[kind], lasting)}`),
+    kinds
+      .filter((kind) => kind in entry)
+      .map((kind) => `${kind} ${JSON.stringify(entry[kind], withoutTransient)}`),
   );
 }
 
-function lasting(key: string, value: unknown): unknown {
+function withoutTransient(key: string, value: unknown): unknown {
   return transient.has(key) ? undefined : value;
 }
 
-/** The lines of this installation's own table; of the map of published ports only what leads to this host. */
+/** The lines of this installation's table; of the map of published ports only the elements of this host. */
 export function nodeFirewallLines(json: string, hostAddress: string): readonly string[] {
   const { nftables } = JSON.parse(json) as Listing;
   const rest = nftables.filter((entry) => !('map' in entry));
@@ -34,13 +36,13 @@ export function nodeFirewallLines(json: string, hostAddress: string): readonly s
   ];
 }
 
-/** The names of the chains in a listing. */
+/** Names of the chains in a listing. */
 export function chainsIn(json: string): readonly string[] {
   const { nftables } = JSON.parse(json) as Listing;
   return nftables.flatMap(({ chain }) => (chain === undefined ? [] : [(chain as { name: string }).name]));
 }
 
-/** The blocks of ports that a listing of the map of published ports leads to one host. */
+/** The port blocks that lead to one host, from a listing of the map of published ports. */
 export function publishedTo(json: string, hostAddress: string): readonly PortBlock[] {
   const { nftables } = JSON.parse(json) as Listing;
   return elementsFor(nftables, hostAddress).map((ports) => {

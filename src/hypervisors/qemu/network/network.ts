@@ -21,136 +21,136 @@ import {
   unpublishPorts,
 } from './rules.ts';
 
-/** The network of this machine and of each host on it. Everything is safe to repeat. */
+/** The node's network and that of each host. Every method is safe to repeat. */
 export interface HostNetworking {
   /**
-   * Lays down this installation's own table; hosts that run notice nothing.
-   * @returns the chains of others that were in it, and are gone.
+   * Applies this installation's nftables table without disturbing running hosts.
+   * @returns foreign chains that were in the table and have been removed.
    */
   open(): Promise<readonly string[]>;
-  /** Makes a host's namespace, with its two links; nothing passes through it. */
-  make(place: HostLayout): Promise<void>;
+  /** Makes a host's namespace with its two links, closed in both directions. */
+  make(layout: HostLayout): Promise<void>;
   /**
-   * Lets through what the host may send and receive; of the connections that are open, only what it still may.
-   * @param published the ports that lead to it by now, if any do; undefined: only the firewall knows.
+   * Opens the host's namespace for what it may send and receive. Open connections that are not allowed any more end.
+   * @param published the ports that lead to the host now; undefined if unknown, then the firewall is asked.
    */
   connect(
-    place: HostLayout,
+    layout: HostLayout,
     ports: PortBlock,
     egress: Egress,
     published: PortBlock | undefined,
   ): Promise<FirewallFacts>;
-  /** Closes it again: the guest is cut off, and so is every connection that is open. */
-  disconnect(place: HostLayout, ports: PortBlock | undefined): Promise<void>;
-  destroy(place: HostLayout, ports: PortBlock | undefined): Promise<void>;
-  /** The rules that are in force for a host, in its namespace and on the machine. */
-  facts(place: HostLayout): Promise<FirewallFacts>;
+  /** Closes the namespace: the guest is cut off and every open connection ends. */
+  disconnect(layout: HostLayout, ports: PortBlock | undefined): Promise<void>;
+  destroy(layout: HostLayout, ports: PortBlock | undefined): Promise<void>;
+  /** The rules in force for a host, in its namespace and on the node. */
+  facts(layout: HostLayout): Promise<FirewallFacts>;
 }
 
-export type FirewallFacts = Required<Pick<Facts, 'firewall' | 'machine firewall'>>;
+export type FirewallFacts = Required<Pick<Facts, 'firewall' | 'node firewall'>>;
 
 export function createHostNetworking(
   options: Pick<QemuOptions, 'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'hostLimits'>,
 ): HostNetworking {
   const { site, hostNetwork, gatewayUid, dnsServers } = options;
-  const inNamespace = (place: HostLayout, rules: string) =>
-    runTool('nsenter', [`--net=${place.netnsPath}`, 'nft', '--file', '-'], { input: rules });
-  const onMachine = (rules: string) =>
+  const inNamespace = (layout: HostLayout, rules: string) =>
+    runTool('nsenter', [`--net=${layout.netnsPath}`, 'nft', '--file', '-'], { input: rules });
+  const runOnNode = (rules: string) =>
     rules === '' ? Promise.resolve('') : runTool('nft', ['--file', '-'], { input: rules });
 
-  /** The machine's table as this process has laid it down, what is published apart. */
-  let laidDown: readonly string[] | undefined;
+  /** The node's table as this process applied it, without published ports. */
+  let appliedTable: readonly string[] | undefined;
   const tableLines = (listing: string) => nodeFirewallLines(listing, '');
 
   return {
     async open() {
-      // Guests' packets pass through this machine. It is the one setting of the machine that is changed.
+      // The node routes guests' packets. This is the only setting of the node that Berth changes.
       await writeFile('/proc/sys/net/ipv4/ip_forward', '1\n');
-      return layDown();
+      return applyTable();
     },
 
-    async make(place) {
-      if (await exists(place.netnsPath)) {
-        // Made whole, or by somebody who was killed in the middle: the links tell.
-        if (await isWhole(place)) {
-          await inNamespace(place, closedHostRules(options.hostLimits));
+    async make(layout) {
+      if (await exists(layout.netnsPath)) {
+        // Complete, or half made by a killed process: the links show which.
+        if (await isComplete(layout)) {
+          await inNamespace(layout, closedHostRules(options.hostLimits));
           return;
         }
-        await removeNamespace(place);
+        await removeNamespace(layout);
       }
       await batch(
         [],
         [
-          `netns add ${place.netns}`,
-          `link add ${place.veth} type veth peer name ${uplink} netns ${place.netns}`,
-          `address add ${place.nodeAddress}/31 dev ${place.veth}`,
-          `link set ${place.veth} up`,
+          `netns add ${layout.netns}`,
+          `link add ${layout.veth} type veth peer name ${uplink} netns ${layout.netns}`,
+          `address add ${layout.nodeAddress}/31 dev ${layout.veth}`,
+          `link set ${layout.veth} up`,
         ],
       );
-      // Nothing but its own address comes from a host (RFC 3704), whatever the rules behind this link are.
-      await writeFile(`/proc/sys/net/ipv4/conf/${place.veth}/rp_filter`, '1\n');
-      await writeFile(`/proc/sys/net/ipv6/conf/${place.veth}/disable_ipv6`, '1\n').catch(unlessMissing);
+      // Reverse path filter (RFC 3704): only a host's own address is accepted from its link, whatever its own rules are.
+      await writeFile(`/proc/sys/net/ipv4/conf/${layout.veth}/rp_filter`, '1\n');
+      await writeFile(`/proc/sys/net/ipv6/conf/${layout.veth}/disable_ipv6`, '1\n').catch(unlessMissing);
       await batch(
-        ['-netns', place.netns],
+        ['-netns', layout.netns],
         [
           'link set lo up',
-          `address add ${place.hostAddress}/31 dev ${uplink}`,
+          `address add ${layout.hostAddress}/31 dev ${uplink}`,
           `link set ${uplink} up`,
-          `route add default via ${place.nodeAddress}`,
+          `route add default via ${layout.nodeAddress}`,
           `tuntap add dev ${tap} mode tap vnet_hdr`,
           `link set ${tap} address ${guestLink.gatewayMac}`,
           `address add ${guestLink.gatewayAddress}/${guestLink.prefixLength} dev ${tap}`,
           `link set ${tap} up`,
-          // The guest sends no ARP, and is asked none: nothing that it says decides where packets go.
+          // A static neighbour instead of ARP: nothing that the guest sends decides where packets go.
           `neighbour replace ${guestLink.guestAddress} lladdr ${guestLink.guestMac} dev ${tap} nud permanent`,
         ],
       );
-      await inNamespace(place, closedHostRules(options.hostLimits));
+      await inNamespace(layout, closedHostRules(options.hostLimits));
     },
 
-    async connect(place, ports, egress, published) {
+    async connect(layout, ports, egress, published) {
       const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
-      const rules = openHostRules(place, ports, egress, network, options.hostLimits);
-      // What is listed at once is what was asked for, in nft's own words: whatever is found later is held against it.
-      const former = isDeepStrictEqual(ports, published) ? '' : await measuredRemoval(place);
-      const [inside, onTheMachine] = await Promise.all([
-        runTool('nsenter', [`--net=${place.netnsPath}`, 'sh', ...changeAndList('ruleset')], { input: rules }),
+      const rules = openHostRules(layout, ports, egress, network, options.hostLimits);
+      // Listed right after the change, in nft's own notation, as the reference for later integrity checks.
+      const former = isDeepStrictEqual(ports, published) ? '' : await removalOfPublished(layout);
+      const [inside, onNode] = await Promise.all([
+        runTool('nsenter', [`--net=${layout.netnsPath}`, 'sh', ...changeAndList('ruleset')], {
+          input: rules,
+        }),
         runTool('sh', changeAndList('table', 'inet', nodeTable(site)), {
-          input: `${former}${publishPorts(site, place, ports)}`,
+          input: `${former}${publishPorts(site, layout, ports)}`,
         }),
       ]);
-      const isAltered = laidDown !== undefined && !isDeepStrictEqual(tableLines(onTheMachine), laidDown);
-      if (isAltered) await layDown();
+      const hasDrifted = appliedTable !== undefined && !isDeepStrictEqual(tableLines(onNode), appliedTable);
+      if (hasDrifted) await applyTable();
       return {
         firewall: firewallLines(inside),
-        'machine firewall': isAltered
-          ? await machineFacts(place)
-          : nodeFirewallLines(onTheMachine, place.hostAddress),
+        'node firewall': hasDrifted ? await nodeFacts(layout) : nodeFirewallLines(onNode, layout.hostAddress),
       };
     },
 
-    async facts(place) {
-      const [inside, onTheMachine] = await Promise.all([
-        runTool('nsenter', [`--net=${place.netnsPath}`, 'nft', '--json', 'list', 'ruleset']),
-        machineFacts(place),
+    async facts(layout) {
+      const [inside, onNode] = await Promise.all([
+        runTool('nsenter', [`--net=${layout.netnsPath}`, 'nft', '--json', 'list', 'ruleset']),
+        nodeFacts(layout),
       ]);
-      return { firewall: firewallLines(inside), 'machine firewall': onTheMachine };
+      return { firewall: firewallLines(inside), 'node firewall': onNode };
     },
 
-    async disconnect(place, ports) {
-      await unpublish(place, ports);
-      if (await exists(place.netnsPath)) await inNamespace(place, closedHostRules(options.hostLimits));
+    async disconnect(layout, ports) {
+      await unpublish(layout, ports);
+      if (await exists(layout.netnsPath)) await inNamespace(layout, closedHostRules(options.hostLimits));
     },
 
-    async destroy(place, ports) {
-      await unpublish(place, ports);
-      await removeNamespace(place);
+    async destroy(layout, ports) {
+      await unpublish(layout, ports);
+      await removeNamespace(layout);
     },
   };
 
-  /** Makes the machine's table what it is to be; what is found there then is what it must stay. */
-  async function layDown(): Promise<readonly string[]> {
-    // Added first, so that there is something to list.
+  /** Applies the node's table and remembers its listing as the reference. */
+  async function applyTable(): Promise<readonly string[]> {
+    // Add the table first, so that listing it does not fail.
     const before = await runTool('sh', changeAndList('table', 'inet', nodeTable(site)), {
       input: `add table inet ${nodeTable(site)}\n`,
     });
@@ -158,46 +158,48 @@ export function createHostNetworking(
     const after = await runTool('sh', changeAndList('table', 'inet', nodeTable(site)), {
       input: nodeRules(site, hostNetwork, gatewayUid, foreign),
     });
-    laidDown = tableLines(after);
+    appliedTable = tableLines(after);
     return foreign;
   }
 
-  /** What ends the ways that lead to the host by now. */
-  async function measuredRemoval(place: HostLayout): Promise<string> {
+  /** Rules that remove whatever ports lead to the host now. */
+  async function removalOfPublished(layout: HostLayout): Promise<string> {
     const listing = await runTool('nft', ['--json', 'list', 'map', 'inet', nodeTable(site), 'ports']);
-    return publishedTo(listing, place.hostAddress)
-      .map((ports) => removePorts(site, place, ports))
+    return publishedTo(listing, layout.hostAddress)
+      .map((ports) => removePorts(site, layout, ports))
       .join('');
   }
 
-  async function unpublish(place: HostLayout, ports: PortBlock | undefined): Promise<void> {
-    await onMachine(ports === undefined ? await measuredRemoval(place) : unpublishPorts(site, place, ports));
+  async function unpublish(layout: HostLayout, ports: PortBlock | undefined): Promise<void> {
+    await runOnNode(
+      ports === undefined ? await removalOfPublished(layout) : unpublishPorts(site, layout, ports),
+    );
   }
 
-  async function machineFacts(place: HostLayout): Promise<readonly string[]> {
+  async function nodeFacts(layout: HostLayout): Promise<readonly string[]> {
     const listing = await runTool('nft', ['--json', 'list', 'table', 'inet', nodeTable(site)]);
-    return nodeFirewallLines(listing, place.hostAddress);
+    return nodeFirewallLines(listing, layout.hostAddress);
   }
 
-  async function removeNamespace(place: HostLayout): Promise<void> {
-    if (await exists(`/sys/class/net/${place.veth}`)) await runTool('ip', ['link', 'delete', place.veth]);
-    if (await exists(place.netnsPath)) await runTool('ip', ['netns', 'delete', place.netns]);
+  async function removeNamespace(layout: HostLayout): Promise<void> {
+    if (await exists(`/sys/class/net/${layout.veth}`)) await runTool('ip', ['link', 'delete', layout.veth]);
+    if (await exists(layout.netnsPath)) await runTool('ip', ['netns', 'delete', layout.netns]);
   }
 }
 
-async function isWhole(place: HostLayout): Promise<boolean> {
-  const links = await runTool('ip', ['-netns', place.netns, '-brief', 'link', 'show']).catch(() => '');
+async function isComplete(layout: HostLayout): Promise<boolean> {
+  const links = await runTool('ip', ['-netns', layout.netns, '-brief', 'link', 'show']).catch(() => '');
   return (
-    (await exists(`/sys/class/net/${place.veth}`)) &&
+    (await exists(`/sys/class/net/${layout.veth}`)) &&
     links.includes(`${uplink}@`) &&
-    // The last thing to be made.
-    (await runTool('ip', ['-netns', place.netns, 'neighbour', 'show', 'dev', tap]).catch(() => '')).includes(
+    // The neighbour entry is made last.
+    (await runTool('ip', ['-netns', layout.netns, 'neighbour', 'show', 'dev', tap]).catch(() => '')).includes(
       guestLink.guestAddress,
     )
   );
 }
 
-/** Arguments of sh(1): takes rules on its input, and lists what is in force then. */
+/** Arguments of sh(1): applies the rules on standard input, then lists what is in force. */
 const changeAndList = (...what: string[]) => [
   '-c',
   'nft --file - && exec nft --json list "$@"',
@@ -209,7 +211,7 @@ function batch(options: readonly string[], commands: readonly string[]): Promise
   return runTool('ip', [...options, '-batch', '-'], { input: `${commands.join('\n')}\n` });
 }
 
-/** The networks that this machine is part of, our own links left out. */
+/** Networks that the node is attached to, without the links to hosts. */
 function localNetworks(site: string): string[] {
   return Object.entries(networkInterfaces())
     .filter(([name]) => !name.startsWith(vethPrefix(site)))
@@ -219,7 +221,7 @@ function localNetworks(site: string): string[] {
     .filter((cidr) => cidr !== null);
 }
 
-/** A kernel without IPv6 has no such setting, and no need of it. */
+/** A kernel without IPv6 does not have this setting and does not need it. */
 function unlessMissing(error: NodeJS.ErrnoException): void {
   if (error.code !== 'ENOENT') throw error;
 }

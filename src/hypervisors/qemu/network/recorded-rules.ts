@@ -2,17 +2,17 @@ import type { Logger } from '../../../lib/logger.ts';
 import type { Manifests } from '../integrity/manifest.ts';
 import type { FirewallFacts, HostNetworking } from './network.ts';
 import type { HostLayout } from '../layout.ts';
-import { alteredRules } from '../integrity/verify.ts';
+import { firewallDrift } from '../integrity/verify.ts';
 
-const firewallParts: readonly string[] = ['firewall', 'machine firewall'];
+const firewallSections: readonly string[] = ['firewall', 'node firewall'];
 
-/** The firewall rules of a host in its manifest: those that it was given last, and has to have. */
+/** The firewall rules in a host's manifest: those applied last, which must be in force. */
 export interface RecordedRules {
-  write(at: HostLayout, rules: FirewallFacts): Promise<void>;
-  /** While they change, and once a tenant's host is closed, it has no rules on record. */
-  remove(at: HostLayout): Promise<void>;
-  /** Before they are written anew: what somebody has altered would be known to nobody then. */
-  reportAltered(at: HostLayout): Promise<void>;
+  write(layout: HostLayout, rules: FirewallFacts): Promise<void>;
+  /** Removes the rules from the manifest: while they change, and after the host was closed. */
+  remove(layout: HostLayout): Promise<void>;
+  /** Logs drift before the rules are applied again, because that would hide it. */
+  reportDrift(layout: HostLayout): Promise<void>;
 }
 
 export function createRecordedRules(
@@ -21,25 +21,25 @@ export function createRecordedRules(
   logger: Logger,
 ): RecordedRules {
   return {
-    async write(at, rules) {
-      const manifest = await manifests.read(at.manifest);
+    async write(layout, rules) {
+      const manifest = await manifests.read(layout.manifest);
       if (manifest === undefined) return;
-      await manifests.write(at.manifest, { ...manifest, facts: { ...manifest.facts, ...rules } });
+      await manifests.write(layout.manifest, { ...manifest, facts: { ...manifest.facts, ...rules } });
     },
 
-    async remove(at) {
-      const manifest = await manifests.read(at.manifest);
+    async remove(layout) {
+      const manifest = await manifests.read(layout.manifest);
       if (manifest?.facts.firewall === undefined) return;
-      const facts = Object.entries(manifest.facts).filter(([part]) => !firewallParts.includes(part));
-      await manifests.write(at.manifest, { ...manifest, facts: Object.fromEntries(facts) });
+      const facts = Object.entries(manifest.facts).filter(([part]) => !firewallSections.includes(part));
+      await manifests.write(layout.manifest, { ...manifest, facts: Object.fromEntries(facts) });
     },
 
-    async reportAltered(at) {
-      const drift = await alteredRules(at, { network, manifests });
+    async reportDrift(layout) {
+      const drift = await firewallDrift(layout, { network, manifests });
       if (drift.length === 0) return;
       logger.error(
-        { event: 'host.altered', host: at.id, drift },
-        'The firewall rules of a host had been altered; they are written anew',
+        { event: 'host.drift', host: layout.id, drift },
+        'The firewall rules of a host have drifted; applying them again',
       );
     },
   };

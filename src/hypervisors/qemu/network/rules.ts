@@ -8,33 +8,31 @@ import type { HostLimits } from '../options.ts';
 import { networkRange } from '../../../lib/ipv4.ts';
 import { formatPortRange } from '../../../lib/port-range.ts';
 
-/**
- * The firewall rules as nft(8) reads them. Each text is one transaction: all of it takes effect, or nothing.
- */
+/** Firewall rules in the syntax of nft(8). Each text is one transaction: it takes effect completely or not at all. */
 
-/** Not even an operator's list of networks opens these. */
-const neverAtAll = ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'];
+/** Denied even if an operator's list of networks contains them. */
+const alwaysDenied = ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'];
 
 export interface NodeNetwork {
   /** The network of all hosts' addresses. */
   readonly hostNetwork: string;
-  /** Networks that this machine is part of. */
+  /** Networks that the node is attached to. */
   readonly localNetworks: readonly string[];
   readonly dnsServers: readonly string[];
 }
 
-/** New connections a second, in each direction: a flood of them costs everybody's processors. */
+/** New connections per second and direction; a flood of them would use the CPUs of all hosts. */
 const newConnections = { perSecond: 500, burst: 1_000 };
 
-/** The name of this installation's table among the machine's own rules. */
+/** Name of this installation's table among the node's nftables. */
 export const nodeTable = (site: string) => `berth_${site}`;
 
 export const nodeChains = ['prerouting', 'output_nat', 'postrouting', 'input', 'forward', 'output'];
 
 /**
- * The machine's own table: made anew as a whole, its map of published ports apart, so that running hosts notice
- * nothing. Nothing of anybody else's rules is touched.
- * @param foreign chains of others in this table: they go in the same transaction.
+ * The node's table. All of it is replaced except the map of published ports, so that running hosts are not disturbed.
+ * Other tables are not touched.
+ * @param foreign chains in this table that are not Berth's; removed in the same transaction.
  */
 export function nodeRules(
   site: string,
@@ -44,8 +42,8 @@ export function nodeRules(
 ): string {
   const table = `inet ${nodeTable(site)}`;
   const hosts = `"${vethPrefix(site)}*"`;
-  // The address of a host that has gone leads nowhere: without this, by the machine's default route, to somebody
-  // else who has that address.
+  // Packets to the address of a destroyed host are rejected; otherwise the node's default route would carry them to
+  // whatever has that address elsewhere.
   const elsewhere = `ip daddr ${hostNetwork} oifname != "lo" oifname != ${hosts} counter reject`;
   return `
 add table ${table}
@@ -89,40 +87,40 @@ table ${table} {
 `;
 }
 
-/** Leads a block of published ports to a host. Safe to repeat. */
-export function publishPorts(site: string, place: HostLayout, ports: PortBlock): string {
+/** Forwards a block of published ports to a host. Safe to repeat. */
+export function publishPorts(site: string, layout: HostLayout, ports: PortBlock): string {
   if (ports.count === 0) return '';
-  return `add element inet ${nodeTable(site)} ports { ${formatPortRange(ports)} : ${place.hostAddress} }\n`;
+  return `add element inet ${nodeTable(site)} ports { ${formatPortRange(ports)} : ${layout.hostAddress} }\n`;
 }
 
-/** Safe to repeat: what is added first is certainly there to be deleted. */
-export function unpublishPorts(site: string, place: HostLayout, ports: PortBlock): string {
-  return `${publishPorts(site, place, ports)}${removePorts(site, place, ports)}`;
+/** Safe to repeat: adding the element first makes sure that there is one to delete. */
+export function unpublishPorts(site: string, layout: HostLayout, ports: PortBlock): string {
+  return `${publishPorts(site, layout, ports)}${removePorts(site, layout, ports)}`;
 }
 
 /**
- * Leads a block of published ports, which is there just so, to the host no more. Unlike after the other one, a
- * block that overlaps it can be added in the same text: nft 1.0.6 refuses it after an addition.
+ * Removes a block of published ports that exists exactly so. Unlike {@link unpublishPorts}, an overlapping block can be
+ * added in the same transaction; nft 1.0.6 refuses that after an addition.
  */
-export function removePorts(site: string, place: HostLayout, ports: PortBlock): string {
+export function removePorts(site: string, layout: HostLayout, ports: PortBlock): string {
   if (ports.count === 0) return '';
-  return `delete element inet ${nodeTable(site)} ports { ${formatPortRange(ports)} : ${place.hostAddress} }\n`;
+  return `delete element inet ${nodeTable(site)} ports { ${formatPortRange(ports)} : ${layout.hostAddress} }\n`;
 }
 
 /**
- * A host's namespace before its guest has an identity of its own, and after it was cut off: nothing passes, in
- * either direction, and what was open ends.
+ * Rules of a host's namespace before its guest has its identity, and after it was cut off: nothing passes in either
+ * direction, and open connections end.
  */
 export function closedHostRules(limits: HostLimits): string {
   return hostRules({ translate: [], published: [], destinations: [] }, limits);
 }
 
 /**
- * A host's namespace once its guest is itself. Only the guest's one source address passes; the engine is
- * reached from the machine's end of the link alone, where only the gateway's user may send (machineRules).
+ * Rules of a host's namespace after its guest got its identity. Only the guest's one source address passes. The engine
+ * is reachable only from the node's end of the link, which only the gateway's user may use (see nodeRules).
  */
 export function openHostRules(
-  place: HostLayout,
+  layout: HostLayout,
   ports: PortBlock,
   egress: Egress,
   network: NodeNetwork,
@@ -130,14 +128,14 @@ export function openHostRules(
 ): string {
   const { guestAddress, gatewayAddress } = guestLink;
   const translate = [
-    `iifname ${uplink} ip saddr ${place.nodeAddress} ip daddr ${place.hostAddress} tcp dport ${enginePort} dnat ip to ${guestAddress}:${guestLink.enginePort}`,
+    `iifname ${uplink} ip saddr ${layout.nodeAddress} ip daddr ${layout.hostAddress} tcp dport ${enginePort} dnat ip to ${guestAddress}:${guestLink.enginePort}`,
   ];
   if (ports.count > 0) {
     translate.push(
-      `iifname ${uplink} ip daddr ${place.hostAddress} meta l4proto { tcp, udp } th dport ${formatPortRange(ports)} dnat ip to ${guestAddress}`,
+      `iifname ${uplink} ip daddr ${layout.hostAddress} meta l4proto { tcp, udp } th dport ${formatPortRange(ports)} dnat ip to ${guestAddress}`,
     );
   }
-  // By where a connection was opened to, so that the rules hold for every packet of it, in both directions.
+  // Matched on the connection's original destination, so that a rule applies to all its packets in both directions.
   const to = 'ct original ip daddr';
   const destinations: string[] = [];
   const [dns] = network.dnsServers;
@@ -153,25 +151,25 @@ export function openHostRules(
   }
   if (egress.kind === 'networks') {
     const never =
-      egress.publicOnly === true ? [...specialNetworks, ...own] : [...neverAtAll, network.hostNetwork];
+      egress.publicOnly === true ? [...specialNetworks, ...own] : [...alwaysDenied, network.hostNetwork];
     destinations.push(`${to} ${set(never)} return`, `${to} ${set(egress.cidrs)} accept`);
   }
   const published = [String(enginePort), ...(ports.count > 0 ? [formatPortRange(ports)] : [])];
   return hostRules({ translate, published, destinations }, limits);
 }
 
-/** Counters of what is dropped on the guest's own link, and of what is dropped behind it. */
+/** Counters of packets that are dropped on the guest's link, and of those dropped behind it. */
 const linkCounters = ['foreign_mac', 'foreign_address', 'arp', 'ipv6', 'not_ip', 'dhcp', 'bandwidth'];
 
 const forwardCounters = ['refused', 'invalid', 'connections', 'bandwidth'];
 
-/** All of the namespace's rules: whatever else was there goes in the same transaction. */
+/** All rules of the namespace; any others are removed in the same transaction. */
 function hostRules(
   rules: {
     readonly translate: readonly string[];
-    /** Ports of the host's own address that may be connected to. */
+    /** Ports of the host's address that accept connections. */
     readonly published: readonly string[];
-    /** Accept what the guest may connect to, and return from all else. */
+    /** Rules that accept the destinations that the guest may connect to, and return for all others. */
     readonly destinations: readonly string[];
   },
   limits: HostLimits,
@@ -180,7 +178,7 @@ function hostRules(
   const drop = (counter: string) => `counter name dropped_${counter} drop`;
   const counters = (names: readonly string[]) =>
     names.map((name) => `counter dropped_${name} { }`).join('\n  ');
-  // In bytes: nft's kbytes are of 1024.
+  // In bytes, because nft's kbytes are 1024 bytes.
   const bytes = limits.bandwidthMbit * 125_000;
   const bandwidth = `limit rate over ${bytes} bytes/second burst ${bytes / 4} bytes ${drop('bandwidth')}`;
   const { perSecond, burst } = newConnections;
@@ -191,10 +189,10 @@ function hostRules(
       ? []
       : [
           `${others} meta l4proto { tcp, udp } ct original proto-dst { ${rules.published.join(', ')} } accept`,
-          // What a router on the way has to say of such a connection.
+          // ICMP messages of routers about such a connection.
           `${others} meta l4proto icmp ct state related accept`,
         ];
-  // Each in a rule of its own: an expression counts what it has seen.
+  // Separate rules, because an expression counts every packet that it sees.
   const connections = `ct count over ${limits.connections} ${drop('connections')}
     limit rate over ${perSecond}/second burst ${burst} packets ${drop('connections')}`;
   return `
@@ -235,13 +233,13 @@ table inet berth {
     type filter hook forward priority filter; policy drop;
     iifname ${uplink} ${bandwidth}
     tcp flags syn tcp option maxseg size set rt mtu
-    ct state established,related goto standing
+    ct state established,related goto open_connections
     ct state invalid ${drop('invalid')}
     iifname ${uplink} oifname ${tap} ct status dnat jump ingress
     iifname ${tap} oifname ${uplink} ip saddr ${guestAddress} jump egress
     ${drop('refused')}
   }
-  chain standing {
+  chain open_connections {
     ${opened} jump destinations
     ${published.join('\n    ')}
     counter name dropped_refused meta l4proto tcp reject with tcp reset
@@ -263,19 +261,19 @@ table inet berth {
 `;
 }
 
-/** nft refuses a set whose intervals overlap: what another network covers is left out. */
+/** A set without networks that another one contains, because nft refuses overlapping intervals. */
 function set(networks: readonly string[]): string {
   const ranges = networks.map((network) => ({ network, ...networkRange(network) }));
-  const kept = ranges.filter(
+  const outermost = ranges.filter(
     (range, index) =>
       !ranges.some(
         (other, at) =>
           at !== index &&
           other.first <= range.first &&
           other.last >= range.last &&
-          // Of two equal ones the first is kept.
+          // Of two equal networks the first stays.
           (other.last - other.first > range.last - range.first || at < index),
       ),
   );
-  return `{ ${kept.map(({ network }) => network).join(', ')} }`;
+  return `{ ${outermost.map(({ network }) => network).join(', ')} }`;
 }

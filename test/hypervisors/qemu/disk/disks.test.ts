@@ -11,7 +11,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true }));
 
-/** A file of 64 MiB with these bytes in it, and holes. */
+/** A sparse file of 64 MiB that contains these bytes. */
 async function sparse(name: string, pieces: readonly (readonly [at: number, bytes: Buffer])[]) {
   const file = path.join(folder, name);
   const handle = await open(file, 'w');
@@ -21,12 +21,12 @@ async function sparse(name: string, pieces: readonly (readonly [at: number, byte
   return file;
 }
 
-describe('the digest of a sparse file', () => {
+describe('sparse digest', () => {
   const mib = 1024 ** 2;
   const bytes = Buffer.from('what a host begins from');
 
-  // Seen to fail where ranges of data are named by where they begin: what is allocated differs from moment to moment.
-  it('is that of its content, whether zeros are written there or not', async () => {
+  // Fails if extents are identified by their start, because allocation changes from moment to moment.
+  it('sparse digest: depends on the content only, whether zeros are written or holes', async () => {
     const holes = await sparse('holes', [[3 * mib + 5, bytes]]);
     const zeros = await sparse('zeros', [
       [0, Buffer.alloc(2 * mib)],
@@ -37,8 +37,8 @@ describe('the digest of a sparse file', () => {
     expect(await sparseDigest(zeros)).toBe(await sparseDigest(holes));
   });
 
-  // Seen to fail where blocks are not named by where they are, where the size is left out, and without the last block.
-  it('is another where a byte is another, or elsewhere, or the size', async () => {
+  // Fails without the blocks' offsets, without the size, and without the last block.
+  it('sparse digest: changes with a byte, its offset, or the size', async () => {
     const all = [
       await sparse('one', [[3 * mib, bytes]]),
       await sparse('other', [[3 * mib, Buffer.from('What a host begins from')]]),
@@ -53,9 +53,9 @@ describe('the digest of a sparse file', () => {
   });
 });
 
-describe('an empty disk', () => {
-  // Seen to fail where each who wants it makes it: the file changed after its digest was taken.
-  it('is made once for all who want it at the same moment, and is what its digest says', async () => {
+describe('empty disk', () => {
+  // Fails if each caller makes the file: it changed after its digest was computed.
+  it('empty disk: concurrent callers get one file, which matches its digest', async () => {
     const seen = await Promise.all(
       Array.from({ length: 4 }, async () => {
         const file = await ensureBaseDisk(folder, 1);

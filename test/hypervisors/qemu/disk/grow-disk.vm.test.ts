@@ -11,17 +11,14 @@ const execute = promisify(execFile);
 const uid = 616_000 + testSlot;
 const gib = 1024 ** 3;
 
-/**
- * No machine is started, but root makes what only root can. In the place of a QEMU that its guest has taken over
- * qemu-img writes the header.
- */
-describe('a disk that grows', () => {
+/** Needs root but starts no VM. qemu-img writes the header that a compromised QEMU could write. */
+describe('grow disk', () => {
   let folder: string;
   let disk: string;
   let bystander: string;
   beforeEach(async () => {
     folder = await mkdtemp(path.join(tmpdir(), 'berth-grow-'));
-    // As that of a host: its user passes through.
+    // Like a host's folder: its user can enter it.
     await chmod(folder, 0o711);
     disk = path.join(folder, 'disk.qcow2');
     bystander = path.join(folder, 'bystander');
@@ -41,7 +38,7 @@ describe('a disk that grows', () => {
       }
     )['virtual-size'];
 
-  it('keeps what is on it and whose it is, whatever lies below it now, and never shrinks', async () => {
+  it('grow disk: keeps content and owner whatever its backing file is, and never shrinks', async () => {
     const base = path.join(folder, 'base');
     await execute('truncate', ['--size=1G', base]);
     await makeDisk('-b', base, '-F', 'raw');
@@ -55,24 +52,24 @@ describe('a disk that grows', () => {
     expect((await stat(disk)).uid).toBe(uid);
   });
 
-  // Seen to fail with qemu-img run by root on the file itself: the file that its header names had grown to 2 GiB.
-  it('lets no file be written to that its header names', async () => {
+  // Fails if root runs qemu-img on the file: the file named by the header had grown to 2 GiB.
+  it('grow disk: never writes to a file that the header names', async () => {
     await makeDisk('-o', `data_file=${bystander},data_file_raw=on`);
     expect((await stat(bystander)).size).toBe(gib);
     await expect(grow(2)).rejects.toThrow(/qemu-img: Could not open.*No such file/s);
     expect((await stat(bystander)).size).toBe(gib);
-    // One that it could write to itself is out of sight as well.
+    // A file that the host's user may write is not visible either.
     await chown(bystander, uid, uid);
     await expect(grow(2)).rejects.toThrow(/qemu-img: Could not open.*No such file/s);
     expect((await stat(bystander)).size).toBe(gib);
   });
 
-  // Seen to fail without the look at the magic: it was taken for large enough.
-  it('is a qcow2, as far as its beginning tells, and no link to another file', async () => {
+  // Fails without the check of the magic: the file counted as large enough.
+  it('grow disk: refuses a file that is not qcow2, and a symbolic link', async () => {
     await writeFile(disk, 'x'.repeat(1024));
-    await expect(grow(2)).rejects.toThrow(/is no disk of a host/);
+    await expect(grow(2)).rejects.toThrow(/is not a qcow2 image/);
     await writeFile(disk, '');
-    await expect(grow(2)).rejects.toThrow(/is no disk of a host/);
+    await expect(grow(2)).rejects.toThrow(/is not a qcow2 image/);
     await rm(disk);
     await writeFile(bystander, 'x'.repeat(1024));
     await execute('ln', ['-s', bystander, disk]);
@@ -80,11 +77,11 @@ describe('a disk that grows', () => {
     expect(await readFile(bystander, 'utf8')).toBe('x'.repeat(1024));
   });
 
-  // Seen to fail without `prlimit --fsize`: it grew.
-  it('stays within the size that files of its host may have', async () => {
+  // Fails without `prlimit --fsize`: the file grew.
+  it('grow disk: the file never exceeds the limit for files of its host', async () => {
     await makeDisk();
     const { size: before } = await stat(disk);
-    // The table of so large a disk needs a place behind what is there.
+    // The tables of such a large disk need space after the existing content.
     await expect(growDisk(disk, 4096, uid, before)).rejects.toThrow(/setpriv failed/);
     expect((await stat(disk)).size).toBe(before);
   });

@@ -11,7 +11,7 @@ afterEach(() => {
   server?.close();
 });
 
-/** A guest's engine, or what a tenant has put in its place: answers everything so. */
+/** A guest's engine, or what a tenant has replaced it with: gives this answer to every request. */
 async function engine(status: number, body: string) {
   const asked: string[] = [];
   const made = createServer((request, response) => {
@@ -26,19 +26,19 @@ async function engine(status: number, body: string) {
   return { address: { host: '127.0.0.1', port: address.port }, asked };
 }
 
-it('tells which containers run, the oldest first', async () => {
+it('running containers: listed oldest first', async () => {
   const { address, asked } = await engine(200, JSON.stringify([{ Id: id('b') }, { Id: id('a') }]));
   expect(await runningContainers(address, patience)).toEqual([id('a'), id('b')]);
   expect(asked).toEqual(['GET /containers/json']);
 });
 
-it('takes nothing for a container that could lead elsewhere in the engine', async () => {
+it('running containers: ignores ids that could change the request path', async () => {
   const ids = ['../../images/prune?x=', `${id('a')}/../`, 7, undefined, id('c')];
   const { address } = await engine(200, JSON.stringify(ids.map((Id) => ({ Id }))));
   expect(await runningContainers(address, patience)).toEqual([id('c')]);
 });
 
-it('takes only so many', async () => {
+it('running containers: returns a limited number', async () => {
   const all = Array.from({ length: 5_000 }, (_, index) => ({ Id: index.toString(16).padStart(64, '0') }));
   const { address } = await engine(200, JSON.stringify(all));
   expect(await runningContainers(address, patience)).toHaveLength(2_000);
@@ -47,18 +47,18 @@ it('takes only so many', async () => {
 it.each([
   [200, '{"message": "no list"}'],
   [500, '[]'],
-])('says that the engine told nothing: %i %s', async (status, body) => {
+])('running containers: an unexpected answer is an error: %i %s', async (status, body) => {
   const { address } = await engine(status, body);
   await expect(runningContainers(address, patience)).rejects.toThrow(HypervisorError);
 });
 
-it.each([204, 304])('starts a container, or leaves one that runs: %i', async (status) => {
+it.each([204, 304])('start container: accepts answer %i (started, or already running)', async (status) => {
   const { address, asked } = await engine(status, '');
   await startContainer(address, id('a'));
   expect(asked).toEqual([`POST /containers/${id('a')}/start`]);
 });
 
-it('says why one can not be started', async () => {
+it("start container: the error contains the engine's reason", async () => {
   const { address } = await engine(404, '{"message": "No such container"}');
   await expect(startContainer(address, id('a'))).rejects.toThrow(/404.*No such container/);
 });

@@ -21,8 +21,8 @@ import {
 import { eventually } from '../../../support/eventually.ts';
 
 /**
- * A recipe as small as can be, which does what the real one is asked to. It says in `calls` how often it was
- * asked to build, takes the packages from `packages`, and runs `during` in the middle of the build.
+ * A minimal recipe with the interface of the real one. It records each build in `calls`, takes the packages from
+ * `packages`, and runs `during` half-way through a build.
  */
 const fakeRecipe = `#!/bin/bash
 set -euo pipefail
@@ -76,12 +76,12 @@ const during = (script: string) => writeFile(path.join(state, 'during'), script)
 const calls = async () => (await readFile(path.join(state, 'calls'), 'utf8')).split('\n').length - 1;
 const left = () => readdir(options.imagesDirectory);
 
-describe('making a guest image', () => {
-  it('tells how far it is, and gives files, digests and a command line with the root hash', async () => {
+describe('guest image build', () => {
+  it('image build: reports progress, and returns files, digests and a command line with the root hash', async () => {
     const told: BuildProgress[] = [];
     const image = await ensureGuestImage(options, (progress) => told.push(progress), never);
     expect(told).toEqual([
-      { step: 'Asking for the newest Debian packages', percent: 0 },
+      { step: 'Looking up the newest Debian packages', percent: 0 },
       { step: 'Beginning', percent: 0 },
       { step: 'Done', percent: 100 },
     ]);
@@ -95,20 +95,20 @@ describe('making a guest image', () => {
     expect(await left()).toEqual([image.digest]);
   });
 
-  it('makes none where there is one of this recipe, wherever Debian is meanwhile', async () => {
+  it('ensure image: uses an installed image of this recipe even if Debian has newer packages', async () => {
     const first = await ensure();
     await writeFile(path.join(state, 'packages'), 'docker.io 20.11\n');
     expect(await ensure()).toEqual(first);
     expect(await calls()).toBe(1);
   });
 
-  it('makes none when asked to build, where Debian has nothing newer', async () => {
+  it('image build: reuses the installed image if Debian has nothing newer', async () => {
     const first = await build();
     expect(await build()).toEqual(first);
     expect(await calls()).toBe(1);
   });
 
-  it('makes another, when asked to build, where Debian has a newer package; the newest is used from then on', async () => {
+  it('image build: makes a new image if Debian has a newer package, and the newest is used from then on', async () => {
     const first = await build();
     await writeFile(path.join(state, 'packages'), 'docker.io 20.10\nsystemd 253\n');
     const second = await build();
@@ -133,30 +133,33 @@ describe('making a guest image', () => {
     expect(await calls()).toBe(2);
   });
 
-  it('finds none where none was ever made', async () => {
+  it('find image: undefined if none was ever built', async () => {
     expect(await findGuestImage(options)).toBeUndefined();
   });
 });
 
-describe('an image on disk that is not as it was made', () => {
-  it.each(['vmlinuz', 'initrd', 'rootfs'])('is refused, with file and remedy: %s altered', async (name) => {
-    const image = await ensure();
-    const file = path.join(image.directory, name);
-    const content = await readFile(file);
-    content[0] = (content[0] ?? 0) ^ 1;
-    await writeFile(file, content);
-    await expect(ensure()).rejects.toThrow(HypervisorError);
-    await expect(ensure()).rejects.toThrow(`The guest image is damaged: ${file} has the digest`);
-    await expect(ensure()).rejects.toThrow(`Remove ${image.directory} and start again`);
-  });
+describe('damaged image', () => {
+  it.each(['vmlinuz', 'initrd', 'rootfs'])(
+    'damaged image: is refused with file and remedy if %s has changed',
+    async (name) => {
+      const image = await ensure();
+      const file = path.join(image.directory, name);
+      const content = await readFile(file);
+      content[0] = (content[0] ?? 0) ^ 1;
+      await writeFile(file, content);
+      await expect(ensure()).rejects.toThrow(HypervisorError);
+      await expect(ensure()).rejects.toThrow(`The guest image is damaged: ${file} has the digest`);
+      await expect(ensure()).rejects.toThrow(`Remove ${image.directory} and start again`);
+    },
+  );
 
-  it('is refused where a file is missing', async () => {
+  it('damaged image: is refused if a file is missing', async () => {
     const image = await ensure();
     await rm(image.rootfs);
     await expect(findGuestImage(options)).rejects.toThrow(`The guest image lacks ${image.rootfs}. Remove`);
   });
 
-  it('is refused where its record is', async () => {
+  it('damaged image: is refused if its record is damaged', async () => {
     const image = await ensure();
     const record = path.join(image.directory, 'image.json');
     await writeFile(record, '{"files": ');
@@ -165,7 +168,7 @@ describe('an image on disk that is not as it was made', () => {
     );
   });
 
-  it('does not matter where it is not the one to be used', async () => {
+  it('damaged image: is ignored if a newer image is used', async () => {
     const old = await ensure();
     await writeFile(old.rootfs, 'altered');
     await appendFile(path.join(options.recipeDirectory, 'build'), '# more\n');
@@ -173,8 +176,8 @@ describe('an image on disk that is not as it was made', () => {
   });
 });
 
-describe('a build that fails', () => {
-  it('says what was printed, and leaves nothing', async () => {
+describe('failed image build', () => {
+  it('failed image build: the error contains the output, and nothing is left', async () => {
     await during('echo "E: Unable to locate package docker.io" >&2; exit 100');
     await expect(build()).rejects.toThrow(/Unable to locate package docker\.io/);
     expect(await left()).toEqual([]);
@@ -183,21 +186,23 @@ describe('a build that fails', () => {
     await expect(build()).resolves.toBeDefined();
   });
 
-  it('names the disk that became full, and how much room is needed', async () => {
+  it('failed image build: names the full disk and the space that is needed', async () => {
     await during('mount -t tmpfs -o size=64k tmpfs "$work/out" && head -c 1M /dev/zero >"$work/out/rootfs"');
     await expect(build()).rejects.toThrow(
-      `The disk of ${options.imagesDirectory} became full while the guest image was built: make 2.0 GiB of room`,
+      `The disk of ${options.imagesDirectory} became full while the guest image was built: free 2.0 GiB`,
     );
     expect(await left()).toEqual([]);
   });
 
-  it('where packages get in that were not resolved, says so: the digest would not name them', async () => {
+  it('image build: is refused if it contains packages that the digest does not cover', async () => {
     await during(`echo "systemd 254" >>"$state/packages"`);
-    await expect(build()).rejects.toThrow(/archive changed while .* \(now systemd 254\): start again/);
+    await expect(build()).rejects.toThrow(
+      /archive changed while .* \(now systemd 254\): start the build again/,
+    );
     expect(await left()).toEqual([]);
   });
 
-  it('is over at once when it is stopped: processes, mounts and files', async () => {
+  it('image build: an abort ends its processes, mounts and files at once', async () => {
     const marker = path.join(folder, 'running');
     await during(
       `mount -t tmpfs tmpfs "$work/out"; (setsid bash -c "sleep 3600; :" $work &); : >"$work/out/file"; echo $work >${marker}.new; mv ${marker}.new ${marker}; sleep 3600`,
@@ -215,14 +220,14 @@ describe('a build that fails', () => {
   });
 });
 
-describe('builders beside each other', () => {
-  it('come to the same image', async () => {
+describe('concurrent image builds', () => {
+  it('concurrent image builds: produce the same image', async () => {
     const [one, other] = await Promise.all([build(), build()]);
     expect(other).toEqual(one);
     expect(await left()).toEqual([one.digest]);
   });
 
-  it('remove what a killed one has left, and let a living one be', async () => {
+  it('concurrent image builds: remove the files of a killed builder, but not of a running one', async () => {
     const ended = spawn('true');
     await once(ended, 'exit');
     const abandoned = path.join(options.imagesDirectory, `build-${ended.pid}-abcdef`);
@@ -233,7 +238,7 @@ describe('builders beside each other', () => {
   });
 });
 
-/** Command lines of all processes, one a line. */
+/** Command lines of all processes, one per line. */
 async function commandLines(): Promise<string> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const lines = await Promise.all(
@@ -242,7 +247,7 @@ async function commandLines(): Promise<string> {
   return lines.join('\n').replaceAll('\0', ' ');
 }
 
-describe('an image that nothing needs', () => {
+describe('unused image', () => {
   const buildWith = async (packages: string) => {
     await writeFile(path.join(state, 'packages'), packages);
     return build();
@@ -254,8 +259,8 @@ describe('an image that nothing needs', () => {
     await writeFile(path.join(folder, file), JSON.stringify({ image }));
   };
 
-  // Seen to fail where a host's record, a template's, or the host on record in Postgres is not asked.
-  it('is one that is not the newest, and that no host, no template and no update has to do with', async () => {
+  // Fails if the host's record, the template's record, or the database's host is ignored.
+  it('unused image: not the newest, and used by no host, template or update', async () => {
     const booted = await buildWith('of a host');
     const restored = await buildWith('of a template');
     const former = await buildWith('of a host before its update');
@@ -290,7 +295,7 @@ describe('an image that nothing needs', () => {
     expect((await findGuestImage(options))?.digest).toBe(newest.digest);
   });
 
-  it('is not made up where there is none at all', async () => {
+  it('unused image: the list is empty if no image is installed', async () => {
     expect(await list()).toEqual([]);
   });
 });

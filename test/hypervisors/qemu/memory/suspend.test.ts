@@ -57,7 +57,7 @@ describe('failed suspend', () => {
     const { bavail, bsize } = await statfs(folder);
     const larger = host();
     await expect(larger.suspend(Math.ceil((bavail * bsize) / 1024 ** 2))).rejects.toThrow(
-      /is full: .* MiB are wanted, and 2048 MiB are kept for the machine/,
+      /is full: .* MiB are needed, and 2048 MiB are reserved for the node/,
     );
     expect(larger.saves()).toBe(0);
   });

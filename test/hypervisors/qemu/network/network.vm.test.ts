@@ -11,10 +11,10 @@ import { eventually } from '../../../support/eventually.ts';
 import { testSlot } from '../../../support/test-slot.ts';
 
 /**
- * A host's network with a namespace in the place of its guest, so that no machine has to boot: what is open when
- * its rules change is what matters here.
+ * A host's network with a namespace instead of a guest, so that no VM has to boot. The subject is what happens to open
+ * connections when rules change.
  *
- * Each was seen to fail with `ct state established,related accept` in rules.ts: what was open went on.
+ * Each test fails with `ct state established,related accept` in rules.ts: open connections continued.
  */
 const site = randomBytes(2).toString('hex');
 const options = {
@@ -27,13 +27,13 @@ const options = {
   dnsServers: [],
   hostLimits: { connections: 100, bandwidthMbit: 1000 },
 };
-const place = layoutOf(options, 'guest', 1);
+const layout = layoutOf(options, 'guest', 1);
 const network = createHostNetworking(options);
 const guest = `berth-${site}-guest`;
 const outside = `berth-${site}-outside`;
 const outsideLink = `bo${site}`;
-/** This machine's address on the link to the outside, and two that somebody outside has (RFC 5737). */
-const [machine, one, other] = [1, 2, 3].map((last) => `203.0.113.${testSlot * 8 + last}`) as [
+/** The node's address on the outside link, and two addresses of an outside peer (RFC 5737). */
+const [node, one, other] = [1, 2, 3].map((last) => `203.0.113.${testSlot * 8 + last}`) as [
   string,
   string,
   string,
@@ -50,7 +50,7 @@ const busybox = (namespace: string, ...args: string[]) => {
   return child;
 };
 
-/** A server that says what it hears. */
+/** An echo server. */
 async function echo(namespace: string, port: number): Promise<void> {
   busybox(namespace, 'nc', '-ll', '-p', String(port), '-e', '/bin/cat');
   await eventually('the server listens', async () =>
@@ -58,7 +58,7 @@ async function echo(namespace: string, port: number): Promise<void> {
   );
 }
 
-/** An open connection to a server that says what it hears. */
+/** An open connection to an echo server. */
 function connection(namespace: string, address: string, port: number) {
   const child = busybox(namespace, 'nc', '-w', '3', address, String(port));
   let heard = '';
@@ -68,7 +68,7 @@ function connection(namespace: string, address: string, port: number) {
   child.once('close', () => (isOver = true));
   let count = 0;
   return {
-    /** Whether what is said now is heard again, before the connection ends. */
+    /** Whether data sent now is echoed before the connection ends. */
     async works(): Promise<boolean> {
       count += 1;
       const word = `word ${count}\n`;
@@ -81,8 +81,8 @@ function connection(namespace: string, address: string, port: number) {
 
 beforeAll(async () => {
   await network.open();
-  await network.make(place);
-  const inHost = ['-netns', place.netns];
+  await network.make(layout);
+  const inHost = ['-netns', layout.netns];
   for (const command of [
     [...inHost, 'link', 'delete', tap],
     ['netns', 'add', guest],
@@ -108,7 +108,7 @@ beforeAll(async () => {
     ],
     ['-netns', guest, 'route', 'add', 'default', 'via', guestLink.gatewayAddress],
     ['link', 'add', outsideLink, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', outside],
-    ['address', 'add', `${machine}/29`, 'dev', outsideLink],
+    ['address', 'add', `${node}/29`, 'dev', outsideLink],
     ['link', 'set', outsideLink, 'up'],
     ['-netns', outside, 'address', 'add', `${one}/29`, 'dev', 'eth0'],
     ['-netns', outside, 'address', 'add', `${other}/29`, 'dev', 'eth0'],
@@ -124,96 +124,96 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const child of started) child.kill('SIGKILL');
-  await network.destroy(place, undefined);
+  await network.destroy(layout, undefined);
   for (const namespace of [guest, outside]) await run('ip', ['netns', 'delete', namespace]);
   await run('ip', ['link', 'delete', outsideLink]).catch(() => undefined);
   await run('nft', ['delete', 'table', 'inet', `berth_${site}`]);
 });
 
-describe('where a guest may open connections to', () => {
-  it('is changed under open ones: what it still may lives on, all else ends', async () => {
-    await network.connect(place, ports(0), to(`${one}/32`, `${other}/32`), undefined);
+describe('egress rules', () => {
+  it('egress rules: a change keeps open connections that are still allowed and ends all others', async () => {
+    await network.connect(layout, ports(0), to(`${one}/32`, `${other}/32`), undefined);
     const stays = connection(guest, one, 7);
     const goes = connection(guest, other, 7);
     expect([await stays.works(), await goes.works()]).toEqual([true, true]);
-    // The same again, as by a worker that starts: nothing ends.
-    await network.connect(place, ports(0), to(`${one}/32`, `${other}/32`), ports(0));
+    // The same rules again, as at a worker's start: no connection ends.
+    await network.connect(layout, ports(0), to(`${one}/32`, `${other}/32`), ports(0));
     expect([await stays.works(), await goes.works()]).toEqual([true, true]);
 
-    await network.connect(place, ports(0), to(`${one}/32`), ports(0));
+    await network.connect(layout, ports(0), to(`${one}/32`), ports(0));
     expect([await stays.works(), await goes.works()]).toEqual([true, false]);
     expect(await connection(guest, other, 7).works()).toBe(false);
     expect(await connection(guest, one, 7).works()).toBe(true);
 
-    await network.connect(place, ports(0), { kind: 'none' }, ports(0));
+    await network.connect(layout, ports(0), { kind: 'none' }, ports(0));
     expect(await stays.works()).toBe(false);
   });
 });
 
-describe('the published ports', () => {
-  it('can be more, and the ones in use are not lost; or fewer, and what used the others ends', async () => {
-    await network.connect(place, ports(1), { kind: 'none' }, undefined);
-    const first = connection(outside, machine, firstPort);
+describe('published ports', () => {
+  it('published ports: adding ports keeps open connections, removing ports ends theirs', async () => {
+    await network.connect(layout, ports(1), { kind: 'none' }, undefined);
+    const first = connection(outside, node, firstPort);
     expect(await first.works()).toBe(true);
-    expect(await connection(outside, machine, firstPort + 2).works()).toBe(false);
+    expect(await connection(outside, node, firstPort + 2).works()).toBe(false);
 
-    await network.connect(place, ports(4), { kind: 'none' }, ports(1));
-    const third = connection(outside, machine, firstPort + 2);
+    await network.connect(layout, ports(4), { kind: 'none' }, ports(1));
+    const third = connection(outside, node, firstPort + 2);
     expect([await first.works(), await third.works()]).toEqual([true, true]);
 
-    // Which ports were published is not known, as after a kill in the middle.
-    await network.connect(place, ports(2), { kind: 'none' }, undefined);
+    // Without knowing which ports were published, as after a kill half-way.
+    await network.connect(layout, ports(2), { kind: 'none' }, undefined);
     expect([await first.works(), await third.works()]).toEqual([true, false]);
-    expect(await connection(outside, machine, firstPort + 2).works()).toBe(false);
+    expect(await connection(outside, node, firstPort + 2).works()).toBe(false);
 
-    await network.connect(place, ports(0), { kind: 'none' }, ports(2));
+    await network.connect(layout, ports(0), { kind: 'none' }, ports(2));
     expect(await first.works()).toBe(false);
-    const { 'machine firewall': left } = await network.facts(place);
+    const { 'node firewall': left } = await network.facts(layout);
     expect(left.filter((line) => line.startsWith('published'))).toEqual([]);
   });
 
-  it('are nobody any more once it is cut off', async () => {
-    await network.connect(place, ports(3), { kind: 'none' }, undefined);
-    const open = connection(outside, machine, firstPort);
+  it('published ports: lead nowhere after the host is disconnected', async () => {
+    await network.connect(layout, ports(3), { kind: 'none' }, undefined);
+    const open = connection(outside, node, firstPort);
     expect(await open.works()).toBe(true);
-    await network.disconnect(place, undefined);
+    await network.disconnect(layout, undefined);
     expect(await open.works()).toBe(false);
   });
 });
 
-/** Each was seen to fail with the rules of before: what others had added stayed, and was taken for ours. */
-describe('rules of others', () => {
+/** Each test fails with the former rules: foreign rules stayed and were recorded as ours. */
+describe('foreign rules', () => {
   const table = `berth_${site}`;
   const nft = (...args: string[]) => run('nft', args);
-  const inHost = (...args: string[]) => run('nsenter', [`--net=${place.netnsPath}`, 'nft', ...args]);
+  const inHost = (...args: string[]) => run('nsenter', [`--net=${layout.netnsPath}`, 'nft', ...args]);
   const listing = async () =>
     (await nft('list', 'table', 'inet', table)).stdout + (await inHost('list', 'ruleset')).stdout;
 
-  it("in a host's namespace go when its rules are written, in tables of their own as well", async () => {
+  it("foreign rules: are removed from a host's namespace when its rules are applied, in separate tables too", async () => {
     await inHost('add', 'table', 'inet', 'intruder');
     await inHost('insert', 'rule', 'inet', 'berth', 'output', 'accept');
-    await network.connect(place, ports(0), { kind: 'none' }, undefined);
-    const { firewall } = await network.facts(place);
+    await network.connect(layout, ports(0), { kind: 'none' }, undefined);
+    const { firewall } = await network.facts(layout);
     expect(await listing()).not.toContain('intruder');
-    await network.connect(place, ports(0), { kind: 'none' }, ports(0));
-    expect((await network.facts(place)).firewall).toEqual(firewall);
+    await network.connect(layout, ports(0), { kind: 'none' }, ports(0));
+    expect((await network.facts(layout)).firewall).toEqual(firewall);
     expect(firewall.filter((line) => line.includes('"accept":null')).join('\n')).not.toMatch(
       /"chain":"output","expr":\[\{"accept"/,
     );
   });
 
-  it("in the machine's table go when it is laid down, their chains named, and when a host is connected", async () => {
-    await network.connect(place, ports(1), { kind: 'none' }, undefined);
-    const before = await network.facts(place);
+  it("foreign rules: are removed from the node's table when it is applied and when a host is connected, and reported", async () => {
+    await network.connect(layout, ports(1), { kind: 'none' }, undefined);
+    const before = await network.facts(layout);
     await nft('add', 'chain', 'inet', table, 'intruder', '{ type filter hook forward priority -10; }');
     await nft('add', 'rule', 'inet', table, 'intruder', 'accept');
     expect(await network.open()).toEqual(['intruder']);
-    expect(await network.facts(place)).toEqual(before);
+    expect(await network.facts(layout)).toEqual(before);
 
     await nft('insert', 'rule', 'inet', table, 'forward', 'ip', 'daddr', '192.0.2.1', 'accept');
     expect(await listing()).toContain('192.0.2.1');
-    expect(await network.connect(place, ports(1), { kind: 'none' }, ports(1))).toEqual(before);
+    expect(await network.connect(layout, ports(1), { kind: 'none' }, ports(1))).toEqual(before);
     expect(await listing()).not.toContain('192.0.2.1');
-    await network.disconnect(place, ports(1));
+    await network.disconnect(layout, ports(1));
   });
 });

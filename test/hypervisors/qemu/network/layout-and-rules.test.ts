@@ -10,7 +10,7 @@ const naming = {
   hostNetwork: '10.209.0.0/16',
   firstUid: 300_016,
 };
-const place = (slot: number) => layoutOf(naming, 'id', slot);
+const layout = (slot: number) => layoutOf(naming, 'id', slot);
 const network = {
   hostNetwork: '10.209.0.0/16',
   localNetworks: ['192.0.2.7/24', '10.1.0.1/16'],
@@ -19,25 +19,25 @@ const network = {
 const ports = { first: 20_010, count: 10 };
 const limits = { connections: 4096, bandwidthMbit: 1000 };
 
-describe('the place of a host', () => {
-  it('is its own in every respect', () => {
-    const all = Array.from({ length: 300 }, (_, slot) => place(slot));
+describe('host layout', () => {
+  it('host layout: no two slots share a path, name, address or uid', () => {
+    const all = Array.from({ length: 300 }, (_, slot) => layout(slot));
     for (const key of ['uid', 'netns', 'veth', 'nodeAddress', 'hostAddress'] as const) {
       expect(new Set(all.map((one) => one[key])).size).toBe(300);
     }
     expect(new Set(all.flatMap((one) => [one.nodeAddress, one.hostAddress])).size).toBe(600);
     // IFNAMSIZ: 15 characters and a NUL.
-    expect(place(32_766).veth.length).toBeLessThanOrEqual(15);
+    expect(layout(32_766).veth.length).toBeLessThanOrEqual(15);
   });
 
-  it('is inside the network', () => {
-    expect(place(0)).toMatchObject({ nodeAddress: '10.209.0.0', hostAddress: '10.209.0.1' });
-    expect(place(slotsIn(naming.hostNetwork))).toMatchObject({ hostAddress: '10.209.255.255' });
+  it('host layout: addresses are inside the host network', () => {
+    expect(layout(0)).toMatchObject({ nodeAddress: '10.209.0.0', hostAddress: '10.209.0.1' });
+    expect(layout(slotsIn(naming.hostNetwork))).toMatchObject({ hostAddress: '10.209.255.255' });
     expect(slotsIn('10.0.0.0/24')).toBe(127);
   });
 });
 
-/** nft(8) itself says whether it understands the rules; nothing is changed. */
+/** Checks the syntax with nft(8) itself, without applying anything. */
 const check = (rules: string) =>
   new Promise<string>((resolve) => {
     const child = execFile('nft', ['--check', '--file', '-'], (error, _, complaint) => {
@@ -49,7 +49,7 @@ const check = (rules: string) =>
 describe.skipIf(process.getuid?.() !== 0 || process.env['BERTH_HYPERVISOR'] === 'simulated')(
   'the rules',
   () => {
-    it('of the machine are understood', async () => {
+    it('node rules: nft accepts them', async () => {
       expect(await check(nodeRules('abcd', '10.209.0.0/16', 300_001))).toBe('understood');
     });
 
@@ -58,7 +58,7 @@ describe.skipIf(process.getuid?.() !== 0 || process.env['BERTH_HYPERVISOR'] === 
       { kind: 'none' as const },
       { kind: 'networks' as const, cidrs: ['10.0.0.0/8', '10.1.0.0/16', '203.0.113.0/24', '203.0.113.0/24'] },
     ])('of a host with egress $kind are understood', async (egress) => {
-      const rules = openHostRules(place(3), ports, egress, network, limits).replace(
+      const rules = openHostRules(layout(3), ports, egress, network, limits).replace(
         'device "tap0"',
         'device "lo"',
       );
@@ -70,9 +70,9 @@ describe.skipIf(process.getuid?.() !== 0 || process.env['BERTH_HYPERVISOR'] === 
 
 describe('egress', () => {
   const forward = (egress: Parameters<typeof openHostRules>[2]) =>
-    openHostRules(place(3), ports, egress, network, limits).split('chain egress')[1] ?? '';
+    openHostRules(layout(3), ports, egress, network, limits).split('chain egress')[1] ?? '';
 
-  it('to the internet leaves out private networks and those of the machine', () => {
+  it("egress internet: excludes private networks and the node's networks", () => {
     const rules = forward({ kind: 'internet' });
     for (const refused of ['169.254.0.0/16', '192.168.0.0/16', '10.0.0.0/8', '192.0.2.7/24']) {
       expect(rules).toContain(refused);
@@ -80,11 +80,11 @@ describe('egress', () => {
     expect(rules.indexOf('return')).toBeLessThan(rules.lastIndexOf('accept'));
   });
 
-  it('to none is none, names included', () => {
+  it('egress none: accepts nothing, DNS included', () => {
     expect(forward({ kind: 'none' })).not.toContain('accept');
   });
 
-  it('to listed networks never reaches other hosts or link-local addresses', () => {
+  it('egress networks: never reaches other hosts or link-local addresses', () => {
     const rules = forward({ kind: 'networks', cidrs: ['0.0.0.0/0'] });
     expect(rules.indexOf('169.254.0.0/16')).toBeLessThan(rules.indexOf('0.0.0.0/0 } accept'));
     expect(rules.indexOf('10.209.0.0/16')).toBeLessThan(rules.indexOf('0.0.0.0/0 } accept'));
