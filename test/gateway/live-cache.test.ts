@@ -3,8 +3,7 @@ import type { LiveBinding } from '../../src/core/ports/live-bindings.ts';
 import { createLiveCache } from '../../src/gateway/live-cache.ts';
 import { createWorld, type World } from './support/certificates.ts';
 import { createHttpEngine, type StandIn } from './support/engine.ts';
-import { attach, get, startGateway } from './support/harness.ts';
-import { until } from './support/until.ts';
+import { get, openStream, startGateway } from './support/harness.ts';
 
 const binding = (name: string): LiveBinding => ({
   bindingId: name,
@@ -17,19 +16,19 @@ const binding = (name: string): LiveBinding => ({
 const names = (count: number) => Array.from({ length: count }, (_, index) => `binding ${index}`);
 
 function makeCache(capacity: number, open: readonly string[] = []) {
-  const withdrawn: string[] = [];
+  const invalidated: string[] = [];
   const cache = createLiveCache({
     capacity,
     isOpen: (bindingId) => open.includes(bindingId),
     onRead: () => undefined,
-    onInvalidated: (bindingId) => withdrawn.push(bindingId),
+    onInvalidated: (bindingId) => invalidated.push(bindingId),
   });
-  return { cache, withdrawn };
+  return { cache, invalidated };
 }
 
 describe('the cache', () => {
-  it('holds no more than its capacity, the newest, and forgetting withdraws nothing', () => {
-    const { cache, withdrawn } = makeCache(100);
+  it('live cache: contains the newest bindings up to its capacity, and eviction invalidates nothing', () => {
+    const { cache, invalidated } = makeCache(100);
     for (const name of names(5_000)) {
       cache.put(binding(name));
       expect(cache.size()).toBeLessThanOrEqual(100);
@@ -37,34 +36,34 @@ describe('the cache', () => {
     }
     expect(cache.size()).toBeGreaterThanOrEqual(90);
     expect(cache.bySerial('serial of binding 0')).toBeUndefined();
-    expect(withdrawn).toEqual([]);
+    expect(invalidated).toEqual([]);
   });
 
-  it('never forgets what has something open, also where that is more than its capacity', () => {
+  it('live cache: never evicts bindings with open streams, even beyond its capacity', () => {
     const open = names(200);
-    const { cache, withdrawn } = makeCache(100, open);
+    const { cache, invalidated } = makeCache(100, open);
     for (const name of open) cache.put(binding(name));
     cache.put(binding('idle'));
     expect(cache.forgetIdle()).toEqual(open);
     expect(cache.bySerial('serial of idle')).toBeUndefined();
     cache.remove('binding 7');
-    expect(withdrawn).toEqual(['binding 7']);
+    expect(invalidated).toEqual(['binding 7']);
   });
 
-  it('withdraws what leads elsewhere, and forgets its former serial', () => {
-    const { cache, withdrawn } = makeCache(100);
+  it('live cache: invalidates a binding whose route changed, and forgets its former serial', () => {
+    const { cache, invalidated } = makeCache(100);
     cache.put(binding('one'));
     cache.put({ ...binding('one') });
-    expect(withdrawn).toEqual([]);
+    expect(invalidated).toEqual([]);
     cache.put({ ...binding('one'), serial: 'another' });
-    expect(withdrawn).toEqual(['one']);
+    expect(invalidated).toEqual(['one']);
     expect(cache.bySerial('serial of one')).toBeUndefined();
     expect(cache.bySerial('another')?.bindingId).toBe('one');
     expect(cache.size()).toBe(1);
   });
 });
 
-describe('a gateway that holds few bindings', () => {
+describe('a gateway with a small cache', () => {
   let world: World;
   let engine: StandIn;
 
@@ -74,12 +73,10 @@ describe('a gateway that holds few bindings', () => {
     return () => engine.close();
   });
 
-  it('serves them all, and cuts an old stream when its binding is revoked', async () => {
+  it('gateway: serves more bindings than it caches, and cuts an old stream when its binding is revoked', async () => {
     const harness = await startGateway(world, { limits: { maxCachedBindings: 4 } });
     const first = await harness.bind(engine.address);
-    const client = harness.connect(first);
-    client.socket.write(attach);
-    await until('the connection is taken over', () => client.received().includes('UPGRADED'));
+    const client = await openStream(harness, first);
     const others = [];
     for (let count = 0; count < 12; count += 1) others.push(await harness.bind(engine.address));
     for (const other of others) {

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { createWorld, type World } from './support/certificates.ts';
 import { createHttpEngine, createStandIn, type StandIn } from './support/engine.ts';
-import { attach, type Bound, type Client, get, type Harness, startGateway } from './support/harness.ts';
+import { get, openStream, startGateway } from './support/harness.ts';
 import { turns, until } from './support/until.ts';
 
 let world: World;
@@ -13,20 +13,12 @@ beforeAll(async () => {
   return () => engine.close();
 });
 
-/** A connection that was taken over and stands open, as `docker logs -f` does. */
-async function openStream(harness: Harness, bound: Bound): Promise<Client> {
-  const client = harness.connect(bound);
-  client.socket.write(attach);
-  await until('the connection is taken over', () => client.received().includes('UPGRADED'));
-  return client;
-}
-
 describe('a revoked binding', () => {
-  it('has every stream cut on both sides, and is acknowledged only then', async () => {
+  it('revocation: cuts every stream of the binding on both sides, then acknowledges', async () => {
     const harness = await startGateway(world);
     const [bound, other] = [await harness.bind(engine.address), await harness.bind(engine.address)];
     const streams = [await openStream(harness, bound), await openStream(harness, bound)];
-    const kept = await openStream(harness, other);
+    const unaffected = await openStream(harness, other);
     const openAtAcknowledgement: number[] = [];
     harness.source.onAcknowledge = () => openAtAcknowledgement.push(harness.gateway.state().connections);
     harness.source.revoke(bound.binding.bindingId);
@@ -34,13 +26,13 @@ describe('a revoked binding', () => {
     await until('it is acknowledged', () => harness.source.acknowledged.length > 0);
     expect(harness.source.acknowledged).toEqual([bound.binding.bindingId]);
     expect(openAtAcknowledgement).toEqual([1]);
-    await until('the engine is rid of both', () => engine.open() === 1);
+    await until('both connections to the engine are closed', () => engine.open() === 1);
     expect(harness.gateway.state().counters.cut.invalidated).toBe(2);
-    kept.socket.end('alive');
-    expect(await kept.ended).toContain('alive');
+    unaffected.socket.end('alive');
+    expect(await unaffected.ended).toContain('alive');
   });
 
-  it('is refused from then on', async () => {
+  it('revocation: refuses the binding after its acknowledgement', async () => {
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
     expect(await harness.connect(bound).ask(get('/_ping'))).toContain('200 OK');
@@ -49,7 +41,7 @@ describe('a revoked binding', () => {
     expect(await harness.connect(bound).ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 403/);
   });
 
-  it('is cut where the client takes nothing and the engine nothing either', async () => {
+  it('revocation: cuts a stream if neither the client nor the engine reads', async () => {
     const stuck = await createStandIn((socket) => {
       socket.pause();
       const pour = () => {
@@ -73,22 +65,24 @@ describe('a revoked binding', () => {
     harness.source.revoke(bound.binding.bindingId);
     await until('it is acknowledged', () => harness.source.acknowledged.length === 1);
     expect(harness.gateway.state().connections).toBe(0);
-    // The engine's writes fail: it sees the end although it reads nothing.
-    await until('the engine is rid of it', () => stuck.open() === 0);
+    // The engine's writes fail, so it notices the end although it reads nothing.
+    await until('the connection to the engine is closed', () => stuck.open() === 0);
   });
 
-  it('is acknowledged again each time it is told again', async () => {
+  it('revocation: acknowledges again on each repeated notification', async () => {
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
     harness.source.revoke(bound.binding.bindingId);
     await until('it is acknowledged', () => harness.source.acknowledged.length === 1);
-    harness.source.tell(bound.binding.bindingId);
-    await until('and again', () => harness.source.acknowledged.length === 2);
-    harness.source.tell('never heard of');
-    await until('and what was never known', () => harness.source.acknowledged.includes('never heard of'));
+    harness.source.notifyAgain(bound.binding.bindingId);
+    await until('it is acknowledged again', () => harness.source.acknowledged.length === 2);
+    harness.source.notifyAgain('unknown');
+    await until('an unknown binding is acknowledged too', () =>
+      harness.source.acknowledged.includes('unknown'),
+    );
   });
 
-  it('stays revoked though a look-up that began before brings it as live', async () => {
+  it('revocation: is not undone by an earlier look-up that returns the binding as live', async () => {
     const harness = await startGateway(world);
     const issued = await world.issue();
     const binding = {
@@ -102,27 +96,27 @@ describe('a revoked binding', () => {
       engine: engine.address,
     };
     harness.source.live.set('late', binding);
-    const release = harness.source.hold('readBySerial');
+    const release = harness.source.delay('readBySerial');
     const client = harness.connect(issued);
     await until('it is being looked up', () => harness.source.countOf('readBySerial') === 1);
     harness.source.revoke('late');
     await turns();
-    // Not before the older answer is in: it could bring the binding back afterwards.
+    // Not before the older answer has arrived: it could bring the binding back afterwards.
     expect(harness.source.acknowledged).toEqual([]);
     release();
     await until('it is acknowledged', () => harness.source.acknowledged.length === 1);
-    expect(harness.gateway.state()).toMatchObject({ connections: 0, bindingsHeld: 0 });
+    expect(harness.gateway.state()).toMatchObject({ connections: 0, cachedBindings: 0 });
     client.socket.write(get('/_ping'));
     expect(await client.ended).not.toContain('200 OK');
     expect(await harness.connect(issued).ask(get('/_ping'))).toMatch(/^HTTP\/1\.1 403/);
   });
 
-  it('is read once more for an event that comes while it is being read', async () => {
+  it('revocation: reads a binding again if it is notified during a read', async () => {
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
     const client = await openStream(harness, bound);
-    const release = harness.source.hold('read');
-    harness.source.tell(bound.binding.bindingId);
+    const release = harness.source.delay('read');
+    harness.source.notifyAgain(bound.binding.bindingId);
     await until('it is being read, as live', () => harness.source.countOf('read') === 2);
     harness.source.revoke(bound.binding.bindingId);
     release();
@@ -130,7 +124,7 @@ describe('a revoked binding', () => {
     await client.ended;
   });
 
-  it('in a crowd is acknowledged like each of the others', async () => {
+  it('revocation: acknowledges each of 300 bindings that are revoked at once', async () => {
     const harness = await startGateway(world);
     const ids = Array.from({ length: 300 }, (_, index) => `binding-${index}`);
     const issued = await world.issue();
@@ -154,7 +148,7 @@ describe('a revoked binding', () => {
 });
 
 describe('a binding that is still live', () => {
-  it('keeps its streams when it is told of, and is not acknowledged: nothing of it was cut', async () => {
+  it('change: cuts and acknowledges nothing if the binding is notified but unchanged', async () => {
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
     const client = await openStream(harness, bound);
@@ -167,7 +161,7 @@ describe('a binding that is still live', () => {
     expect(await client.ended).toContain('here');
   });
 
-  it('is cut when its host moves, and led to the new address; nothing is acknowledged', async () => {
+  it('change: cuts streams when the host moves, connects to the new address, and acknowledges nothing', async () => {
     const elsewhere = await createHttpEngine();
     onTestFinished(() => elsewhere.close());
     const harness = await startGateway(world);
@@ -180,7 +174,7 @@ describe('a binding that is still live', () => {
     expect(harness.source.acknowledged).toEqual([]);
   });
 
-  it('is cut when its host loses its address, and served when it has one again', async () => {
+  it('change: cuts streams when the host loses its address, and serves again when it has one', async () => {
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
     const client = await openStream(harness, bound);
@@ -195,31 +189,31 @@ describe('a binding that is still live', () => {
 });
 
 describe('expiry', () => {
-  it('cuts what is open, and nothing else, though nobody tells of it', async () => {
+  it('expiry: cuts the streams of an expired binding without a notification, and no others', async () => {
     const harness = await startGateway(world);
     const later = await harness.bind(engine.address);
     const sooner = await harness.bind(engine.address, { expiresAt: new Date(Date.now() + 1_500) });
-    const kept = await openStream(harness, later);
+    const unaffected = await openStream(harness, later);
     const client = await openStream(harness, sooner);
     await client.ended;
     expect(Date.now()).toBeGreaterThanOrEqual(sooner.binding.expiresAt.getTime());
     await until('it is counted', () => harness.gateway.state().counters.cut.expired === 1);
     expect(harness.gateway.state().connections).toBe(1);
-    kept.socket.end('alive');
-    expect(await kept.ended).toContain('alive');
+    unaffected.socket.end('alive');
+    expect(await unaffected.ended).toContain('alive');
   });
 
-  it('counts for the next piece of data, however late the timer is', async () => {
+  it('expiry: cuts a stream at its next chunk even if the timer is late', async () => {
     let ahead = 0;
     const clock = { monotonic: () => performance.now(), wall: () => Date.now() + ahead };
-    // A lease so long that the clock's jump does not end it.
+    // The lease is longer than the clock's jump.
     const harness = await startGateway(world, { clock, leaseMs: 10 * 86_400_000, renewEveryMs: 86_400_000 });
     const client = await openStream(harness, await harness.bind(engine.address));
     const before = engine.bytes();
     ahead = 2 * 86_400_000;
     client.socket.write('late');
     await client.ended;
-    await until('the engine is rid of it', () => engine.open() === 0);
+    await until('the connection to the engine is closed', () => engine.open() === 0);
     expect(engine.bytes()).toBe(before);
     expect(harness.gateway.state().counters.cut.expired).toBe(1);
   });

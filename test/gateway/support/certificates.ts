@@ -6,35 +6,34 @@ import type { GatewayTls } from '../../../src/certificates/gateway-tls.ts';
 
 export const inDays = (days: number) => new Date(Date.now() + days * 86_400_000);
 
-/** Everything that is signed in a small Berth: made once, by the real thing. */
+/** The CAs and the gateway certificate of a small installation, created by the production code. */
 export interface World {
-  readonly clientAuthority: CertificateAuthority;
-  readonly serverAuthority: CertificateAuthority;
+  readonly clientCa: CertificateAuthority;
+  readonly serverCa: CertificateAuthority;
   readonly tls: GatewayTls;
   issue(commonName?: string): Promise<IssuedCertificate>;
 }
 
 export async function createWorld(): Promise<World> {
-  const clientAuthority = await createCertificateAuthority({ commonName: 'clients', validForDays: 10 });
-  const serverAuthority = await createCertificateAuthority({ commonName: 'servers', validForDays: 10 });
+  const clientCa = await createCertificateAuthority({ commonName: 'clients', validForDays: 10 });
+  const serverCa = await createCertificateAuthority({ commonName: 'servers', validForDays: 10 });
   return {
-    clientAuthority,
-    serverAuthority,
-    tls: await gatewayTls(clientAuthority, serverAuthority),
-    issue: (commonName = 'binding') =>
-      issueClientCertificate(clientAuthority, { commonName, notAfter: inDays(1) }),
+    clientCa,
+    serverCa,
+    tls: await gatewayTls(clientCa, serverCa),
+    issue: (commonName = 'binding') => issueClientCertificate(clientCa, { commonName, notAfter: inDays(1) }),
   };
 }
 
 export async function gatewayTls(
-  clientAuthority: CertificateAuthority,
-  serverAuthority: CertificateAuthority,
+  clientCa: CertificateAuthority,
+  serverCa: CertificateAuthority,
 ): Promise<GatewayTls> {
   const { requestPem, privateKeyPem } = await createServerRequest('gateway');
   const grant = { hosts: ['127.0.0.1', 'localhost'], notAfter: inDays(5) };
   return {
     key: privateKeyPem,
-    cert: await signServerRequest(serverAuthority, requestPem, grant),
-    clientCas: [clientAuthority.certificatePem],
+    cert: await signServerRequest(serverCa, requestPem, grant),
+    clientCas: [clientCa.certificatePem],
   };
 }

@@ -1,28 +1,29 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import net from 'node:net';
+import { onTestFinished } from 'vitest';
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 
-/** A listener that stands in for an engine: it remembers who came and what was said. */
+/** A listener in place of an engine: it counts connections and bytes. */
 export interface StandIn {
   readonly address: EngineAddress;
-  /** Connections there have ever been. */
+  /** Connections since the start. */
   connections(): number;
   /** Connections that are open now. */
   open(): number;
-  /** Bytes that ever arrived. */
+  /** Bytes received since the start. */
   bytes(): number;
   sockets(): readonly net.Socket[];
   close(): Promise<void>;
 }
 
-/** Any behaviour, a connection at a time. */
+/** A stand-in whose behaviour `serve` defines for each connection. */
 export async function createStandIn(serve: (socket: net.Socket) => void): Promise<StandIn> {
   return watch(net.createServer({ allowHalfOpen: true }), serve);
 }
 
 /**
- * An engine as docker sees it: `GET /_ping`, and `POST /attach`, which takes the connection over as
- * `docker run -i` does: it reads input to its end, and only then writes that back with a last line.
+ * An engine as docker sees it: `GET /_ping`, and `POST /attach`, which upgrades the connection as
+ * `docker run -i` does: it reads the input to its end, and only then writes it back with a last line.
  */
 export async function createHttpEngine(): Promise<StandIn> {
   const server: Server = createServer((request, response) => {
@@ -71,9 +72,19 @@ async function watch(server: net.Server, serve: (socket: net.Socket) => void): P
   };
 }
 
-/** An address where nobody listens. */
+/** An address on which nothing listens. */
 export async function deadAddress(): Promise<EngineAddress> {
   const standIn = await createStandIn(() => undefined);
   await standIn.close();
   return standIn.address;
 }
+
+/** Closes an engine when the test ends. */
+export async function untilTestEnds<T extends StandIn>(starting: Promise<T>): Promise<T> {
+  const engine = await starting;
+  onTestFinished(() => engine.close());
+  return engine;
+}
+
+/** {@link createHttpEngine}, until the test ends. */
+export const startHttpEngine = (): Promise<StandIn> => untilTestEnds(createHttpEngine());

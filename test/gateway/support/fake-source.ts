@@ -6,43 +6,43 @@ import type {
 
 type Call = Exclude<keyof LiveBindingsSource, symbol>;
 
-/** A source whose truth a test sets, and which can fail, hang and be slow like a real one. */
+/** A source whose content a test sets, and which can fail, hang and be slow like a real one. */
 export class FakeSource implements LiveBindingsSource {
   /** What is live in the database. */
   readonly live = new Map<string, LiveBinding>();
-  /** Every call in the order in which it was made, such as `read 8f14`. */
+  /** Every call in order, such as `read 8f14`. */
   readonly calls: string[] = [];
   readonly acknowledged: string[] = [];
-  /** Run at the moment of an acknowledgement: what stands then? */
+  /** Runs at the moment of an acknowledgement. */
   onAcknowledge: (bindingId: string) => void = () => undefined;
-  /** Number of leases that were taken and not given back. */
+  /** Number of leases that were taken and not released. */
   leases = 0;
   #events: BindingEvents | undefined;
-  readonly #holds = new Map<Call, Promise<void>>();
+  readonly #delays = new Map<Call, Promise<void>>();
   readonly #failures = new Map<Call, Error>();
 
-  /** Answers to these calls are held back, as they stand when asked, until what is returned is called. */
-  hold(call: Call): () => void {
+  /** Delays the answers to these calls, as determined when they are called, until the returned function is called. */
+  delay(call: Call): () => void {
     let release: () => void = () => undefined;
-    this.#holds.set(
+    this.#delays.set(
       call,
       new Promise((resolve) => {
         release = resolve;
       }),
     );
     return () => {
-      this.#holds.delete(call);
+      this.#delays.delete(call);
       release();
     };
   }
 
-  /** These calls fail until what is returned is called. */
+  /** These calls fail until the returned function is called. */
   fail(call: Call, error = new Error(`${call} failed`)): () => void {
     this.#failures.set(call, error);
     return () => this.#failures.delete(call);
   }
 
-  /** Puts a binding on record, and tells of it. */
+  /** Stores a binding, and notifies. */
   put(binding: LiveBinding): void {
     this.live.set(binding.bindingId, binding);
     this.#events?.changed(binding.bindingId);
@@ -53,12 +53,12 @@ export class FakeSource implements LiveBindingsSource {
     this.#events?.changed(bindingId);
   }
 
-  /** The same event again, with nothing changed. */
-  tell(bindingId: string): void {
+  /** Notifies without a change. */
+  notifyAgain(bindingId: string): void {
     this.#events?.changed(bindingId);
   }
 
-  /** The connection breaks: nothing is heard until it is opened again. */
+  /** The connection breaks: no notification arrives until it is opened again. */
   lose(reason = new Error('connection terminated unexpectedly')): void {
     const events = this.#events;
     this.#events = undefined;
@@ -89,7 +89,7 @@ export class FakeSource implements LiveBindingsSource {
       [...this.live.values()].filter(({ serial }) => serials.includes(serial)),
     );
 
-  /** Hosts that were asked to be woken. */
+  /** Hosts whose wake was requested. */
   readonly woken: string[] = [];
 
   wake = (hostId: string): Promise<void> =>
@@ -117,9 +117,9 @@ export class FakeSource implements LiveBindingsSource {
     this.calls.push(argument === '' ? call : `${call} ${argument}`);
     const failure = this.#failures.get(call);
     if (failure !== undefined) throw failure;
-    // As in a database, the answer is settled when it is asked for, however late it arrives.
+    // As in a database, the answer is determined at the time of the query, however late it arrives.
     const answer = ask();
-    await this.#holds.get(call);
+    await this.#delays.get(call);
     return answer;
   }
 }

@@ -9,8 +9,9 @@ import type { Logger } from '../../../src/lib/logger.ts';
 import { createGateway, type Gateway, type GatewayOptions } from '../../../src/gateway/gateway.ts';
 import type { World } from './certificates.ts';
 import { FakeSource } from './fake-source.ts';
+import { until } from './until.ts';
 
-/** A logger that keeps what it is told. */
+/** A logger that records its lines. */
 export function recordingLogger(): { logger: Logger; lines: string[] } {
   const lines: string[] = [];
   const record = (level: string) => (details: object, message: string) => {
@@ -28,14 +29,14 @@ export function recordingLogger(): { logger: Logger; lines: string[] } {
   return { logger, lines };
 }
 
-/** A gateway that runs, over a fake source, until the test ends. */
+/** A gateway over a fake source, running until the test ends. */
 export interface Harness {
   readonly gateway: Gateway;
   readonly source: FakeSource;
   readonly port: number;
   readonly world: World;
   readonly lines: string[];
-  /** Issues a certificate and puts its binding on record. */
+  /** Issues a certificate and stores its binding. */
   bind(engine: EngineAddress | undefined, change?: Partial<LiveBinding>): Promise<Bound>;
   connect(
     certificate: Pick<IssuedCertificate, 'certificatePem' | 'privateKeyPem'> | undefined,
@@ -78,18 +79,18 @@ export async function startGateway(
 
 export type ClientOptions = tls.ConnectionOptions & Pick<TcpSocketConnectOpts, 'localAddress'>;
 
-/** A client's connection, with what it has received. */
+/** A client's connection, with the data that it has received. */
 export interface Client {
   readonly socket: tls.TLSSocket;
   /** Whether the handshake resumed a session; undefined before it has ended. */
   resumed(): boolean | undefined;
   /** Everything received so far. */
   received(): string;
-  /** True once the other side has ended, or the connection is gone. */
+  /** True once the other side has ended, or the connection is closed. */
   over(): boolean;
-  /** Resolves with everything received, once the connection has ended in whatever way. */
+  /** Resolves with everything received, once the connection has ended. */
   readonly ended: Promise<string>;
-  /** Sends a request and resolves with all that came back until the other side ended; then it is closed. */
+  /** Sends a request, resolves with everything received until the other side ends, and closes the connection. */
   ask(request: string): Promise<string>;
 }
 
@@ -100,7 +101,7 @@ export function connect(
   more: ClientOptions = {},
 ): Client {
   const socket = tls.connect({
-    ...{ host: '127.0.0.1', port, ca: world.serverAuthority.certificatePem, allowHalfOpen: true },
+    ...{ host: '127.0.0.1', port, ca: world.serverCa.certificatePem, allowHalfOpen: true },
     ...(certificate && { cert: certificate.certificatePem, key: certificate.privateKeyPem }),
     ...more,
   });
@@ -135,9 +136,17 @@ export function connect(
   };
 }
 
-/** A request of one line, as docker begins. */
+/** A request without a body, as docker's first one. */
 export const get = (path: string, method = 'GET') =>
   `${method} ${path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n`;
 
-/** A request that takes the connection over. */
+/** A request that upgrades the connection to a raw stream. */
 export const attach = 'POST /attach HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n';
+
+/** Opens an upgraded connection that stays open, like that of `docker logs -f`. */
+export async function openStream(harness: Harness, bound: Bound): Promise<Client> {
+  const client = harness.connect(bound);
+  client.socket.write(attach);
+  await until('the connection is upgraded', () => client.received().includes('UPGRADED'));
+  return client;
+}
