@@ -1,24 +1,34 @@
 import type { WriteStream } from 'node:tty';
 
-/** Shows how far long work is: one line that changes on a terminal, a line a change in a log. */
+/** Shows the progress of long work: one line that is rewritten on a terminal, a line per change in a log. */
 export interface Progress {
+  /** @param line without the elapsed time, which is appended. */
   show(line: string): void;
   end(): void;
 }
 
-export function createProgress(out: NodeJS.WriteStream | WriteStream): Progress {
+type Output = Pick<WriteStream, 'write'> & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>;
+
+export function createProgress(out: Output): Progress {
   const begun = performance.now();
   let last = '';
   return {
     show(line) {
       if (line === last) return;
       last = line;
-      const seconds = Math.round((performance.now() - begun) / 1000);
-      if (out.isTTY) out.write(`\r\x1b[Kberth: ${line} (${seconds} s)`);
-      else out.write(`berth: ${line} (${seconds} s)\n`);
+      const elapsed = ` (${Math.round((performance.now() - begun) / 1000)} s)`;
+      const text = `berth: ${line}`;
+      if (out.isTTY !== true) {
+        out.write(`${text}${elapsed}\n`);
+        return;
+      }
+      // Shorter than the terminal is wide: `\r` returns to the start of the last row only, so of a line that wraps the
+      // rows above, with an earlier time, would remain.
+      const room = (out.columns ?? 80) - 1 - elapsed.length;
+      out.write(`\r\x1b[K${text.slice(0, Math.max(0, room))}${elapsed}`);
     },
     end() {
-      if (last !== '' && out.isTTY) out.write('\n');
+      if (last !== '' && out.isTTY === true) out.write('\n');
     },
   };
 }
