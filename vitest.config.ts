@@ -1,14 +1,14 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-/** Without virtual machines (no root, or not Debian) the rest of the tests still says a lot. */
+/** Without root or Debian there are no VMs; the unit project runs anyway. */
 const simulated = process.env['BERTH_HYPERVISOR'] === 'simulated';
 
-/** What a guest gets of the machine is held against what it got before: nothing else may run meanwhile. */
+/** These measure the node's resources that a guest gets, so nothing else may run at the same time. */
 const measuring = ['test/isolation/bandwidth.vm.test.ts', 'test/isolation/jail.vm.test.ts'];
 
 const common = {
-  // A run that found no test, or an .only left behind, is a failure, never a pass.
+  // A run without tests, and a forgotten `.only`, fail.
   passWithNoTests: false,
   allowOnly: false,
   testTimeout: 120_000,
@@ -23,10 +23,10 @@ export default defineConfig({
       {
         test: {
           ...common,
-          name: 'fast',
+          name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/**/*.vm.test.ts'],
-          // Most of them wait, for Postgres or another process: more at once than there are cores.
+          // Most tests wait for Postgres or another process, so more workers than cores.
           maxWorkers: availableParallelism() + 1,
         },
       },
@@ -36,11 +36,11 @@ export default defineConfig({
             {
               test: {
                 ...common,
-                name: 'virtual machines',
+                name: 'vm',
                 include: ['test/**/*.vm.test.ts'],
                 exclude: measuring,
                 globalSetup: ['test/support/vm-setup.ts'],
-                // A guest is emulated by one core; test/support/test-slot.ts keeps the files apart.
+                // An emulated guest takes one core; test/support/test-slot.ts keeps the files apart.
                 maxWorkers: 2,
                 sequence: { groupOrder: 1 },
               },
@@ -48,7 +48,7 @@ export default defineConfig({
             {
               test: {
                 ...common,
-                name: 'virtual machines, measured',
+                name: 'vm-measured',
                 include: measuring,
                 globalSetup: ['test/support/vm-setup.ts'],
                 fileParallelism: false,
