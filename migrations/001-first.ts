@@ -1,9 +1,9 @@
 import type { Knex } from 'knex';
 
 /**
- * The first schema. What the design promises is kept here where a database can keep it: a host's tenant is
- * its instance's tenant (composite foreign keys), and it never changes (trigger); an instance has at most
- * one operation in progress; a slot is used by one living host at a time.
+ * The first schema. The database enforces what it can: a host's tenant is its instance's tenant (composite foreign
+ * keys) and never changes (trigger); an instance has at most one operation in progress; a slot has at most one living
+ * host.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
@@ -152,7 +152,7 @@ export async function up(knex: Knex): Promise<void> {
       seen_at timestamptz NOT NULL
     );
 
-    -- A gateway's key never leaves its process: it asks for a certificate, and the api answers.
+    -- A gateway's key never leaves its process: it requests a certificate, and the api signs it.
     CREATE TABLE certificate_requests (
       id uuid PRIMARY KEY,
       request text NOT NULL CHECK (length(request) < 8192),

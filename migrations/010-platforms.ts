@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 
 /**
- * Several platforms, each with its own passwords. Only digests are kept: the passwords have 256 random bits,
- * so a digest gives nothing away. At most two are valid at a time, which is what a rotation needs.
+ * Several platforms, each with its own passwords. Only digests are stored: the passwords have 256 random bits, so a
+ * digest reveals nothing. At most two are valid at a time, which a rotation needs.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`

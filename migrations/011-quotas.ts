@@ -1,11 +1,11 @@
 import type { Knex } from 'knex';
 
 /**
- * What hosts use, counted where every change of a host passes, so that a quota costs a row or four however
- * many hosts there are. Whoever records a host holds the counts that it changed until it commits: two creates
- * can't both take the last place.
+ * Usage counts, maintained by a trigger on hosts: checking a quota reads at most four rows, however many hosts there
+ * are. A transaction that inserts a host locks the counts that it changes until it commits, so two creates can't both
+ * take the last place.
  *
- * A plan's change is reserved on the host's row when it is accepted, and let go of when its operation ends.
+ * What an update adds is reserved on the host's row when it is accepted, and released when its operation ends.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
@@ -25,7 +25,7 @@ export async function up(knex: Knex): Promise<void> {
       ADD COLUMN reserved_memory_mib integer NOT NULL DEFAULT 0 CHECK (reserved_memory_mib >= 0),
       ADD COLUMN reserved_disk_gib integer NOT NULL DEFAULT 0 CHECK (reserved_disk_gib >= 0),
       ADD COLUMN reserved_ports integer NOT NULL DEFAULT 0 CHECK (reserved_ports >= 0),
-      -- Blocks of ports differ in size where the catalog has changed: no two living hosts share a port even so.
+      -- Port blocks differ in size after a change of the catalog; even then no two living hosts share a port.
       ADD CONSTRAINT hosts_share_no_port EXCLUDE USING gist (
         int4range(first_port, first_port + ports) WITH &&
       ) WHERE (state <> 'destroyed');

@@ -1,8 +1,7 @@
 import type { Knex } from 'knex';
 
 /**
- * An instance with a term: when it is over its host is destroyed, and the instance stays on record as expired,
- * since the platform still lists it.
+ * Instances that expire: the host is destroyed, and the instance stays as expired, since the platform still lists it.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
@@ -13,7 +12,7 @@ export async function up(knex: Knex): Promise<void> {
         CHECK (state IN ('creating', 'ready', 'failed', 'expired', 'deleting', 'deleted'));
     CREATE INDEX instances_expiring ON instances (expires_at) WHERE state = 'ready' AND expires_at IS NOT NULL;
 
-    -- Kinds come with later migrations too; each adds its own row.
+    -- Later migrations that add a kind add its row.
     CREATE TABLE operation_kinds (kind text PRIMARY KEY);
     INSERT INTO operation_kinds VALUES ('provision'), ('deprovision'), ('restart'), ('expire');
     ALTER TABLE operations

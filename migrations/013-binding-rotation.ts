@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** Which binding a binding was made to take the place of: a repeated request is told from another by it. */
+/** The binding that a binding replaces: it is compared when a request is repeated. */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(
     'ALTER TABLE bindings ADD COLUMN predecessor text CHECK (length(predecessor) BETWEEN 1 AND 255)',

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** What an update is to make of an instance and its host, and which image a host and a worker have. */
+/** The target of an update, and which image hosts and workers have. */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
     INSERT INTO operation_kinds VALUES ('update');

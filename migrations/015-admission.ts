@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** How much memory a worker's machine has: with what is in use of it, what a create may still take. */
+/** The total memory of a worker's node: with what is in use, it tells how much a create may take. */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw('ALTER TABLE workers ADD COLUMN memory_total_mib integer');
 }

@@ -1,12 +1,12 @@
 import type { Knex } from 'knex';
 
 /**
- * The audit trail. Rows are added and never changed: roles have no right to, and a trigger refuses it to the
- * owner as well, but for `audit_forget`, which is the retention.
+ * The audit trail. Rows are inserted and never changed: the database roles have no right to, and a trigger refuses it
+ * to the owner too, except through `audit_forget`, which implements the retention.
  *
- * What was done to certificates and operations is recorded by triggers, in the transaction that does it: there
- * is no change without its row, whichever process made it. They run as the owner, so `pg_temp` comes last in
- * their search path (PostgreSQL manual, CREATE FUNCTION, "Writing SECURITY DEFINER Functions Safely").
+ * Triggers record changes of certificates and operations in the same transaction, so there is no change without its
+ * row. They run as the owner, so `pg_temp` comes last in their search path (PostgreSQL manual, CREATE FUNCTION,
+ * "Writing SECURITY DEFINER Functions Safely").
  */
 export async function up(knex: Knex): Promise<void> {
   const { rows } = await knex.raw<{ rows: { schema: string }[] }>(
@@ -17,11 +17,11 @@ export async function up(knex: Knex): Promise<void> {
     CREATE TABLE audit (
       id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
       at timestamptz NOT NULL DEFAULT clock_timestamp(),
-      -- The database role whose process wrote the row. Nobody has the right to write this column, or the ones above.
+      -- The database role whose process wrote the row. No role may write this column or the ones above.
       recorded_by text NOT NULL DEFAULT session_user,
       actor text NOT NULL CHECK (actor IN ('platform', 'operator', 'berth')),
       platform text CHECK (length(platform) <= 255),
-      -- json and not jsonb: what a platform sends may hold a NUL, which jsonb refuses.
+      -- json and not jsonb: what a platform sends may contain a NUL, which jsonb refuses.
       identity json CHECK (octet_length(identity::text) <= 4096),
       action text NOT NULL CHECK (length(action) <= 255),
       instance_id text CHECK (length(instance_id) <= 255),
@@ -50,7 +50,7 @@ export async function up(knex: Knex): Promise<void> {
     CREATE TRIGGER audit_is_not_emptied BEFORE TRUNCATE ON audit
       FOR EACH STATEMENT EXECUTE FUNCTION audit_is_only_added_to();
 
-    -- The only way to end rows: all before a moment at least 30 days ago. It leaves a row that says so.
+    -- The only way to delete rows: all before a moment at least 30 days ago. It inserts a row about it.
     CREATE FUNCTION audit_forget(before timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
     DECLARE forgotten bigint;
     BEGIN

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 
 /**
- * Which master key secrets are sealed with; the keys themselves are in files. And what each process holds, so
- * that nothing is sealed with a key that another api can't open yet.
+ * Which master key secrets are sealed with; the keys themselves are in files. And which keys each process has loaded,
+ * so that nothing is sealed with a key that another api can't open yet.
  */
 export async function up(knex: Knex): Promise<void> {
   const { rows } = await knex.raw<{ rows: { schema: string }[] }>(
@@ -16,7 +16,7 @@ export async function up(knex: Knex): Promise<void> {
       since timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     CREATE UNIQUE INDEX master_keys_one_current ON master_keys (state) WHERE state = 'current';
-    -- What an earlier version has sealed names its key in its header (src/secrets/envelope.ts).
+    -- Sealed values of earlier versions have the key's id in their header (src/secrets/envelope.ts).
     INSERT INTO master_keys (id, state)
       SELECT encode(substring(sealed_key FROM 2 FOR 8), 'hex'), 'current' FROM authorities LIMIT 1;
 

@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
 
 /**
- * Authorities that follow each other. `next` is trusted, and signs for no app yet; `current` signs; `retiring` signs
- * nothing more and is trusted while a certificate of its lives; `retired` is trusted by nobody. A binding knows by
- * which client authority its certificate was signed, and which server authority its app trusts. No foreign keys:
- * every bind would lock the one row of the authority, and authorities are never deleted.
+ * Rotation of CAs. `next` is trusted, and signs for no app yet; `current` signs; `retiring` signs nothing more and is
+ * trusted while a live certificate of it exists; `retired` is not trusted. A binding records which client CA signed its
+ * certificate, and which server CA its app trusts. No foreign keys: every bind would lock the CA's one row, and CAs are
+ * never deleted.
  */
 export async function up(knex: Knex): Promise<void> {
   const { rows } = await knex.raw<{ rows: { schema: string }[] }>(
@@ -16,12 +16,12 @@ export async function up(knex: Knex): Promise<void> {
       ADD COLUMN state text NOT NULL DEFAULT 'current' CHECK (state IN ('next', 'current', 'retiring', 'retired')),
       ADD COLUMN since timestamptz NOT NULL DEFAULT clock_timestamp(),
       ADD COLUMN predecessor uuid,
-      -- The same key, vouched for by the predecessor: what apps that trust only that one accept.
+      -- A certificate for the same key, signed by the predecessor, for apps that trust only the predecessor.
       ADD COLUMN cross_certificate text,
       ALTER COLUMN sealed_key DROP NOT NULL,
       DROP CONSTRAINT authorities_pkey,
       ADD PRIMARY KEY (id),
-      -- A key is forgotten as soon as it signs no more.
+      -- A key is deleted as soon as it signs nothing more.
       ADD CONSTRAINT authorities_keys CHECK ((state IN ('next', 'current')) = (sealed_key IS NOT NULL));
     ALTER TABLE authorities ALTER COLUMN state DROP DEFAULT;
     CREATE UNIQUE INDEX authorities_one_of_a_kind ON authorities (name, state) WHERE state IN ('next', 'current');

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 
 /**
- * What the last check of each host found, and when somebody asked for one. Only operators
- * end a quarantine (041-releases.ts).
+ * The result of the last integrity check of each host, and when one was requested. Only operators end a quarantine
+ * (041-releases.ts).
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`

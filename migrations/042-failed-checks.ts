@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** When a host could last not be checked, and why; null once a check has succeeded since. */
+/** When the last check of a host failed, and why; null once a later check has succeeded. */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(
     'ALTER TABLE host_checks ADD COLUMN failed_at timestamptz, ADD COLUMN failure text, ADD CHECK ((failed_at IS NULL) = (failure IS NULL))',

@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
 
 /**
- * Hosts that belong to nobody yet, and hosts that sleep.
+ * Hosts in the pool, and paused and suspended hosts.
  *
- * A pooled host has neither instance nor tenant. It gets both in one update, once, out of the state `pooled`;
- * from then on they never change, and it never goes back: the trigger sees to it, whoever writes.
+ * A host in the pool has neither instance nor tenant. It gets both in one update, once, from the state `pooled`; the
+ * trigger enforces that they never change afterwards.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
@@ -19,11 +19,11 @@ export async function up(knex: Knex): Promise<void> {
         CHECK (state = 'destroyed' OR (state IN ('pooling', 'pooled')) = (tenant_id IS NULL)),
       DROP CONSTRAINT hosts_started_from_check,
       ADD CONSTRAINT hosts_started_from_check CHECK (started_from IN ('pool', 'template', 'boot')),
-      -- How it came to run for the first time: what its create cost.
+      -- How it was started for the first time, which decides how long its create took.
       ADD COLUMN made_from text CHECK (made_from IN ('pool', 'template', 'boot')),
-      -- What is done with it while nobody uses it.
+      -- What to do with the host while it is not used.
       ADD COLUMN idle text NOT NULL DEFAULT 'run' CHECK (idle IN ('run', 'pause', 'suspend')),
-      -- Whether its processors run. Anything but 'on' is on record before it is so, and 'on' after it is.
+      -- Whether its processors run. A change from 'on' is recorded before it is made, a change to 'on' after it.
       ADD COLUMN power text NOT NULL DEFAULT 'on' CHECK (power IN ('on', 'paused', 'suspended')),
       ADD COLUMN power_since timestamptz NOT NULL DEFAULT now();
     CREATE INDEX hosts_pooled ON hosts (plan_name, created_at) WHERE state IN ('pooling', 'pooled');
@@ -44,14 +44,14 @@ export async function up(knex: Knex): Promise<void> {
       RETURN NEW;
     END $$;
 
-    -- What a gateway or an operator wants of a host; the worker does it and takes the row away.
+    -- The power state that a gateway or an operator requests; the worker deletes the row when it is reached.
     CREATE TABLE power_requests (
       host_id uuid PRIMARY KEY REFERENCES hosts,
       power text NOT NULL CHECK (power IN ('on', 'paused', 'suspended')),
       asked_at timestamptz(3) NOT NULL DEFAULT clock_timestamp()
     );
 
-    -- What only one worker at a time may keep.
+    -- Tasks that only one worker at a time may do.
     CREATE TABLE keepers (
       name text PRIMARY KEY,
       owner uuid NOT NULL,

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 
 /**
- * A wake that the machine has no memory for is refused, and gateways must hear of it. And what was admitted after a
- * worker has measured its machine counts besides what it measured: the indexes find it however many hosts there are.
+ * A wake is refused if the node lacks memory, and gateways are notified. Hosts admitted after a worker's last
+ * measurement count in addition to it; the indexes find them however many hosts there are.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`

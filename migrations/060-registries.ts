@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** Which registries a host's engine is told of. */
+/** The registry settings of a host's engine. */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
     ALTER TABLE hosts ADD COLUMN registries jsonb NOT NULL

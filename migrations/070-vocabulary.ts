@@ -1,6 +1,28 @@
 import type { Knex } from 'knex';
 
-/** Names of tables, columns and states as docs/glossary.md has them: one word for one thing. No row changes its meaning. */
+/** Constraints and their indexes that carry the old name of a table or column: [table by its new name, old, new]. */
+const constraints = [
+  ['leadership_leases', 'keepers_pkey', 'leadership_leases_pkey'],
+  ['early_deletes', 'unseen_deletes_pkey', 'early_deletes_pkey'],
+  ['early_deletes', 'unseen_deletes_osb_id_check', 'early_deletes_osb_id_check'],
+  ['early_deletes', 'unseen_deletes_platform_id_fkey', 'early_deletes_platform_id_fkey'],
+  ['host_checks', 'host_checks_alterations_check', 'host_checks_drift_check'],
+  ['hosts', 'hosts_made_from_check', 'hosts_first_started_from_check'],
+  ['hosts', 'hosts_owner_is_whole', 'hosts_owner_is_complete'],
+  ['presences', 'presences_role_check', 'presences_process_check'],
+  ['certificate_authorities', 'authorities_pkey', 'certificate_authorities_pkey'],
+  ['certificate_authorities', 'authorities_name_check', 'certificate_authorities_name_check'],
+  ['certificate_authorities', 'authorities_state_check', 'certificate_authorities_state_check'],
+  ['certificate_authorities', 'authorities_keys', 'certificate_authorities_keys'],
+] as const;
+
+const renameConstraint = (table: string, from: string, to: string) =>
+  `ALTER TABLE ${table} RENAME CONSTRAINT ${from} TO ${to};`;
+
+/**
+ * Renames tables, columns and states to the words of docs/glossary.md: one word for one thing. No row changes its
+ * meaning, and rows of `audit` are left as they are.
+ */
 export async function up(knex: Knex): Promise<void> {
   const { rows } = await knex.raw<{ rows: { schema: string }[] }>(
     'SELECT quote_ident(current_schema()) AS schema',
@@ -11,10 +33,12 @@ export async function up(knex: Knex): Promise<void> {
     ALTER TABLE unseen_deletes RENAME TO early_deletes;
     ALTER TABLE host_checks RENAME COLUMN alterations TO drift;
     ALTER TABLE hosts RENAME COLUMN made_from TO first_started_from;
-
+    ALTER TABLE presences RENAME COLUMN role TO process;
+    ALTER TABLE presences RENAME COLUMN holds TO announced;
     ALTER TABLE authorities RENAME TO certificate_authorities;
+    ${constraints.map(([table, before, after]) => renameConstraint(table, before, after)).join('\n    ')}
     ALTER INDEX authorities_one_of_a_kind RENAME TO certificate_authorities_one_per_state;
-    ALTER TABLE certificate_authorities RENAME CONSTRAINT authorities_keys TO certificate_authorities_keys;
+    ALTER INDEX hosts_growing RENAME TO hosts_with_reserve;
     ALTER TABLE bindings RENAME COLUMN client_authority TO client_ca;
     ALTER TABLE bindings RENAME COLUMN server_authority TO server_ca;
     ALTER TABLE certificate_requests RENAME COLUMN authority TO ca;
@@ -38,7 +62,6 @@ export async function up(knex: Knex): Promise<void> {
       DROP CONSTRAINT hosts_state_check,
       DROP CONSTRAINT hosts_pool_is_nobodys,
       DROP CONSTRAINT hosts_power_check;
-    ALTER TABLE hosts RENAME CONSTRAINT hosts_owner_is_whole TO hosts_owner_is_complete;
     ALTER TABLE power_requests DROP CONSTRAINT power_requests_power_check;
     UPDATE hosts SET state = CASE state
       WHEN 'pooling' THEN 'parking' WHEN 'pooled' THEN 'parked' WHEN 'planned' THEN 'creating' ELSE state END;
@@ -89,7 +112,6 @@ export async function down(knex: Knex): Promise<void> {
       DROP CONSTRAINT hosts_state_check,
       DROP CONSTRAINT hosts_parked_has_no_owner,
       DROP CONSTRAINT hosts_power_check;
-    ALTER TABLE hosts RENAME CONSTRAINT hosts_owner_is_complete TO hosts_owner_is_whole;
     ALTER TABLE power_requests DROP CONSTRAINT power_requests_power_check;
     UPDATE hosts SET state = CASE state
       WHEN 'parking' THEN 'pooling' WHEN 'parked' THEN 'pooled' WHEN 'creating' THEN 'planned' ELSE state END;
@@ -142,10 +164,12 @@ export async function down(knex: Knex): Promise<void> {
     ALTER TABLE certificate_requests RENAME COLUMN ca TO authority;
     ALTER TABLE bindings RENAME COLUMN client_ca TO client_authority;
     ALTER TABLE bindings RENAME COLUMN server_ca TO server_authority;
-    ALTER TABLE certificate_authorities RENAME CONSTRAINT certificate_authorities_keys TO authorities_keys;
+    ALTER INDEX hosts_with_reserve RENAME TO hosts_growing;
     ALTER INDEX certificate_authorities_one_per_state RENAME TO authorities_one_of_a_kind;
+    ${constraints.map(([table, before, after]) => renameConstraint(table, after, before)).join('\n    ')}
     ALTER TABLE certificate_authorities RENAME TO authorities;
-
+    ALTER TABLE presences RENAME COLUMN announced TO holds;
+    ALTER TABLE presences RENAME COLUMN process TO role;
     ALTER TABLE hosts RENAME COLUMN first_started_from TO made_from;
     ALTER TABLE host_checks RENAME COLUMN drift TO alterations;
     ALTER TABLE early_deletes RENAME TO unseen_deletes;

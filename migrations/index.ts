@@ -17,7 +17,11 @@ import * as roomForWakes from './051-room-for-wakes.ts';
 import * as failedChecks from './042-failed-checks.ts';
 import * as vocabulary from './070-vocabulary.ts';
 
-/** Every migration, in order. A list, since Knex can't load a folder of `.ts` files. */
+/**
+ * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
+ * never reorder or rename them. The numbers before 070 are historical and not in order; new ones count up from 080.
+ * A list, since Knex can't load a folder of `.ts` files.
+ */
 const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '001-first', migration: first },
   { name: '010-platforms', migration: platforms },

@@ -8,20 +8,21 @@ import { startWorker } from './processes/worker.ts';
 import { startSupervisor } from './processes/supervisor/supervisor.ts';
 import { DatabaseRoleError } from './postgres/server/database-roles.ts';
 
-const roles = { api: startApi, gateway: startGateway, worker: startWorker };
+const processes = { api: startApi, gateway: startGateway, worker: startWorker };
 
-const usage = `Usage: npm start [-- ROLE]
+const usage = `Usage: npm start [-- PROCESS]
 
-Without ROLE: sets up what is missing, and runs all three roles on this machine until Ctrl-C.
-With ROLE (api, gateway or worker): runs that role alone; DATABASE_URL_FILE says where Postgres is.
-The settings are environment variables: docs/settings.md lists them.
+Without PROCESS: sets up what is missing, and runs all three processes on this node until Ctrl-C.
+With PROCESS (api, gateway or worker): runs that process alone; DATABASE_URL_FILE contains the address of Postgres.
+The settings are environment variables, listed in docs/settings.md.
+For development: npm run dev (simulated hosts, restarts if a source changes).
 `;
 
-const saidInALine = [SettingsError, CatalogError, DatabaseRoleError];
+const errorsWithRemedy = [SettingsError, CatalogError, DatabaseRoleError];
 
-/** What goes wrong because of what the operator has set is said in a line, without a stack. */
+/** Errors that the operator can fix are printed without a stack. */
 function explain(error: unknown): string {
-  if (saidInALine.some((kind) => error instanceof kind)) return (error as Error).message;
+  if (errorsWithRemedy.some((kind) => error instanceof kind)) return (error as Error).message;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
@@ -31,7 +32,7 @@ async function main(): Promise<void> {
     process.stdout.write(usage);
     return;
   }
-  if ((wanted !== 'all' && !(wanted in roles)) || rest.length > 0) {
+  if ((wanted !== 'all' && !(wanted in processes)) || rest.length > 0) {
     process.stderr.write(usage);
     process.exitCode = 2;
     return;
@@ -40,19 +41,19 @@ async function main(): Promise<void> {
   const running =
     wanted === 'all'
       ? await startSupervisor(settings)
-      : await startRole(wanted as keyof typeof roles, settings);
+      : await startOne(wanted as keyof typeof processes, settings);
   await untilAskedToStop();
   await running.stop();
 }
 
-async function startRole(
-  role: keyof typeof roles,
+async function startOne(
+  name: keyof typeof processes,
   settings: ReturnType<typeof readSettings>,
 ): Promise<RunningProcess> {
-  const logger = createLogger(role, settings.logLevel);
-  const running = await roles[role](settings, logger);
+  const logger = createLogger(name, settings.logLevel);
+  const running = await processes[name](settings, logger);
   logger.info({}, `Ready. ${running.announcement}`);
-  // Whoever started this role is told in its own way (processes/supervisor/supervisor.ts).
+  // For the supervisor (supervisor/child-process.ts).
   process.send?.({ ready: running.announcement });
   return running;
 }
@@ -64,7 +65,7 @@ function untilAskedToStop(): Promise<void> {
         resolve();
       });
     }
-    // The one who started this role has gone, and would be the one to start it again.
+    // The supervisor has ended: nobody would restart this process.
     process.once('disconnect', () => {
       resolve();
     });
@@ -73,7 +74,7 @@ function untilAskedToStop(): Promise<void> {
 
 try {
   await main();
-  // What still holds the process open (a keep-alive connection, say) has been given its time.
+  // Ends what still keeps the process alive, such as a keep-alive connection.
   process.exit();
 } catch (error) {
   process.stderr.write(`berth: ${explain(error)}\n`);

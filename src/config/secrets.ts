@@ -100,11 +100,11 @@ export async function databaseUrl(settings: Settings): Promise<string | undefine
 }
 
 /** The connection string of one role that the operator has set; undefined: it is made at the start. */
-export async function roleDatabaseUrl(
+export async function processDatabaseUrl(
   settings: Settings,
-  role: keyof Settings['roleDatabaseUrlFiles'],
+  role: keyof Settings['processDatabaseUrlFiles'],
 ): Promise<string | undefined> {
-  const file = settings.roleDatabaseUrlFiles[role];
+  const file = settings.processDatabaseUrlFiles[role];
   return file === undefined ? undefined : readUrl(`BERTH_${role.toUpperCase()}_DATABASE_URL_FILE`, file);
 }
 

@@ -40,7 +40,7 @@ export interface Settings {
   /** The same as text: readable by whoever can see this process' environment. */
   readonly databaseUrl: string | undefined;
   /** Files that hold the connection strings of the roles, where the operator has made these. */
-  readonly roleDatabaseUrlFiles: Readonly<Record<'api' | 'gateway' | 'worker', string | undefined>>;
+  readonly processDatabaseUrlFiles: Readonly<Record<'api' | 'gateway' | 'worker', string | undefined>>;
   /** First and last port that hosts may publish. */
   readonly publishedPorts: { readonly first: number; readonly last: number };
   /** IPv4 network out of which hosts get their addresses on this machine. */
@@ -176,7 +176,7 @@ export function readSettings(environment: Environment = process.env): Settings {
       (value) => (/^postgres(ql)?:\/\//.test(value) ? value : undefined),
       'a URL that begins with postgresql://',
     ),
-    roleDatabaseUrlFiles: {
+    processDatabaseUrlFiles: {
       api: file('BERTH_API_DATABASE_URL_FILE'),
       gateway: file('BERTH_GATEWAY_DATABASE_URL_FILE'),
       worker: file('BERTH_WORKER_DATABASE_URL_FILE'),
@@ -265,7 +265,7 @@ export function readSettings(environment: Environment = process.env): Settings {
  * @param databaseUrlFile names the database as this role may use it, and takes the place of however it was
  * named to us, who own the tables.
  */
-export function roleEnvironment(databaseUrlFile: string): Record<string, string | undefined> {
+export function processEnvironment(databaseUrlFile: string): Record<string, string | undefined> {
   const own = Object.entries(process.env).filter(
     ([name]) => name.startsWith('BERTH_') && !name.endsWith('_DATABASE_URL_FILE'),
   );

@@ -2,9 +2,9 @@ import { beginOperation } from '../core/broker/begin-operation.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Store } from '../core/ports/store.ts';
 
-/** Begins to destroy the hosts of instances whose term is over. What is under way on one ends first. */
-export async function expireDue(parts: { store: Store; logger: Logger }): Promise<void> {
-  const { store, logger } = parts;
+/** Begins to destroy the hosts of expired instances. An instance with an operation in progress waits for its end. */
+export async function expireInstances(deps: { store: Store; logger: Logger }): Promise<void> {
+  const { store, logger } = deps;
   for (const id of await store.records.instancesDueToExpire()) {
     const begun = await store.transaction(async (records) => {
       const instance = await records.instanceById(id, 'lock');
@@ -12,6 +12,6 @@ export async function expireDue(parts: { store: Store; logger: Logger }): Promis
       await beginOperation(records, 'expire', id);
       return true;
     });
-    if (begun) logger.info({ instance: id }, 'The term of an instance is over; its host is destroyed');
+    if (begun) logger.info({ instance: id }, 'An instance has expired; its host will be destroyed');
   }
 }

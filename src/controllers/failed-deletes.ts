@@ -2,16 +2,13 @@ import { beginOperation } from '../core/broker/begin-operation.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Store } from '../core/ports/store.ts';
 
-/** Time between the end of a delete that failed and the next try, in milliseconds. */
-const pauseMs = 5 * 60_000;
+/** Time between the end of a failed delete and the next attempt, in milliseconds. */
+const retryAfterMs = 5 * 60_000;
 
-/**
- * Begins deletes anew that have failed and left a host: nothing of an instance stays behind, also where its platform
- * does not ask again (design: promise 2).
- */
-export async function finishDeletes(parts: { store: Store; logger: Logger }): Promise<void> {
-  const { store, logger } = parts;
-  for (const id of await store.records.instancesWithFailedDelete(pauseMs)) {
+/** Retries deletes that have failed and left a host behind, whether or not the platform asks again. */
+export async function retryFailedDeletes(deps: { store: Store; logger: Logger }): Promise<void> {
+  const { store, logger } = deps;
+  for (const id of await store.records.instancesWithFailedDelete(retryAfterMs)) {
     const begun = await store.transaction(async (records) => {
       const instance = await records.instanceById(id, 'lock');
       if (instance?.state !== 'failed' || (await records.unfinishedOperation(id)) !== undefined) return false;
@@ -19,6 +16,6 @@ export async function finishDeletes(parts: { store: Store; logger: Logger }): Pr
       await beginOperation(records, 'deprovision', id);
       return true;
     });
-    if (begun) logger.warn({ instance: id }, 'A delete had failed and left a host; it is tried again');
+    if (begun) logger.warn({ instance: id }, 'A failed delete has left a host; retrying the delete');
   }
 }

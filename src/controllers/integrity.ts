@@ -3,9 +3,9 @@ import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/ports/host-checks.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Records } from '../core/ports/store.ts';
-import { errorMessage } from '../lib/error-message.ts';
+import type { Trigger } from './controller.ts';
 
-interface Parts {
+interface Deps {
   readonly checks: CheckRecords;
   readonly hypervisor: Hypervisor;
   readonly store: { readonly records: Pick<Records, 'withdrawPooledHost'> };
@@ -13,104 +13,85 @@ interface Parts {
   readonly logger: Logger;
 }
 
-/**
- * Checks hosts until it is stopped: all of them now and then, and those that somebody asks for at once. Ends
- * quarantines that an operator wants ended.
- */
-export interface Checks {
-  /** Somebody may have asked. */
-  wake(): void;
-  /** Returns when no check runs any more. */
-  stop(): Promise<void>;
+/** Checks hosts for drift, and begins and ends quarantines. */
+export interface IntegrityController {
+  /** Checks all hosts if a timer triggered it, otherwise only those whose check was requested. Calls may overlap. */
+  runOnce(trigger: Trigger): Promise<void>;
 }
 
-export function startChecks(parts: Parts & { readonly everyMs: number }): Checks {
-  const { everyMs, logger } = parts;
-  let stopped = false;
-  let running = Promise.resolve();
-  let nextRound = performance.now() + everyMs;
-  let timer: NodeJS.Timeout | undefined;
+/** @param deps.signal aborts between two hosts. */
+export function createIntegrityController(
+  deps: Deps & { readonly signal: AbortSignal },
+): IntegrityController {
+  const { checks, signal } = deps;
+  const isAborted = () => signal.aborted;
+  let last: Promise<void> = Promise.resolve();
 
-  const round = async () => {
-    if (stopped) return;
-    const all = performance.now() >= nextRound;
-    if (all) nextRound = performance.now() + everyMs;
-    for (const { hostId, drift } of await parts.checks.unfinishedQuarantines()) {
-      await cutOff(parts, hostId, drift);
-    }
-    for (const hostId of await parts.checks.released()) await releaseHost(parts, hostId);
-    for (const host of await parts.checks.checkable()) {
-      if (stopped as boolean) return;
-      if (all || host.requested) await checkHost(parts, host);
+  const checkHosts = async (all: boolean) => {
+    if (isAborted()) return;
+    for (const { hostId, drift } of await checks.unfinishedQuarantines()) await cutOff(deps, hostId, drift);
+    for (const hostId of await checks.released()) await releaseHost(deps, hostId);
+    for (const host of await checks.checkable()) {
+      if (isAborted()) return;
+      if (all || host.requested) await checkHost(deps, host);
     }
   };
-  const wake = () => {
-    clearTimeout(timer);
-    running = running
-      .then(round)
-      .catch((error: unknown) => {
-        logger.warn({ err: error }, 'Hosts could not be checked; it is tried again');
-      })
-      .finally(() => {
-        clearTimeout(timer);
-        if (!stopped) timer = setTimeout(wake, Math.max(0, nextRound - performance.now()));
-      });
-  };
-  // For what was asked of the worker before this one, or left half done by it.
-  wake();
   return {
-    wake,
-    async stop() {
-      stopped = true;
-      clearTimeout(timer);
-      await running;
+    runOnce(trigger) {
+      // One after the other, so that a requested check and a periodic one don't check a host at the same time.
+      const run = last.then(() => checkHosts(trigger === 'timer'));
+      last = run.catch(() => undefined);
+      return run;
     },
   };
 }
 
-/** Nothing leads to it yet: reconciliation brings it back. What is still altered is found by the next check. */
-async function releaseHost({ checks, hypervisor, logger }: Parts, hostId: string): Promise<void> {
+/** Does not connect the host: reconciliation restarts it. The next check reports the drift that remains. */
+async function releaseHost({ checks, hypervisor, logger }: Deps, hostId: string): Promise<void> {
   try {
     await hypervisor.release(hostId);
     await checks.recordRelease(hostId);
   } catch (error) {
-    logger.warn({ host: hostId, err: error }, 'A quarantine could not be ended; it is tried again');
+    logger.warn({ host: hostId, err: error }, 'A host could not be released; retrying at the next check');
     return;
   }
-  logger.warn({ event: 'host.released', host: hostId }, 'An operator has ended the quarantine of a host');
+  logger.warn({ event: 'host.released', host: hostId }, 'An operator has released a host from quarantine');
 }
 
-async function checkHost(parts: Parts, host: CheckableHost): Promise<void> {
+async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
   const { hostId, pooled, drift: before } = host;
-  const { checks, hypervisor, store, policy, logger } = parts;
+  const { checks, hypervisor, store, policy, logger } = deps;
   let found;
   try {
     found = await hypervisor.verify(hostId);
   } catch (error) {
-    // Its machine has gone, say, which reconciliation puts right. Whatever it is, operators are told.
+    // Its VM may have ended, say, which reconciliation repairs. Operators see the failure in any case.
     logger.warn({ event: 'host.check_failed', host: hostId, err: error }, 'A host could not be checked');
-    await checks.recordFailure(hostId, errorMessage(error));
+    await checks.recordFailure(hostId, error instanceof Error ? error.message : String(error));
     return;
   }
   if (found.length > 0 && JSON.stringify(found) !== JSON.stringify(before)) {
-    logger.error({ event: 'host.altered', host: hostId, drift: found, policy }, 'A host has been altered');
+    logger.error(
+      { event: 'host.altered', host: hostId, drift: found, policy },
+      'A host differs from its manifest',
+    );
   }
   if (found.length > 0 && pooled) {
     await checks.recordCheck(hostId, found);
-    // Nobody's, and nobody gets it: the pool's keeper destroys what is withdrawn. One that was claimed just now is
-    // its tenant's, and the next check's.
+    // No tenant gets it: the pool controller destroys withdrawn hosts. If it was claimed just now, this changes
+    // nothing, and the next check applies the policy.
     await store.records.withdrawPooledHost(hostId);
   } else if (found.length > 0 && policy === 'quarantine') {
-    // Recorded first, so that gateways cut it off even where the rest fails; the next round tries the rest again.
+    // Recorded first, so that gateways cut it off even if the hypervisor fails; the next run retries that part.
     await checks.recordQuarantine(hostId, found);
-    await cutOff(parts, hostId, found);
+    await cutOff(deps, hostId, found);
   } else {
     await checks.recordCheck(hostId, found);
   }
 }
 
 async function cutOff(
-  { checks, hypervisor, logger }: Parts,
+  { checks, hypervisor, logger }: Deps,
   hostId: string,
   drift: readonly Drift[],
 ): Promise<void> {
@@ -119,10 +100,10 @@ async function cutOff(
   } catch (error) {
     logger.error(
       { host: hostId, err: error },
-      'A host in quarantine could not be cut off; it is tried again',
+      'A host in quarantine could not be disconnected; retrying at the next check',
     );
     return;
   }
-  logger.error({ event: 'host.quarantined', host: hostId }, 'An altered host was cut off');
+  logger.error({ event: 'host.quarantined', host: hostId }, 'A host was quarantined');
   await checks.recordCheck(hostId, drift);
 }

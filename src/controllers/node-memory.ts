@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 
-/** What the machine's memory can still take without swapping, in MiB, as its kernel reckons (proc(5), MemAvailable). */
+/** Memory of the node that can be used without swapping, in MiB: MemAvailable of /proc/meminfo (proc(5)). */
 export async function availableMib(): Promise<number> {
   const text = await readFile('/proc/meminfo', 'utf8');
   const kib = /^MemAvailable:\s+(\d+) kB/m.exec(text)?.[1];
-  if (kib === undefined) throw new Error('/proc/meminfo does not say how much memory is available');
+  if (kib === undefined) throw new Error('/proc/meminfo has no line MemAvailable');
   return Number(kib) / 1024;
 }

@@ -9,32 +9,32 @@ import type { PooledHost } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
 import type { Store } from '../core/ports/store.ts';
 
-/** Keeps each plan's pool at its size. */
+/** Fills each plan's pool to its size, and shrinks it if memory or slots are short. */
 export interface PoolController {
   /**
-   * One round: destroys what is of no use, and makes what is missing while no tenant waits.
-   * @throws where the database or the hypervisor fails; the next round goes on.
+   * Destroys parked hosts that are unusable, and parks new ones unless a tenant waits.
+   * @throws Error if the database or the hypervisor fails; the next run continues.
    */
   runOnce(): Promise<void>;
 }
 
-/** One worker at a time keeps the pool; another takes over when this one has been silent for so long. */
-const leaseMs = 15_000;
-/** A host that is held is looked at again so often, in milliseconds. */
+/** One worker at a time maintains the pool. If it does not renew its lease for this time, another takes over. */
+const leadershipMs = 15_000;
+/** Interval between two checks of a parked host, in milliseconds. */
 const verifyEveryMs = 30_000;
-/** The pool grows only while so much more is free than it shrinks at. */
+/** The pool grows only if this much more is free than the limit at which it shrinks. */
 const marginMib = 256;
 const marginSlots = 2;
 
 /**
- * Hosts restored ahead, and held before anybody has used them. They are on record before they are made and until
- * they are gone; an instance claims one by one update of its row (store), and its provision operation goes on
- * from there with the same steps as for any other host, all of which find their work done but for the identity.
- * @param parts.isBusy whether tenants wait for operations: nothing is made meanwhile.
- * @param parts.availableMib the machine's available memory; where it leaves no room for a host, the pool shrinks.
- * @param parts.leave aborts between two hosts.
+ * Parked hosts are recorded before they are created and until they are destroyed. An instance claims one with a single
+ * update of its row; its provision operation then runs the same steps as for any other host, of which only setting the
+ * identity is left to do.
+ * @param deps.isBusy whether tenants wait for operations: no host is parked then.
+ * @param deps.availableMib the node's available memory; if it leaves no room for a host, the pool shrinks.
+ * @param deps.signal aborts between two hosts.
  */
-export function createPoolController(parts: {
+export function createPoolController(deps: {
   store: Store;
   hypervisor: Hypervisor;
   logger: Logger;
@@ -42,51 +42,52 @@ export function createPoolController(parts: {
   isBusy: () => boolean;
   availableMib: () => Promise<number>;
   admission: AdmissionRules;
-  leave: AbortSignal;
+  signal: AbortSignal;
 }): PoolController {
-  const { store, hypervisor, logger, plans, isBusy, availableMib, admission, leave } = parts;
+  const { store, hypervisor, logger, plans, isBusy, availableMib, admission, signal } = deps;
   const { records } = store;
   const owner = randomUUID();
   const verified = new Map<string, number>();
-  /** Beyond what is left alone, room for one more host of any plan: the pool takes none that a tenant is refused for. */
+  /** Memory that the pool leaves free: the reserve and one host of any plan, so that it never causes a refusal. */
   const keptMib =
     admission.reserveMib + Math.max(0, ...plans.map(({ shape }) => expectedMib(admission, shape.memoryMib)));
-  let isPressed = false;
+  let isMemoryShort = false;
 
-  const keeps = () => records.acquireLeadership('pool', owner, leaseMs);
+  const isLeader = () => records.acquireLeadership('pool', owner, leadershipMs);
 
-  /** Withdrawn first, so that nobody can claim what is being destroyed; a claim that was faster has it. */
+  /** Withdraws the host first, so that it can't be claimed any more. If a claim was faster, leaves it alone. */
   async function discard(host: PooledHost, why: string): Promise<void> {
     if (!(await records.withdrawPooledHost(host.id))) return;
     await hypervisor.destroy(host.id);
     await records.setHostDestroyed(host.id);
     verified.delete(host.id);
-    logger.info({ host: host.id, plan: host.planName, why }, 'A pooled host was destroyed');
+    logger.info({ host: host.id, plan: host.planName, why }, 'A parked host was destroyed');
   }
 
-  /** Undefined where its machine's record has gone. */
+  /** Undefined if the hypervisor has no record of it. */
   const imageVersionOf = (host: PooledHost) => hypervisor.imageVersionOf(host.id).catch(() => undefined);
 
-  /** Why a pooled host is of no use; undefined while it is. */
-  async function fault(host: PooledHost): Promise<string | undefined> {
-    // Whoever was making or destroying it does not any more: this is the only keeper.
-    if (host.state === 'parking') return 'it was left half made, or found altered';
+  /** Why a host of the pool is unusable; undefined if it is usable. */
+  async function defectOf(host: PooledHost): Promise<string | undefined> {
+    // This worker is the leader, so no other one is creating or destroying the host.
+    if (host.state === 'parking') return 'it was left half made, or drift was found';
     const plan = plans.find(({ name }) => name === host.planName);
     if (plan === undefined || !isDeepStrictEqual(plan.shape, host.shape))
-      return 'its plan is not offered any more';
-    if (plan.publishedPorts !== host.publishedPorts.count) return 'its plan publishes other ports now';
-    // Also while there is no template of the new image yet.
-    if ((await imageVersionOf(host)) !== hypervisor.imageVersion) return 'it is of another image';
+      return 'its plan is no longer offered';
+    if (plan.publishedPorts !== host.publishedPorts.count)
+      return 'its plan now publishes another number of ports';
+    // Even if there is no template of the new image yet.
+    if ((await imageVersionOf(host)) !== hypervisor.imageVersion) return 'it was made from another image';
     if (performance.now() - (verified.get(host.id) ?? -Infinity) < verifyEveryMs) return undefined;
     if (!(await hypervisor.hasTemplate(host.planName))) return undefined;
     if (!(await hypervisor.park(toHostSpec(host))))
-      return 'its machine has ended, or its template is not the newest';
+      return 'its VM has ended, or its template is not the newest';
     verified.set(host.id, performance.now());
     return undefined;
   }
 
-  /** Makes one host for the pool. False where there is no room for it. */
-  async function add(plan: Plan): Promise<boolean> {
+  /** Parks one more host. False if there is no slot for it or no template. */
+  async function parkOne(plan: Plan): Promise<boolean> {
     const host = await records.insertPooledHost({
       id: randomUUID(),
       planName: plan.name,
@@ -102,54 +103,55 @@ export function createPoolController(parts: {
         return true;
       }
     } catch (error) {
-      await discard(host, 'it could not be made');
+      await discard(host, 'it could not be created');
       throw error;
     }
     await discard(host, 'there is no template to restore it from');
     return false;
   }
 
-  /** `short`: the pool shrinks. `plenty`: it may grow. Apart, so that it does not do both in turn. */
+  /** `short`: the pool shrinks. `plenty`: it may grow. With `enough` in between, it does not do both in turn. */
   async function room(): Promise<'short' | 'enough' | 'plenty'> {
     const available = await availableMib();
     const slots = await records.freeSlots();
-    if (available < keptMib !== isPressed) {
-      isPressed = !isPressed;
+    if (available < keptMib !== isMemoryShort) {
+      isMemoryShort = !isMemoryShort;
       logger.warn(
         { availableMib: Math.floor(available), keptMib },
-        isPressed ? 'Memory is short: the pool shrinks' : 'Memory is not short any more',
+        isMemoryShort ? 'Memory is short; the pool shrinks' : 'Memory is no longer short; the pool may grow',
       );
     }
-    if (isPressed || slots === 0) return 'short';
+    if (isMemoryShort || slots === 0) return 'short';
     return available < keptMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
   }
 
-  const mayGrow = async () => !leave.aborted && !isBusy() && (await room()) === 'plenty' && (await keeps());
+  const mayGrow = async () =>
+    !signal.aborted && !isBusy() && (await room()) === 'plenty' && (await isLeader());
 
   return {
     async runOnce() {
-      if (!(await keeps())) return;
-      const useful: PooledHost[] = [];
+      if (!(await isLeader())) return;
+      const usable: PooledHost[] = [];
       for (const host of await records.pooledHosts()) {
-        const why = await fault(host);
-        if (why === undefined) useful.push(host);
+        const why = await defectOf(host);
+        if (why === undefined) usable.push(host);
         else await discard(host, why);
-        if (!(await keeps())) return;
+        if (!(await isLeader())) return;
       }
 
-      // One a round: what that gives back is seen before the next one goes.
-      const [first] = useful;
+      // One per run: the memory it frees is measured before the next one is destroyed.
+      const [first] = usable;
       if (first !== undefined && (await room()) === 'short')
         await discard(first, 'memory or slots are short');
 
       for (const plan of plans) {
-        const own = useful.filter(({ planName }) => planName === plan.name);
-        for (const host of own.slice(plan.pool))
-          await discard(host, 'the pool holds more than its plan says');
+        const ofPlan = usable.filter(({ planName }) => planName === plan.name);
+        for (const host of ofPlan.slice(plan.pool))
+          await discard(host, 'the pool is larger than its plan says');
         if (!(await hypervisor.hasTemplate(plan.name))) continue;
-        for (let count = own.length; count < plan.pool; count += 1) {
+        for (let count = ofPlan.length; count < plan.pool; count += 1) {
           if (!(await mayGrow())) return;
-          if (!(await add(plan))) break;
+          if (!(await parkOne(plan))) break;
         }
       }
     },

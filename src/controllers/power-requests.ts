@@ -8,29 +8,32 @@ import type { Records } from '../core/ports/store.ts';
 import type { PowerSwitch } from './power-switch.ts';
 import { createTimedLimit } from '../operations/concurrency.ts';
 
-/** More at once would only make each of them slower. A host whose guest hangs passes its turn on. Milliseconds. */
-const atOnce = 8;
+/** More at once would only make each of them slower. */
+const concurrentHosts = 8;
+/** A host whose guest hangs frees its place after this time. Milliseconds. */
 const longestTurnMs = 1_000;
 
-/**
- * Does what gateways and operators have asked for, however often it is called: what is asked for while a host is
- * being seen to is looked at afterwards, by the one who is at it.
- */
-export function createRequestServer(parts: {
+/** Fulfils the power requests of gateways and operators. */
+export interface PowerRequestController {
+  /** Calls may overlap: a request that arrives while its host is being processed is read again afterwards. */
+  runOnce(): Promise<void>;
+}
+
+export function createPowerRequestController(deps: {
   records: Records;
   hypervisor: Hypervisor;
   logger: Logger;
   power: PowerSwitch;
   admission: AdmissionRules;
-}): () => Promise<void> {
-  const { records, hypervisor, logger, power, admission } = parts;
-  const turns = createTimedLimit(atOnce, longestTurnMs);
-  const underWay = new Map<string, { again: boolean; over: Promise<void> }>();
+}): PowerRequestController {
+  const { records, hypervisor, logger, power, admission } = deps;
+  const limit = createTimedLimit(concurrentHosts, longestTurnMs);
+  const jobs = new Map<string, { again: boolean; done: Promise<void> }>();
 
   let running: Promise<unknown> = Promise.resolve();
   let next: Promise<readonly PowerRequest[]> | undefined;
-  /** Who asks while they are being read waits, with all others who do, for one read after that. */
-  function read(): Promise<readonly PowerRequest[]> {
+  /** Calls that arrive during a read share the one after it. */
+  function readRequests(): Promise<readonly PowerRequest[]> {
     next ??= running.then(() => {
       next = undefined;
       const requests = records.powerRequests();
@@ -42,19 +45,19 @@ export function createRequestServer(parts: {
 
   const oneByOne = limitConcurrency(1);
   let wakingMib = 0;
-  /** Why there is no memory for a host; where there is, it counts as taken until `wakingMib` is lowered again. */
-  const takeRoom = ({ shape }: Host) =>
+  /** Returns why the node lacks memory for a host. If it fits, reserves the memory until `wakingMib` is lowered. */
+  const reserveMemory = ({ shape }: Host) =>
     oneByOne(async () => {
-      const why = await memoryShortage(records, admission, { wokenMib: wakingMib + shape.memoryMib });
-      if (why === undefined) wakingMib += shape.memoryMib;
-      return why;
+      const shortage = await memoryShortage(records, admission, { wokenMib: wakingMib + shape.memoryMib });
+      if (shortage === undefined) wakingMib += shape.memoryMib;
+      return shortage;
     });
 
-  /** Only one whose memory is gone takes memory. It is told no, and not left waiting: nobody is ended for it. */
+  /** Only suspended hosts need memory. Without enough the request is refused, not queued: no other host is evicted. */
   async function wakeSuspended(host: Host): Promise<boolean> {
-    const why = await takeRoom(host);
-    if (why !== undefined) {
-      logger.warn({ host: host.id, why }, 'A host is not woken: the machine is full');
+    const reason = await reserveMemory(host);
+    if (reason !== undefined) {
+      logger.warn({ host: host.id, why: reason }, 'A wake was refused: the node lacks memory');
       await records.recordWakeRefusal(host.id);
       return true;
     }
@@ -67,63 +70,65 @@ export function createRequestServer(parts: {
 
   const never = () => Promise.resolve(false);
 
-  /** False where it must be looked at again. */
-  async function meet(host: Host, wanted: HostPower): Promise<boolean> {
+  /** False if the request must be tried again later. */
+  async function fulfil(host: Host, wanted: HostPower): Promise<boolean> {
     if (wanted === 'running') return host.power === 'suspended' ? wakeSuspended(host) : power.wake(host);
-    if (host.power !== wanted && host.power !== 'suspended') await power.putToSleep(host, wanted, never);
+    if (host.power !== wanted && host.power !== 'suspended') await power.powerDown(host, wanted, never);
     return true;
   }
 
-  async function serveHeld(hostId: string): Promise<void> {
-    // As it is now: another worker may have met it, or somebody asked for something else meanwhile.
+  async function processLocked(hostId: string): Promise<void> {
+    // Read again under the lock: another worker may have fulfilled it, or it may have been replaced.
     const request = await records.powerRequest(hostId);
     if (request === undefined) return;
     const host = await records.livingHost(hostId);
     if (host !== undefined && (await records.unfinishedOperation(host.instanceId)) !== undefined) return;
-    if (host?.state === 'running' && !host.quarantined && !(await meet(host, request.power))) return;
+    if (host?.state === 'running' && !host.quarantined && !(await fulfil(host, request.power))) return;
     await records.deletePowerRequest(request);
   }
 
-  /** Nothing is held for a request that was met meanwhile, or that has to wait for an operation. */
+  /** Avoids the lock for a request that has been fulfilled already or has to wait for an operation. */
   async function isDue(hostId: string): Promise<boolean> {
     if ((await records.powerRequest(hostId)) === undefined) return false;
     const host = await records.livingHost(hostId);
     return host === undefined || (await records.unfinishedOperation(host.instanceId)) === undefined;
   }
 
-  async function serveOne(hostId: string): Promise<void> {
+  async function process(hostId: string): Promise<void> {
     try {
-      if (await isDue(hostId)) await turns(() => hypervisor.withHostLock(hostId, () => serveHeld(hostId)));
+      if (await isDue(hostId)) {
+        await limit(() => hypervisor.withHostLock(hostId, () => processLocked(hostId)));
+      }
     } catch (error) {
-      logger.error(
-        { host: hostId, err: error },
-        'A host could not be woken or put to sleep; it is tried again',
-      );
+      logger.error({ host: hostId, err: error }, 'A power request failed; it will be retried');
     }
   }
 
-  function see(hostId: string): Promise<void> {
-    const present = underWay.get(hostId);
+  /** At most one job per host. If there is one already, it processes the host once more. */
+  function enqueue(hostId: string): Promise<void> {
+    const present = jobs.get(hostId);
     if (present !== undefined) {
       present.again = true;
-      return present.over;
+      return present.done;
     }
-    const course = { again: false, over: Promise.resolve() };
-    const isAskedAgain = () => course.again;
-    const run = async () => {
+    const job = { again: false, done: Promise.resolve() };
+    const isRequestedAgain = () => job.again;
+    const drain = async () => {
       do {
-        course.again = false;
-        await serveOne(hostId);
-      } while (isAskedAgain());
-      underWay.delete(hostId);
+        job.again = false;
+        await process(hostId);
+      } while (isRequestedAgain());
+      jobs.delete(hostId);
     };
-    underWay.set(hostId, course);
-    course.over = run();
-    return course.over;
+    jobs.set(hostId, job);
+    job.done = drain();
+    return job.done;
   }
 
-  return async () => {
-    const requests = await read();
-    await Promise.all(requests.map(({ hostId }) => see(hostId)));
+  return {
+    async runOnce() {
+      const requests = await readRequests();
+      await Promise.all(requests.map(({ hostId }) => enqueue(hostId)));
+    },
   };
 }

@@ -5,29 +5,29 @@ import type { Host } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
 import type { Records } from '../core/ports/store.ts';
 
-/** Puts a host to sleep, or wakes it. Whoever calls holds the host, and has read its row since. */
+/** Pauses, suspends and wakes a host. The caller has the host's lock and has read its row under it. */
 export interface PowerSwitch {
-  /** False where an operation is in progress: it brings the host up, or takes it away. */
+  /** False if an operation is in progress: that one starts the host, or destroys it. */
   wake(host: Host): Promise<boolean>;
-  /** @param unless a reason to wake it again at once, looked for when it stands still. */
-  putToSleep(host: Host, power: 'paused' | 'suspended', unless: () => Promise<boolean>): Promise<void>;
+  /** @param isWanted asked once the host is paused; if true, it is woken again at once. */
+  powerDown(host: Host, power: 'paused' | 'suspended', isWanted: () => Promise<boolean>): Promise<void>;
 }
 
-/** A guest that goes on answers within tenths of a second. Milliseconds. */
-const clockTimeoutMs = 10_000;
-const clockPollMs = 20;
+/** A resumed guest answers within tenths of a second. Milliseconds. */
+const identifyTimeoutMs = 10_000;
+const identifyPollMs = 20;
 
 /**
- * That a host goes to sleep is on record first, so that gateways ask for it to be woken; then it does; then whoever
- * came in between is looked for. That it is awake is on record last. A worker that is killed anywhere in between
- * leaves a host that is asleep on record: the next one finishes it, or wakes it when it is asked to.
+ * Before a host is paused, its row says so: gateways then ask for a wake. Then it is paused, and then connections that
+ * came in between are looked for. When a host is woken, its row changes last. A worker that is killed in between leaves
+ * a host whose row says `paused` or `suspended`; the next worker completes that, or wakes the host on request.
  */
-export function createPowerSwitch(parts: {
+export function createPowerSwitch(deps: {
   records: Records;
   hypervisor: Hypervisor;
   logger: Logger;
 }): PowerSwitch {
-  const { records, hypervisor, logger } = parts;
+  const { records, hypervisor, logger } = deps;
 
   async function wake(host: Host): Promise<boolean> {
     if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
@@ -35,15 +35,15 @@ export function createPowerSwitch(parts: {
     const begun = performance.now();
     if (host.power === 'suspended') await hypervisor.prepare(spec);
     await hypervisor.resume(spec);
-    // The clock has stood still.
+    // Also sets the guest's clock, which did not run.
     while (!(await hypervisor.identify(spec))) {
-      if (performance.now() - begun > clockTimeoutMs)
-        throw new Error('the guest does not answer after its wake');
-      await delay(clockPollMs);
+      if (performance.now() - begun > identifyTimeoutMs)
+        throw new Error('the guest does not answer after being resumed');
+      await delay(identifyPollMs);
     }
     if (host.power === 'suspended') await hypervisor.connect(spec);
     if (host.power === 'running') {
-      // Who asks for a host that is awake has not heard of it.
+      // A gateway that asks for a running host has missed its notification.
       await records.notifyGateways(host.id);
       return true;
     }
@@ -53,24 +53,24 @@ export function createPowerSwitch(parts: {
 
   return {
     wake,
-    async putToSleep(host, power, unless) {
+    async powerDown(host, power, isWanted) {
       if (!(await records.setHostPower(host.id, host.power, power))) return;
-      const asleep = { ...host, power };
+      const current = { ...host, power };
       try {
-        // Paused in either case: nobody can come while the memory is written.
+        // Paused before a suspend as well: no connection can come while the memory is written.
         await hypervisor.pause(host.id).catch((error: unknown) => {
           if (host.power === 'running') throw error;
         });
-        if (await unless()) {
-          await wake(asleep);
+        if (await isWanted()) {
+          await wake(current);
           return;
         }
         if (power === 'suspended') await hypervisor.suspend(host.id);
       } catch (error) {
-        await wake(asleep).catch(() => false);
+        await wake(current).catch(() => false);
         throw error;
       }
-      logger.info({ host: host.id, power }, 'A host was put to sleep');
+      logger.info({ host: host.id, power }, `A host was ${power}`);
     },
   };
 }

@@ -1,10 +1,10 @@
 import { operationRetentionMs } from '../core/broker/operation-retention.ts';
 import type { Store } from '../core/ports/store.ts';
 
-/** Rows that one statement deletes: a worker that has been away for long does not hold the table for long. */
-const batch = 1_000;
+/** Rows per statement: short transactions, also after a long downtime. */
+const batchSize = 1_000;
 
-/** Forgets the operations of instances that were deleted long ago: of those only the id is left (docs/osb.md 15). */
-export async function forgetOldOperations({ store }: { store: Store }): Promise<void> {
-  while ((await store.records.deleteOldOperations(operationRetentionMs, batch)) === batch);
+/** Deletes the operations of instances that were deleted long ago; only their ids remain (docs/osb.md 15). */
+export async function deleteOldOperations({ store }: { store: Store }): Promise<void> {
+  while ((await store.records.deleteOldOperations(operationRetentionMs, batchSize)) === batchSize);
 }

@@ -16,7 +16,7 @@ export function createPresence(database: Knex, process: PresentProcess): Presenc
   return {
     async announce(ids) {
       await database('presences')
-        .insert({ id, role: process, holds: [...ids], seen_at: database.raw('clock_timestamp()') })
+        .insert({ id, process, announced: [...ids], seen_at: database.raw('clock_timestamp()') })
         .onConflict('id')
         .merge();
       const announced = [...ids].sort().join(' ');
@@ -33,7 +33,7 @@ export function createPresences(database: Knex, listener: Listener): Presences {
   async function countWithout(process: PresentProcess, id: string): Promise<number> {
     const { rows } = await database.raw<{ rows: { count: number }[] }>(
       `SELECT count(*)::integer AS count FROM presences
-       WHERE role = ? AND seen_at > clock_timestamp() - interval '${silenceSeconds} seconds' AND NOT (? = ANY (holds))`,
+       WHERE process = ? AND seen_at > clock_timestamp() - interval '${silenceSeconds} seconds' AND NOT (? = ANY (announced))`,
       [process, id],
     );
     return rows[0]?.count ?? 0;

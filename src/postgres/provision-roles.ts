@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Knex } from 'knex';
-import { roleDatabaseUrl } from '../config/secrets.ts';
+import { processDatabaseUrl } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import {
   applyGrants,
@@ -33,7 +33,7 @@ export async function provideRoles(
   ownerUrl: string,
   owner: Knex,
 ): Promise<Readonly<Record<DatabaseRole, string>>> {
-  const { api, gateway, worker } = settings.roleDatabaseUrlFiles;
+  const { api, gateway, worker } = settings.processDatabaseUrlFiles;
   if (api !== undefined && gateway !== undefined && worker !== undefined) {
     await applyGrants(owner, await givenNames(settings, ownerUrl));
     return { api, gateway, worker };
@@ -56,7 +56,7 @@ export async function provideRoles(
 
 /** Names of the roles that the operator has made; they must be three, and none of them the owner. */
 async function givenNames(settings: Settings, ownerUrl: string): Promise<RoleNames> {
-  const nameOf = async (role: DatabaseRole) => userOf((await roleDatabaseUrl(settings, role)) ?? '') ?? '';
+  const nameOf = async (role: DatabaseRole) => userOf((await processDatabaseUrl(settings, role)) ?? '') ?? '';
   const names = {
     api: await nameOf('api'),
     gateway: await nameOf('gateway'),

@@ -1,3 +1,4 @@
+import type { WorkerRecords } from '../core/ports/worker-records.ts';
 import { createAuditTrail } from '../postgres/audit.ts';
 import { readCatalog } from '../config/read-catalog.ts';
 import { type BrokerCredentials, brokerCredentials } from '../config/secrets.ts';
@@ -42,30 +43,30 @@ import { createWorkerRecords } from '../postgres/workers.ts';
 import { openCertificateAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
-import { portBlocks, requireDatabaseUrl } from './database-url.ts';
+import { requireDatabaseUrl } from './database-url.ts';
+import { portBlocks } from './port-blocks.ts';
 import { repeat } from '../lib/repeat.ts';
 import type { RunningProcess } from './running-process.ts';
 
-const houseKeepingMs = 15_000;
-const askWorkersEveryMs = 5_000;
+const housekeepingEveryMs = 15_000;
+const imageVersionEveryMs = 5_000;
 
-/** The role that faces the platform. It holds the authorities' keys, and no rights on the machine. */
-export async function startApi(settings: Settings, roleLogger: Logger): Promise<RunningProcess> {
-  const logger = withRequestIdentity(roleLogger);
+/** The process that serves platforms and operators. It holds the keys of the CAs, and is unprivileged. */
+export async function startApi(settings: Settings, processLogger: Logger): Promise<RunningProcess> {
+  const logger = withRequestIdentity(processLogger);
   const catalog = await readCatalog(settings);
   const credentials = await brokerCredentials(settings);
   const tls = await listenerTls(settings);
+  const simulated = settings.hypervisor === 'simulated';
+
   const connectionString = await requireDatabaseUrl(settings, 'api');
   const database = openDatabase(connectionString, { bounds: roleBounds });
   await refuseOwner(database, 'api');
   await refuseDroppedPlans(createPlansInUse(database), catalog);
   const vault = await openKeyRing(settings, createMasterKeyStore(database));
-  const simulated = settings.hypervisor === 'simulated';
-
   const blocks = portBlocks(settings, catalog);
   await seedSlots(database, blocks);
-  const platforms = createPlatformStore(database);
-  const firstPlatform = await platforms.ensure('cloudfoundry');
+  const store = createStore(database, blocks);
   const listener = await startListener({
     connectionString,
     listenTo: [
@@ -79,10 +80,12 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       channels.certificateAuthorities,
     ],
     onLost: (error) => {
-      logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
+      logger.warn({ err: error }, 'The connection to Postgres was lost; reconnecting');
     },
   });
 
+  const platforms = createPlatformStore(database);
+  const firstPlatform = await platforms.ensure('cloudfoundry');
   const directory = await createCredentialDirectory({
     database,
     listener,
@@ -91,33 +94,52 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       platform: firstPlatform,
     })),
     onError: (error) => {
-      logger.error({ err: error }, 'The credentials of the platforms could not be read again');
+      logger.error(
+        { err: error },
+        "The platforms' credentials could not be read again; the former ones apply",
+      );
     },
   });
-  // A worker that is away for a moment is no reason to forget what it makes hosts from.
-  const workers = createWorkerRecords(database);
-  let imageVersion = await workers.installedImageVersion();
-  const stopAskingWorkers = repeat(
-    askWorkersEveryMs,
-    async () => {
-      imageVersion = (await workers.installedImageVersion()) ?? imageVersion;
-    },
-    (error) => {
-      logger.warn({ err: error }, 'The version of the installed image could not be read; it is tried again');
-    },
-  );
-  const store = createStore(database, blocks);
-  const rules = createParameterRules(catalog);
   const presences = createPresences(database, listener);
   const authorities = await openCertificateAuthorities({
     ...{ store: createCertificateAuthorityStore(database, listener), presences, vault, logger },
     hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
   });
+  const keys = startKeyRotation({
+    store: createMasterKeyStore(database),
+    events: createMasterKeyEvents(database, listener),
+    sealedData: createSealedData(database),
+    ring: vault,
+    presence: createPresence(database, 'api'),
+    presences,
+    readText: () => rereadMasterKeys(settings),
+    logger,
+  });
+  const imageVersion = await trackImageVersion(createWorkerRecords(database), logger);
+  const certificateRequests = createCertificateRequestQueue(database, listener);
+  const stopAnswering = certificateRequests.answer(
+    (request) => authorities.signForGateway(request),
+    (error) => {
+      logger.error(
+        { err: error },
+        "A gateway's certificate request could not be answered; the gateway asks again",
+      );
+    },
+  );
+  const gateways = createGatewayRecords(database);
+  const stopHousekeeping = startHousekeeping(logger, [
+    () => gateways.deleteDead(),
+    () => gateways.deleteLateAcknowledgements(),
+    () => certificateRequests.deleteAbandoned(),
+    () => presences.deleteDead(),
+  ]);
+
+  const rules = createParameterRules(catalog);
   const audit = createAuditTrail(database);
   const osb = createOsbApp({
     audit,
     catalog,
-    imageVersion: () => imageVersion,
+    imageVersion: imageVersion.current,
     simulated,
     credentials: () => directory.known(),
     ratePerSecond: settings.ratePerSecond,
@@ -130,7 +152,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       waiter: createOperationWaiter(listener, store.records),
       syncWaitMs: settings.syncWaitMs,
       admission: { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit },
-      imageVersion: () => imageVersion,
+      imageVersion: imageVersion.current,
       notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
       logger,
     }),
@@ -146,16 +168,6 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       logger,
     }),
   });
-  const keys = startKeyRotation({
-    store: createMasterKeyStore(database),
-    events: createMasterKeyEvents(database, listener),
-    sealedData: createSealedData(database),
-    ring: vault,
-    presence: createPresence(database, 'api'),
-    presences,
-    readText: () => rereadMasterKeys(settings),
-    logger,
-  });
   const mgmt = createMgmtApp({
     keys,
     authorities,
@@ -170,27 +182,7 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
     logger,
   });
 
-  const certificateRequests = createCertificateRequestQueue(database, listener);
-  const stopAnswering = certificateRequests.answer(
-    (request) => authorities.signForGateway(request),
-    (error) => {
-      logger.error({ err: error }, 'A request for a certificate could not be answered');
-    },
-  );
-  const gateways = createGatewayRecords(database);
-  const stopKeeping = repeat(
-    houseKeepingMs,
-    async () => {
-      await gateways.deleteDead();
-      await gateways.deleteLateAcknowledgements();
-      await certificateRequests.deleteAbandoned();
-      await presences.deleteDead();
-    },
-    (error) => {
-      logger.warn({ err: error }, 'Housekeeping failed; it is tried again');
-    },
-  );
-  // Not earlier: libraries load parts of themselves when they are first used, out of a folder that may be root's.
+  // Before root is dropped: libraries load modules at their first use, from a folder that only root may be able to read.
   await warmUp(osb, credentials.broker);
   await warmUp(mgmt, credentials.mgmt);
   dropPrivileges(userIds(settings.uidBase).api);
@@ -212,8 +204,8 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
       await Promise.all([osbListener.stop(), mgmtListener.stop()]);
       stopAnswering();
       directory.stop();
-      await stopKeeping();
-      await stopAskingWorkers();
+      await stopHousekeeping();
+      await imageVersion.stop();
       await keys.stop();
       await authorities.stop();
       await listener.stop();
@@ -222,7 +214,41 @@ export async function startApi(settings: Settings, roleLogger: Logger): Promise<
   };
 }
 
-/** The password of the first platform, and while it is being rotated its former one. */
+/** The password of the first platform and, during its rotation, the former one. */
 function passwordsOf({ broker, formerPassword }: BrokerCredentials): readonly string[] {
   return formerPassword === undefined ? [broker.password] : [broker.password, formerPassword];
+}
+
+/** The version of the image that workers make hosts from. While no worker reports one, the last known applies. */
+async function trackImageVersion(
+  workers: Pick<WorkerRecords, 'installedImageVersion'>,
+  logger: Logger,
+): Promise<{ current: () => string | undefined; stop: () => Promise<void> }> {
+  let version = await workers.installedImageVersion();
+  const stop = repeat(
+    imageVersionEveryMs,
+    async () => {
+      version = (await workers.installedImageVersion()) ?? version;
+    },
+    (error) => {
+      logger.warn(
+        { err: error },
+        `The version of the installed image could not be read; retrying in ${imageVersionEveryMs / 1000} s`,
+      );
+    },
+  );
+  return { current: () => version, stop };
+}
+
+/** Runs the tasks periodically: they delete rows that ended processes have left. */
+function startHousekeeping(logger: Logger, tasks: readonly (() => Promise<unknown>)[]): () => Promise<void> {
+  return repeat(
+    housekeepingEveryMs,
+    async () => {
+      for (const task of tasks) await task();
+    },
+    (error) => {
+      logger.warn({ err: error }, `Housekeeping failed; retrying in ${housekeepingEveryMs / 1000} s`);
+    },
+  );
 }

@@ -1,40 +1,18 @@
-import { databaseUrl, roleDatabaseUrl } from '../config/secrets.ts';
+import { databaseUrl, processDatabaseUrl } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
-import { allPlans } from '../core/catalog/lookup.ts';
-import type { Catalog } from '../core/catalog/catalog.ts';
-import type { PortBlocks } from '../postgres/database.ts';
 import type { DatabaseRole } from '../postgres/server/grants.ts';
 
 /**
- * The connection string of a role: its own where the operator has set one, else DATABASE_URL_FILE, where
- * `npm start` names the one that it has made.
- * @throws SettingsError where a role is run alone and none is set: only `start` brings a Postgres of its own.
+ * The connection string of a process: its own if the operator has set one, else DATABASE_URL_FILE, in which
+ * `npm start` passes the one it has made.
+ * @throws SettingsError if neither is set: only `npm start` without PROCESS runs an embedded Postgres.
  */
-export async function requireDatabaseUrl(settings: Settings, role: DatabaseRole): Promise<string> {
-  const url = (await roleDatabaseUrl(settings, role)) ?? (await databaseUrl(settings));
+export async function requireDatabaseUrl(settings: Settings, name: DatabaseRole): Promise<string> {
+  const url = (await processDatabaseUrl(settings, name)) ?? (await databaseUrl(settings));
   if (url === undefined) {
     throw new SettingsError(
-      `BERTH_${role.toUpperCase()}_DATABASE_URL_FILE is not set: a role that runs alone needs to know where Postgres is.`,
+      `BERTH_${name.toUpperCase()}_DATABASE_URL_FILE is not set: a process that runs alone needs the address of Postgres. Set it, or DATABASE_URL_FILE.`,
     );
   }
   return url;
-}
-
-/** Room in each block of ports, even where the catalog's plans publish fewer: a plan may grow. */
-const leastPortsPerHost = 20;
-
-/**
- * How the published ports are divided among hosts: every host has a block, large enough for any plan.
- * @throws SettingsError where not even one block fits.
- */
-export function portBlocks(settings: Settings, catalog: Catalog): PortBlocks {
-  const { first, last } = settings.publishedPorts;
-  const size = Math.max(leastPortsPerHost, ...allPlans(catalog).map((plan) => plan.publishedPorts));
-  const count = Math.floor((last - first + 1) / size);
-  if (count < 1) {
-    throw new SettingsError(
-      `BERTH_PUBLISHED_PORTS (${first}-${last}) holds fewer than the ${size} ports that a host needs: widen it.`,
-    );
-  }
-  return { first, size, count };
 }

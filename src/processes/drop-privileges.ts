@@ -1,7 +1,7 @@
 /**
- * Takes root's rights from this process for good, once everything that needs them (secrets, modules) has
- * been read: api and gateway run as ordinary users. Does nothing where we are not root.
- * @throws Error where a right is left.
+ * Drops root for good. api and gateway call it once everything that needs root (secrets, modules) has been read.
+ * Does nothing if the process does not run as root.
+ * @throws Error if a user or group id of root remains.
  */
 export function dropPrivileges(uid: number): void {
   if (process.getuid?.() !== 0) return;
@@ -9,6 +9,6 @@ export function dropPrivileges(uid: number): void {
   process.setgid?.(uid);
   process.setuid?.(uid);
   if (process.getuid() !== uid || process.geteuid?.() !== uid || process.getegid?.() !== uid) {
-    throw new Error(`root's rights could not be given up for user id ${uid}`);
+    throw new Error(`could not drop root and become user ${uid}`);
   }
 }

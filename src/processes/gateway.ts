@@ -15,7 +15,7 @@ import { obtainGatewayTls } from '../certificates/gateway-tls.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import type { RunningProcess } from './running-process.ts';
 
-/** The role that faces apps: TLS in front of every host's engine. It holds no authority's key, and no rights. */
+/** The process that serves apps: TLS in front of every host's Docker engine. It has no CA's key, and is unprivileged. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningProcess> {
   const connectionString = await requireDatabaseUrl(settings, 'gateway');
   const database = openDatabase(connectionString, { maxConnections: 2, bounds: roleBounds });
@@ -24,11 +24,11 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
     connectionString,
     listenTo: [channels.certificateRequests, channels.certificateAuthorities],
     onLost: (error) => {
-      logger.warn({ err: error }, 'The connection to Postgres was lost; it is tried again');
+      logger.warn({ err: error }, 'The connection to Postgres was lost; reconnecting');
     },
   });
 
-  const kept = await obtainGatewayTls({
+  const certificate = await obtainGatewayTls({
     requests: createCertificateRequester(database, listener),
     authorities: createGatewayCertificateAuthorities(database, listener),
     presence: createPresence(database, 'gateway'),
@@ -39,12 +39,12 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
       connectionString,
       connections: () => gateway.state().connections,
     }),
-    tls: kept.tls,
+    tls: certificate.tls,
     port: settings.gatewayPort,
     host: settings.listenAddress,
     logger,
   });
-  // Not earlier: libraries load parts of themselves when they are first used, out of a folder that may be root's.
+  // Only now: libraries load modules at their first use, from a folder that only root may be able to read.
   dropPrivileges(userIds(settings.uidBase).gateway);
   const { port } = await gateway.start().catch((cause: unknown) => {
     throw new Error(
@@ -52,14 +52,14 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
       { cause },
     );
   });
-  const stopKeeping = kept.watch((tls) => {
+  const stopRenewing = certificate.watch((tls) => {
     gateway.replaceTls(tls);
   });
 
   return {
     announcement: `Gateway on ${settings.listenAddress}:${port}`,
     async stop() {
-      await stopKeeping();
+      await stopRenewing();
       await gateway.stop();
       await listener.stop();
       await database.destroy();

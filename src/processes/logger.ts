@@ -2,13 +2,13 @@ import { type DestinationStream, pino } from 'pino';
 import type { Logger } from '../lib/logger.ts';
 
 /**
- * The log of a role: JSON lines on standard output. Secrets never reach it; the list below is the second
- * line of defence, not the first.
+ * The log of a process: JSON lines on standard output. Code must not log secrets; `redact` is only the second line of
+ * defence.
  */
-export function createLogger(role: string, level: string, destination?: DestinationStream): Logger {
+export function createLogger(processName: string, level: string, destination?: DestinationStream): Logger {
   const options = {
     level,
-    base: { role },
+    base: { process: processName },
     redact: {
       paths: [
         '*.password',
@@ -22,6 +22,6 @@ export function createLogger(role: string, level: string, destination?: Destinat
     },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  // Synchronous: what was logged before a crash is there to be read.
+  // Synchronous, so that lines before a crash are not lost.
   return pino(options, destination ?? pino.destination({ dest: 1, sync: true }));
 }

@@ -1,6 +1,6 @@
-/** A part of Berth that runs until it is stopped. */
+/** A process of Berth that has started. */
 export interface RunningProcess {
-  /** Where it listens and what it does, in words for operators. */
+  /** What it does and on which ports, for operators. */
   readonly announcement: string;
   stop(): Promise<void>;
 }

@@ -3,7 +3,6 @@ import supertest from 'supertest';
 import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
 import type { Drift } from '../../src/core/hypervisor/integrity.ts';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
-import { type Checks } from '../../src/controllers/integrity.ts';
 import type { PoolController } from '../../src/controllers/pool.ts';
 import { createHostChecks } from '../../src/core/host-checks.ts';
 import { createCheckRequests } from '../../src/postgres/host-checks.ts';
@@ -18,12 +17,12 @@ import {
 import { eventually } from '../support/eventually.ts';
 import { createRecordingLogger } from '../support/logger.ts';
 
-// Seen to fail where a quarantine is not recorded, or does not cut off, and where what a check found is not recorded;
-// where a release leaves the mark or the record of a quarantine, and where it counts for a later one as well.
+// Fails if a quarantine is not recorded or does not disconnect the host; if the result of a check is not recorded; if a
+// release leaves the mark or the record of a quarantine, or also ends a later one.
 const hour = 3_600_000;
-const altered: Drift[] = [{ part: 'firewall', detail: 'missing: rule drop' }];
+const drift: Drift[] = [{ part: 'firewall', detail: 'missing: rule drop' }];
 const log = createRecordingLogger();
-/** Its pool is filled by the tests that want one. */
+/** Tests that need parked hosts run the pool controller. */
 const [offering] = catalogFile.offerings;
 const withPool = {
   offerings: [{ ...offering, plans: offering?.plans.map((plan) => ({ ...plan, pool: 2 })) }],
@@ -32,9 +31,9 @@ let broker: TestBroker;
 let found = new Map<string, Drift[]>();
 let onQuarantine = (): Promise<void> => Promise.resolve();
 let onVerify: (hostId: string) => void = () => undefined;
-let checks: Checks;
-/** One for all: it holds a lease. */
-let keeper: PoolController;
+let stopChecks: () => Promise<void>;
+/** One for all tests: it is the leader. */
+let pool: PoolController;
 
 beforeAll(async () => {
   broker = await makeTestBroker(inject('postgres'), {
@@ -54,9 +53,9 @@ beforeAll(async () => {
     new AbortController().signal,
   );
   broker.startWorker();
-  keeper = broker.makePoolController();
+  pool = broker.makePoolController();
 });
-afterEach(() => checks.stop());
+afterEach(() => stopChecks());
 afterAll(() => broker.stop());
 
 const makeHost = async (): Promise<string> => {
@@ -81,18 +80,18 @@ const integrityOf = async (host: string) =>
     (one) => one.host === host,
   )?.integrity;
 
-it('checks on request, and names what was altered in the answer, the list, the metrics and the log', async () => {
-  checks = broker.startChecks('report', hour);
+it('integrity check: on request, and reports drift in the answer, the list, the metrics and the log', async () => {
+  stopChecks = broker.startIntegrityChecks('report', hour);
   const [sound, other] = [await makeHost(), await makeHost()];
   expect(await integrityOf(sound)).toBeUndefined();
-  found = new Map([[other, altered]]);
+  found = new Map([[other, drift]]);
   const answer = (await verify()).body as { hosts: { host: string; drift: Drift[] }[] };
   expect(answer.hosts.find(({ host }) => host === sound)).toMatchObject({
     drift: [],
     quarantined: false,
   });
   expect(answer.hosts.find(({ host }) => host === other)).toMatchObject({
-    drift: altered,
+    drift,
     quarantined: false,
   });
   expect([await integrityOf(sound), await integrityOf(other)]).toEqual(['as made', 'altered']);
@@ -100,7 +99,7 @@ it('checks on request, and names what was altered in the answer, the list, the m
   expect(log.lines.filter((line) => line['event'] === 'host.altered' && line['host'] === other)).toHaveLength(
     1,
   );
-  // One event for one alteration, however often it is found.
+  // One event for one drift, even if it is found again.
   await verify(other.slice(0, 8));
   expect(log.lines.filter((line) => line['event'] === 'host.altered')).toHaveLength(1);
   found = new Map();
@@ -108,31 +107,31 @@ it('checks on request, and names what was altered in the answer, the list, the m
   expect(await integrityOf(other)).toBe('as made');
 });
 
-it('checks every host now and then without being asked', async () => {
+it('integrity check: checks every host periodically without a request', async () => {
   const host = await makeHost();
-  checks = broker.startChecks('report', 20);
+  stopChecks = broker.startIntegrityChecks('report', 20);
   await eventually('the host was checked', async () => (await integrityOf(host)) === 'as made');
 });
 
-// Seen to fail where a failure is not recorded (the answer was a 503 after a minute), where it is kept after a check that
-// succeeded, and where it covers an alteration that is known.
-it('says which host could not be checked, and why, instead of "as made", until it can be again', async () => {
-  checks = broker.startChecks('report', hour);
+// Fails if a failure is not recorded (the answer was a 503 after a minute), if it remains after a check that succeeded,
+// or if it hides drift that is known.
+it('integrity check: reports which host could not be checked, and why, until a check succeeds', async () => {
+  stopChecks = broker.startIntegrityChecks('report', hour);
   const [host, other] = [await makeHost(), await makeHost()];
   await verify();
   const last = (await verify(host)).body as { hosts: { checkedAt: string }[] };
   expect([await integrityOf(host), await integrityOf(other)]).toEqual(['as made', 'as made']);
 
   onVerify = (hostId) => {
-    if (hostId === host) throw new Error('no machine of it runs');
+    if (hostId === host) throw new Error('its VM does not run');
   };
   const answer = (await verify()).body as { hosts: { host: string; failure?: object }[] };
   expect(answer.hosts.find((one) => one.host === host)).toMatchObject({
     drift: [],
     checkedAt: last.hosts[0]?.checkedAt,
-    failure: { at: expect.any(String) as string, reason: 'no machine of it runs' },
+    failure: { at: expect.any(String) as string, reason: 'its VM does not run' },
   });
-  // The others are checked all the same.
+  // The others are checked nevertheless.
   expect(answer.hosts.find((one) => one.host === other)?.failure).toBeUndefined();
   expect([await integrityOf(host), await integrityOf(other)]).toEqual(['check failed', 'as made']);
   expect((await look('/mgmt/metrics')).text).toContain('berth_hosts_checked{result="check failed"} 1');
@@ -141,24 +140,24 @@ it('says which host could not be checked, and why, instead of "as made", until i
   expect((await verify(host)).body).toMatchObject({ hosts: [{ drift: [] }] });
   expect(await integrityOf(host)).toBe('as made');
 
-  // What is known to be altered stays so.
-  found = new Map([[host, altered]]);
+  // Known drift remains known.
+  found = new Map([[host, drift]]);
   await verify(host);
   onVerify = () => {
-    throw new Error('no machine of it runs');
+    throw new Error('its VM does not run');
   };
-  expect((await verify(host)).body).toMatchObject({ hosts: [{ drift: altered, failure: {} }] });
+  expect((await verify(host)).body).toMatchObject({ hosts: [{ drift, failure: {} }] });
   expect(await integrityOf(host)).toBe('altered');
   onVerify = () => undefined;
   found = new Map();
 });
 
-// Seen to fail where only hosts of instances are checked, and where one is left in the pool.
+// Fails if only hosts of instances are checked, or if a host with drift stays in the pool.
 it.each(['report', 'quarantine'] as const)(
-  'checks hosts of the pool; an altered one is handed to nobody, and destroyed, whatever the policy: %s',
+  'integrity check: a parked host with drift is never claimed, and destroyed, with the policy %s',
   async (policy) => {
-    checks = broker.startChecks(policy, hour);
-    await keeper.runOnce();
+    stopChecks = broker.startIntegrityChecks(policy, hour);
+    await pool.runOnce();
     const pooled = async () => (await broker.store.records.pooledHosts()).map(({ id }) => id);
     const [bad = '', good = ''] = await pooled();
     const sound = (await verify()).body as { hosts: { host: string; instance?: string }[] };
@@ -166,12 +165,12 @@ it.each(['report', 'quarantine'] as const)(
     expect(sound.hosts.find(({ host }) => host === bad)).not.toHaveProperty('instance');
     expect(await integrityOf(bad)).toBe('as made');
 
-    found = new Map([[bad, altered]]);
-    expect((await verify(bad)).body).toMatchObject({ hosts: [{ drift: altered, quarantined: false }] });
+    found = new Map([[bad, drift]]);
+    expect((await verify(bad)).body).toMatchObject({ hosts: [{ drift, quarantined: false }] });
     expect(log.lines).toContainEqual(expect.objectContaining({ event: 'host.altered', host: bad }));
-    // It is the oldest, which a create would have taken.
+    // It is the oldest, which a create would have claimed.
     expect([await makeHost(), await makeHost()]).not.toContain(bad);
-    await keeper.runOnce();
+    await pool.runOnce();
     expect((await broker.hypervisor.list()).map(({ hostId }) => hostId)).not.toContain(bad);
     expect(await pooled()).not.toContain(bad);
     expect(await integrityOf(good)).toBe('as made');
@@ -193,15 +192,15 @@ const connect = (hostId: string) =>
     registries: noRegistries,
   });
 
-it('cuts an altered host off where that is the policy, until an operator has released it', async () => {
-  checks = broker.startChecks('quarantine', hour);
+it('policy `quarantine`: disconnects a host with drift until an operator releases it', async () => {
+  stopChecks = broker.startIntegrityChecks('quarantine', hour);
   const host = await makeHost();
-  found = new Map([[host, altered]]);
-  expect((await verify(host)).body).toMatchObject({ hosts: [{ drift: altered, quarantined: true }] });
+  found = new Map([[host, drift]]);
+  expect((await verify(host)).body).toMatchObject({ hosts: [{ drift, quarantined: true }] });
   expect(await integrityOf(host)).toBe('quarantined');
   expect(await broker.database('hosts').where({ id: host }).first()).toMatchObject({ engine_host: null });
   await expect(connect(host)).rejects.toThrow(/quarantine/);
-  // Reconciliation does not bring it back, not even when its machine ends.
+  // Reconciliation does not restart it, not even if its VM ends.
   await broker.hypervisor.stop(host);
   await broker.reconcile();
   expect(await broker.database('operations').where({ kind: 'restart' })).toEqual([]);
@@ -212,8 +211,8 @@ it('cuts an altered host off where that is the policy, until an operator has rel
   await broker.reconcile();
   const address = () =>
     broker.database('hosts').where({ id: host }).whereNotNull('engine_host').first<unknown>();
-  await eventually('it is brought back', async () => (await address()) !== undefined);
-  await eventually('nothing is under way', async () => {
+  await eventually('the host is reachable', async () => (await address()) !== undefined);
+  await eventually('no operation is in progress', async () => {
     const operations = await broker.database('operations').where({ state: 'in progress' });
     return operations.length === 0;
   });
@@ -227,50 +226,50 @@ it('cuts an altered host off where that is the policy, until an operator has rel
     }),
   );
 
-  // An earlier release is none of a later quarantine.
-  found = new Map([[host, altered]]);
+  // An earlier release does not end a later quarantine.
+  found = new Map([[host, drift]]);
   expect((await verify(host)).body).toMatchObject({ hosts: [{ quarantined: true }] });
   found = new Map();
   await verify();
   expect(await integrityOf(host)).toBe('quarantined');
 });
 
-// Seen to fail where the next checks do not finish the quarantine, and where an answer does not wait for its end.
-it('finishes a quarantine that the worker before it has only recorded, and answers once the host is cut off', async () => {
-  checks = broker.startChecks('quarantine', hour);
+// Fails if the next run does not complete the quarantine, or if an answer does not wait for that.
+it('quarantine: the next worker completes one that was only recorded, and the answer waits for it', async () => {
+  stopChecks = broker.startIntegrityChecks('quarantine', hour);
   const host = await makeHost();
-  found = new Map([[host, altered]]);
+  found = new Map([[host, drift]]);
   onQuarantine = () => Promise.reject(new Error('out of order'));
-  let looks = 0;
+  let reads = 0;
   broker.database.on('query', ({ sql }: { sql: string }) => {
-    if (sql.includes('AS awaited')) looks += 1;
+    if (sql.includes('AS awaited')) reads += 1;
   });
   let answered = false;
   const answer = createHostChecks(createCheckRequests(broker.database))
     .now(host)
     .finally(() => (answered = true));
   await eventually('it is recorded', async () => (await integrityOf(host)) === 'quarantined');
-  await checks.stop();
-  const looksBefore = looks;
-  await eventually('its reader has looked again', () => answered || looks > looksBefore + 1);
+  await stopChecks();
+  const readsBefore = reads;
+  await eventually('the result was read again', () => answered || reads > readsBefore + 1);
   expect(answered).toBe(false);
   await expect(connect(host)).resolves.toBeDefined();
 
   onQuarantine = () => Promise.resolve();
-  checks = broker.startChecks('report', hour);
-  expect(await answer).toMatchObject([{ drift: altered, quarantined: true }]);
+  stopChecks = broker.startIntegrityChecks('report', hour);
+  expect(await answer).toMatchObject([{ drift, quarantined: true }]);
   await expect(connect(host)).rejects.toThrow(/quarantine/);
 });
 
-it('releases only a host in quarantine', async () => {
-  checks = broker.startChecks('report', hour);
+it('release: is a 404 for a host that is not in quarantine', async () => {
+  stopChecks = broker.startIntegrityChecks('report', hour);
   expect((await release(await makeHost())).status).toBe(404);
   expect((await release(randomUUID())).status).toBe(404);
   expect((await release('nonsense')).status).toBe(404);
 });
 
-it('says that there is no such host, and what a host id is', async () => {
-  checks = broker.startChecks('report', hour);
+it('verify: is a 404 for an unknown host, and a 400 for a malformed host id', async () => {
+  stopChecks = broker.startIntegrityChecks('report', hour);
   expect((await verify('00000000')).status).toBe(404);
   expect((await verify('../x')).status).toBe(404);
   const wrong = await verify('nonsense');

@@ -298,13 +298,13 @@ describe('reconciliation', () => {
     const kinds = async () =>
       (await broker.database<{ kind: string }>('operations').orderBy('created_at')).map(({ kind }) => kind);
     await broker.reconcile();
-    await broker.finishDeletes();
+    await broker.retryFailedDeletes();
     expect(await kinds()).toEqual(['provision', 'deprovision']);
 
     before = () => undefined;
     const earlier = broker.database.raw(`clock_timestamp() - interval '1 hour'`);
     await broker.database('instances').update({ updated_at: earlier });
-    await broker.finishDeletes();
+    await broker.retryFailedDeletes();
     expect(await kinds()).toEqual(['provision', 'deprovision', 'deprovision']);
     expect((await ended(id)).state).toBe('succeeded');
     expect(await livingHosts()).toBe(0);

@@ -26,9 +26,10 @@ import { createMgmtApp } from '../../src/http/mgmt/app.ts';
 import { createOsbApp } from '../../src/http/osb/app.ts';
 import { renderCredentials } from '../../src/http/osb/credentials-body.ts';
 import type { IntegrityPolicy } from '../../src/core/ports/host-checks.ts';
-import { type Checks, startChecks } from '../../src/controllers/integrity.ts';
-import { expireDue } from '../../src/controllers/expiry.ts';
-import { finishDeletes } from '../../src/controllers/failed-deletes.ts';
+import { startControllers, type Trigger } from '../../src/controllers/controller.ts';
+import { createIntegrityController } from '../../src/controllers/integrity.ts';
+import { expireInstances } from '../../src/controllers/expiry.ts';
+import { retryFailedDeletes } from '../../src/controllers/failed-deletes.ts';
 import { createPoolController } from '../../src/controllers/pool.ts';
 import { reconcile } from '../../src/controllers/reconcile.ts';
 import { startLeaseLoop, type LeaseLoop } from '../../src/operations/lease-loop.ts';
@@ -69,8 +70,8 @@ export const catalogFile = {
 };
 
 /**
- * The broker over real Postgres, with simulated hosts, in this process: api and worker under their own database
- * roles. `database` and `store` are the owner's, for what tests look at and put there.
+ * A broker inside the test process, over real Postgres, with simulated hosts. api and worker use their own database
+ * roles; `database` and `store` belong to the owner of the tables, for tests that inspect or change rows.
  */
 export async function makeTestBroker(
   server: string,
@@ -91,10 +92,10 @@ export async function makeTestBroker(
     slots = 50,
     ratePerSecond = 5_000,
     answerWithinMs = longestAnswerMs,
-    logger: roleLogger = silentLogger,
+    logger: processLogger = silentLogger,
     catalog: file = catalogFile,
   } = options;
-  const logger = withRequestIdentity(roleLogger);
+  const logger = withRequestIdentity(processLogger);
   const testDatabase = await createTestDatabase(server);
   const { connectionString } = testDatabase;
   const urls = await testDatabase.roleUrls();
@@ -119,7 +120,7 @@ export async function makeTestBroker(
   const catalog = loadCatalog(file, 'test');
   const rules = createParameterRules(catalog);
   const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 3650 });
-  const parts = { store: createStore(workerDatabase, blocks), hypervisor, logger };
+  const deps = { store: createStore(workerDatabase, blocks), hypervisor, logger };
   const masterKey = createMasterKeyText();
   const vault = createKeyRing([masterKeyFromText(masterKey)]);
 
@@ -189,7 +190,7 @@ export async function makeTestBroker(
   });
 
   const workers: LeaseLoop[] = [];
-  const checking: Checks[] = [];
+  const stopChecks: (() => Promise<void>)[] = [];
   const ask = (
     on: Express,
     method: 'get' | 'put' | 'patch' | 'delete',
@@ -203,23 +204,23 @@ export async function makeTestBroker(
   return {
     app,
     mgmt,
-    /** What its bindings are sealed with. */
+    /** Encrypts its bindings. */
     vault,
     masterKey,
     database,
     connectionString,
-    /** Connection strings of the database roles. */
+    /** Connection strings, by database role. */
     urls,
     store,
-    /** As the worker's database role. */
-    workerStore: parts.store,
+    /** With the worker's database role. */
+    workerStore: deps.store,
     hypervisor,
     revocations,
     platformId,
-    /** A worker that begins at once; more than one may run. */
+    /** Starts a worker's lease loop; more than one may run. */
     startWorker(name = 'worker', leaseMs = 6_000, quickMs?: number): LeaseLoop {
       const worker = startLeaseLoop({
-        ...parts,
+        ...deps,
         workflows: workflows,
         revocations: createRevocations(workerDatabase, listener),
         name,
@@ -232,17 +233,29 @@ export async function makeTestBroker(
       workers.push(worker);
       return worker;
     },
-    /** The worker's checks of hosts, all of them every `everyMs`. */
-    startChecks(policy: IntegrityPolicy, everyMs: number): Checks {
-      const checks = startChecks({ ...parts, checks: createCheckRecords(workerDatabase), policy, everyMs });
-      listener.on(channels.checks, () => {
-        checks.wake();
+    /** The worker's integrity checks: those requested, and all every `everyMs`. Returns what stops them. */
+    startIntegrityChecks(policy: IntegrityPolicy, everyMs: number): () => Promise<void> {
+      const stopping = new AbortController();
+      const integrity = createIntegrityController({
+        ...deps,
+        checks: createCheckRecords(workerDatabase),
+        policy,
+        signal: stopping.signal,
       });
-      checking.push(checks);
-      return checks;
+      const run = (trigger: Trigger) => integrity.runOnce(trigger);
+      const stopController = startControllers(
+        [{ name: 'The integrity check', everyMs, wakeOn: [channels.checks], run }],
+        { logger, notifications: listener },
+      );
+      const stop = () => {
+        stopping.abort();
+        return stopController();
+      };
+      stopChecks.push(stop);
+      return stop;
     },
-    reconcile: () => reconcile(parts),
-    /** A keeper of the pool, as a worker process has one. */
+    reconcile: () => reconcile(deps),
+    /** A pool controller, as a worker process has one. */
     makePoolController: (
       situation: {
         isBusy?: () => boolean;
@@ -251,16 +264,16 @@ export async function makeTestBroker(
       } = {},
     ) =>
       createPoolController({
-        ...parts,
+        ...deps,
         hypervisor: { ...hypervisor, ...situation.hypervisor },
         plans: allPlans(catalog),
         isBusy: situation.isBusy ?? (() => false),
         availableMib: () => Promise.resolve(situation.availableMib?.() ?? 10_000),
         admission: { reserveMib: 1_000, overcommit: 4 },
-        leave: new AbortController().signal,
+        signal: new AbortController().signal,
       }),
-    expireDue: () => expireDue(parts),
-    finishDeletes: () => finishDeletes(parts),
+    expireInstances: () => expireInstances(deps),
+    retryFailedDeletes: () => retryFailedDeletes(deps),
     ask: (method: 'get' | 'put' | 'patch' | 'delete', route: string) => ask(app, method, route),
     /** As another platform. */
     askAs: (
@@ -272,7 +285,7 @@ export async function makeTestBroker(
     askAsynchronous: (method: 'get' | 'put' | 'patch' | 'delete', route: string) =>
       ask(asynchronous, method, route),
     async stop() {
-      await Promise.all(checking.map((checks) => checks.stop()));
+      await Promise.all(stopChecks.map((stop) => stop()));
       await Promise.all(workers.map((worker) => worker.stop()));
       await hypervisor.close();
       directory.stop();

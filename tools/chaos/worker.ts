@@ -1,5 +1,5 @@
 /**
- * The worker's role as production runs it, but for steps that can be told to kill it: `worker.js FOLDER LEASE`.
+ * The worker process as production runs it, except for steps that can be told to kill it: `worker.js FOLDER LEASE`.
  * FOLDER holds the faults (faults.ts), LEASE is the length of the leases in milliseconds.
  */
 import { readSettings } from '../../src/config/settings.ts';
@@ -11,7 +11,7 @@ import { withFaults } from './faults.ts';
 const [, , faultDirectory = '', leaseMs = ''] = process.argv;
 const settings = readSettings();
 const worker = await startWorker(settings, createLogger('worker', settings.logLevel), {
-  plans: withFaults(workflows, faultDirectory),
+  workflows: withFaults(workflows, faultDirectory),
   leaseMs: Number(leaseMs),
 });
 process.send?.({ ready: worker.announcement });

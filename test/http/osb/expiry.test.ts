@@ -40,14 +40,14 @@ it('destroys the host at the end of its term and keeps the instance on record as
   });
   const bound = await broker.ask('put', binding(id, 'key')).send(bindBody);
   expect(bound.status).toBe(201);
-  await broker.expireDue();
+  await broker.expireInstances();
   expect(await attributes(id)).toMatchObject({ state: 'ready' });
 
   await broker
     .database('instances')
     .where({ osb_id: id })
     .update({ expires_at: broker.database.raw(`now() - interval '1 second'`) });
-  await broker.expireDue();
+  await broker.expireInstances();
   await eventually(
     'it has expired',
     async () => ((await attributes(id)) as { state: string }).state === 'expired',
@@ -89,7 +89,7 @@ it('does not expire what is being deleted', async () => {
     .database('instances')
     .where({ osb_id: id })
     .update({ expires_at: broker.database.raw(`now() - interval '1 second'`), state: 'deleting' });
-  await broker.expireDue();
+  await broker.expireInstances();
   expect(await broker.database('operations').where({ kind: 'expire', state: 'in progress' })).toEqual([]);
   await broker.database('instances').where({ osb_id: id }).update({ state: 'ready', expires_at: null });
 });

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { readSettings } from '../../../../src/config/settings.ts';
 import { maximumPollingSeconds } from '../../../../src/core/operation-deadline.ts';
 import { workflows } from '../../../../src/operations/workflows.ts';
-import { forgetOldOperations } from '../../../../src/controllers/retention.ts';
+import { deleteOldOperations } from '../../../../src/controllers/retention.ts';
 import type { OperationRow } from '../../../../src/postgres/records/rows.ts';
 import { bindBody, binding, hints, ids, instance, provisionBody } from '../../../support/broker.ts';
 import { accepting, asyncRequired, type OsbBroker, makeOsbBroker } from '../../../support/osb-broker.ts';
@@ -142,7 +142,7 @@ it('15d keeps the operation of a deleted instance for 7 days at least', async ()
     .where({ osb_id: 'b' })
     .whereNotNull('revoked_at')
     .update({ revoked_at: daysAgo(8) });
-  await forgetOldOperations(on.broker);
+  await deleteOldOperations(on.broker);
   expect(await on.last(id)).toMatchObject({ status: 200, body: { state: 'succeeded' } });
   expect((await lastOfBinding(id, 'b')).status).toBe(200);
 });
@@ -153,7 +153,7 @@ it('15e answers 410 where only the id is left, and forgets nothing of an instanc
   await on.remove(dead);
   await age(dead, 31);
   await age(living, 31);
-  await forgetOldOperations(on.broker);
+  await deleteOldOperations(on.broker);
   expect(await on.last(dead)).toMatchObject({ status: 410, body: {} });
   expect((await on.last(living)).status).toBe(200);
   // The id is never used again.

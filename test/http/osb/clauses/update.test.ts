@@ -275,7 +275,7 @@ it('27d leaves a host alone whose plan the catalog has changed, where the reques
 it('27e renames an instance that has expired, and changes nothing else of it', async () => {
   const id = await on.newInstance({ parameters: { expires_after: '1h' } });
   await on.broker.database('instances').where({ osb_id: id }).update({ expires_at: new Date() });
-  await on.broker.expireDue();
+  await on.broker.expireInstances();
   const expired = () => on.broker.database('instances').where({ osb_id: id, state: 'expired' }).first('id');
   await eventually('it has expired', expired);
   const context = { instance_name: 'renamed' };

@@ -1,0 +1,112 @@
+import path from 'node:path';
+import { type Settings, SettingsError } from '../../config/settings.ts';
+import type { Catalog } from '../../core/catalog/catalog.ts';
+import { allPlans } from '../../core/catalog/lookup.ts';
+import { refuseDroppedPlans } from '../../core/catalog/dropped-plans.ts';
+import { openHypervisor } from '../../hypervisors/open.ts';
+import { errorMessage } from '../../lib/error-message.ts';
+import { createProgress } from '../../lib/progress.ts';
+import { repeat } from '../../lib/repeat.ts';
+import { migrate, openDatabase } from '../../postgres/database.ts';
+import { createPlansInUse } from '../../postgres/plans-in-use.ts';
+import { provideRoles } from '../../postgres/provision-roles.ts';
+import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
+import { untilReachable } from '../../postgres/server/reachable.ts';
+import { createLogger } from '../logger.ts';
+
+const postgresCheckEveryMs = 2_000;
+/** How long a start waits for a Postgres that is not reachable yet. Milliseconds. */
+const postgresPatienceMs = 30_000;
+
+/** Starts the embedded Postgres, and starts it again if it ends. */
+export async function startOwnPostgres(
+  settings: Settings,
+  site: string,
+): Promise<{ url: string; stop: () => Promise<void> }> {
+  const postgres = await startEmbeddedPostgres({
+    directory: path.join(settings.stateDirectory, 'postgres'),
+    socketDirectory: path.join(socketRoot(settings, site), 'postgres'),
+  });
+  const logger = createLogger('postgres', settings.logLevel);
+  const stopWatching = repeat(
+    postgresCheckEveryMs,
+    () => postgres.ensureRunning(),
+    (error) => {
+      logger.error(
+        { err: error },
+        `The embedded Postgres has ended and can't be started; retrying in ${postgresCheckEveryMs / 1000} s`,
+      );
+    },
+  );
+  return {
+    url: postgres.connectionString,
+    async stop() {
+      await stopWatching();
+      await postgres.stop();
+    },
+  };
+}
+
+/** Paths of Unix sockets must be short. Only root can write to /run. */
+function socketRoot(settings: Settings, site: string): string {
+  return process.getuid?.() === 0 ? `/run/berth-${site}` : path.join(settings.stateDirectory, 'run');
+}
+
+/**
+ * Waits for Postgres, applies the migrations and provides the database roles.
+ * @returns for each process the file with its connection string.
+ * @throws SettingsError if Postgres can't be reached.
+ */
+export async function prepareDatabase(
+  settings: Settings,
+  catalog: Catalog,
+  url: string,
+  say: (line: string) => void,
+): ReturnType<typeof provideRoles> {
+  await untilReachable(url, {
+    patienceMs: postgresPatienceMs,
+    onWaiting: (error) => {
+      say(`Postgres can't be reached (${error.message}); waiting for it`);
+    },
+  }).catch((cause: unknown) => {
+    throw new SettingsError(
+      `Postgres can't be reached (${errorMessage(cause)}): start it, or set DATABASE_URL_FILE (or DATABASE_URL) to its address; without either Berth runs an embedded one.`,
+      { cause },
+    );
+  });
+  const database = openDatabase(url, { maxConnections: 1 });
+  try {
+    await migrate(database);
+    await refuseDroppedPlans(createPlansInUse(database), catalog);
+    return await provideRoles(settings, url, database);
+  } finally {
+    await database.destroy();
+  }
+}
+
+/** Builds the guest image and the first template if they are missing, and shows the progress. */
+export async function prepareHypervisor(settings: Settings, catalog: Catalog): Promise<void> {
+  const progress = createProgress(process.stdout);
+  const hypervisor = await openHypervisor(settings, createLogger('setup', 'warn'), {
+    report: (line) => {
+      progress.show(line);
+    },
+    loadAhead: false,
+  });
+  try {
+    // Only the first plan's template delays the start; the worker makes the others in the background.
+    const plan = allPlans(catalog).find(({ fromTemplate }) => fromTemplate);
+    if (plan !== undefined) {
+      await hypervisor.makeTemplate(
+        { planName: plan.name, shape: plan.shape },
+        (step) => {
+          progress.show(`template ${plan.name}: ${step}`);
+        },
+        new AbortController().signal,
+      );
+    }
+  } finally {
+    progress.end();
+    await hypervisor.close();
+  }
+}
