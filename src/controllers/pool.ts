@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { expectedMib } from '../core/admission.ts';
+import { expectedMib } from '../core/memory-admission.ts';
 import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';

@@ -1,5 +1,5 @@
 import limitConcurrency from 'p-limit';
-import { memoryShortage } from '../core/admission.ts';
+import { memoryShortage } from '../core/memory-admission.ts';
 import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';

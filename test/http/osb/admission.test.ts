@@ -55,7 +55,7 @@ it('refuses what passes the memory that may be promised', async () => {
   expect(second.status).toBe(201);
   const refusal = await create();
   expect(refusal.status).toBe(503);
-  expect(refusal.text).toMatch(/1536 MiB of guest memory are promised.*768 MiB more.*1536 MiB are the most/);
+  expect(refusal.text).toMatch(/1536 MiB of guest memory are promised.*768 MiB more.*limit is 1536 MiB/);
 });
 
 it('asks nothing where hosts take no memory, or nobody has told lately', async () => {
@@ -71,7 +71,7 @@ it('lets creates in between two reports into the room that there is, and no more
   await machine(1024 + 3 * 192, 100_000);
   const made = await Promise.all(Array.from({ length: 6 }, create));
   expect(made.map(({ status }) => status).sort()).toEqual([201, 201, 201, 503, 503, 503]);
-  expect(made.find(({ status }) => status === 503)?.text).toContain('for hosts that are just coming up');
+  expect(made.find(({ status }) => status === 503)?.text).toContain('for hosts that are starting');
   // They run, and the next report has measured them.
   await machine(1024 + 192, 100_000);
   expect((await create()).status).toBe(201);

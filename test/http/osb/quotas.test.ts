@@ -43,7 +43,7 @@ it('refuses what would pass a limit, says which, how much is used and who can ra
   const ports = [await create('a', { published_ports: 10 }), await create('a', { published_ports: 10 })];
   expect(ports.map(({ status }) => status)).toEqual([201, 422]);
   expect(ports[1]?.text).toBe(
-    'The published ports of this tenant of the plan small would pass its limit of 15: 10 are in use, and this needs 10 more. ' +
+    'The published ports of this tenant of the plan small would exceed its limit of 15: 10 are in use, and this needs 10 more. ' +
       'Delete instances, or ask the operator of the broker to raise it (quotas.tenant of the plan.published_ports in its catalog).',
   );
   expect(await rowsOf(ports[1]?.id ?? '')).toBe(0);
@@ -52,7 +52,7 @@ it('refuses what would pass a limit, says which, how much is used and who can ra
   expect(small.status).toBe(201);
   const third = await create('a', { published_ports: 0 });
   expect(third).toMatchObject({ status: 422 });
-  expect(third.text).toMatch(/number of instances of this tenant would pass its limit of 2: 2 are in use/);
+  expect(third.text).toMatch(/number of instances of this tenant would exceed its limit of 2: 2 are in use/);
 
   // What a refusal had counted is gone with it, and so is what a delete gives back.
   await remove(small.id);
@@ -68,7 +68,7 @@ it('is right under concurrency: of many at once exactly as many as fit are made'
   expect(answers.filter(({ status }) => status === 201)).toHaveLength(free);
   for (const { status, text, id } of answers.filter((answer) => answer.status !== 201)) {
     expect(status).toBe(422);
-    expect(text).toMatch(/memory of this broker would pass its limit of 3840 MiB: 3840 MiB are in use/);
+    expect(text).toMatch(/memory of this broker would exceed its limit of 3840 MiB: 3840 MiB are in use/);
     expect(await rowsOf(id)).toBe(0);
   }
   for (const { id } of answers.filter(({ status }) => status === 201)) await remove(id);

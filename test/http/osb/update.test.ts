@@ -97,7 +97,7 @@ describe('another plan', () => {
     const answer = await patch(second, { plan_id: ids.otherPlan });
     expect(answer.status).toBe(422);
     expect(answer.body['description']).toMatch(
-      /vCPUs of this tenant would pass its limit of 6: 5 are in use, and this needs 3 more/,
+      /vCPUs of this tenant would exceed its limit of 6: 5 are in use, and this needs 3 more/,
     );
     expect(await hostOf(second)).toEqual(before);
     // What a failed or finished update had reserved is free again.

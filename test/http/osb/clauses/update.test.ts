@@ -296,7 +296,7 @@ it('27f renames an instance whose host is in quarantine, and leaves the host as 
   expect(before.context).toMatchObject(context);
   const answer = await on.patch(id, { plan_id: ids.otherPlan, context: { instance_name: 'again' } });
   expect(answer.status).toBe(422);
-  expect(answer.body['description']).toContain('found altered');
+  expect(answer.body['description']).toContain('differs from its manifest');
   expect(await recorded(id)).toEqual(before);
 });
 

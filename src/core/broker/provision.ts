@@ -1,0 +1,139 @@
+import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import { refused } from '../errors.ts';
+import { requireMemory } from '../memory-admission.ts';
+import type { Instance } from '../model/instance.ts';
+import type { JsonObject } from '../model/json.ts';
+import type { Records } from '../ports/store.ts';
+import { requireQuota, usageOf } from '../quotas.ts';
+import { tenantKey } from '../tenant-key.ts';
+import { beginOperation } from './begin-operation.ts';
+import type { InstanceDeps } from './deps.ts';
+import { demandOf } from './parameters.ts';
+import { requireOffering, requirePlan } from './plan-lookup.ts';
+import { withoutEmpty } from './platform-context.ts';
+
+export interface ProvisionRequest {
+  readonly platformId: string;
+  readonly instanceId: string;
+  readonly serviceId: string;
+  readonly planId: string;
+  readonly organizationGuid: string;
+  readonly spaceGuid: string;
+  readonly context: JsonObject;
+  readonly parameters: JsonObject;
+  /** The image version that the platform knows; undefined if it sends none. */
+  readonly maintenanceVersion: string | undefined;
+  readonly acceptsIncomplete: boolean;
+}
+
+/**
+ * Records an instance, its host and the operation that creates it, in one transaction.
+ * @returns the id of the operation; undefined if a retry finds the instance created.
+ */
+export function provision(deps: InstanceDeps, request: ProvisionRequest): Promise<string | undefined> {
+  const { catalog, rules, store, imageVersion, admission } = deps;
+  const plan = requirePlan(catalog, request.serviceId, request.planId);
+  rules.checkProvision(plan, request.parameters);
+  const demand = demandOf(plan, request.parameters);
+  const key = tenantKey(requireOffering(catalog, request.serviceId).tenant, request);
+
+  return store.transaction(async (records) => {
+    await records.lockInstanceId(request.platformId, request.instanceId);
+    const existing = await records.instance(request.platformId, request.instanceId, 'lock');
+    if (existing !== undefined) {
+      const tenant = await records.findOrCreateTenant(request.platformId, key);
+      return continueProvision(records, request, existing, existing.tenantId === tenant.id);
+    }
+    if (await records.wasDeletedEarly(request.platformId, request.instanceId)) {
+      throw refused.conflict(
+        'This instance id was deleted before its creation arrived. Use a new instance id.',
+      );
+    }
+    const { maintenanceVersion } = request;
+    if (maintenanceVersion !== undefined && maintenanceVersion !== imageVersion()) {
+      throw refused.maintenanceInfoConflict();
+    }
+    if (!request.acceptsIncomplete) throw refused.asyncRequired();
+    const tenant = await records.findOrCreateTenant(request.platformId, key);
+    const id = randomUUID();
+    await records.insertInstance({
+      id,
+      platformId: request.platformId,
+      tenantId: tenant.id,
+      osbId: request.instanceId,
+      serviceId: request.serviceId,
+      planId: request.planId,
+      parameters: request.parameters,
+      // With the ids that a context may leave out, so that an update can tell whether the owner changes.
+      context: {
+        organization_guid: request.organizationGuid,
+        space_guid: request.spaceGuid,
+        ...withoutEmpty(request.context),
+      },
+      expiresAt:
+        demand.expiresAfterMs === undefined ? undefined : new Date(Date.now() + demand.expiresAfterMs),
+    });
+    const operation = await beginOperation(records, 'provision', id);
+    // Last, because it locks the usage counts that all tenants share until the commit.
+    const newHostId = randomUUID();
+    const host = await records.insertHost({
+      id: newHostId,
+      instanceId: id,
+      tenantId: tenant.id,
+      planName: plan.name,
+      shape: plan.shape,
+      publishedPorts: demand.publishedPorts,
+      egress: demand.egress,
+      registries: demand.registries,
+      idle: demand.idle,
+    });
+    if (host === undefined) {
+      throw refused.unavailable(
+        `This broker is full: it has ports for ${records.slotCount} hosts, including those of the pool, and all are in use. Delete an instance, or ask the operator of the broker for more (BERTH_PUBLISHED_PORTS).`,
+      );
+    }
+    await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
+    await requireMemory(records, admission, {
+      promisedMib: plan.shape.memoryMib,
+      isInUse: host.id !== newHostId,
+    });
+    return operation;
+  });
+}
+
+/**
+ * Answers a retry like the first request.
+ * @throws RefusedError if the request is not a retry, or the instance is being deleted.
+ */
+async function continueProvision(
+  records: Records,
+  request: ProvisionRequest,
+  existing: Instance,
+  sameTenant: boolean,
+): Promise<string | undefined> {
+  switch (existing.state) {
+    case 'deleting':
+      throw refused.concurrency();
+    case 'deleted':
+      throw refused.conflict('This instance id has been used and deleted. Use a new instance id.');
+    case 'failed':
+      throw refused.conflict('The creation of this instance failed. Delete it before its id is used again.');
+    case 'creating':
+    case 'ready':
+    case 'expired':
+      if (
+        !sameTenant ||
+        existing.serviceId !== request.serviceId ||
+        existing.planId !== request.planId ||
+        !isDeepStrictEqual(existing.parameters, request.parameters)
+      ) {
+        throw refused.conflict(
+          'An instance with this id exists already, with another plan, other parameters or another owner.',
+        );
+      }
+      if (existing.state !== 'creating') return undefined;
+      if (!request.acceptsIncomplete) throw refused.asyncRequired();
+      return (await records.unfinishedOperation(existing.id))?.id;
+  }
+}
