@@ -1,10 +1,10 @@
 import { webcrypto } from 'node:crypto';
-import { backdated, createSerial, subjectOf, toPem } from './certificate-fields.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
+import { backdated, createSerial, subjectOf, toPem } from './certificate-fields.ts';
 import { createKeyPair, privateKeyToPem, signingAlgorithm, signingKeyFromPem } from './keys.ts';
 import * as x509 from './x509.ts';
 
-/** A certificate authority. Whoever holds it can make certificates: it never leaves the api. */
+/** A CA certificate with its private key: it can sign certificates, and never leaves the api. */
 export interface CertificateAuthority {
   readonly certificatePem: string;
   /** PKCS#8. */
@@ -12,17 +12,17 @@ export interface CertificateAuthority {
 }
 
 /**
- * How many authorities may stand between a server authority and a gateway's certificate: so many rotations can follow
- * each other while an app trusts only the first.
+ * Most intermediate CAs between a server CA and a gateway's certificate: the number of rotations that an app survives
+ * which trusts only the first CA.
  */
 export const longestChain = 8;
 
 /**
- * Makes a self-signed authority.
- * @param request.commonName of its own: with equal names a chain of two would be taken for one.
+ * Creates a self-signed CA.
+ * @param request.commonName must be unique: OpenSSL takes a chain of two CAs with equal names for one.
  * @param request.validForDays whole days from now.
- * @param request.chain how many authorities it may vouch for, one after the other; 0 where left out.
- * @throws PkiError where the request can't be met.
+ * @param request.chain most CAs below it in a chain (pathLenConstraint); default 0.
+ * @throws CryptoError if an argument is out of range.
  */
 export async function createCertificateAuthority(request: {
   commonName: string;
@@ -42,7 +42,7 @@ export async function createCertificateAuthority(request: {
       notAfter: new Date(Date.now() + validForDays * 86_400_000),
       keys,
       signingAlgorithm,
-      extensions: await authorityExtensions(keys.publicKey, chain),
+      extensions: await caExtensions(keys.publicKey, chain),
     },
     webcrypto,
   );
@@ -50,16 +50,18 @@ export async function createCertificateAuthority(request: {
 }
 
 /**
- * Vouches for a new authority by the former one: whoever trusts only the former one accepts what the new one signs
- * when it is shown this beside it (RFC 5280, 3.2).
- * @returns a certificate for the new authority's name and key, PEM.
- * @throws PkiError where the former one may sign leaf certificates only.
+ * Cross-signs a new CA with the former one: a client that trusts only the former CA accepts certificates of the new
+ * one if this cross certificate is in the chain (RFC 5280, 3.2).
+ * @returns a certificate for the new CA's name and key, PEM.
+ * @throws CryptoError if the former CA may sign leaf certificates only.
  */
 export async function crossSign(former: CertificateAuthority, certificatePem: string): Promise<string> {
   const issuer = new x509.X509Certificate(former.certificatePem);
   const subject = new x509.X509Certificate(certificatePem);
   if (issuer.getExtension(x509.BasicConstraintsExtension)?.pathLength === 0) {
-    throw new CryptoError('the former authority may sign leaf certificates only, and can vouch for no other');
+    throw new CryptoError(
+      'the former CA may sign leaf certificates only, so it can not cross-sign another CA',
+    );
   }
   const notAfter = issuer.notAfter < subject.notAfter ? issuer.notAfter : subject.notAfter;
   const certificate = await x509.X509CertificateGenerator.create(
@@ -73,7 +75,7 @@ export async function crossSign(former: CertificateAuthority, certificatePem: st
       signingKey: await signingKeyFromPem(former.privateKeyPem),
       signingAlgorithm,
       extensions: [
-        ...(await authorityExtensions(subject.publicKey, longestChain)),
+        ...(await caExtensions(subject.publicKey, longestChain)),
         await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey, false, webcrypto),
       ],
     },
@@ -82,8 +84,8 @@ export async function crossSign(former: CertificateAuthority, certificatePem: st
   return toPem(certificate);
 }
 
-/** @param chain how many authorities may follow below (pathLenConstraint; RFC 5280, 4.2.1.9). */
-async function authorityExtensions(
+/** @param chain most CAs below this one in a chain (pathLenConstraint; RFC 5280, 4.2.1.9). */
+async function caExtensions(
   publicKey: x509.PublicKey | webcrypto.CryptoKey,
   chain: number,
 ): Promise<x509.Extension[]> {

@@ -2,13 +2,13 @@ import { createPrivateKey, webcrypto } from 'node:crypto';
 import { CryptoError } from '../lib/crypto-error.ts';
 import * as x509 from './x509.ts';
 
-/** What every key of Berth is made for (FIPS 186-5, P-256; RFC 5480). */
+/** Of every key that Berth creates: P-256 (FIPS 186-5; RFC 5480). */
 export const keyAlgorithm = { name: 'ECDSA', namedCurve: 'P-256' } as const;
 
-/** How every certificate and request of Berth is signed. */
+/** Of every certificate and request that Berth signs. */
 export const signingAlgorithm = { name: 'ECDSA', hash: 'SHA-256' } as const;
 
-/** Makes a key pair whose private key can be exported once, as PEM. */
+/** Creates a key pair; its private key can be exported. */
 export async function createKeyPair(): Promise<webcrypto.CryptoKeyPair> {
   return webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify']);
 }
@@ -20,15 +20,15 @@ export async function privateKeyToPem(key: webcrypto.CryptoKey): Promise<string>
 }
 
 /**
- * Reads an authority's private key for signing only; it can't be exported again.
- * @throws PkiError where the text is no P-256 private key. The text itself is never in the message.
+ * Imports a CA's private key for signing only; it can't be exported again.
+ * @throws CryptoError if the text is not a P-256 private key. The text itself is never in the message.
  */
 export async function signingKeyFromPem(pem: string): Promise<webcrypto.CryptoKey> {
   try {
     const der = createPrivateKey(pem).export({ format: 'der', type: 'pkcs8' });
     return await webcrypto.subtle.importKey('pkcs8', der, keyAlgorithm, false, ['sign']);
   } catch {
-    // The cause is left out on purpose: parsers quote their input.
-    throw new CryptoError("the authority's privateKeyPem is not a P-256 private key in PEM form");
+    // Without the cause: parsers quote their input.
+    throw new CryptoError("the CA's privateKeyPem is not a P-256 private key in PEM form");
   }
 }

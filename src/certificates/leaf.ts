@@ -1,35 +1,31 @@
 import { webcrypto } from 'node:crypto';
+import { CryptoError } from '../lib/crypto-error.ts';
 import type { CertificateAuthority } from './ca.ts';
 import { backdated, subjectOf } from './certificate-fields.ts';
 import { signingAlgorithm, signingKeyFromPem } from './keys.ts';
 import * as x509 from './x509.ts';
-import { CryptoError } from '../lib/crypto-error.ts';
 
-const noAuthority = new x509.BasicConstraintsExtension(false, undefined, true);
-
+const notACa = new x509.BasicConstraintsExtension(false, undefined, true);
 const signsHandshakes = new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true);
 
-/** What an authority puts its name to. */
+/** Content of a certificate that is not a CA's. */
 export interface LeafRequest {
   readonly commonName: string;
   readonly serial: string;
   readonly notAfter: Date;
   readonly publicKey: x509.PublicKey | webcrypto.CryptoKey;
-  /** The one use that the certificate is good for. */
+  /** The only extended key usage. */
   readonly usage: x509.ExtendedKeyUsage;
   readonly alternativeNames: x509.JsonGeneralNames;
 }
 
 /**
- * Signs a certificate that is good for one use and signs nothing itself.
- * @throws PkiError where it would be expired, or valid for longer than its authority.
+ * Signs a certificate that is valid for one usage and can't sign others.
+ * @throws CryptoError if it would be expired, or valid for longer than its CA.
  */
-export async function signLeaf(
-  authority: CertificateAuthority,
-  leaf: LeafRequest,
-): Promise<x509.X509Certificate> {
-  const signer = await signerOf(authority);
-  const notAfter = await possibleEnd(authority, leaf.notAfter);
+export async function signLeaf(ca: CertificateAuthority, leaf: LeafRequest): Promise<x509.X509Certificate> {
+  const signer = await signerOf(ca);
+  const notAfter = await validatedExpiry(ca, leaf.notAfter);
   return x509.X509CertificateGenerator.create(
     {
       serialNumber: leaf.serial,
@@ -41,7 +37,7 @@ export async function signLeaf(
       signingKey: signer.key,
       signingAlgorithm,
       extensions: [
-        noAuthority,
+        notACa,
         signsHandshakes,
         new x509.ExtendedKeyUsageExtension([leaf.usage]),
         await x509.SubjectKeyIdentifierExtension.create(leaf.publicKey, false, webcrypto),
@@ -56,26 +52,26 @@ export async function signLeaf(
 }
 
 /**
- * When a certificate of this authority ends that was asked for until `notAfter`.
- * @throws PkiError where it would be expired, or valid for longer than its authority.
+ * The exact expiry of a certificate that this CA signs: `notAfter` rounded down to a whole second (X.509 has no
+ * fractions).
+ * @throws CryptoError if the certificate would be expired, or valid for longer than its CA.
  */
-export async function possibleEnd(authority: CertificateAuthority, notAfter: Date): Promise<Date> {
-  const signer = await signerOf(authority);
-  // X.509 counts whole seconds; rounding down keeps what is promised on the safe side.
-  const end = new Date(Math.floor(notAfter.getTime() / 1000) * 1000);
-  if (Number.isNaN(end.getTime())) throw new CryptoError('notAfter is not a date');
-  if (end.getTime() <= Date.now()) {
-    throw new CryptoError(`notAfter is ${end.toISOString()}: it must be in the future`);
+export async function validatedExpiry(ca: CertificateAuthority, notAfter: Date): Promise<Date> {
+  const signer = await signerOf(ca);
+  const expiry = new Date(Math.floor(notAfter.getTime() / 1000) * 1000);
+  if (Number.isNaN(expiry.getTime())) throw new CryptoError('notAfter is not a date');
+  if (expiry.getTime() <= Date.now()) {
+    throw new CryptoError(`notAfter is ${expiry.toISOString()}: it must be in the future`);
   }
-  if (end > signer.notAfter) {
+  if (expiry > signer.notAfter) {
     throw new CryptoError(
-      `notAfter is ${end.toISOString()}, but the authority itself expires at ${signer.notAfter.toISOString()}: choose an earlier date, or rotate the authority`,
+      `notAfter is ${expiry.toISOString()}, but the CA itself expires at ${signer.notAfter.toISOString()}: choose an earlier date, or rotate the CA`,
     );
   }
-  return end;
+  return expiry;
 }
 
-/** An authority, ready to sign. */
+/** A parsed CA. */
 interface Signer {
   readonly name: x509.Name;
   readonly notAfter: Date;
@@ -83,37 +79,31 @@ interface Signer {
   readonly keyIdentifier: x509.AuthorityKeyIdentifierExtension;
 }
 
-/** Reading an authority takes longer than signing with it, so it is done once. */
+/** Parsing a CA takes longer than signing with it. */
 const signers = new WeakMap<CertificateAuthority, Promise<Signer>>();
 
-function signerOf(authority: CertificateAuthority): Promise<Signer> {
-  const known = signers.get(authority);
+function signerOf(ca: CertificateAuthority): Promise<Signer> {
+  const known = signers.get(ca);
   if (known !== undefined) return known;
-  const signer = readSigner(authority);
-  signers.set(authority, signer);
+  const signer = parseSigner(ca);
+  signers.set(ca, signer);
   return signer;
 }
 
-async function readSigner(authority: CertificateAuthority): Promise<Signer> {
-  const certificate = parseCertificate(authority.certificatePem);
+async function parseSigner(ca: CertificateAuthority): Promise<Signer> {
+  const certificate = parseCertificate(ca.certificatePem);
   return {
     name: certificate.subjectName,
     notAfter: certificate.notAfter,
-    key: await signingKeyFromPem(authority.privateKeyPem),
+    key: await signingKeyFromPem(ca.privateKeyPem),
     keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey, false, webcrypto),
   };
 }
-
-/**
- * When a certificate ends.
- * @throws PkiError where it is none.
- */
-export const endOf = (certificatePem: string): Date => parseCertificate(certificatePem).notAfter;
 
 function parseCertificate(pem: string): x509.X509Certificate {
   try {
     return new x509.X509Certificate(pem);
   } catch (cause) {
-    throw new CryptoError("the authority's certificatePem is not a certificate in PEM form", { cause });
+    throw new CryptoError("the CA's certificatePem is not a certificate in PEM form", { cause });
   }
 }

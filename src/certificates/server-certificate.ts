@@ -7,16 +7,16 @@ import { CryptoError } from '../lib/crypto-error.ts';
 import { createKeyPair, privateKeyToPem, signingAlgorithm } from './keys.ts';
 import * as x509 from './x509.ts';
 
-/** A request with a P-256 key has less than 1 KiB; what is far larger is not parsed. Characters. */
+/** A request with a P-256 key has less than 1 KiB; far larger ones are refused before parsing. Characters. */
 const longestRequest = 16_384;
 
-/** Names are checked against the alternative names; the common name is for people who look at it. */
+/** For people only: clients compare the alternative names. */
 const serverCommonName = 'berth-gateway';
 
 /**
- * Makes a key pair and a PKCS#10 request (RFC 2986) for it, so that a gateway's private key is made in the
- * gateway's memory and stays there.
- * @throws PkiError where the common name is empty or too long.
+ * Creates a key pair and a PKCS#10 request (RFC 2986) for it, so that a gateway's private key never leaves its
+ * process.
+ * @throws CryptoError if the common name is empty or too long.
  */
 export async function createServerRequest(
   commonName: string,
@@ -30,25 +30,26 @@ export async function createServerRequest(
 }
 
 /**
- * Signs a certificate that is good for TLS servers only. Of the request nothing but the public key is used:
- * names, extensions and validity are the signer's to say.
+ * Signs a certificate that is valid for TLS servers only. Only the public key is taken from the request; names,
+ * extensions and validity come from `grant`.
  * @param grant.hosts DNS names and IP addresses that clients connect to; at least one.
  * @returns the certificate, PEM.
- * @throws PkiError where the request is damaged, is not signed by its own key, or the grant can't be met.
+ * @throws CryptoError if the request is malformed or not signed by its own key, or the grant is invalid.
  */
 export async function signServerRequest(
-  authority: CertificateAuthority,
+  ca: CertificateAuthority,
   requestPem: string,
   grant: { hosts: readonly string[]; notAfter: Date },
 ): Promise<string> {
-  if (grant.hosts.length === 0)
+  if (grant.hosts.length === 0) {
     throw new CryptoError('hosts is empty: name at least one DNS name or IP address');
+  }
   const alternativeNames = grant.hosts.map(alternativeName);
   const request = parseRequest(requestPem);
   if (!(await request.verify(webcrypto).catch(() => false))) {
     throw new CryptoError("the request's signature was not made by the key in it");
   }
-  const certificate = await signLeaf(authority, {
+  const certificate = await signLeaf(ca, {
     commonName: serverCommonName,
     serial: createSerial(),
     notAfter: grant.notAfter,

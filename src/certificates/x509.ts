@@ -1,4 +1,4 @@
-/** The X.509 library, which wants its metadata polyfill loaded before it. */
+/** The X.509 library. It needs its metadata polyfill to be loaded first. */
 import 'reflect-metadata';
 
 export * from '@peculiar/x509';

@@ -1,4 +1,4 @@
-/** A key, certificate or request can't be used as it was asked. The message names the field and holds no secret. */
+/** A key, certificate or request is invalid. The message names the field and contains no secret. */
 export class CryptoError extends Error {
-  override readonly name = 'PkiError';
+  override readonly name = 'CryptoError';
 }

@@ -30,7 +30,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
 
   const certificate = await obtainGatewayTls({
     requests: createCertificateRequester(database, listener),
-    authorities: createGatewayCertificateAuthorities(database, listener),
+    cas: createGatewayCertificateAuthorities(database, listener),
     presence: createPresence(database, 'gateway'),
     logger,
   });

@@ -31,11 +31,11 @@ import { instance, makeTestBroker, provisionBody, type TestBroker } from '../sup
 import { eventually } from '../support/eventually.ts';
 import { silentLogger } from '../support/logger.ts';
 
-/** An api's authorities and a real gateway, each under its database role, and bindings in Postgres. */
+/** The CAs of an api and a real gateway, each with its database role, and bindings in Postgres. */
 let broker: TestBroker;
 let database: Knex;
 let store: CertificateAuthorityStore;
-let authorities: CertificateAuthorities;
+let cas: CertificateAuthorities;
 let port: number;
 const cleanUp: (() => Promise<unknown> | undefined)[] = [];
 const vault = createKeyRing([masterKeyFromText(createMasterKeyText())]);
@@ -61,14 +61,14 @@ beforeEach(async () => {
   };
   const apiListener = await listen(broker.urls.api);
   store = createCertificateAuthorityStore(database, apiListener);
-  authorities = await openCertificateAuthorities({
+  cas = await openCertificateAuthorities({
     ...{ store, presences: createPresences(database, apiListener), vault, logger: silentLogger },
     hosts: ['127.0.0.1'],
     settleMs: 3_600_000,
   });
-  cleanUp.push(() => authorities.stop());
+  cleanUp.push(() => cas.stop());
   const stopAnswering = createCertificateRequestQueue(database, apiListener).answer(
-    (request) => authorities.signForGateway(request),
+    (request) => cas.signForGateway(request),
     () => undefined,
   );
   cleanUp.push(() => {
@@ -79,15 +79,15 @@ beforeEach(async () => {
   const gatewayDatabase = openDatabase(broker.urls.gateway, { maxConnections: 2 });
   cleanUp.push(() => gatewayDatabase.destroy());
   const gatewayListener = await listen(broker.urls.gateway);
-  const kept = await obtainGatewayTls({
+  const renewing = await obtainGatewayTls({
     requests: createCertificateRequester(gatewayDatabase, gatewayListener),
-    authorities: createGatewayCertificateAuthorities(gatewayDatabase, gatewayListener),
+    cas: createGatewayCertificateAuthorities(gatewayDatabase, gatewayListener),
     presence: createPresence(gatewayDatabase, 'gateway'),
     logger: silentLogger,
   });
   const gateway = createGateway({
     source: createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 0 }),
-    tls: kept.tls,
+    tls: renewing.tls,
     port: 0,
     host: '127.0.0.1',
     logger: silentLogger,
@@ -95,12 +95,12 @@ beforeEach(async () => {
   ({ port } = await gateway.start());
   cleanUp.push(() => gateway.stop());
   cleanUp.push(
-    kept.watch((next) => {
+    renewing.watch((next) => {
       gateway.replaceTls(next);
     }),
   );
   await eventually(
-    'the gateway has told what it knows',
+    'the gateway has announced its CAs',
     async () => (await database('presences')).length === 1,
   );
 }, 60_000);
@@ -108,10 +108,10 @@ afterEach(async () => {
   for (const act of cleanUp.splice(0).reverse()) await act();
 });
 
-/** A binding as the api makes one. */
+/** Creates a binding as the api does. */
 async function bind(): Promise<IssuedCredentials & { id: string }> {
   const id = randomUUID();
-  const issued = await authorities.issuer.issue({
+  const issued = await cas.issuer.issue({
     commonName: id,
     notAfter: new Date(Date.now() + 86_400_000),
   });
@@ -126,7 +126,7 @@ async function bind(): Promise<IssuedCredentials & { id: string }> {
   return { ...issued, id };
 }
 
-/** What the docker CLI does with a binding: trusts its `ca` and nothing else, and asks for the engine's version. */
+/** Asks for the engine's version as the docker CLI does: trusts the binding's `ca` and nothing else. */
 function version(credentials: IssuedCredentials): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = tls.connect({
@@ -148,14 +148,14 @@ function version(credentials: IssuedCredentials): Promise<string> {
 
 const ok = 'HTTP/1.1 200 OK';
 const states = async (name: string) =>
-  (await authorities.list())
+  (await cas.list())
     .filter((one) => one.name === name)
     .map(({ state, liveBindings }) => [state, liveBindings]);
 
-it('another client authority signs, and bindings of the former one go on until the last has ended', async () => {
+it('client CA rotation: the new CA signs, and bindings of the former one work until the last has ended', async () => {
   const before = await bind();
   expect(await version(before)).toBe(ok);
-  await authorities.rotate('client');
+  await cas.rotate('client');
   const after = await bind();
   expect(after.caIds.client).not.toBe(before.caIds.client);
   expect(await version(before)).toBe(ok);
@@ -164,7 +164,7 @@ it('another client authority signs, and bindings of the former one go on until t
     ['current', 1],
     ['retiring', 1],
   ]);
-  // Its key is forgotten at once: it can sign nothing more.
+  // Its key is deleted at once: it can't sign any more.
   const [former] = await broker
     .database<{ state: string; sealed_key: Buffer | null }>('certificate_authorities')
     .where({ state: 'retiring' });
@@ -176,28 +176,28 @@ it('another client authority signs, and bindings of the former one go on until t
     ['retiring', 1],
   ]);
   await broker.store.records.revokeBinding(before.id);
-  // Not while a bind that began under it may still be under way.
+  // Not while a bind that began under it may still be in progress.
   await store.retire(3_600_000);
   expect((await states('client'))[1]).toEqual(['retiring', 0]);
   await store.retire(0);
   expect((await states('client'))[0]).toEqual(['retired', 0]);
-  await eventually('the gateway trusts it no more', async () => {
+  await eventually('the gateway does not trust it any more', async () => {
     const answer = await version(before).catch((error: unknown) => String(error));
     return answer !== ok && (await version(after)) === ok;
   });
 });
 
-it('another server authority vouches, and apps that trust only former ones still accept the gateway', async () => {
+it('server CA rotation: apps that trust only a former CA still accept the gateway', async () => {
   const bindings = [await bind()];
   for (let rotation = 0; rotation < 3; rotation += 1) {
-    await authorities.rotate('server');
+    await cas.rotate('server');
     bindings.push(await bind());
     for (const one of bindings) expect(await version(one)).toBe(ok);
   }
   expect(new Set(bindings.map(({ serverCaPem }) => serverCaPem)).size).toBe(4);
-  // An app gets one authority to trust, and not the former one beside it.
+  // An app gets exactly one CA to trust, not the former one in addition.
   for (const { serverCaPem } of bindings) expect(serverCaPem.match(/BEGIN/g)).toHaveLength(1);
-  // The oldest binding trusts nothing but the first authority, which did not sign the gateway's certificate.
+  // The oldest binding trusts only the first CA, which did not sign the gateway's certificate.
   const [oldest, newest] = [bindings[0], bindings.at(-1)];
   expect(
     new X509Certificate(newest?.serverCaPem ?? '').checkIssued(
@@ -206,30 +206,28 @@ it('another server authority vouches, and apps that trust only former ones still
   ).toBe(false);
 }, 60_000);
 
-it('is refused while a gateway has not taken the new one up, and goes on from there', async () => {
+it('CA rotation: is refused while a gateway does not use the new CA, and continues at the next call', async () => {
   const dead = createPresence(database, 'gateway');
   await dead.announce([]);
-  // It hangs: alive, and never in step.
+  // A gateway that hangs: alive, but never up to date.
   const hanging = setInterval(() => void dead.announce([]), 2_000);
   try {
-    await expect(authorities.rotate('client')).rejects.toThrow(
-      'A gateway has not taken the new authority up',
-    );
+    await expect(cas.rotate('client')).rejects.toThrow('A gateway does not use the new CA yet');
   } finally {
     clearInterval(hanging);
   }
   expect((await states('client')).map(([state]) => state)).toEqual(['next', 'current']);
-  const meanwhile = await bind();
-  expect(await version(meanwhile)).toBe(ok);
+  const boundBetween = await bind();
+  expect(await version(boundBetween)).toBe(ok);
   await dead.leave();
-  await authorities.rotate('client');
+  await cas.rotate('client');
   expect((await states('client')).map(([state]) => state)).toEqual(['current', 'retiring']);
-  expect(await version(meanwhile)).toBe(ok);
+  expect(await version(boundBetween)).toBe(ok);
 }, 60_000);
 
-it('no serial is used twice, by one authority or by two', async () => {
+it('serials: are never reused, by one CA or by two', async () => {
   const first = await bind();
-  await authorities.rotate('client');
+  await cas.rotate('client');
   const second = await bind();
   expect(second.serial).not.toBe(first.serial);
   await broker.store.records.revokeBinding(first.id);
@@ -242,23 +240,23 @@ it('no serial is used twice, by one authority or by two', async () => {
     request: { appGuid: undefined, parameters: {}, predecessor: undefined },
   });
   await expect(again).rejects.toThrow('bindings_serial_key');
-  // Its row stays for ever, so that it stays so: no role may delete it or change it.
+  // Because its row is never removed: no database role may delete or change it.
   await expect(database('bindings').where({ id: first.id }).delete()).rejects.toThrow('permission denied');
   await expect(database('bindings').where({ id: first.id }).update({ serial: '1' })).rejects.toThrow(
     'permission denied',
   );
 });
 
-it('a binding of the longest time that a catalog may name can be made, and none outlives its authority', async () => {
+it('issue: allows the longest validity of a catalog, and no certificate outlives its CA', async () => {
   const issue = (days: number) =>
-    authorities.issuer.issue({
+    cas.issuer.issue({
       commonName: randomUUID(),
       notAfter: new Date(Date.now() + days * 86_400_000),
     });
   const daysOf = (end: Date) => Math.round((end.getTime() - Date.now()) / 86_400_000);
   expect(daysOf((await issue(3650)).expiresAt)).toBe(3650);
-  // As in an authority's last years: it ends with it, and says so.
-  const current = (await authorities.list()).find(({ name }) => name === 'client');
+  // As in a CA's last years: the certificate expires with its CA, and `expiresAt` says so.
+  const current = (await cas.list()).find(({ name }) => name === 'client');
   expect((await issue(30 * 365)).expiresAt).toEqual(current?.endsAt);
   const { text } = await metricsText(await createOverview(database).counts());
   expect(text).toContain(
@@ -266,13 +264,13 @@ it('a binding of the longest time that a catalog may name can be made, and none 
   );
 });
 
-it('opens the key of an authority in its own row only, not in that of its successor', async () => {
+it('CA keys: are bound to their row and can not be opened in that of a successor', async () => {
   const current = { name: 'client', state: 'current' };
   const former = await broker
     .database('certificate_authorities')
     .where(current)
     .first<{ sealed_key: Buffer }>('sealed_key');
-  await authorities.rotate('client');
+  await cas.rotate('client');
   await broker.database('certificate_authorities').where(current).update({ sealed_key: former.sealed_key });
   const listener = await startListener({
     connectionString: broker.urls.api,

@@ -22,23 +22,27 @@ const dayMs = 86_400_000;
 const inDays = (days: number) => new Date(Date.now() + days * dayMs);
 
 let directory: string;
-let authority: CertificateAuthority;
+let ca: CertificateAuthority;
 let other: CertificateAuthority;
 
 beforeAll(async () => {
   directory = await mkdtemp(path.join(tmpdir(), 'berth-pki-'));
-  authority = await createCertificateAuthority({ commonName: 'Berth test authority', validForDays: 30 });
-  other = await createCertificateAuthority({ commonName: 'Berth test authority', validForDays: 30 });
+  ca = await createCertificateAuthority({ commonName: 'Berth test CA', validForDays: 30 });
+  other = await createCertificateAuthority({ commonName: 'Berth test CA', validForDays: 30 });
 });
 
 afterAll(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-/** What OpenSSL, an independent judge, says of a certificate for a purpose. */
-async function verify(purpose: 'sslclient' | 'sslserver', ca: string, certificate: string): Promise<string> {
+/** OpenSSL's verdict on a certificate for a purpose: an implementation that is independent of ours. */
+async function verify(
+  purpose: 'sslclient' | 'sslserver',
+  caPem: string,
+  certificate: string,
+): Promise<string> {
   const [caFile, file] = [path.join(directory, 'ca.pem'), path.join(directory, 'leaf.pem')];
-  await writeFile(caFile, ca);
+  await writeFile(caFile, caPem);
   await writeFile(file, certificate);
   const args = ['verify', '-x509_strict', '-purpose', purpose, '-CAfile', caFile, file];
   return run('openssl', args).then(
@@ -53,104 +57,104 @@ async function openssl(certificate: string, ...show: string[]): Promise<string> 
   return (await run('openssl', ['x509', '-in', file, '-noout', ...show])).stdout;
 }
 
-describe('createAuthority', () => {
-  it('makes an authority that may sign leaf certificates and nothing below them', async () => {
-    const text = await openssl(authority.certificatePem, '-ext', 'basicConstraints,keyUsage');
+describe('createCertificateAuthority', () => {
+  it('new CA: may sign leaf certificates only', async () => {
+    const text = await openssl(ca.certificatePem, '-ext', 'basicConstraints,keyUsage');
     expect(text).toContain('CA:TRUE, pathlen:0');
     expect(text).toContain('Certificate Sign, CRL Sign');
     expect(text).not.toContain('Digital Signature');
-    // Its own certificate opens nothing.
-    expect(await verify('sslclient', authority.certificatePem, authority.certificatePem)).toContain(
+    // Its own certificate is not valid for any connection.
+    expect(await verify('sslclient', ca.certificatePem, ca.certificatePem)).toContain(
       'unsuitable certificate purpose',
     );
   });
 
-  it('takes a common name as it is, not as a distinguished name', async () => {
+  it('new CA: does not parse its common name as a distinguished name', async () => {
     const odd = await createCertificateAuthority({ commonName: 'a,CN=b+O="c"', validForDays: 1 });
     const subject = new X509Certificate(odd.certificatePem).toLegacyObject().subject;
     expect({ ...subject }).toEqual({ CN: 'a,CN=b+O="c"' });
   });
 
-  it('is valid for as long as was asked, also past 2049 (RFC 5280, 4.1.2.5)', async () => {
+  it('new CA: is valid for the requested time, also past 2049 (RFC 5280, 4.1.2.5)', async () => {
     const long = await createCertificateAuthority({ commonName: 'long', validForDays: 36_500 });
     const until = Date.parse(new X509Certificate(long.certificatePem).validTo);
     expect(Math.abs(until - inDays(36_500).getTime())).toBeLessThan(60_000);
   });
 
-  it.each([0, -1, 1.5, Number.NaN, 40_000])('refuses to be valid for %s days', async (validForDays) => {
+  it.each([0, -1, 1.5, Number.NaN, 40_000])('new CA: refuses a validity of %s days', async (validForDays) => {
     await expect(createCertificateAuthority({ commonName: 'x', validForDays })).rejects.toThrow(
       /validForDays/,
     );
   });
 
-  it.each(['', 'x'.repeat(65)])('refuses the common name %j', async (commonName) => {
+  it.each(['', 'x'.repeat(65)])('new CA: refuses the common name %j', async (commonName) => {
     await expect(createCertificateAuthority({ commonName, validForDays: 1 })).rejects.toThrow(/commonName/);
   });
 });
 
 describe('issueClientCertificate', () => {
-  it('is good for clients of its own authority and for nothing else', async () => {
-    const issued = await issueClientCertificate(authority, { commonName: 'binding', notAfter: inDays(1) });
-    expect(await verify('sslclient', authority.certificatePem, issued.certificatePem)).toBe('OK');
-    expect(await verify('sslserver', authority.certificatePem, issued.certificatePem)).toContain(
+  it('client certificate: is valid for clients of its own CA only', async () => {
+    const issued = await issueClientCertificate(ca, { commonName: 'binding', notAfter: inDays(1) });
+    expect(await verify('sslclient', ca.certificatePem, issued.certificatePem)).toBe('OK');
+    expect(await verify('sslserver', ca.certificatePem, issued.certificatePem)).toContain(
       'unsuitable certificate purpose',
     );
-    // The other has the same name: only the keys differ.
+    // The other CA has the same name: only the keys differ.
     expect(await verify('sslclient', other.certificatePem, issued.certificatePem)).not.toBe('OK');
     expect(new X509Certificate(issued.certificatePem).ca).toBe(false);
   });
 
-  it('returns the key, serial and expiry of the certificate it made', async () => {
+  it('client certificate: is returned with its key, serial and expiry', async () => {
     const notAfter = new Date(Math.floor(inDays(2).getTime() / 1000) * 1000 + 987);
-    const issued = await issueClientCertificate(authority, { commonName: 'binding', notAfter });
+    const issued = await issueClientCertificate(ca, { commonName: 'binding', notAfter });
     const parsed = new X509Certificate(issued.certificatePem);
     expect(parsed.serialNumber.toLowerCase()).toBe(issued.serial);
     expect(Date.parse(parsed.validTo)).toBe(issued.expiresAt.getTime());
     expect(notAfter.getTime() - issued.expiresAt.getTime()).toBe(987);
-    // Valid already for a client whose clock is four minutes slow.
+    // Already valid for a client whose clock is four minutes slow.
     expect(Date.parse(parsed.validFrom)).toBeLessThan(Date.now() - 4 * 60_000);
     expect(() =>
       tls.createSecureContext({ cert: issued.certificatePem, key: issued.privateKeyPem }),
     ).not.toThrow();
   });
 
-  it('gives each certificate a key of its own', async () => {
+  it('client certificate: has a key and a serial that no other has', async () => {
     const request = { commonName: 'binding', notAfter: inDays(1) };
-    const made = await Promise.all([1, 2].map(() => issueClientCertificate(authority, request)));
+    const made = await Promise.all([1, 2].map(() => issueClientCertificate(ca, request)));
     expect(new Set(made.map(({ privateKeyPem }) => privateKeyPem)).size).toBe(2);
     expect(new Set(made.map(({ serial }) => serial)).size).toBe(2);
   });
 
   it.each([
     ['in the past', () => inDays(-1), /notAfter .* must be in the future/],
-    ['after its authority', () => inDays(31), /authority itself expires/],
+    ['after that of its CA', () => inDays(31), /CA itself expires/],
     ['not a date', () => new Date(Number.NaN), /notAfter is not a date/],
-  ])('refuses an end that is %s', async (_, notAfter, message) => {
+  ])('client certificate: refuses an expiry that is %s', async (_, notAfter, message) => {
     const request = { commonName: 'binding', notAfter: notAfter() };
-    const issuing = issueClientCertificate(authority, request);
+    const issuing = issueClientCertificate(ca, request);
     await expect(issuing).rejects.toThrow(CryptoError);
     await expect(issuing).rejects.toThrow(message);
   });
 
-  it('names what is wrong with an authority, and never its key', async () => {
+  it('client certificate: an error names the invalid field of the CA and never contains its key', async () => {
     const request = { commonName: 'binding', notAfter: inDays(1) };
-    const damaged = authority.privateKeyPem.replace(/[A-Za-z0-9+/]{10}\n/, '!!!!\n');
-    const failure = await issueClientCertificate({ ...authority, privateKeyPem: damaged }, request).catch(
+    const damaged = ca.privateKeyPem.replace(/[A-Za-z0-9+/]{10}\n/, '!!!!\n');
+    const failure = await issueClientCertificate({ ...ca, privateKeyPem: damaged }, request).catch(
       (error: unknown) => error as Error,
     );
     if (!(failure instanceof Error)) expect.unreachable('a damaged key was used');
     expect(failure).toBeInstanceOf(CryptoError);
     const printed = `${String(failure)} ${JSON.stringify(failure, Object.getOwnPropertyNames(failure))}`;
     expect(printed).toContain('privateKeyPem');
-    expect(printed).not.toContain(authority.privateKeyPem.split('\n')[1]?.slice(0, 20));
-    await expect(issueClientCertificate({ ...authority, certificatePem: 'none' }, request)).rejects.toThrow(
+    expect(printed).not.toContain(ca.privateKeyPem.split('\n')[1]?.slice(0, 20));
+    await expect(issueClientCertificate({ ...ca, certificatePem: 'none' }, request)).rejects.toThrow(
       /certificatePem/,
     );
   });
 });
 
 describe('crossSign', () => {
-  it('leads from what a new server authority signs to the former ones, several rotations long', async () => {
+  it('crossSign: certificates of a new server CA verify with former CAs, over several rotations', async () => {
     const server = (commonName: string) =>
       createCertificateAuthority({ commonName, validForDays: 30, chain: longestChain });
     const line = [await server('first'), await server('second'), await server('third')] as const;
@@ -163,15 +167,15 @@ describe('crossSign', () => {
     const files = { leaf: path.join(directory, 'x-leaf'), chain: path.join(directory, 'x-chain') };
     await writeFile(files.leaf, leaf);
     const verifies = async (trusted: string, chain: readonly string[]) => {
-      const ca = path.join(directory, 'x-ca');
-      await writeFile(ca, trusted);
+      const caFile = path.join(directory, 'x-ca');
+      await writeFile(caFile, trusted);
       await writeFile(files.chain, chain.join(''));
       const extra = chain.length > 0 ? ['-untrusted', files.chain] : [];
       return run('openssl', [
         'verify',
         '-no-CApath',
         '-CAfile',
-        ca,
+        caFile,
         ...extra,
         '-purpose',
         'sslserver',
@@ -184,27 +188,27 @@ describe('crossSign', () => {
     for (const { certificatePem } of line) expect(await verifies(certificatePem, crosses)).toBe(true);
     expect(await verifies(line[0].certificatePem, [])).toBe(false);
     expect(await verifies(line[0].certificatePem, crosses.slice(0, 1))).toBe(false);
-    expect(await verifies(authority.certificatePem, crosses)).toBe(false);
+    expect(await verifies(ca.certificatePem, crosses)).toBe(false);
   });
 
-  it('is refused to an authority that signs leaf certificates only', async () => {
-    await expect(crossSign(authority, other.certificatePem)).rejects.toThrow('leaf certificates only');
+  it('crossSign: refuses a CA that may sign leaf certificates only', async () => {
+    await expect(crossSign(ca, other.certificatePem)).rejects.toThrow('leaf certificates only');
   });
 });
 
 describe('serials', () => {
-  it('are positive, without leading zeros, never the same, and random in 128 bits at least', () => {
+  it('serials: are positive, unique, without leading zeros, and have at least 128 random bits', () => {
     const serials = Array.from({ length: 2_000 }, createSerial);
     for (const serial of serials) expect(serial).toMatch(/^[4-7][0-9a-f]{33}$/);
     expect(new Set(serials).size).toBe(serials.length);
-    // Each of the last 128 bits is seen both as 0 and as 1.
+    // Each of the last 128 bits occurs both as 0 and as 1.
     const numbers = serials.map((serial) => BigInt(`0x${serial}`));
     const seen = (combine: (a: bigint, b: bigint) => bigint) => numbers.reduce(combine) & ((1n << 128n) - 1n);
     expect(seen((a, b) => a | b)).toBe((1n << 128n) - 1n);
     expect(seen((a, b) => a & b)).toBe(0n);
   });
 
-  it.each(['', '0', '000', 'xyz', '-1', 'f'.repeat(41)])('can not be %j', (text) => {
+  it.each(['', '0', '000', 'xyz', '-1', 'f'.repeat(41)])('serials: refuse %j', (text) => {
     expect(() => normaliseSerial(text)).toThrow(/serial/);
   });
 });
@@ -212,11 +216,11 @@ describe('serials', () => {
 describe('signServerRequest', () => {
   const grant = () => ({ hosts: ['berth.example.org', '192.0.2.7', '2001:db8::7'], notAfter: inDays(1) });
 
-  it('is good for servers under the names that the signer gives, and for nothing else', async () => {
+  it('server certificate: is valid for servers with the names that the signer grants only', async () => {
     const { requestPem } = await createServerRequest('some gateway');
-    const certificate = await signServerRequest(authority, requestPem, grant());
-    expect(await verify('sslserver', authority.certificatePem, certificate)).toBe('OK');
-    expect(await verify('sslclient', authority.certificatePem, certificate)).toContain(
+    const certificate = await signServerRequest(ca, requestPem, grant());
+    expect(await verify('sslserver', ca.certificatePem, certificate)).toBe('OK');
+    expect(await verify('sslclient', ca.certificatePem, certificate)).toContain(
       'unsuitable certificate purpose',
     );
     const parsed = new X509Certificate(certificate);
@@ -227,7 +231,7 @@ describe('signServerRequest', () => {
     expect(parsed.checkIP('2001:db8::7')).toBe('2001:db8::7');
   });
 
-  it('takes nothing but the key from the request', async () => {
+  it('server certificate: takes only the key from the request', async () => {
     const wish = path.join(directory, 'wish.cnf');
     await writeFile(
       wish,
@@ -237,12 +241,12 @@ describe('signServerRequest', () => {
       ...['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'],
       ...['-keyout', path.join(directory, 'wish.key'), '-config', wish],
     ]);
-    const text = await openssl(await signServerRequest(authority, stdout, grant()), '-text');
+    const text = await openssl(await signServerRequest(ca, stdout, grant()), '-text');
     expect(text).not.toContain('evil');
     expect(text).toContain('CA:FALSE');
   });
 
-  it('refuses a request that was not signed by the key in it', async () => {
+  it('server certificate: refuses a request that is not signed by its own key', async () => {
     const [mine, theirs] = [await createServerRequest('a'), await createServerRequest('a')];
     const der = (pem: string) => Buffer.from(pem.replace(/-----.*-----/g, ''), 'base64');
     // A subject public key info of P-256 is 91 bytes long and begins like this (RFC 5480).
@@ -252,53 +256,53 @@ describe('signServerRequest', () => {
     expect(Math.min(to, from)).toBeGreaterThan(0);
     source.copy(forged, to, from, from + 91);
     const pem = `-----BEGIN CERTIFICATE REQUEST-----\n${forged.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`;
-    await expect(signServerRequest(authority, pem, grant())).rejects.toThrow(/signature/);
+    await expect(signServerRequest(ca, pem, grant())).rejects.toThrow(/signature/);
   });
 
-  it('refuses keys of another kind', async () => {
+  it('server certificate: refuses keys other than P-256', async () => {
     for (const kind of [['rsa:2048'], ['ec', '-pkeyopt', 'ec_paramgen_curve:P-384']]) {
       const { stdout } = await run('openssl', [
         ...['req', '-new', '-nodes', '-subj', '/CN=x', '-keyout', path.join(directory, 'kind.key')],
         ...['-newkey', ...kind],
       ]);
-      await expect(signServerRequest(authority, stdout, grant())).rejects.toThrow(/not a P-256 key/);
+      await expect(signServerRequest(ca, stdout, grant())).rejects.toThrow(/not a P-256 key/);
     }
   });
 
   it.each(['', 'none', '-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----'])(
-    'refuses the request %j',
+    'server certificate: refuses the request %j',
     async (requestPem) => {
-      await expect(signServerRequest(authority, requestPem, grant())).rejects.toThrow(/PKCS#10/);
+      await expect(signServerRequest(ca, requestPem, grant())).rejects.toThrow(/PKCS#10/);
     },
   );
 
-  it('does not even parse a huge one', async () => {
+  it('server certificate: refuses a huge request before parsing it', async () => {
     const { requestPem } = await createServerRequest('x');
-    await expect(signServerRequest(authority, requestPem + '\n'.repeat(20_000), grant())).rejects.toThrow(
+    await expect(signServerRequest(ca, requestPem + '\n'.repeat(20_000), grant())).rejects.toThrow(
       /at most 16384/,
     );
   });
 
   it.each([[[]], [['']], [['a b']], [['*.example.org']], [['999.1.1.1/8']], [['x'.repeat(254)]]])(
-    'refuses the hosts %j',
+    'server certificate: refuses the hosts %j',
     async (hosts) => {
       const { requestPem } = await createServerRequest('x');
-      await expect(signServerRequest(authority, requestPem, { ...grant(), hosts })).rejects.toThrow(/hosts/);
+      await expect(signServerRequest(ca, requestPem, { ...grant(), hosts })).rejects.toThrow(/hosts/);
     },
   );
 });
 
-it('makes certificates that meet in mutual TLS', async () => {
+it('certificates: work together in mutual TLS', async () => {
   const { requestPem, privateKeyPem } = await createServerRequest('gateway');
   const certificate = await signServerRequest(other, requestPem, {
     hosts: ['127.0.0.1'],
     notAfter: inDays(1),
   });
-  const client = await issueClientCertificate(authority, { commonName: 'binding', notAfter: inDays(1) });
+  const client = await issueClientCertificate(ca, { commonName: 'binding', notAfter: inDays(1) });
   const server = tls.createServer({
     key: privateKeyPem,
     cert: certificate,
-    ca: authority.certificatePem,
+    ca: ca.certificatePem,
     requestCert: true,
     rejectUnauthorized: true,
   });
