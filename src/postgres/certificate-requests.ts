@@ -4,7 +4,7 @@ import type { CertificateRequester, CertificateRequestQueue } from '../core/port
 import { channels } from './channels.ts';
 import { type Listener, onChange } from './listener.ts';
 import { notify } from './notify.ts';
-import { waitFor } from './wait.ts';
+import { waitForNotification } from './wait.ts';
 
 interface CertificateRequestRow {
   id: string;
@@ -22,7 +22,7 @@ export function createCertificateRequester(database: Knex, listener: Listener): 
       await table().insert({ id, request: requestPem });
       try {
         await notify(database, channels.certificateRequests, id);
-        const signed = await waitFor(
+        const signed = await waitForNotification(
           listener,
           channels.certificateRequests,
           (notified) => notified === id,

@@ -2,13 +2,13 @@ import type { OperationWaiter } from '../core/ports/operation-waiter.ts';
 import type { Records } from '../core/ports/store.ts';
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';
-import { waitFor } from './wait.ts';
+import { waitForNotification } from './wait.ts';
 
-/** Waits for operations that a worker runs, woken by its notification. */
+/** Waits for the notification of the worker that runs the operation. */
 export function createOperationWaiter(listener: Listener, records: Records): OperationWaiter {
   return {
     async finished(operationId, forMs) {
-      const finished = await waitFor(
+      const finished = await waitForNotification(
         listener,
         channels.finished,
         (id) => id === operationId,

@@ -6,7 +6,7 @@ import { createUsageRecords, noUsage } from './records/usage.ts';
 import type { HostRow, InstanceRow, OperationRow } from './records/rows.ts';
 import { formatPortRange } from '../lib/port-range.ts';
 
-/** The operators' view over Postgres. */
+/** The operators' view of Postgres. */
 export function createOverview(database: Knex): Overview {
   return { hosts: () => hosts(database), counts: () => counts(database) };
 }
@@ -21,12 +21,12 @@ interface HostOverviewRow extends HostRow {
   expires_at: Date | null;
 }
 
-/** In the words of `berth hosts`. */
-const integrity = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.drift <> '[]' THEN 'altered'
+/** The words of `berth hosts`. */
+const integritySql = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.drift <> '[]' THEN 'altered'
   WHEN host_checks.failed_at IS NOT NULL THEN 'check failed' WHEN host_checks.checked_at IS NOT NULL THEN 'as made' END`;
 
 /** No answer lists more hosts than this. */
-const mostHosts = 1_000;
+const maxHosts = 1_000;
 
 async function hosts(database: Knex): ReturnType<Overview['hosts']> {
   const rows: HostOverviewRow[] = await database('hosts')
@@ -35,14 +35,14 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     .leftJoin('host_checks', 'host_checks.host_id', 'hosts.id')
     .whereNot('hosts.state', 'destroyed')
     .orderBy('hosts.slot')
-    .limit(mostHosts)
+    .limit(maxHosts)
     .select(
       'hosts.*',
       'instances.osb_id',
       'instances.state as instance_state',
       'tenants.key as tenant_key',
       'instances.expires_at',
-      database.raw(`${integrity} AS integrity`),
+      database.raw(`${integritySql} AS integrity`),
       database.raw(
         `(SELECT count(*)::integer FROM bindings WHERE bindings.instance_id = hosts.instance_id AND bindings.state = 'live') AS live_bindings`,
       ),
@@ -66,7 +66,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
   }));
 }
 
-/** A worker that has said nothing for so long is taken for dead; in seconds. */
+/** A worker without a report for longer is taken for dead. */
 const workerSilenceSeconds = 15;
 
 async function counts(database: Knex): Promise<Counts> {
@@ -108,7 +108,7 @@ async function counts(database: Knex): Promise<Counts> {
        LEFT JOIN instances ON state = 'ready' AND expires_at < clock_timestamp() + within::interval GROUP BY within`,
     ),
     rows<Counts['integrity'][number]>(
-      `SELECT coalesce(${integrity}, 'not checked') AS result, count(*)::integer AS count,
+      `SELECT coalesce(${integritySql}, 'not checked') AS result, count(*)::integer AS count,
            coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS "oldestSeconds"
          FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state IN ('running', 'parked') GROUP BY 1`,
     ),

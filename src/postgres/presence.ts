@@ -4,7 +4,7 @@ import type { Presence, Presences, PresentProcess } from '../core/ports/presence
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';
 import { notify } from './notify.ts';
-import { waitFor } from './wait.ts';
+import { waitForNotification } from './wait.ts';
 
 /** A process that has been silent for longer is taken for dead. */
 const silenceSeconds = 15;
@@ -43,7 +43,7 @@ export function createPresences(database: Knex, listener: Listener): Presences {
     countWithout,
 
     async waitForAll(process, id, timeoutMs) {
-      const found = await waitFor(
+      const found = await waitForNotification(
         listener,
         channels.presence,
         () => true,

@@ -17,18 +17,18 @@ import {
 import { type DatabaseRole, databaseRoles } from './server/grants.ts';
 import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
-/** Where the connection string of a role is kept that `npm start` has made. */
+/** The file with the connection string of a role that `npm start` has made. */
 const roleUrlFile = (settings: Settings, role: DatabaseRole) =>
   path.join(settings.stateDirectory, `database-url.${role}`);
 
 /**
- * Makes the database roles, or takes those that the operator has made, and gives them their rights on the
- * tables as they are now.
+ * Makes the database roles, or uses those that the operator has made, and grants them their rights on the current
+ * tables.
  * @param ownerUrl connection string of the owner of the tables.
- * @returns for each role the file that holds its connection string.
- * @throws DatabaseRoleError, SettingsError with what an operator does about it.
+ * @returns for each role the file that contains its connection string.
+ * @throws DatabaseRoleError, SettingsError with the remedy.
  */
-export async function provideRoles(
+export async function provideDatabaseRoles(
   settings: Settings,
   ownerUrl: string,
   owner: Knex,
@@ -45,7 +45,7 @@ export async function provideRoles(
   }
   const names = await roleNames(owner);
   const urls = new Map<DatabaseRole, string>();
-  for (const role of databaseRoles) urls.set(role, await ownUrl(settings, role, ownerUrl, names[role]));
+  for (const role of databaseRoles) urls.set(role, await storedUrl(settings, role, ownerUrl, names[role]));
   for (const [role, url] of urls) {
     const password = passwordOf(url);
     if (!(await canLogIn(url))) await setRolePassword(owner, names[role], password);
@@ -54,7 +54,7 @@ export async function provideRoles(
   return forEachRole((role) => roleUrlFile(settings, role));
 }
 
-/** Names of the roles that the operator has made; they must be three, and none of them the owner. */
+/** Names of the roles that the operator has made: three different ones, none of them the owner. */
 async function givenNames(settings: Settings, ownerUrl: string): Promise<RoleNames> {
   const nameOf = async (role: DatabaseRole) => userOf((await processDatabaseUrl(settings, role)) ?? '') ?? '';
   const names = {
@@ -70,18 +70,18 @@ async function givenNames(settings: Settings, ownerUrl: string): Promise<RoleNam
   return names;
 }
 
-/** The connection string of a role as it is kept, with the password that it has; brought up to date with the owner's. */
-async function ownUrl(
+/** The stored connection string of a role with its password; server and database follow the owner's. */
+async function storedUrl(
   settings: Settings,
   role: DatabaseRole,
   ownerUrl: string,
   name: string,
 ): Promise<string> {
   const file = roleUrlFile(settings, role);
-  const kept = await readFile(file, 'utf8').catch(() => '');
-  const password = passwordOf(kept.trim()) || randomBytes(24).toString('hex');
+  const stored = await readFile(file, 'utf8').catch(() => '');
+  const password = passwordOf(stored.trim()) || randomBytes(24).toString('hex');
   const url = urlFor(ownerUrl, name, password);
-  // Before the role has it: a start that is killed in between finds the file, and sets the password again.
+  // Before the role gets the password: a start after a crash in between finds the file and sets the password again.
   await writeFileAtomically(file, `${url}\n`);
   return url;
 }

@@ -9,7 +9,7 @@ import { createUsageRecords } from './records/usage.ts';
 import { createPoolRecords } from './records/pool.ts';
 import { createPowerRecords } from './records/power.ts';
 
-/** The store over Postgres: one repository a table, all of them on one connection within a transaction. */
+/** The store over Postgres. Within a transaction all records use its one connection. */
 export function createStore(database: Knex, portBlocks: PortBlocks): Store {
   const recordsOn = (connection: Knex): Records => ({
     ...createInstanceRecords(connection),
@@ -27,17 +27,17 @@ export function createStore(database: Knex, portBlocks: PortBlocks): Store {
         try {
           return await database.transaction((transaction) => work(recordsOn(transaction)));
         } catch (error) {
-          if (attempt === attempts || !wasVictim(error)) throw error;
+          if (attempt === maxAttempts || !wasAborted(error)) throw error;
         }
       }
     },
   };
 }
 
-/** Tries of a transaction that others get in the way of. */
-const attempts = 3;
+/** Attempts of a transaction that Postgres aborts in favour of another one. */
+const maxAttempts = 3;
 
-/** Postgres undid it in favour of another one, and nothing was wrong with it (PostgreSQL manual, appendix A, class 40). */
-function wasVictim(error: unknown): boolean {
+/** A deadlock or serialization failure: a retry can succeed (PostgreSQL manual, appendix A, class 40). */
+function wasAborted(error: unknown): boolean {
   return ['40P01', '40001'].includes((error as { code?: string }).code ?? '');
 }

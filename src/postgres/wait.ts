@@ -1,52 +1,52 @@
 import type { Channel } from './channels.ts';
 import type { Listener } from './listener.ts';
 
-/** Looks again at least this often, in case a notification was lost with its sender. */
-const lookAgainMs = 1_000;
+/** Polls at least this often, in case a notification was lost with its sender. */
+const pollMs = 1_000;
 
 /**
- * Waits until `look` gives something else than undefined: it looks at once, whenever the channel speaks of
- * this id, and after every reconnection.
- * @returns undefined where nothing came within `forMs` milliseconds.
+ * Waits until `read` returns something else than undefined. It reads at once, after each notification with a matching
+ * id, after every reconnection, and every {@link pollMs}.
+ * @returns undefined after `timeoutMs` milliseconds.
  */
-export async function waitFor<T>(
+export async function waitForNotification<T>(
   listener: Listener,
   channel: Channel,
-  isMeant: (id: string) => boolean,
-  look: () => Promise<T | undefined>,
-  forMs: number,
+  matches: (id: string) => boolean,
+  read: () => Promise<T | undefined>,
+  timeoutMs: number,
 ): Promise<T | undefined> {
-  const until = performance.now() + forMs;
+  const deadline = performance.now() + timeoutMs;
   let wake: () => void = () => undefined;
   let woken = false;
-  const nudge = () => {
+  const onEvent = () => {
     woken = true;
     wake();
   };
-  const ends = [
+  const unsubscribes = [
     listener.on(channel, (id) => {
-      if (isMeant(id)) nudge();
+      if (matches(id)) onEvent();
     }),
-    listener.onReconnected(nudge),
+    listener.onReconnected(onEvent),
   ];
   try {
     for (;;) {
       woken = false;
-      const found = await look();
+      const found = await read();
       if (found !== undefined) return found;
-      const left = until - performance.now();
+      const left = deadline - performance.now();
       if (left <= 0) return undefined;
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, Math.min(left, lookAgainMs));
+        const timer = setTimeout(resolve, Math.min(left, pollMs));
         wake = () => {
           clearTimeout(timer);
           resolve();
         };
-        // It may have spoken while we looked.
+        // A notification may have come during the read.
         if (woken) wake();
       });
     }
   } finally {
-    for (const end of ends) end();
+    for (const unsubscribe of unsubscribes) unsubscribe();
   }
 }

@@ -24,7 +24,7 @@ import { dropPrivileges } from './drop-privileges.ts';
 import { createCertificateAuthorityStore } from '../postgres/certificate-authorities.ts';
 import { createCertificateRequestQueue } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
-import { openDatabase, roleBounds, seedSlots } from '../postgres/database.ts';
+import { openDatabase, processTimeouts, seedSlots } from '../postgres/database.ts';
 import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { createGatewayRecords } from '../postgres/gateways.ts';
 import { startListener } from '../postgres/listener.ts';
@@ -60,7 +60,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
   const simulated = settings.hypervisor === 'simulated';
 
   const connectionString = await requireDatabaseUrl(settings, 'api');
-  const database = openDatabase(connectionString, { bounds: roleBounds });
+  const database = openDatabase(connectionString, { timeouts: processTimeouts });
   await refuseOwner(database, 'api');
   await refuseDroppedPlans(createPlansInUse(database), catalog);
   const vault = await openKeyRing(settings, createMasterKeyStore(database));

@@ -6,7 +6,7 @@ import { dropPrivileges } from './drop-privileges.ts';
 import { createGatewayCertificateAuthorities } from '../postgres/certificate-authorities.ts';
 import { createCertificateRequester } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
-import { openDatabase, roleBounds } from '../postgres/database.ts';
+import { openDatabase, processTimeouts } from '../postgres/database.ts';
 import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
@@ -18,7 +18,7 @@ import type { RunningProcess } from './running-process.ts';
 /** The process that serves apps: TLS in front of every host's Docker engine. It has no CA's key, and is unprivileged. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningProcess> {
   const connectionString = await requireDatabaseUrl(settings, 'gateway');
-  const database = openDatabase(connectionString, { maxConnections: 2, bounds: roleBounds });
+  const database = openDatabase(connectionString, { maxConnections: 2, timeouts: processTimeouts });
   await refuseOwner(database, 'gateway');
   const listener = await startListener({
     connectionString,

@@ -23,7 +23,7 @@ import type { Logger } from '../lib/logger.ts';
 import { startLeaseLoop } from '../operations/lease-loop.ts';
 import { type Workflows, workflows } from '../operations/workflows.ts';
 import { type Channel, channels } from '../postgres/channels.ts';
-import { openDatabase, roleBounds } from '../postgres/database.ts';
+import { openDatabase, processTimeouts } from '../postgres/database.ts';
 import { createCheckRecords } from '../postgres/host-checks.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createRevocations } from '../postgres/revocations.ts';
@@ -52,7 +52,7 @@ export async function startWorker(
   const name = `${hostname()}/${await siteId(settings)}`;
 
   const connectionString = await requireDatabaseUrl(settings, 'worker');
-  const database = openDatabase(connectionString, { bounds: roleBounds });
+  const database = openDatabase(connectionString, { timeouts: processTimeouts });
   await refuseOwner(database, 'worker');
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   const listener = await startListener({

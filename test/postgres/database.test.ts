@@ -1,7 +1,7 @@
 import net from 'node:net';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { auditShare, longestAnswerMs } from '../../src/http/limits.ts';
-import { openDatabase, roleBounds } from '../../src/postgres/database.ts';
+import { openDatabase, processTimeouts } from '../../src/postgres/database.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let testDatabase: TestDatabase;
@@ -11,9 +11,11 @@ beforeAll(async () => {
 afterAll(() => testDatabase.drop());
 
 it('the server ends a statement that takes too long, within the time of an answer; migrations may take long', async () => {
-  expect(roleBounds.statement).toBeLessThan(longestAnswerMs * (1 - auditShare));
-  expect(roleBounds.silence).toBeGreaterThan(roleBounds.statement);
-  const bounded = openDatabase(testDatabase.connectionString, { bounds: { ...roleBounds, statement: 200 } });
+  expect(processTimeouts.statementMs).toBeLessThan(longestAnswerMs * (1 - auditShare));
+  expect(processTimeouts.silenceMs).toBeGreaterThan(processTimeouts.statementMs);
+  const bounded = openDatabase(testDatabase.connectionString, {
+    timeouts: { ...processTimeouts, statementMs: 200 },
+  });
   const unbounded = openDatabase(testDatabase.connectionString);
   try {
     await expect(bounded.raw('SELECT pg_sleep(600)')).rejects.toMatchObject({ code: '57014' });
@@ -39,12 +41,12 @@ it('a connection to a server that has gone without a word is dropped, and the ne
   const { port } = cable.address() as net.AddressInfo;
   const database = openDatabase(
     `postgresql://${url.username}:${url.password}@127.0.0.1:${port}${url.pathname}`,
-    { maxConnections: 1, bounds: { statement: 0, silence: 500 } },
+    { maxConnections: 1, timeouts: { statementMs: 0, silenceMs: 500 } },
   );
   try {
     await database.raw('SELECT 1');
     for (const end of open) end.unpipe().pause();
-    await expect(database.raw('SELECT 1')).rejects.toThrow(/silent for too long|terminated/);
+    await expect(database.raw('SELECT 1')).rejects.toThrow(/silent for 500 ms|terminated/);
     await database.raw('SELECT 1');
   } finally {
     for (const end of open) end.destroy();

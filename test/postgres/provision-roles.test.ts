@@ -5,7 +5,7 @@ import path from 'node:path';
 import type { Knex } from 'knex';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
 import { readSettings } from '../../src/config/settings.ts';
-import { provideRoles } from '../../src/postgres/provision-roles.ts';
+import { provideDatabaseRoles } from '../../src/postgres/provision-roles.ts';
 import { requireDatabaseUrl } from '../../src/processes/database-url.ts';
 import { canLogIn, roleNames, urlFor } from '../../src/postgres/server/database-roles.ts';
 import { migrate, openDatabase } from '../../src/postgres/database.ts';
@@ -45,7 +45,7 @@ describe('with an owner that may make roles', () => {
   beforeEach(() => query(server, `ALTER ROLE ${ownerName} CREATEROLE`));
 
   it('makes them, and keeps each URL where its owner only can read it', async () => {
-    const files = await provideRoles(settings(), ownerUrl, owner);
+    const files = await provideDatabaseRoles(settings(), ownerUrl, owner);
     for (const role of databaseRoles) {
       const url = await read(files[role]);
       expect(url).toContain(`berth_${name}_${role}:`);
@@ -55,22 +55,22 @@ describe('with an owner that may make roles', () => {
   });
 
   it('changes nothing on the next start, and mends a password that does not fit', async () => {
-    const files = await provideRoles(settings(), ownerUrl, owner);
+    const files = await provideDatabaseRoles(settings(), ownerUrl, owner);
     const before = await read(files.api);
-    await provideRoles(settings(), ownerUrl, owner);
+    await provideDatabaseRoles(settings(), ownerUrl, owner);
     expect(await read(files.api)).toBe(before);
     // As after a start that was killed before it set the password, or with the state directory lost.
     await query(server, `ALTER ROLE berth_${name}_api PASSWORD 'another'`);
     await rm(files.worker);
     expect(await canLogIn(before)).toBe(false);
-    await provideRoles(settings(), ownerUrl, owner);
+    await provideDatabaseRoles(settings(), ownerUrl, owner);
     for (const role of databaseRoles) expect(await canLogIn(await read(files[role]))).toBe(true);
   });
 });
 
 describe('with an owner that may not', () => {
   it('says what to do, and makes nothing', async () => {
-    await expect(provideRoles(settings(), ownerUrl, owner)).rejects.toThrow(
+    await expect(provideDatabaseRoles(settings(), ownerUrl, owner)).rejects.toThrow(
       /CREATEROLE[^]*BERTH_API_DATABASE_URL_FILE/,
     );
   });
@@ -83,7 +83,7 @@ describe('with an owner that may not', () => {
       await writeFile(file, inDatabase(urlFor(server, given[index] ?? '', 'given'), name));
       more[`BERTH_${role.toUpperCase()}_DATABASE_URL_FILE`] = file;
     }
-    const files = await provideRoles(settings(more), ownerUrl, owner);
+    const files = await provideDatabaseRoles(settings(more), ownerUrl, owner);
     for (const role of databaseRoles) {
       const url = await requireDatabaseUrl(settings(more), role);
       expect(url).toBe(await read(files[role]));
@@ -94,9 +94,9 @@ describe('with an owner that may not', () => {
     }
     const { BERTH_API_DATABASE_URL_FILE: api = '' } = more;
     await expect(
-      provideRoles(settings({ BERTH_API_DATABASE_URL_FILE: api }), ownerUrl, owner),
+      provideDatabaseRoles(settings({ BERTH_API_DATABASE_URL_FILE: api }), ownerUrl, owner),
     ).rejects.toThrow('set all three');
     const same = { ...more, BERTH_WORKER_DATABASE_URL_FILE: api };
-    await expect(provideRoles(settings(same), ownerUrl, owner)).rejects.toThrow('three users');
+    await expect(provideDatabaseRoles(settings(same), ownerUrl, owner)).rejects.toThrow('three users');
   });
 });

@@ -38,7 +38,7 @@ import { issueClientCertificate } from '../../src/certificates/client-certificat
 import { createKeyRing } from '../../src/secrets/key-ring.ts';
 import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master-key.ts';
 import { channels } from '../../src/postgres/channels.ts';
-import { openDatabase, roleBounds, seedSlots } from '../../src/postgres/database.ts';
+import { openDatabase, processTimeouts, seedSlots } from '../../src/postgres/database.ts';
 import { startListener } from '../../src/postgres/listener.ts';
 import { createCheckRecords, createCheckRequests } from '../../src/postgres/host-checks.ts';
 import { createOperationWaiter } from '../../src/postgres/operation-waiter.ts';
@@ -101,8 +101,8 @@ export async function makeTestBroker(
   const urls = await testDatabase.roleUrls();
   const stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-test-'));
   const database = openDatabase(connectionString);
-  const apiDatabase = openDatabase(urls.api, { bounds: roleBounds });
-  const workerDatabase = openDatabase(urls.worker, { bounds: roleBounds });
+  const apiDatabase = openDatabase(urls.api, { timeouts: processTimeouts });
+  const workerDatabase = openDatabase(urls.worker, { timeouts: processTimeouts });
   const blocks = { first: 20_000, size: 20, count: slots };
   await seedSlots(apiDatabase, blocks);
   const platform = await createPlatformStore(apiDatabase).ensure('test');

@@ -9,7 +9,7 @@ import { brokerCredentials, type BrokerCredentials, siteId } from '../../src/con
 import { readSettings, type Settings } from '../../src/config/settings.ts';
 import { forgetSite } from '../lib/residue.ts';
 import { createLogger } from '../../src/processes/logger.ts';
-import { provideRoles } from '../../src/postgres/provision-roles.ts';
+import { provideDatabaseRoles } from '../../src/postgres/provision-roles.ts';
 import { migrate, openDatabase } from '../../src/postgres/database.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
 import { destroyHosts } from '../../src/hypervisors/open.ts';
@@ -110,7 +110,7 @@ export async function startSite(options: SiteOptions): Promise<Site> {
     const database = openDatabase(postgres.connectionString, { maxConnections: 4 });
     cleanUp.push(() => database.destroy());
     await migrate(database);
-    const urlFiles = await provideRoles(settings, postgres.connectionString, database);
+    const urlFiles = await provideDatabaseRoles(settings, postgres.connectionString, database);
     const credentials = await brokerCredentials(settings);
     const faultDirectory = path.join(directory, 'faults');
     const faults = openFaults(faultDirectory);

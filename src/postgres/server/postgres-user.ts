@@ -11,8 +11,8 @@ export interface SystemUser {
 }
 
 /**
- * Whom the embedded Postgres runs as: itself where we are not root, else a system user that is made where
- * it is missing. (`initdb` wants a user with a name; a bare number will not do.)
+ * The user that the embedded Postgres runs as: undefined for the current one if we are not root, else a system user,
+ * made if it is missing. (`initdb` requires a user with a name, so a bare uid is not enough.)
  */
 export async function postgresUser(): Promise<SystemUser | undefined> {
   if (process.getuid?.() !== 0) return undefined;

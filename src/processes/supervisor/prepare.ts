@@ -9,9 +9,9 @@ import { createProgress } from '../../lib/progress.ts';
 import { repeat } from '../../lib/repeat.ts';
 import { migrate, openDatabase } from '../../postgres/database.ts';
 import { createPlansInUse } from '../../postgres/plans-in-use.ts';
-import { provideRoles } from '../../postgres/provision-roles.ts';
+import { provideDatabaseRoles } from '../../postgres/provision-roles.ts';
 import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
-import { untilReachable } from '../../postgres/server/reachable.ts';
+import { waitUntilReachable } from '../../postgres/server/reachable.ts';
 import { createLogger } from '../logger.ts';
 
 const postgresCheckEveryMs = 2_000;
@@ -62,9 +62,9 @@ export async function prepareDatabase(
   catalog: Catalog,
   url: string,
   say: (line: string) => void,
-): ReturnType<typeof provideRoles> {
-  await untilReachable(url, {
-    patienceMs: postgresPatienceMs,
+): ReturnType<typeof provideDatabaseRoles> {
+  await waitUntilReachable(url, {
+    timeoutMs: postgresPatienceMs,
     onWaiting: (error) => {
       say(`Postgres can't be reached (${error.message}); waiting for it`);
     },
@@ -78,7 +78,7 @@ export async function prepareDatabase(
   try {
     await migrate(database);
     await refuseDroppedPlans(createPlansInUse(database), catalog);
-    return await provideRoles(settings, url, database);
+    return await provideDatabaseRoles(settings, url, database);
   } finally {
     await database.destroy();
   }

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { type BrokerCredentials, brokerCredentials } from '../../../src/config/secrets.ts';
 import { readSettings } from '../../../src/config/settings.ts';
-import { provideRoles } from '../../../src/postgres/provision-roles.ts';
+import { provideDatabaseRoles } from '../../../src/postgres/provision-roles.ts';
 import { migrate, openDatabase } from '../../../src/postgres/database.ts';
 import { startEmbeddedPostgres } from '../../../src/postgres/server/embedded.ts';
 import type { Knex } from 'knex';
@@ -121,7 +121,7 @@ export async function buildRig(options: { profileDirectory: string | undefined }
         BERTH_SYNC_WAIT_MS: withWorker ? '25000' : '0',
       };
       const settings = readSettings(environment);
-      const urlFiles = await provideRoles(settings, connectionString, database);
+      const urlFiles = await provideDatabaseRoles(settings, connectionString, database);
       const { broker } = await brokerCredentials(settings);
       const api = await startRole('api', { ...environment, DATABASE_URL_FILE: urlFiles.api });
       if (withWorker) await startRole('worker', { ...environment, DATABASE_URL_FILE: urlFiles.worker });
