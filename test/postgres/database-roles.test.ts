@@ -53,7 +53,7 @@ const run = async (role: DatabaseRole, text: string) => {
 const refusedBy = (role: DatabaseRole, text: string) =>
   expect(run(role, text), `${role}: ${text}`).rejects.toThrow(/permission denied|must be owner/);
 
-it('decides of every table who may do what with it, and of no other', async () => {
+it('grants: list every table, and no other', async () => {
   const tables = await broker.database.raw<{ rows: { name: string }[] }>(
     `SELECT relname AS name FROM pg_class WHERE relnamespace = current_schema()::regnamespace
        AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname NOT LIKE 'knex\\_%' ORDER BY 1`,
@@ -61,7 +61,7 @@ it('decides of every table who may do what with it, and of no other', async () =
   expect(tables.rows.map(({ name }) => name)).toEqual(Object.keys(grants).sort());
 });
 
-it('leaves nothing to everybody: tables, sequences, and functions that run as their owner', async () => {
+it('grants: PUBLIC has no right on a table, a sequence or a SECURITY DEFINER function', async () => {
   const { rows } = await broker.database.raw<{ rows: unknown[] }>(
     `SELECT relname FROM pg_class, aclexplode(relacl) AS acl
      WHERE relnamespace = current_schema()::regnamespace AND acl.grantee = 0
@@ -104,22 +104,25 @@ it.each([
   ['worker', `UPDATE hosts SET tenant_id = gen_random_uuid()`],
   ['worker', `UPDATE instances SET tenant_id = gen_random_uuid()`],
   ['worker', 'DELETE FROM hosts'],
-] as const)('the %s may not: %s', (role, text) => refusedBy(role, text));
+] as const)('database roles: the %s may not: %s', (role, text) => refusedBy(role, text));
 
-it.each(databaseRoles)('the %s can neither change the schema nor become somebody else', async (role) => {
-  const { rows } = await broker.database.raw<{ rows: { owner: string }[] }>('SELECT current_user AS owner');
-  const owner = rows[0]?.owner ?? '';
-  await expect(run(role, 'CREATE TABLE mine ()')).rejects.toThrow('permission denied');
-  await expect(run(role, 'CREATE TEMPORARY TABLE bindings ()')).rejects.toThrow('permission denied');
-  await expect(run(role, `SET ROLE ${owner}`)).rejects.toThrow('permission denied');
-  await expect(run(role, 'RESET ROLE; DROP TABLE bindings CASCADE')).rejects.toThrow('must be owner');
-  await expect(run(role, 'ALTER TABLE hosts DISABLE TRIGGER ALL')).rejects.toThrow('must be owner');
-  await expect(run(role, 'TRUNCATE bindings CASCADE')).rejects.toThrow('permission denied');
-  await expect(run(role, 'SELECT rolpassword FROM pg_authid')).rejects.toThrow('permission denied');
-  await expect(run(role, 'SELECT FROM knex_migrations')).rejects.toThrow('permission denied');
-});
+it.each(databaseRoles)(
+  'database roles: the %s can neither change the schema nor become another role',
+  async (role) => {
+    const { rows } = await broker.database.raw<{ rows: { owner: string }[] }>('SELECT current_user AS owner');
+    const owner = rows[0]?.owner ?? '';
+    await expect(run(role, 'CREATE TABLE mine ()')).rejects.toThrow('permission denied');
+    await expect(run(role, 'CREATE TEMPORARY TABLE bindings ()')).rejects.toThrow('permission denied');
+    await expect(run(role, `SET ROLE ${owner}`)).rejects.toThrow('permission denied');
+    await expect(run(role, 'RESET ROLE; DROP TABLE bindings CASCADE')).rejects.toThrow('must be owner');
+    await expect(run(role, 'ALTER TABLE hosts DISABLE TRIGGER ALL')).rejects.toThrow('must be owner');
+    await expect(run(role, 'TRUNCATE bindings CASCADE')).rejects.toThrow('permission denied');
+    await expect(run(role, 'SELECT rolpassword FROM pg_authid')).rejects.toThrow('permission denied');
+    await expect(run(role, 'SELECT FROM knex_migrations')).rejects.toThrow('permission denied');
+  },
+);
 
-it('the gateway does all of its work under its role', async () => {
+it('database roles: the gateway does all its work with its rights', async () => {
   const source = createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 3 });
   const heard: string[] = [];
   await source.open({ changed: (id) => heard.push(id), lost: () => undefined });
@@ -141,7 +144,7 @@ it('the gateway does all of its work under its role', async () => {
   await source.close();
 });
 
-it('the gateway asks for a certificate under its role, and the api answers under its own', async () => {
+it('database roles: the gateway can request a certificate, and the api can answer', async () => {
   const gateway = as.gateway;
   if (gateway === undefined) throw new Error('no connection');
   const listener = await startListener({
@@ -165,8 +168,8 @@ it('the gateway asks for a certificate under its role, and the api answers under
   }
 });
 
-describe('the roles', () => {
-  it('of one database are let into no other', async () => {
+describe('database roles', () => {
+  it('database roles: those of one database can not connect to another', async () => {
     const other = await createTestDatabase(inject('postgres'));
     try {
       await other.roleUrls();
@@ -179,7 +182,7 @@ describe('the roles', () => {
     }
   });
 
-  it('lose a right that is not theirs any more', async () => {
+  it('database roles: lose a right that is not in grants.ts any more', async () => {
     const owner = broker.database;
     const names = await roleNames(owner);
     const may = () => run('worker', 'SELECT sealed_key FROM certificate_authorities');
@@ -191,7 +194,7 @@ describe('the roles', () => {
     await refusedBy('gateway', 'SELECT sealed_credentials FROM bindings');
   });
 
-  it('are not taken for the owner of the tables, who is refused', async () => {
+  it('database roles: are accepted, and the owner of the tables is refused', async () => {
     await expect(refuseOwner(broker.database, 'api')).rejects.toThrow('BERTH_API_DATABASE_URL_FILE');
     for (const role of databaseRoles) {
       const database = as[role];
@@ -200,7 +203,7 @@ describe('the roles', () => {
   });
 });
 
-it('a URL for another user keeps server, database and options, and no password of the owner', () => {
+it('urlFor: keeps server, database and options, and drops the password of the owner', () => {
   const url = urlFor(
     'postgresql://owner:se%40cret@db.example.org:5433/berth?sslmode=require&user=o&password=p',
     'r',

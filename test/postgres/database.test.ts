@@ -10,35 +10,35 @@ beforeAll(async () => {
 });
 afterAll(() => testDatabase.drop());
 
-it('the server ends a statement that takes too long, within the time of an answer; migrations may take long', async () => {
+it('database: the server cancels a slow statement within the time of an answer, but no migration', async () => {
   expect(processTimeouts.statementMs).toBeLessThan(longestAnswerMs * (1 - auditShare));
   expect(processTimeouts.silenceMs).toBeGreaterThan(processTimeouts.statementMs);
-  const bounded = openDatabase(testDatabase.connectionString, {
+  const limited = openDatabase(testDatabase.connectionString, {
     timeouts: { ...processTimeouts, statementMs: 200 },
   });
-  const unbounded = openDatabase(testDatabase.connectionString);
+  const unlimited = openDatabase(testDatabase.connectionString);
   try {
-    await expect(bounded.raw('SELECT pg_sleep(600)')).rejects.toMatchObject({ code: '57014' });
-    const setting = await unbounded.raw<{ rows: unknown[] }>('SHOW statement_timeout');
+    await expect(limited.raw('SELECT pg_sleep(600)')).rejects.toMatchObject({ code: '57014' });
+    const setting = await unlimited.raw<{ rows: unknown[] }>('SHOW statement_timeout');
     expect(setting.rows).toEqual([{ statement_timeout: '0' }]);
   } finally {
-    await Promise.all([bounded.destroy(), unbounded.destroy()]);
+    await Promise.all([limited.destroy(), unlimited.destroy()]);
   }
 });
 
-it('a connection to a server that has gone without a word is dropped, and the next one works', async () => {
-  // The way there, as a cable that can be cut.
+it('database: drops a connection to a server that has vanished, and the next one works', async () => {
+  // A proxy on the way, which can stop passing data on.
   const url = new URL(testDatabase.connectionString.replace('@/', '@localhost/'));
   const server = `${url.searchParams.get('host') ?? ''}/.s.PGSQL.${url.searchParams.get('port') ?? '5432'}`;
   const open: net.Socket[] = [];
-  const cable = net.createServer((near) => {
+  const proxy = net.createServer((near) => {
     const far = net.connect(server);
     open.push(near, far);
     for (const end of [near, far]) end.on('error', () => undefined);
     near.pipe(far).pipe(near);
   });
-  await new Promise<void>((resolve) => cable.listen(0, '127.0.0.1', resolve));
-  const { port } = cable.address() as net.AddressInfo;
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const { port } = proxy.address() as net.AddressInfo;
   const database = openDatabase(
     `postgresql://${url.username}:${url.password}@127.0.0.1:${port}${url.pathname}`,
     { maxConnections: 1, timeouts: { statementMs: 0, silenceMs: 500 } },
@@ -51,6 +51,6 @@ it('a connection to a server that has gone without a word is dropped, and the ne
   } finally {
     for (const end of open) end.destroy();
     await database.destroy();
-    cable.close();
+    proxy.close();
   }
 });

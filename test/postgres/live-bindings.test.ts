@@ -32,14 +32,14 @@ afterAll(async () => {
   await broker.stop();
 });
 
-/** A binding of the instance, as it stands on record. */
+/** Makes a binding of the instance. */
 async function bind(osbId: string): Promise<{ id: string; serial: string }> {
   expect((await broker.ask('put', binding('i', osbId)).send(bindBody)).status).toBe(201);
   const row = await broker
     .database<{ id: string; serial: string; osb_id: string }>('bindings')
     .where({ osb_id: osbId })
     .first('id', 'serial');
-  if (row === undefined) throw new Error('the binding is not on record');
+  if (row === undefined) throw new Error('the binding has no row');
   return row;
 }
 
@@ -53,7 +53,7 @@ async function open(
   return source;
 }
 
-it('reads those that are live of those that are asked for, by id and by serial', async () => {
+it('live bindings: read by id and by serial, without revoked ones', async () => {
   const [one, two, revoked] = [await bind('one'), await bind('two'), await bind('revoked')];
   await broker
     .database('bindings')
@@ -67,7 +67,7 @@ it('reads those that are live of those that are asked for, by id and by serial',
   expect(bySerial[0]?.engine?.host).toBe('127.0.0.1');
 });
 
-it('acknowledges several at once, and again without harm', async () => {
+it('live bindings: several are acknowledged at once, and a repetition changes nothing', async () => {
   const bindings = [await bind('three'), await bind('four')].map(({ id }) => id);
   const source = await open(broker.urls.gateway);
   await source.renewLease(5_000);
@@ -79,8 +79,8 @@ it('acknowledges several at once, and again without harm', async () => {
   expect(rows.map(({ binding_id }) => binding_id).sort()).toEqual([...bindings].sort());
 });
 
-// Seen to fail where gateways are not told once more: it waited for 20 s and gave up.
-it('that comes after a revocation was committed does not keep its unbind waiting', async () => {
+// Fails without the repeated notification: the unbind timed out after 20 s.
+it('revocations: a gateway that registers after the revocation does not delay the unbind', async () => {
   const { id } = await bind('five');
   await broker.store.records.revokeBinding(id);
   const source = await open(broker.urls.gateway, (bindingId) => void source.acknowledge([bindingId]));
@@ -98,7 +98,7 @@ it('that comes after a revocation was committed does not keep its unbind waiting
   await source.releaseLease();
 });
 
-it('leaves no acknowledgement behind that comes when nobody waits any more', async () => {
+it('gateway records: acknowledgements that nothing waits for any more are deleted', async () => {
   const { id } = await bind('six');
   const [late] = await broker.database<{ id: string; osb_id: string }>('bindings').where({ osb_id: 'five' });
   const source = await open(broker.urls.gateway);
@@ -115,14 +115,14 @@ it('leaves no acknowledgement behind that comes when nobody waits any more', asy
   await source.releaseLease();
 });
 
-it('lets go of a connection behind which nobody answers any more', async () => {
+it('live bindings: close() drops a connection whose server does not answer any more', async () => {
   const url = new URL(broker.urls.gateway.replace('@/', '@localhost/'));
   const directory = url.searchParams.get('host') ?? '';
   const port = url.searchParams.get('port') ?? '5432';
-  // What is between here and Postgres passes everything on until it is a black hole: no end, no reset.
+  // A proxy that passes everything on until it becomes a black hole: no end, no reset.
   const inside: net.Socket[] = [];
   const sockets = new Set<net.Socket>();
-  const between = net.createServer({ allowHalfOpen: true }, (socket) => {
+  const proxy = net.createServer({ allowHalfOpen: true }, (socket) => {
     const server = net.connect({ path: `${directory}/.s.PGSQL.${port}`, allowHalfOpen: true });
     sockets.add(socket);
     inside.push(socket, server);
@@ -131,20 +131,20 @@ it('lets go of a connection behind which nobody answers any more', async () => {
     socket.on('data', (chunk) => server.write(chunk));
     server.on('data', (chunk) => socket.write(chunk));
   });
-  await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
   onTestFinished(() => {
     for (const socket of inside) socket.destroy();
-    between.close();
+    proxy.close();
   });
-  const through = new URL(url);
-  through.search = '';
-  through.host = `127.0.0.1:${(between.address() as net.AddressInfo).port}`;
-  const source = await open(through.href);
+  const viaProxy = new URL(url);
+  viaProxy.search = '';
+  viaProxy.host = `127.0.0.1:${(proxy.address() as net.AddressInfo).port}`;
+  const source = await open(viaProxy.href);
   await source.renewLease(5_000);
   expect(sockets.size).toBe(1);
   for (const socket of inside) socket.removeAllListeners('data').resume();
   await source.close();
-  // Only what has let go altogether answers to what still comes with a reset. N: a notice that never ends.
+  // Only a closed socket answers further data with a reset. N: a notice that never ends.
   await eventually('the connection is gone', () => {
     for (const socket of sockets) socket.write('N');
     return sockets.size === 0;

@@ -12,7 +12,7 @@ import { migrate, openDatabase } from '../../src/postgres/database.ts';
 import { databaseRoles } from '../../src/postgres/server/grants.ts';
 import { inDatabase, query } from '../support/postgres.ts';
 
-/** A database of an operator's: its owner is no superuser, and may make roles or not. */
+/** An operator's own database: its owner is not a superuser, and may make roles or not. */
 const server = inject('postgres');
 const name = `external_${randomBytes(4).toString('hex')}`;
 const ownerName = `${name}_owner`;
@@ -41,10 +41,10 @@ afterEach(async () => {
 const settings = (more: Record<string, string> = {}) => readSettings({ BERTH_STATE_DIR: directory, ...more });
 const read = async (file: string) => (await readFile(file, 'utf8')).trim();
 
-describe('with an owner that may make roles', () => {
+describe('an owner with CREATEROLE', () => {
   beforeEach(() => query(server, `ALTER ROLE ${ownerName} CREATEROLE`));
 
-  it('makes them, and keeps each URL where its owner only can read it', async () => {
+  it('provision roles: makes the roles, and writes each URL to a file of mode 0600', async () => {
     const files = await provideDatabaseRoles(settings(), ownerUrl, owner);
     for (const role of databaseRoles) {
       const url = await read(files[role]);
@@ -54,12 +54,12 @@ describe('with an owner that may make roles', () => {
     }
   });
 
-  it('changes nothing on the next start, and mends a password that does not fit', async () => {
+  it('provision roles: changes nothing on the next start, and repairs a wrong password', async () => {
     const files = await provideDatabaseRoles(settings(), ownerUrl, owner);
     const before = await read(files.api);
     await provideDatabaseRoles(settings(), ownerUrl, owner);
     expect(await read(files.api)).toBe(before);
-    // As after a start that was killed before it set the password, or with the state directory lost.
+    // As after a start that was killed before it set the password, or after the loss of the state directory.
     await query(server, `ALTER ROLE berth_${name}_api PASSWORD 'another'`);
     await rm(files.worker);
     expect(await canLogIn(before)).toBe(false);
@@ -68,14 +68,14 @@ describe('with an owner that may make roles', () => {
   });
 });
 
-describe('with an owner that may not', () => {
-  it('says what to do, and makes nothing', async () => {
+describe('an owner without CREATEROLE', () => {
+  it('provision roles: refuses with the remedy if the owner may not make roles', async () => {
     await expect(provideDatabaseRoles(settings(), ownerUrl, owner)).rejects.toThrow(
       /CREATEROLE[^]*BERTH_API_DATABASE_URL_FILE/,
     );
   });
 
-  it('takes roles that the operator has made, each by its own setting', async () => {
+  it('provision roles: uses roles that the operator has made, each by its own setting', async () => {
     const more: Record<string, string> = {};
     for (const [index, role] of databaseRoles.entries()) {
       await query(server, `CREATE ROLE ${given[index] ?? ''} LOGIN PASSWORD 'given'`);

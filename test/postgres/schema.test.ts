@@ -28,7 +28,7 @@ const sql = (text: string, ...values: (string | number)[]) => broker.database.ra
 const ofInstance = (id: string) => `(SELECT id FROM instances WHERE osb_id = '${id}')`;
 const tenantOf = (id: string) => `(SELECT tenant_id FROM instances WHERE osb_id = '${id}')`;
 
-it('keeps a host with its tenant, whatever is tried in plain SQL', async () => {
+it('schema: the owner of the tables can not change the tenant of a host', async () => {
   const where = `WHERE instance_id = ${ofInstance(first)}`;
   await expect(sql(`UPDATE hosts SET tenant_id = ${tenantOf(second)} ${where}`)).rejects.toThrow();
   await expect(
@@ -39,7 +39,7 @@ it('keeps a host with its tenant, whatever is tried in plain SQL', async () => {
   ).rejects.toThrow();
 });
 
-/** A host that the first tenant has had. */
+/** A destroyed host of the first tenant. */
 const addDestroyedHost = (id: string, slot: number) =>
   sql(
     `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
@@ -49,9 +49,9 @@ const addDestroyedHost = (id: string, slot: number) =>
     first,
   );
 
-// Seen to fail for the api, which may give hosts of the pool away, with the triggers on hosts disabled.
+// Fails for the api, which may claim parked hosts, if the triggers on hosts are disabled.
 it.each(['api', 'gateway', 'worker'] as const)(
-  'keeps a host with its tenant, also one that has gone, whatever the role %s tries',
+  'schema: the database role %s can not change the tenant of a host, a destroyed one included',
   async (role) => {
     const gone = randomUUID();
     await addDestroyedHost(gone, 39);
@@ -63,7 +63,7 @@ it.each(['api', 'gateway', 'worker'] as const)(
     ];
     const living = await row('hosts', { instance_id: mine?.id, state: 'running' });
     if (mine === undefined || other === undefined || living === undefined)
-      throw new Error('nothing to try it on');
+      throw new Error('the rows to change are missing');
     const before = await broker.database('hosts').orderBy('id');
     const as = openDatabase(broker.urls[role], { maxConnections: 1 });
     try {
@@ -90,7 +90,7 @@ it.each(['api', 'gateway', 'worker'] as const)(
   },
 );
 
-it('gives a pooled host to a tenant once, out of the pool, and takes it back never', async () => {
+it('schema: a parked host gets an owner once, and never returns to the pool', async () => {
   const insert = async (slot: number, state: string) => {
     const id = randomUUID();
     await sql(
@@ -101,41 +101,41 @@ it('gives a pooled host to a tenant once, out of the pool, and takes it back nev
     );
     return id;
   };
-  const freed = `UPDATE hosts SET state = 'destroyed' WHERE instance_id = ${ofInstance(second)}`;
-  await sql(freed);
-  const give = (id: string, to: string, state = 'creating') =>
+  const destroyHost = `UPDATE hosts SET state = 'destroyed' WHERE instance_id = ${ofInstance(second)}`;
+  await sql(destroyHost);
+  const claim = (id: string, to: string, state = 'creating') =>
     sql(
       `UPDATE hosts SET tenant_id = ${tenantOf(to)}, instance_id = ${ofInstance(to)}, state = ? WHERE id = ?`,
       state,
       id,
     );
   const id = await insert(30, 'parked');
-  // Half an owner, another state with no owner, and an owner while it is still in the pool.
+  // A tenant without an instance, another state without an owner, and an owner while it is parked.
   await expect(sql(`UPDATE hosts SET tenant_id = ${tenantOf(second)} WHERE id = ?`, id)).rejects.toThrow();
   await expect(sql(`UPDATE hosts SET state = 'running' WHERE id = ?`, id)).rejects.toThrow(
     'hosts_parked_has_no_owner',
   );
-  await expect(give(id, second, 'parked')).rejects.toThrow('hosts_parked_has_no_owner');
-  await give(id, second);
-  await expect(give(id, first)).rejects.toThrow('never given to another');
+  await expect(claim(id, second, 'parked')).rejects.toThrow('hosts_parked_has_no_owner');
+  await claim(id, second);
+  await expect(claim(id, first)).rejects.toThrow('never given to another');
   await expect(
     sql(`UPDATE hosts SET tenant_id = NULL, instance_id = NULL, state = 'parked' WHERE id = ?`, id),
   ).rejects.toThrow('never given to another');
   await expect(sql(`UPDATE hosts SET state = 'parked' WHERE id = ?`, id)).rejects.toThrow(
     'hosts_parked_has_no_owner',
   );
-  await sql(freed);
-  await expect(give(id, first)).rejects.toThrow('never given to another');
+  await sql(destroyHost);
+  await expect(claim(id, first)).rejects.toThrow('never given to another');
 
-  // One that is not ready, or has gone without ever serving anybody.
-  await expect(give(await insert(31, 'parking'), second)).rejects.toThrow('not parked in the pool');
+  // A host that is not parked yet, and one that was destroyed without ever having an owner.
+  await expect(claim(await insert(31, 'parking'), second)).rejects.toThrow('not parked in the pool');
   const gone = await insert(32, 'parked');
   await sql(`UPDATE hosts SET state = 'destroyed' WHERE id = ?`, gone);
-  await expect(give(gone, second, 'destroyed')).rejects.toThrow('not parked in the pool');
+  await expect(claim(gone, second, 'destroyed')).rejects.toThrow('not parked in the pool');
   await sql(`DELETE FROM hosts WHERE tenant_id IS NULL`);
 });
 
-it('lets no destroyed host be used again', async () => {
+it('schema: a destroyed host can not be used again', async () => {
   const id = randomUUID();
   await addDestroyedHost(id, 40);
   await expect(sql(`UPDATE hosts SET state = 'running' WHERE id = ?`, id)).rejects.toThrow(
@@ -143,7 +143,7 @@ it('lets no destroyed host be used again', async () => {
   );
 });
 
-it('has one living host for an instance and for a slot', async () => {
+it('schema: an instance and a slot have at most one living host', async () => {
   const insert = (slot: number, owner: string) =>
     sql(
       `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
@@ -155,7 +155,7 @@ it('has one living host for an instance and for a slot', async () => {
   await expect(insert(1, second)).rejects.toThrow('hosts_one_living_per_slot');
 });
 
-it('has one operation in progress on an instance', async () => {
+it('schema: an instance has at most one operation in progress', async () => {
   const insert = () =>
     sql(
       `INSERT INTO operations (id, kind, instance_id, state, step, description, deadline, run_after)
@@ -167,7 +167,7 @@ it('has one operation in progress on an instance', async () => {
   await sql(`DELETE FROM operations WHERE state = 'in progress'`);
 });
 
-it('can be taken down and put up again', async () => {
+it('migrations: can all be rolled back and run again', async () => {
   const { connectionString, drop } = await createTestDatabase(inject('postgres'));
   const database = openDatabase(connectionString);
   try {
