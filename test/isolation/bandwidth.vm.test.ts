@@ -3,14 +3,14 @@ import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
 import { tap, uplink } from '../../src/hypervisors/qemu/names.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
-/** So little that even a guest that is emulated sends more. */
+/** A limit so low that even an emulated guest can exceed it. */
 const bandwidthMbit = 2;
 const bytesPerSecond = bandwidthMbit * 125_000;
-/** What may pass at once: the kernel's bucket holds a second's worth and the burst of rules.ts, a quarter more. */
+/** Allowed burst: the kernel's token bucket has one second's worth plus the burst of rules.ts, a quarter more. */
 const bucket = 1.25 * bytesPerSecond;
-/** Headers of the link, which are counted here and not there; and the moments between two looks. */
+/** Tolerance for link headers, which are counted only here, and for the time between two readings. */
 const tolerance = 1.05;
-/** Datagrams of 1400 bytes: 28 MB, far more than the burst. */
+/** Datagrams of 1400 bytes: 28 MB in all, far more than the burst. */
 const datagrams = 20_000;
 const flood = (address: string, port: number) => `
   use Socket; my $to = sockaddr_in(${port}, inet_aton('${address}')); my $data = 'x' x 1400;
@@ -18,10 +18,10 @@ const flood = (address: string, port: number) => `
   for (1 .. ${datagrams}) { send($s, $data, 0, $to) } print "sent\\n";`;
 
 /**
- * No host gets more of the machine's network than its limit, in either direction. What passes is held against what
- * the limit allows in the time that really went by, so a slow machine changes nothing.
+ * No host gets more of the node's network than its limit, in either direction. The bytes that pass are compared with
+ * what the limit allows in the elapsed time, so a slow node makes no difference.
  */
-describe('the bandwidth of a host', { timeout: 960_000 }, () => {
+describe('host bandwidth', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let outside: Outside;
   let a: TestHost;
@@ -40,14 +40,14 @@ describe('the bandwidth of a host', { timeout: 960_000 }, () => {
     await outside.remove();
   }, 300_000);
 
-  /** Bytes that one of the host's links has sent on. */
+  /** Bytes that one of the host's links has forwarded. */
   const sentOn = async (host: TestHost, link: string): Promise<number> => {
     const printed = await host.inNamespace('ip', '-json', '-statistics', 'link', 'show', link);
     const [shown] = JSON.parse(printed) as { stats64: { tx: { bytes: number } } }[];
     return shown?.stats64.tx.bytes ?? Number.NaN;
   };
 
-  /** What passes over a link of A while `act` lasts, as a share of what the limit allows in that time. */
+  /** Bytes that pass over a link of A during `act`, as a share of what the limit allows in that time. */
   async function shareUsed(link: string, act: () => Promise<unknown>): Promise<number> {
     const before = await sentOn(a, link);
     const begun = performance.now();
@@ -58,8 +58,8 @@ describe('the bandwidth of a host', { timeout: 960_000 }, () => {
   }
   const droppedFor = async (host: TestHost) => (await host.dropped())['bandwidth'] ?? 0;
 
-  it('12: is kept by what its guest sends; what is beyond it is dropped, and nothing of another host', async () => {
-    // Seen to fail without the limit on the guest's own link (rules.ts): twice what is allowed passed.
+  it('12: bandwidth limit: applies to what a guest sends; the excess is dropped, other hosts lose nothing', async () => {
+    // Fails without the limit on the guest's link (rules.ts): twice the allowed bytes passed.
     const attacker = await a.attacker();
     await b.attacker();
     const [dropped, ofAnother] = [await droppedFor(a), await droppedFor(b)];
@@ -70,8 +70,8 @@ describe('the bandwidth of a host', { timeout: 960_000 }, () => {
     expect(await droppedFor(b)).toBe(ofAnother);
   });
 
-  it('12: is kept by what others send to its guest', async () => {
-    // Seen to fail without the limit in the forward chain: four times what is allowed passed.
+  it('12: bandwidth limit: applies to what others send to a guest', async () => {
+    // Fails without the limit in the forward chain: four times the allowed bytes passed.
     const dropped = await droppedFor(a);
     const send = flood(outside.machineAddress, a.spec.publishedPorts.first);
     const share = await shareUsed(tap, () => outside.run('/usr/bin/perl', '-e', send));

@@ -9,10 +9,10 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 const execute = promisify(execFile);
 
 /**
- * The other isolation tests run on whatever version of control groups the machine has. A guest's kernel has version
- * 2 only, so there the broker's own code is tried on it, wherever the tests are run.
+ * The other isolation tests use whichever cgroup version the node has. A guest's kernel has version 2 only, so Berth's
+ * own cgroup code runs inside a guest here.
  */
-describe('control groups of version 2', { timeout: 960_000 }, () => {
+describe('cgroup v2', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let host: TestHost;
 
@@ -22,13 +22,13 @@ describe('control groups of version 2', { timeout: 960_000 }, () => {
   }, 1_200_000);
   afterAll(() => hosts.close(), 300_000);
 
-  it('10: have the limits of a host, hold its processes to them, and are emptied and removed', async () => {
-    // Seen to fail without pids.max for v2 in cgroup.ts: all 400 processes were made; and where the installation's own
-    // group has no controllers turned on: no limit was there. A host is not made then.
+  it('10: cgroup v2: has the limits of a host, enforces them, and is emptied and removed', async () => {
+    // Fails without pids.max for v2 in cgroups.ts (all 400 processes were made), and without controllers enabled in the
+    // installation's group (there was no limit; then a host is not made).
     const guest = await makeAttacker(host.engine, await nodeTree());
     const found = JSON.parse(await guest.run(['/node', '/cgroup-v2.mjs'])) as Record<string, unknown>;
     expect(found).toMatchObject({
-      folders: ['/sys/fs/cgroup/berth-cafe/machine'],
+      folders: ['/sys/fs/cgroup/berth-cafe/vm'],
       limits: [
         `memory.max ${(768 + 512) * 1024 ** 2}`,
         'memory.swap.max 0',
@@ -45,7 +45,7 @@ describe('control groups of version 2', { timeout: 960_000 }, () => {
   });
 });
 
-/** Node itself with what it is linked with, and the compiled code of control groups. */
+/** Node.js with its libraries, and the compiled cgroup code. */
 async function nodeTree(): Promise<Buffer> {
   const code = await compiled();
   const { stdout: linked } = await execute('ldd', [process.execPath]);

@@ -16,10 +16,10 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 const execute = promisify(execFile);
 
 /**
- * Whatever is altered of a host is named by the next check. All but that of the manifest were seen to fail with a
+ * The next integrity check reports whatever has changed about a host. All tests but the one on the manifest fail with a
  * `compare` in verify.ts that finds nothing.
  */
-describe('an alteration', { timeout: 960_000 }, () => {
+describe('drift', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let host: TestHost;
   let pid: number;
@@ -35,8 +35,8 @@ describe('an alteration', { timeout: 960_000 }, () => {
   const verify = () => hosts.driver.verify(host.spec.hostId);
   const table = () => `berth_${hosts.options.site}`;
 
-  /** Alters, looks, puts it back, and looks again. */
-  async function expectNamed(
+  /** Makes a change, checks, reverts it, and checks again. */
+  async function expectDrift(
     part: string | readonly string[],
     detail: RegExp,
     alter: () => Promise<unknown>,
@@ -63,12 +63,12 @@ describe('an alteration', { timeout: 960_000 }, () => {
     expect(await verify()).toEqual([]);
   }
 
-  it('of a firewall rule is named: one more, one less, another order', async () => {
-    // nft can't read back all that it lists, so the driver writes its rules anew.
+  it('drift: reports an added, a removed and a reordered firewall rule', async () => {
+    // nft can't read its own listing completely, so the driver applies its rules again.
     const reload = () => hosts.driver.connect(host.spec);
-    await expectNamed(
+    await expectDrift(
       'firewall',
-      /not there before: rule .*192\.0\.2\.1/,
+      /new: rule .*192\.0\.2\.1/,
       () =>
         host.inNamespace(
           'nft',
@@ -84,31 +84,31 @@ describe('an alteration', { timeout: 960_000 }, () => {
         ),
       reload,
     );
-    await expectNamed(
+    await expectDrift(
       'firewall',
       /missing: /,
       () => host.inNamespace('nft', 'flush', 'chain', 'netdev', 'berth', 'guest'),
       reload,
     );
-    await expectNamed('firewall', /./, () => host.inNamespace('nft', 'flush', 'ruleset'), reload);
-    await expectNamed('firewall', /^in another order: rule /, firstRuleLast, reload);
+    await expectDrift('firewall', /./, () => host.inNamespace('nft', 'flush', 'ruleset'), reload);
+    await expectDrift('firewall', /^different order: rule /, firstRuleLast, reload);
   });
 
-  // Seen to fail where `boot` leaves the machine that it has refused: the second start took it for its own.
-  it('before the first look: a machine that does not start as it was to is refused, and ended', async () => {
+  // Fails if `boot` leaves the rejected VM running: the second start adopted it.
+  it('drift: a VM that does not match its launch spec is rejected and killed at start', async () => {
     const jail = await openJail(hosts.options.stateDirectory);
     const altered = await createQemuHypervisor(hosts.options, {
       jail: {
         command: (command, exchange) => jail.command([...command, '-device', 'virtio-rng-pci'], exchange),
       },
     });
-    // Of a plan without a template: it boots.
+    // A plan without a template, so the host boots.
     const spec = { ...hosts.newSpec(), planName: 'unfrozen' };
     try {
       await altered.prepare(spec);
       for (let time = 1; time <= 2; time += 1) {
         await expect(altered.start(spec)).rejects.toThrow(
-          /not run as it was to: argv: not there before: .*-device/,
+          /does not match its launch spec: argv: new: .*-device/,
         );
         expect(await altered.memoryUsage(spec.hostId)).toBe(undefined);
       }
@@ -118,11 +118,11 @@ describe('an alteration', { timeout: 960_000 }, () => {
     }
   });
 
-  // Seen to fail where rules are written anew without a look: nobody ever heard of it.
-  it('of a firewall rule is reported also where the next act writes the rules anew', async () => {
+  // Fails if rules are applied again without a check: the drift was never reported.
+  it('drift: reports a firewall rule even if the next action applies the rules again', async () => {
     const reported = () =>
       lines.filter(
-        ({ event, drift }) => event === 'host.altered' && /192\.0\.2\.9/.test(JSON.stringify(drift)),
+        ({ event, drift }) => event === 'host.drift' && /192\.0\.2\.9/.test(JSON.stringify(drift)),
       );
     const rule = ['insert', 'rule', 'inet', 'berth', 'egress', 'ip', 'daddr', '192.0.2.9', 'accept'];
     await host.inNamespace('nft', ...rule);
@@ -131,7 +131,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
     expect(await verify()).toEqual([]);
     const { length } = lines;
     await hosts.driver.connect(host.spec);
-    // What a quarantine changes is no alteration.
+    // Changes made by a quarantine are not drift.
     await hosts.driver.quarantine(host.spec.hostId);
     await hosts.driver.release(host.spec.hostId);
     await hosts.driver.connect(host.spec);
@@ -139,8 +139,8 @@ describe('an alteration', { timeout: 960_000 }, () => {
     expect(await verify()).toEqual([]);
   });
 
-  // Seen to fail where a silence is an alteration at once: the first check named it.
-  it('is not what load alone does: a monitor that is silent for a while; but one that stays so is', async () => {
+  // Fails if an unanswered check counts as drift at once: the first check reported it.
+  it('drift: a monitor that does not answer is reported only after several checks', async () => {
     process.kill(pid, 'SIGSTOP');
     try {
       await expect(verify()).rejects.toThrow(/devices could not be checked/);
@@ -153,7 +153,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
     }
     expect(await verify()).toEqual([]);
   });
-  /** The same rules, and nothing else: the first that matches decides. */
+  /** The same rules in another order; the first matching rule decides. */
   async function firstRuleLast() {
     const chain = ['inet', 'berth', 'egress'] as const;
     const listed = JSON.parse(await host.inNamespace('nft', '--json', 'list', 'chain', ...chain)) as {
@@ -169,11 +169,11 @@ describe('an alteration', { timeout: 960_000 }, () => {
     await host.inNamespace('nft', '--json', JSON.stringify({ nftables: moved }));
   }
 
-  it('of what is published on the machine is named', async () => {
+  it('drift: reports a changed published port on the node', async () => {
     const { first } = host.spec.publishedPorts;
     const range = `${first}-${first + 3}`;
-    await expectNamed(
-      'machine firewall',
+    await expectDrift(
+      'node firewall',
       /missing: published/,
       () =>
         execute('nft', [
@@ -182,7 +182,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
           'inet',
           table(),
           'ports',
-          `{ ${range} : ${host.place.hostAddress} }`,
+          `{ ${range} : ${host.layout.hostAddress} }`,
         ]),
       () =>
         execute('nft', [
@@ -191,12 +191,12 @@ describe('an alteration', { timeout: 960_000 }, () => {
           'inet',
           table(),
           'ports',
-          `{ ${range} : ${host.place.hostAddress} }`,
+          `{ ${range} : ${host.layout.hostAddress} }`,
         ]),
     );
   });
 
-  it('of a limit of its control group is named, and of its members', async () => {
+  it('drift: reports a changed cgroup limit and an added cgroup member', async () => {
     const roots = ['pids', ''].map((name) =>
       path.join('/sys/fs/cgroup', name, `berth-${hosts.options.site}`),
     );
@@ -204,14 +204,14 @@ describe('an alteration', { timeout: 960_000 }, () => {
       (error: unknown) => error as { stdout: string },
     );
     const [limit = ''] = stdout.split('\n');
-    await expectNamed(
+    await expectDrift(
       'cgroup',
-      /missing: pids.max 128; not there before: pids.max max/,
+      /missing: pids.max 128; new: pids.max max/,
       () => writeFile(limit, 'max'),
       () => writeFile(limit, '128'),
     );
     const group = path.dirname(limit);
-    await expectNamed(
+    await expectDrift(
       'cgroup',
       /missing/,
       () => writeFile(path.join(path.dirname(path.dirname(group)), 'cgroup.procs'), String(pid)),
@@ -219,55 +219,55 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
   });
 
-  it('of a limit of its process is named', async () => {
-    const as = ['--reuid', String(host.place.uid), '--clear-groups', 'prlimit', '--pid', String(pid)];
+  it('drift: reports a changed process limit', async () => {
+    const as = ['--reuid', String(host.layout.uid), '--clear-groups', 'prlimit', '--pid', String(pid)];
     const set = (most: number) => execute('setpriv', [...as, `--nofile=${most}:512`]);
-    await expectNamed(
+    await expectDrift(
       'rlimits',
-      /missing: Max open files 512 .*not there before: Max open files 256/,
+      /missing: Max open files 512 .*new: Max open files 256/,
       () => set(256),
       () => set(512),
     );
   });
 
-  it('of its mounts is named, and of its namespaces', async () => {
-    // Both from outside: its own namespaces a process can only leave itself, which the jail does not let it.
+  it('drift: reports changed mounts and namespaces', async () => {
+    // Both are changed from outside: only the process itself could leave its namespaces, which the jail forbids.
     const inItsMounts = (act: string) =>
       execute('perl', [
         '-e',
         `open(my $n, '<', '/proc/${pid}/ns/mnt') or die; syscall(308, fileno $n, 0) == 0 or die "setns: $!";
-         my ($type, $at) = ("tmpfs", "${host.place.exchangeDirectory}"); ${act} == 0 or die "${act}: $!"`,
+         my ($type, $at) = ("tmpfs", "${host.layout.exchangeDirectory}"); ${act} == 0 or die "${act}: $!"`,
       ]);
-    await expectNamed(
+    await expectDrift(
       'mounts',
-      new RegExp(`not there before: / on ${host.place.exchangeDirectory} `),
+      new RegExp(`new: / on ${host.layout.exchangeDirectory} `),
       () => inItsMounts('syscall(165, $type, $at, $type, 0, 0)'),
       () => inItsMounts('syscall(166, $at, 0)'),
     );
-    await expectNamed(
+    await expectDrift(
       ['namespaces', 'firewall'],
-      new RegExp(`not there before: ${host.place.netns} is net:`),
-      () => execute('mount', ['--bind', '/proc/self/ns/net', host.place.netnsPath]),
-      () => execute('umount', [host.place.netnsPath]),
+      new RegExp(`new: ${host.layout.netns} is net:`),
+      () => execute('mount', ['--bind', '/proc/self/ns/net', host.layout.netnsPath]),
+      () => execute('umount', [host.layout.netnsPath]),
     );
   });
 
-  it('of a host that is paused is named', async () => {
-    // Its monitor answers as ever. What is on record of a suspended host is compared once it has woken.
+  it('drift: is reported for a paused host', async () => {
+    // Its monitor still answers. A suspended host is compared after it was resumed.
     await hosts.driver.pause(host.spec.hostId);
-    await expectNamed('devices', /block node intruder/, ...plugged('blockdev', nullDisk));
+    await expectDrift('devices', /block node intruder/, ...plugged('blockdev', nullDisk));
     await hosts.driver.resume(host.spec);
   });
 
   const qmp = (command: string, args: object = {}) =>
-    withQmp(host.place.qmpSocket, (monitor) => monitor.execute(command, { ...args }));
+    withQmp(host.layout.qmpSocket, (monitor) => monitor.execute(command, { ...args }));
   const nullDisk = { driver: 'null-co', 'node-name': 'intruder', size: 4 * 1024 ** 3, 'read-only': true };
   const plugged = (kind: string, args: object): [() => Promise<unknown>, () => Promise<unknown>] => [
     () => qmp(`${kind}-add`, args),
     () => qmp(`${kind}-del`, { 'node-name': 'intruder' }),
   ];
 
-  it('of its disk chain is named: another disk below its own', async () => {
+  it('drift: reports another backing disk', async () => {
     const over = (backing: string) =>
       qmp('blockdev-reopen', {
         options: [
@@ -278,9 +278,9 @@ describe('an alteration', { timeout: 960_000 }, () => {
         ],
       });
     await qmp('stop');
-    await expectNamed(
+    await expectDrift(
       'devices',
-      /missing: block node data: .*not there before: block node data: qcow2 writable .*null-co/,
+      /missing: block node data: .*new: block node data: qcow2 writable .*null-co/,
       async () => {
         await qmp('blockdev-add', nullDisk);
         await over('intruder');
@@ -293,10 +293,10 @@ describe('an alteration', { timeout: 960_000 }, () => {
     await qmp('cont');
   });
 
-  it('of its open files is named', async () => {
-    await expectNamed(
+  it('drift: reports an additional open file', async () => {
+    await expectDrift(
       ['files', 'devices'],
-      /not there before: write \/dev\/urandom/,
+      /new: write \/dev\/urandom/,
       () =>
         qmp('chardev-add', {
           id: 'intruder',
@@ -306,15 +306,15 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
   });
 
-  it('of its devices is named: what is plugged into the running machine', async () => {
-    await expectNamed('devices', /block node intruder/, ...plugged('blockdev', nullDisk));
-    await expectNamed(
+  it('drift: reports a device that is plugged into the running VM', async () => {
+    await expectDrift('devices', /block node intruder/, ...plugged('blockdev', nullDisk));
+    await expectDrift(
       'devices',
       /\/objects\/intruder/,
       () => qmp('object-add', { 'qom-type': 'throttle-group', id: 'intruder' }),
       () => qmp('object-del', { id: 'intruder' }),
     );
-    await expectNamed(
+    await expectDrift(
       'devices',
       /character device intruder/,
       () => qmp('chardev-add', { id: 'intruder', backend: { type: 'null', data: {} } }),
@@ -322,8 +322,8 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
   });
 
-  it('of a byte of the image, of the template or of the empty disk below a living host is named', async () => {
-    // What the template's memory was loaded into is sealed (jail.vm.test.ts); this is what it was loaded from.
+  it('drift: reports a changed byte of the image, the template or the empty disk of a running host', async () => {
+    // The loaded template memory is sealed (jail.vm.test.ts); this is the file that it was loaded from.
     const state = hosts.options.stateDirectory;
     const template = path.join(state, 'templates', (await readdir(path.join(state, 'templates')))[0] ?? '');
     const { rootfs, kernel, initrd } = hosts.options.image;
@@ -339,18 +339,18 @@ describe('an alteration', { timeout: 960_000 }, () => {
       await altered(both, both, (found) => {
         expect(found.map(({ part }) => part)).toEqual(['digests']);
         for (const file of files)
-          expect(found[0]?.detail).toMatch(new RegExp(`not there before: [0-9a-f]{64} ${file}\\b`));
+          expect(found[0]?.detail).toMatch(new RegExp(`new: [0-9a-f]{64} ${file}\\b`));
       });
     }
   });
 
-  it('of a byte of the template is named, and no host is made from it any more', async () => {
+  it('drift: a changed template is reported and not used for new hosts', async () => {
     const templates = path.join(hosts.options.stateDirectory, 'templates');
     const [key = ''] = await readdir(templates);
     const state = path.join(templates, key, 'device-state');
-    await expectNamed(
+    await expectDrift(
       'digests',
-      /not there before: [0-9a-f]{64} .*device-state/,
+      /new: [0-9a-f]{64} .*device-state/,
       () => flip(state),
       () => flip(state),
     );
@@ -359,7 +359,7 @@ describe('an alteration', { timeout: 960_000 }, () => {
     const spec = hosts.newSpec();
     await hosts.driver.prepare(spec);
     await hosts.driver.start(spec);
-    // Not from the template, though it is in memory: the fall-back is a cold boot.
+    // Falls back to a cold boot although the template is still in memory.
     expect(await hosts.driver.startedFrom(spec.hostId)).toBe('boot');
     expect(await hosts.driver.hasTemplate('small')).toBe(false);
     expect(await readFile(path.join(templates, key, 'damaged'), 'utf8')).toMatch(
@@ -367,23 +367,21 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
     await hosts.driver.destroy(spec.hostId);
 
-    // Nor is a host booted over an altered disk of the template; the message says which file it is.
+    // Nor does a host boot on a changed template disk; the message names the file.
     await flip(state);
     const disk = path.join(templates, key, 'disk.qcow2');
     await hosts.driver.stop(host.spec.hostId);
     await flip(disk);
     await hosts.driver.prepare(host.spec);
-    await expect(hosts.driver.start(host.spec)).rejects.toThrow(
-      /template's disk has been altered: .*disk\.qcow2/,
-    );
+    await expect(hosts.driver.start(host.spec)).rejects.toThrow(/template's disk has changed: .*disk\.qcow2/);
     await flip(disk);
     await hosts.driver.start(host.spec);
     expect(await verify()).toEqual([]);
     pid = await host.pid();
   });
 
-  // Seen to fail without the mark in starts.ts: the machine lived on, and the check named its process.
-  it('is none where a worker was killed while it booted the host: the next start boots it anew', async () => {
+  // Fails without the marker in vm-starter.ts: the VM stayed, and the check reported its process.
+  it('drift: none after a worker was killed while it booted a host, because the next start boots it again', async () => {
     let changes = 0;
     for (let end = ''; end !== 'done';) {
       process.kill(await host.pid(), 'SIGKILL');
@@ -398,10 +396,10 @@ describe('an alteration', { timeout: 960_000 }, () => {
     pid = await host.pid();
   });
 
-  // Seen to fail where only the control group's processes are looked at: the check found no machine.
-  it('of its control group is named, and the machine found, when it was moved out of all of it', async () => {
+  // Fails if only the cgroup's processes are considered: the check found no VM.
+  it('drift: reports a VM that was moved out of its cgroups', async () => {
     const groups = ['memory', 'cpu', 'pids', ''].map((name) => path.join('/sys/fs/cgroup', name));
-    for (const one of await processesOf(host.place)) {
+    for (const one of await processesOf(host.layout)) {
       for (const group of groups)
         await writeFile(path.join(group, 'cgroup.procs'), String(one)).catch(() => undefined);
     }
@@ -416,11 +414,11 @@ describe('an alteration', { timeout: 960_000 }, () => {
     pid = await host.pid();
   });
 
-  // Seen to fail where the signature is not looked at: what was written there was named, as if the host had changed.
-  it('of its manifest is named', async () => {
-    const file = host.place.manifest;
+  // Fails if the signature is not verified: the content was reported as a change of the host.
+  it('drift: reports a changed manifest', async () => {
+    const file = host.layout.manifest;
     const text = await readFile(file, 'utf8');
-    await expectNamed(
+    await expectDrift(
       'manifest',
       /does not carry a signature/,
       () => writeFile(file, text.replace('Seccomp: 2', 'Seccomp: 0')),
@@ -428,21 +426,21 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
   });
 
-  it('of its devices is named: one that is plugged in its guest', async () => {
-    // The only bus of the machine that takes one while it runs; it has no room beside the agent's port.
+  it("drift: reports a device in the guest's serial bus", async () => {
+    // The only bus that accepts a device at run time; it has no free port beside the agent's.
     const port = { driver: 'virtserialport', bus: 'serial.0' };
-    // What has been unplugged lets go of what it had a moment later.
+    // An unplugged device releases its resources a moment later.
     const plug = (args: object) =>
-      eventually('it is plugged in', () =>
+      eventually('the device is plugged in', () =>
         qmp('device_add', { ...port, ...args }).catch((error: unknown) => {
           if (!/in use/.test(String(error))) throw error;
           return false;
         }),
       );
     const unplug = (id: string) => qmp('device_del', { id });
-    await expectNamed(
+    await expectDrift(
       'devices',
-      /missing: \/machine\/peripheral\/agent: .*not there before: \/machine\/peripheral\/intruder: /,
+      /missing: \/machine\/peripheral\/agent: .*new: \/machine\/peripheral\/intruder: /,
       async () => {
         await unplug('agent');
         await plug({ id: 'intruder' });
@@ -454,23 +452,23 @@ describe('an alteration', { timeout: 960_000 }, () => {
     );
   });
 
-  it('of its user is named: a machine that somebody else has started in its place', async () => {
-    const kept = `${host.place.manifest}.kept`;
-    await copyFile(host.place.manifest, kept);
+  it('drift: reports a VM that was started by another user', async () => {
+    const kept = `${host.layout.manifest}.kept`;
+    await copyFile(host.layout.manifest, kept);
     const other = await createQemuHypervisor({ ...hosts.options, firstUid: hosts.options.firstUid + 300 });
     process.kill(pid, 'SIGKILL');
     await hosts.driver.stop(host.spec.hostId);
-    await execute('chown', [String(host.place.uid + 300), host.place.disk]);
+    await execute('chown', [String(host.layout.uid + 300), host.layout.disk]);
     await other.start(host.spec);
-    await copyFile(kept, host.place.manifest);
+    await copyFile(kept, host.layout.manifest);
     const found = await verify();
     expect(found.map(({ part }) => part)).toEqual(expect.arrayContaining(['process', 'user']));
-    expect(found.find(({ part }) => part === 'user')?.detail).toContain(`missing: Uid: ${host.place.uid} `);
+    expect(found.find(({ part }) => part === 'user')?.detail).toContain(`missing: Uid: ${host.layout.uid} `);
     await other.close();
   });
 });
 
-/** Turns over one bit in the middle of a file; done twice, the file is as it was. */
+/** Flips one bit in the middle of a file; a second call restores the file. */
 async function flip(file: string): Promise<void> {
   await execute('chmod', ['u+w', file]);
   const handle = await open(file, 'r+');

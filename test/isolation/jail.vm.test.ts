@@ -12,8 +12,8 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 const execute = promisify(execFile);
 
-/** What a guest, and a QEMU that a guest has taken over, can do to this machine and to others on it. */
-describe('the jail', { timeout: 960_000 }, () => {
+/** What a guest and a QEMU that it has compromised can do to the node and to other hosts. */
+describe('jail', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let a: TestHost;
   let b: TestHost;
@@ -26,22 +26,22 @@ describe('the jail', { timeout: 960_000 }, () => {
   }, 1_200_000);
   afterAll(() => hosts.close(), 300_000);
 
-  /** What this program prints as host A's user, and whether it was let. */
+  /** Runs a program as host A's user: its output, and whether it was allowed. */
   const asUserOfA = (program: string, ...args: string[]) =>
     execute('setpriv', [
-      ...[`--reuid=${a.place.uid}`, `--regid=${a.place.uid}`, '--clear-groups', '--no-new-privs'],
+      ...[`--reuid=${a.layout.uid}`, `--regid=${a.layout.uid}`, '--clear-groups', '--no-new-privs'],
       ...[program, ...args],
     ]).then(
       ({ stdout }) => ({ allowed: true, said: stdout }),
       (error: unknown) => ({ allowed: false, said: (error as { stderr: string }).stderr }),
     );
 
-  it('5: QEMU has a user of its own, no rights, a system call filter, and namespaces of its own', async () => {
-    // Seen to fail with the jail left out (`command: (command) => command`): its namespaces were the machine's.
+  it('5: jail: QEMU has its own user and namespaces, no capabilities, and a system call filter', async () => {
+    // Fails without the jail (`command: (command) => command`): the namespaces were the node's.
     const status = await readFile(`/proc/${pid}/status`, 'utf8');
     const line = (name: string) => new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(status)?.[1];
-    expect(line('Uid')).toBe(Array(4).fill(a.place.uid).join('\t'));
-    expect(a.place.uid).not.toBe(b.place.uid);
+    expect(line('Uid')).toBe(Array(4).fill(a.layout.uid).join('\t'));
+    expect(a.layout.uid).not.toBe(b.layout.uid);
     for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) {
       expect(line(set), set).toBe('0000000000000000');
     }
@@ -52,21 +52,21 @@ describe('the jail', { timeout: 960_000 }, () => {
           readlink(`/proc/${of}/ns/${name}`),
         ),
       );
-    const [own, others, machine] = await Promise.all([
+    const [own, others, node] = await Promise.all([
       namespaces(pid),
       namespaces(await b.pid()),
       namespaces('self'),
     ]);
-    expect(new Set([...own, ...others, ...machine]).size).toBe(21);
-    // bubblewrap says where it is, and nothing else.
+    expect(new Set([...own, ...others, ...node]).size).toBe(21);
+    // bubblewrap sets PWD and nothing else.
     expect(await readFile(`/proc/${pid}/environ`, 'utf8')).toBe('PWD=/\0');
     const limits = await readFile(`/proc/${pid}/limits`, 'utf8');
     expect(limits).toMatch(/^Max open files +512 +512 /m);
   });
 
-  it("5: no core dump holds a guest's memory, whoever the kernel gives it to, and no page is merged", async () => {
-    // Seen to fail without dump=off and merge=off in arguments.ts; and with a limit of 0 in libexec/berth-launch: the
-    // kernel gave the dump to the program that core_pattern names.
+  it("5: jail: no core dump contains a guest's memory, and no page is merged", async () => {
+    // Fails without dump=off and merge=off in arguments.ts, and with a limit of 0 in libexec/berth-launch: the kernel
+    // passed the dump to the program named by core_pattern.
     const maps = (await readFile(`/proc/${pid}/smaps`, 'utf8')).split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
     const size = new RegExp(`^Size: +${a.spec.shape.memoryMib * 1024} kB`, 'm');
     const flags = maps.filter((map) => size.test(map)).map((map) => /^VmFlags: (.*)$/m.exec(map)?.[1] ?? '');
@@ -74,7 +74,7 @@ describe('the jail', { timeout: 960_000 }, () => {
     expect(flags[0]?.split(' ')).toContain('dd');
     expect(flags[0]?.split(' ')).not.toContain('mg');
 
-    // This machine's core_pattern is everybody's; the guest's kernel is asked what it makes of such a limit.
+    // The node's core_pattern is shared, so a guest's kernel is used to see what it does with such a limit.
     const limits = await readFile(`/proc/${pid}/limits`, 'utf8');
     const [, soft = '', hard = ''] = /^Max core file size +(\d+) +(\d+) /m.exec(limits) ?? [];
     expect(soft).toBe(hard);
@@ -94,8 +94,8 @@ describe('the jail', { timeout: 960_000 }, () => {
     expect(printed).toContain(`with 0: dumped; with ${soft}: nothing; end`);
   });
 
-  it('5: its root holds copies of QEMU and its libraries, and nothing else', async () => {
-    // Seen to fail with the jail left out: its root was the machine's.
+  it('5: jail: its root contains copies of QEMU and its libraries only', async () => {
+    // Fails without the jail: the root was the node's.
     const root = `/proc/${pid}/root`;
     expect((await readdir(root)).sort()).toEqual(['dev', 'lib', 'lib64', 'proc', 'run', 'usr']);
     expect((await readdir(`${root}/dev`)).sort()).toEqual(['null', 'urandom']);
@@ -116,26 +116,26 @@ describe('the jail', { timeout: 960_000 }, () => {
     expect(writable.sort()).toEqual(['/dev/null', '/dev/urandom', '/proc']);
   });
 
-  it("6: a process of A's user opens nothing of another host, of the templates or of the broker", async () => {
-    // Seen to fail with mode 0666 for overlays in disks.ts: B's disk could be read.
+  it("6: jail: a process of A's user can open no file of another host, a template or the broker", async () => {
+    // Fails with mode 0666 for overlays in disks.ts: B's disk was readable.
     const { stateDirectory, runDirectory } = hosts.options;
-    expect((await asUserOfA('head', '-c', '4', a.place.disk)).allowed).toBe(true);
+    expect((await asUserOfA('head', '-c', '4', a.layout.disk)).allowed).toBe(true);
     for (const file of [
-      b.place.disk,
-      b.place.record,
-      a.place.record,
-      a.place.manifest,
+      b.layout.disk,
+      b.layout.record,
+      a.layout.record,
+      a.layout.manifest,
       path.join(stateDirectory, 'manifest-key.pem'),
-      b.place.exchangeDirectory,
+      b.layout.exchangeDirectory,
       path.join(runDirectory, 'hosts'),
-      b.place.directory,
+      b.layout.directory,
     ]) {
       expect(await stat(file), file).toBeDefined();
       const read = await asUserOfA((await stat(file)).isDirectory() ? 'ls' : 'cat', file);
       expect(read.allowed, file).toBe(false);
       expect(read.said, file).toContain('ermission denied');
     }
-    for (const socket of [a.place.qmpSocket, b.place.qmpSocket, b.place.agentSocket]) {
+    for (const socket of [a.layout.qmpSocket, b.layout.qmpSocket, b.layout.agentSocket]) {
       const connect =
         'use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, sockaddr_un(shift)) or die $!';
       expect(await asUserOfA('perl', '-e', connect, socket), socket).toMatchObject({ allowed: false });
@@ -151,8 +151,8 @@ describe('the jail', { timeout: 960_000 }, () => {
     }
   });
 
-  it("7: not even root can change a template's memory that hosts run from", async () => {
-    // Seen to fail without the seals in libexec/berth-memory-copy: the write went through.
+  it('7: template: not even root can change the memory that hosts share', async () => {
+    // Fails without the seals in libexec/berth-memory-copy: the write succeeded.
     const memory = (await readdir(`/proc/${pid}/fd`)).map((name) => `/proc/${pid}/fd/${name}`);
     let tried = 0;
     for (const file of memory) {
@@ -168,38 +168,38 @@ describe('the jail', { timeout: 960_000 }, () => {
     expect(tried).toBeGreaterThan(0);
   });
 
-  it("8: a guest's disk ends at the plan's size, and the machine keeps its reserve", async () => {
-    // Seen to fail without RLIMIT_FSIZE in libexec/berth-launch, and without the reserve in requireRoom.
+  it("8: disk: a guest's disk ends at the plan's size, and the node keeps its reserve", async () => {
+    // Fails without RLIMIT_FSIZE in libexec/berth-launch, and without the reserve in requireDiskSpace.
     const attacker = await a.attacker();
     const end = a.spec.shape.diskGib * 1024;
     const printed = await attacker.root(`
       busybox fallocate -l 100G /host/var/fill 2>&1; busybox rm -f /host/var/fill
       busybox dd if=/dev/zero of=/host/dev/vdb bs=1M seek=${end} count=1 2>&1; echo end`);
     expect(printed.match(/No space left|File too large/g)).toHaveLength(2);
-    const { size } = await stat(a.place.disk);
+    const { size } = await stat(a.layout.disk);
     const most = Number(/^Max file size +(\d+)/m.exec(await readFile(`/proc/${pid}/limits`, 'utf8'))?.[1]);
     expect(size).toBeLessThan(most);
     expect(most).toBeLessThan(a.spec.shape.diskGib * 1024 ** 3 * 1.03);
 
-    // No disk is made where the machine's own is nearly full.
+    // No disk is made if the node's disk is nearly full.
     const full = await mkdtemp(path.join(tmpdir(), 'berth-full-'));
     try {
       await execute('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', full]);
       const made = createOverlay(
         path.join(full, 'disk'),
-        { file: a.place.disk, format: 'qcow2' },
+        { file: a.layout.disk, format: 'qcow2' },
         4,
-        a.place.uid,
+        a.layout.uid,
       );
-      await expect(made).rejects.toThrow(/is full.*are kept for the machine/);
+      await expect(made).rejects.toThrow(/is full.*are reserved for the node/);
     } finally {
       await execute('umount', [full]);
       await rm(full, { recursive: true });
     }
   });
 
-  it("9: a busy guest leaves another's answers within bounds of what they were", async () => {
-    // Seen to fail without the group of `cpu` in cgroup.ts: 95 times what they were.
+  it("9: CPU: a busy guest slows another's answers only within bounds", async () => {
+    // Fails without the cpu controller in cgroups.ts: answers took 95 times as long.
     const median = async () => {
       const times: number[] = [];
       for (let count = 0; count < 25; count += 1) {
@@ -215,32 +215,33 @@ describe('the jail', { timeout: 960_000 }, () => {
       for n in $(busybox seq 1 40); do (while :; do :; done) & done
       (bomb() { bomb | bomb & }; busybox timeout 20 /bin/busybox sh -c 'b() { b | b & }; b') >/dev/null 2>&1 &
       echo begun`);
-    // The guest has one virtual processor; a QEMU that it has taken over has as many as its user is given.
-    // Each in a session of its own: the kernel may share processors out by session.
+    // The guest has one vCPU; a QEMU that it has compromised can use as many CPUs as its user gets.
+    // Each in a separate session, because the kernel may schedule by session.
     const spin = `
       use POSIX (); $| = 1; $SIG{CHLD} = 'IGNORE'; my $first = $$;
       for (1 .. 100) { next if fork; POSIX::setsid(); print 'spins '; 1 while kill 0, $first; exit }
       1 while 1;`;
-    const taken = await startInGroup(await groupsOf(hosts, a), a.place.uid, spin);
+    const taken = await startInGroup(await groupsOf(hosts, a), a.layout.uid, spin);
     let beside: number;
     try {
-      await eventually('it has begun', () => taken.output().split(' ').length > 50, { deadlineMs: 60_000 });
+      await eventually('the load has started', () => taken.output().split(' ').length > 50, {
+        deadlineMs: 60_000,
+      });
       beside = await median();
     } finally {
       await taken.end();
     }
-    // Two cores, of which the other host can have one and a half.
+    // Of two cores the other host can use one and a half.
     expect(beside / alone).toBeLessThan(8);
   });
 
-  it('9: processes and processors that a QEMU can take are limited, whatever becomes of it', async () => {
-    // Seen to fail without pids.max in cgroup.ts: all 400 processes were made. And without the
-    // quota: nothing was throttled.
+  it('9: CPU: the processes and CPU time of a compromised QEMU are limited', async () => {
+    // Fails without pids.max in cgroups.ts (all 400 processes were made), and without the quota (nothing was throttled).
     const folders = await groupsOf(hosts, a);
     const bomb = `my @made;
       for (1 .. 400) { my $pid = fork; last unless defined $pid; if (!$pid) { sleep 60; exit } push @made, $pid }
       print scalar @made; kill 'KILL', @made; waitpid $_, 0 for @made;`;
-    const made = await inGroup(folders, a.place.uid, bomb);
+    const made = await inGroup(folders, a.layout.uid, bomb);
     expect(Number(made.output)).toBeGreaterThan(20);
     expect(Number(made.output)).toBeLessThan(128);
 
@@ -250,23 +251,23 @@ describe('the jail', { timeout: 960_000 }, () => {
       );
       return Number(/^nr_throttled (\d+)/m.exec(texts.join('\n'))?.[1] ?? 0);
     };
-    // Others on this machine may leave it less than its quota: it is put before them.
+    // Other load may leave it less than its quota, so it gets a higher priority.
     for (const folder of folders) await prefer(folder);
     const before = await throttled();
     const spin = 'for (1 .. 4) { fork or last } my $end = time + 5; 1 while time < $end;';
     for (let round = 0; round < 6 && (await throttled()) <= before; round += 1) {
-      await inGroup(folders, a.place.uid, spin);
+      await inGroup(folders, a.layout.uid, spin);
     }
     expect(await throttled()).toBeGreaterThan(before);
   });
 
-  it('10: memory beyond the limit of its host is refused to the host, and nobody else is ended for it', async () => {
-    // Seen to fail without memory.limit_in_bytes: it printed that it had all of it.
+  it('10: memory: a host that exceeds its limit is refused, and no other process is killed for it', async () => {
+    // Fails without memory.limit_in_bytes: the script reported that it got everything.
     const folders = await groupsOf(hosts, a);
     const limit = (a.spec.shape.memoryMib + 512) * 1024 ** 2;
     const taken = await inGroup(
       folders,
-      a.place.uid,
+      a.layout.uid,
       `my @all; push @all, 'x' x 10_000_000 for 1 .. 200; print 'all';`,
     );
     expect(taken).toMatchObject({ output: '', signal: 'SIGKILL' });
@@ -278,13 +279,13 @@ describe('the jail', { timeout: 960_000 }, () => {
     expect(await hosts.driver.engineAnswers(a.spec)).toBe(true);
   });
 
-  it('11: a flood on every console writes nothing on the machine', async () => {
-    // Seen to fail with `-serial` led to a file of the host's (commandOf, launch/vms.ts): it grew to a megabyte.
+  it('11: consoles: a flood on every console writes nothing to the node', async () => {
+    // Fails with `-serial` connected to a file (commandOf, launch/vms.ts): it grew to 1 MB.
     const listing = async () => {
       const { runDirectory } = hosts.options;
       const { stdout } = await execute('find', [
         runDirectory,
-        a.place.directory,
+        a.layout.directory,
         '-type',
         'f',
         '-printf',
@@ -327,7 +328,7 @@ async function prefer(folder: string): Promise<void> {
   }
 }
 
-/** Runs a perl script as this user in these control groups: what a QEMU could do that was taken over. */
+/** Runs a perl script as this user in these cgroups: what a compromised QEMU could do. */
 async function inGroup(folders: readonly string[], uid: number, script: string) {
   const { output, ended } = await startInGroup(folders, uid, script);
   const signal = await ended;
@@ -335,8 +336,8 @@ async function inGroup(folders: readonly string[], uid: number, script: string) 
 }
 
 /**
- * The same of a script that goes on. `end` ends all that it has started, then itself, so that none is left to the
- * machine's first process, which may leave it counted in its group for a while.
+ * The same for a script that keeps running. `end` kills its children first, so that none is left to the node's init,
+ * which may reap them late and keep them counted in the cgroup.
  */
 async function startInGroup(folders: readonly string[], uid: number, script: string) {
   const members = async () => {
@@ -361,7 +362,7 @@ async function startInGroup(folders: readonly string[], uid: number, script: str
   for (const folder of folders) await writeFile(path.join(folder, 'cgroup.procs'), String(child.pid));
   child.stdin.end('\n');
   const end = async () => {
-    await eventually('what it has started has ended', async () => {
+    await eventually('the processes of the script have ended', async () => {
       const left = [...(await members())].filter((pid) => !before.has(pid) && pid !== child.pid);
       for (const pid of left) {
         try {

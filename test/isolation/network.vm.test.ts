@@ -8,18 +8,18 @@ import { eventually } from '../support/eventually.ts';
 import { testSlot } from '../support/test-slot.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
-/** Few enough to be used up by a test. */
+/** A limit low enough for a test to reach. */
 const connections = 64;
 
-/** What a tenant that is root in its guest can reach. Numbers are those of the lines in SECURITY.md. */
-describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
+/** What a tenant that is root in its guest can reach. Numbers refer to the rows in SECURITY.md. */
+describe('network isolation', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   let outside: Outside;
   let a: TestHost;
   let b: TestHost;
   const servers: Server[] = [];
   const heard: string[] = [];
-  const machine = Object.values(networkInterfaces())
+  const node = Object.values(networkInterfaces())
     .flatMap((list) => list ?? [])
     .filter(({ internal, family }) => !internal && family === 'IPv4')
     .map(({ address }) => address)[0];
@@ -28,7 +28,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
   beforeAll(async () => {
     outside = await makeOutside();
     hosts = await makeHosts({ options: { hostLimits: { connections, bandwidthMbit: 1000 } } });
-    // The widest that an operator can open: every private network, the whole internet. The rest is always closed.
+    // The widest egress that an operator can configure: all private networks and the internet. Everything else is closed.
     [a, b] = await Promise.all([
       hosts.make({ egress: { kind: 'networks', cidrs: ['0.0.0.0/0'] } }),
       hosts.make({ egress: { kind: 'internet' } }),
@@ -38,7 +38,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
         heard.push(`${socket.remoteAddress ?? ''} on ${address}`);
         socket.end('reached\n');
       });
-      // One that is there already on :: takes both families.
+      // An existing listener on :: accepts both families.
       await new Promise<void>((resolve) => {
         server.once('error', () => {
           resolve();
@@ -56,7 +56,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     await outside.remove();
   }, 300_000);
 
-  /** Which of these addresses and ports answer, all tried at once. */
+  /** Which of these addresses and ports answer; all are tried concurrently. */
   const reach = async (from: TestHost, targets: readonly string[]) => {
     const attempts = targets.map((target) => {
       const at = target.lastIndexOf(' ');
@@ -71,41 +71,41 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
   const entries = async (host: TestHost) =>
     Number(await host.inNamespace('cat', '/proc/sys/net/netfilter/nf_conntrack_count'));
 
-  it('1 and 3: the machine, its listeners and other hosts are refused', async () => {
-    // Seen to fail without the drops of the egress chain and of the machine's input and forward chains (rules.ts).
-    const machineSees = [machine ?? '', a.place.nodeAddress, b.place.nodeAddress];
+  it('1 and 3: network: a guest reaches neither the node and its listeners nor other hosts', async () => {
+    // Fails without the drops in the egress chain and in the node's input and forward chains (rules.ts).
+    const nodeAddresses = [node ?? '', a.layout.nodeAddress, b.layout.nodeAddress];
     const forbidden = [
-      ...[...machineSees, guestLink.gatewayAddress].flatMap((address) =>
+      ...[...nodeAddresses, guestLink.gatewayAddress].flatMap((address) =>
         [openPort, 22, 5432].map((port) => `${address} ${port}`),
       ),
-      `${b.place.hostAddress} 2375`,
-      `${b.place.hostAddress} ${b.spec.publishedPorts.first}`,
-      // By way of what is published on the machine.
-      `${machine ?? ''} ${b.spec.publishedPorts.first}`,
+      `${b.layout.hostAddress} 2375`,
+      `${b.layout.hostAddress} ${b.spec.publishedPorts.first}`,
+      // By the ports published on the node.
+      `${node ?? ''} ${b.spec.publishedPorts.first}`,
       '169.254.169.254 80',
       '127.0.0.1 5432',
     ];
     const open = await reach(a, [...forbidden, `${outside.internetAddress} 7000`]);
-    // What is open is reached, so that what is not reached is refused, not broken.
+    // Allowed targets answer, so unreachable ones are refused and not broken.
     expect(open).toEqual([`${outside.internetAddress} 7000`]);
     expect(heard).toEqual([]);
     expect((await a.dropped())['refused']).toBeGreaterThan(0);
   });
 
-  it('2: private and link-local networks are dropped where the internet is open', async () => {
-    // Seen to fail without the drop before `accept` of `internet`: the machine's own network was open.
+  it('2: network: private and link-local networks are closed although the internet is open', async () => {
+    // Fails without the drop before the `accept` of `internet`: the node's network was open.
     const open = await reach(b, [
       `${outside.localAddress} 7000`,
       ...['10.0.0.1 80', '172.16.0.1 80', '192.168.0.1 80', '100.64.0.1 80', '169.254.169.254 80'],
       `${outside.internetAddress} 7000`,
     ]);
     expect(open).toEqual([`${outside.internetAddress} 7000`]);
-    // What the operator allows is reached.
+    // A network that the operator allows is reachable.
     expect(await reach(a, [`${outside.localAddress} 7000`])).toHaveLength(1);
   });
 
-  it('3: nothing that is sent to another host by UDP comes to its guest', async () => {
-    // Seen to fail without what A's rules never open and without the drops of the machine's forward chain: two came.
+  it('3: network: UDP packets to another host do not reach its guest', async () => {
+    // Fails without the addresses that are always denied and without the drops in the node's forward chain: two arrived.
     await b.inNamespace(
       'nft',
       `add table ip probe
@@ -114,7 +114,7 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     );
     const attacker = await a.attacker();
     const ports = [9, 2375, b.spec.publishedPorts.first];
-    const targets = [b.place.hostAddress, b.place.nodeAddress, guestLink.guestAddress, machine ?? ''];
+    const targets = [b.layout.hostAddress, b.layout.nodeAddress, guestLink.guestAddress, node ?? ''];
     const printed = await attacker.perl(`
       use Socket; my $sent = 0;
       socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; setsockopt($s, SOL_SOCKET, SO_BROADCAST, 1);
@@ -127,10 +127,10 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     await b.inNamespace('nft', 'delete', 'table', 'ip', 'probe');
   });
 
-  it('1 and 3: nothing answers ICMP, ARP or IPv6', async () => {
-    // Seen to fail with `policy accept` for input and output of the namespace: both hosts' addresses answered; and
-    // without the rule for IPv6: its count stayed 0.
-    const machineSixes = Object.values(networkInterfaces())
+  it('1 and 3: network: nothing answers ICMP, ARP or IPv6', async () => {
+    // Fails with `policy accept` for input and output of the namespace (both hosts' addresses answered), and without the
+    // rule for IPv6 (its counter stayed 0).
+    const nodeAddresses6 = Object.values(networkInterfaces())
       .flatMap((list) => list ?? [])
       .filter(({ internal, family }) => !internal && family === 'IPv6')
       .map(({ address }) => address);
@@ -139,10 +139,10 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     const printed = await attacker.root(`
       echo 0 > /host/proc/sys/net/ipv6/conf/eth0/disable_ipv6
       busybox ip -6 address add fd00:be::2/64 dev eth0; busybox ip -6 route add default via fd00:be::1 dev eth0
-      for to in ${guestLink.gatewayAddress} ${a.place.nodeAddress} ${b.place.hostAddress} ${machine ?? ''}; do
+      for to in ${guestLink.gatewayAddress} ${a.layout.nodeAddress} ${b.layout.hostAddress} ${node ?? ''}; do
         busybox ping -c 1 -W 2 $to >/dev/null 2>&1 && echo "answered: $to" &
       done
-      for to in fd00:be::1 ${machineSixes.join(' ')}; do
+      for to in fd00:be::1 ${nodeAddresses6.join(' ')}; do
         (echo | busybox nc -w 3 $to ${openPort} >/dev/null 2>&1 && echo "answered: $to") &
       done
       busybox ping6 -c 1 -W 2 fd00:be::1 >/dev/null 2>&1 && echo "answered: fd00:be::1" &
@@ -155,8 +155,8 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     expect(after['ipv6'] ?? 0).toBeGreaterThan(before['ipv6'] ?? 0);
   });
 
-  it('4: frames under another address, DHCP offers and router advertisements are dropped and counted', async () => {
-    // Seen to fail without the rules for MAC address, address and DHCP: their counts stayed 0.
+  it('4: network: spoofed frames, DHCP offers and router advertisements are dropped and counted', async () => {
+    // Fails without the rules for MAC address, IP address and DHCP: their counters stayed 0.
     const before = await a.dropped();
     const attacker = await a.attacker();
     const printed = await attacker.perl(frames(a));
@@ -172,8 +172,8 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     expect(more('ipv6')).toBeGreaterThanOrEqual(10);
   });
 
-  it('12: a flood of connections stops at the limit of its host, and others go on', async () => {
-    // Seen to fail without `ct count over …`: 423 entries were left.
+  it("12: network: a flood of connections stops at its host's limit, and other hosts are unaffected", async () => {
+    // Fails without `ct count over …`: 423 entries were left.
     const attacker = await a.attacker();
     const printed = await attacker.perl(`
       use Socket; my $to = sockaddr_in(9, inet_aton("${outside.internetAddress}"));
@@ -183,14 +183,14 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
       }
       print "sent\\n";`);
     expect(printed.trim()).toBe('sent');
-    // The gateway's own connections to the engine are not among those that are counted.
+    // The gateway's connections to the engine do not count.
     expect(await entries(a)).toBeLessThan(connections + 32);
     expect((await a.dropped())['connections']).toBeGreaterThan(200);
     expect(await reach(b, [`${outside.internetAddress} 7000`])).toHaveLength(1);
   });
 
-  it('12: a published port takes UDP, and a flood of others into it stops at the limit', async () => {
-    // Seen to fail without the limits in the chain `ingress`: 412 entries were left.
+  it('12: network: a published port accepts UDP, and a flood into it stops at the limit', async () => {
+    // Fails without the limits in the chain `ingress`: 412 entries were left.
     const port = b.spec.publishedPorts.first;
     const outsidePerl = (script: string) => outside.run('perl', '-e', `use Socket; ${script}`);
     const to = `sockaddr_in(${port}, inet_aton("${outside.machineAddress}"))`;
@@ -213,12 +213,12 @@ describe('from inside a guest, as its root', { timeout: 960_000 }, () => {
     expect(flood).toBe('sent');
     expect(await entries(b)).toBeLessThan(connections + 32);
     expect((await b.dropped())['connections']).toBeGreaterThan((before['connections'] ?? 0) + 200);
-    // What was open goes on, also that to the engine.
+    // Open connections continue, including those to the engine.
     expect(await hosts.driver.engineAnswers(b.spec)).toBe(true);
   });
 });
 
-/** A perl script that sends ten frames of each kind as they are, whatever the guest's own network thinks of them. */
+/** A perl script that sends ten raw frames of each kind, past the guest's network stack. */
 function frames(host: TestHost): string {
   const hex = (mac: string) => mac.replaceAll(':', '');
   const [to, own] = [hex(guestLink.gatewayMac), hex(guestLink.guestMac)];
@@ -236,7 +236,7 @@ function frames(host: TestHost): string {
       return pack('H12 H12 n', '${to}', $source, $type) . $payload . ("\\0" x 20); }
     my @frames = (
       frame('525400be2799', 0x0800, ip('${guestLink.guestAddress}', '203.0.113.1', 17, udp(5000, 9, 'x'))),
-      frame('${own}', 0x0800, ip('${host.place.nodeAddress}', '203.0.113.1', 17, udp(5000, 9, 'x'))),
+      frame('${own}', 0x0800, ip('${host.layout.nodeAddress}', '203.0.113.1', 17, udp(5000, 9, 'x'))),
       frame('${own}', 0x0800, ip('${guestLink.guestAddress}', '255.255.255.255', 17, udp(67, 68, 'offer'))),
       frame('${own}', 0x86dd, pack('H*', '6000000000203aff' . 'fe80000000000000000000000000dead' . 'ff020000000000000000000000000001' . '8600000040000708' . '0' x 48)),
     );

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
-/** The operator's choice: pages of the template that all its hosts share, or memory of each host's own. */
+/** The operator's choice: hosts share the template's pages, or each has its own copy. */
 describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 1_200_000 }, (pageSharing) => {
   let hosts: TestHosts;
   let pair: readonly TestHost[];
@@ -15,11 +15,11 @@ describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 1_20
 
   const wanted = {
     template: 'hosts map the same memory, and share pages of it',
-    // Seen to fail where a restore hands over the template's memory in place of a copy of it.
+    // Fails if a restore passes the template's memory instead of a copy.
     none: 'no host shares a page of its memory, from its restore to its wake from disk',
   };
   const looks = { template: shared, none: alone };
-  it(wanted[pageSharing], () => looks[pageSharing]());
+  it(`page sharing ${pageSharing}: ${wanted[pageSharing]}`, () => looks[pageSharing]());
 
   async function shared() {
     const [first, second] = await Promise.all(pair.map(guestMemory));
@@ -38,8 +38,8 @@ describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 1_20
 
     const { driver } = hosts;
     const answers = async () => {
-      await eventually('it has its clock', () => driver.identify(host.spec));
-      await eventually('its engine answers', () => driver.engineAnswers(host.spec), { deadlineMs: 60_000 });
+      await eventually('the guest has its clock', () => driver.identify(host.spec));
+      await eventually('the engine answers', () => driver.engineAnswers(host.spec), { deadlineMs: 60_000 });
       expect((await guestMemory(host)).sharedKib).toBe(0);
       expect(await driver.verify(host.spec.hostId)).toEqual([]);
     };
@@ -54,14 +54,14 @@ describe.each(['template', 'none'] as const)('page sharing: %s', { timeout: 1_20
   }
 });
 
-/** The mapping that is the guest's memory, as proc(5) tells it: what it is made from, and how much others map as well. */
+/** The guest's memory mapping from smaps (proc(5)): its file, and how much of it other processes map too. */
 async function guestMemory(host: TestHost): Promise<{ file: string; sharedKib: number }> {
   const smaps = await readFile(`/proc/${await host.pid()}/smaps`, 'utf8');
   const mappings = smaps.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
   const size = (mapping: string, name: string) =>
     Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(mapping)?.[1] ?? 0);
   const [mapping = ''] = mappings.filter((one) => size(one, 'Size') === host.spec.shape.memoryMib * 1024);
-  // Device and inode tell one memory file from another of the same name.
+  // Device and inode distinguish memory files of the same name.
   const [, file = ''] = /^\S+ \S+ \S+ (\S+ \d+\s.*)$/m.exec(mapping) ?? [];
   return { file, sharedKib: size(mapping, 'Shared_Clean') + size(mapping, 'Shared_Dirty') };
 }

@@ -6,8 +6,8 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 const execute = promisify(execFile);
 
-/** Its guest has run for a moment, and its engine has answered: nothing of that may be left open. */
-describe('a host in the pool', { timeout: 1_200_000 }, () => {
+/** Its guest has run briefly and its engine has answered; nothing of that may stay open. */
+describe('parked host', { timeout: 1_200_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
@@ -17,8 +17,8 @@ describe('a host in the pool', { timeout: 1_200_000 }, () => {
   const rules = async (host: TestHost) =>
     firewallLines(await host.inNamespace('nft', '--json', 'list', 'ruleset'));
 
-  // Seen to fail without `disconnect` in the driver's `warm`.
-  it('is as cut off as a host that is stopped, until it is connected for its tenant', async () => {
+  // Fails without `disconnect` in the driver's warm-up of parked hosts.
+  it('parked host: is cut off from every network until it is connected for its tenant', async () => {
     const other = await hosts.make();
     const open = await rules(other);
     await hosts.driver.stop(other.spec.hostId);
@@ -29,15 +29,15 @@ describe('a host in the pool', { timeout: 1_200_000 }, () => {
     expect(await rules(pooled)).toEqual(closed);
     expect(await hosts.isPublished(pooled.spec)).toBe(false);
 
-    // It is held against its manifest like any other: before and after it is somebody's.
+    // It is checked against its manifest like any host, before and after it is claimed.
     const { hostId } = pooled.spec;
     expect(await hosts.driver.verify(hostId)).toEqual([]);
     const limit = ['prlimit', '--pid', String(await pooled.pid())] as const;
-    const asItsUser = ['--reuid', String(pooled.place.uid), '--clear-groups'] as const;
+    const asItsUser = ['--reuid', String(pooled.layout.uid), '--clear-groups'] as const;
     await execute('setpriv', [...asItsUser, ...limit, '--nofile=256:512']);
     expect((await hosts.driver.verify(hostId)).map(({ part }) => part)).toEqual(['rlimits']);
     await execute('setpriv', [...asItsUser, ...limit, '--nofile=512:512']);
-    // Seen to fail where a pooled host had no rules on record.
+    // Fails if a parked host has no recorded rules.
     await pooled.inNamespace('nft', 'insert rule inet berth input accept');
     expect((await hosts.driver.verify(hostId)).map(({ part }) => part)).toEqual(['firewall']);
 

@@ -4,15 +4,15 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cutOff } from './support/cut-off.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
-/** What a tenant has left is gone with its host. */
-describe('after a deprovision', { timeout: 960_000 }, () => {
+/** A tenant's data is destroyed with its host. */
+describe('remanence', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
   }, 1_200_000);
   afterAll(() => hosts.close(), 300_000);
 
-  /** Has the guest write a canary to its disk and keep it in its memory; it is really on the machine then. */
+  /** Writes a canary to the guest's disk and memory, and makes sure that it has reached the node. */
   async function plant(host: TestHost): Promise<Buffer> {
     const canary = randomBytes(24).toString('hex');
     const attacker = await host.attacker();
@@ -21,42 +21,42 @@ describe('after a deprovision', { timeout: 960_000 }, () => {
       busybox cp /host/var/canary /host/tmp/canary; echo planted`);
     expect(printed).toContain('planted');
     const found = await Promise.all([
-      diskHolds(host.place.disk, canary),
+      diskHolds(host.layout.disk, canary),
       memoryHolds(await host.pid(), canary),
     ]);
     expect(found).toEqual([true, true]);
     return Buffer.from(canary);
   }
 
-  it('13: nothing of the host is left, and its canary is in no later host', async () => {
-    // Seen to fail without truncate in wipeDisk: whoever held the disk open read the canary.
+  it('13: destroy: nothing of the host is left, and its canary is in no later host', async () => {
+    // Fails without truncate in wipeDisk: a process that had the disk open read the canary.
     const first = await hosts.make();
     const canary = await plant(first);
-    const held = await open(first.place.disk, 'r');
+    const held = await open(first.layout.disk, 'r');
     const pid = await first.pid();
     await hosts.driver.destroy(first.spec.hostId);
     expect(await hosts.residue(first.spec)).toEqual([]);
-    // One that has ended and not been waited for has no memory left.
+    // A zombie has no memory.
     expect(await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).toBe('');
     expect((await held.stat()).size).toBe(0);
     await held.close();
 
     const next = await hosts.make({ slot: first.spec.slot });
-    expect(next.place.uid).toBe(first.place.uid);
-    expect(await diskHolds(next.place.disk, canary.toString())).toBe(false);
+    expect(next.layout.uid).toBe(first.layout.uid);
+    expect(await diskHolds(next.layout.disk, canary.toString())).toBe(false);
     expect(await memoryHolds(await next.pid(), canary.toString())).toBe(false);
     await hosts.driver.destroy(next.spec.hostId);
   });
 
-  it('13: the same after a kill of the worker before each change that the delete makes', async () => {
-    // Seen to fail without truncate in wipeDisk, and where the host's record goes before its network does.
+  it('13: destroy: nothing is left after a worker was killed before each change and another one finished', async () => {
+    // Fails without truncate in wipeDisk, and if the host's record is removed before its network.
     let end = '';
     let unfinished = 0;
     for (let change = 1; end !== 'done'; change += 1) {
       const host = await hosts.make();
-      const held = await open(host.place.disk, 'r');
+      const held = await open(host.layout.disk, 'r');
       end = await cutOff(hosts.options, ['destroy', host.spec.hostId], change);
-      // Whoever comes after it finds what is left of the host, and ends what was begun.
+      // The next worker finds the rest of the host and finishes the delete.
       if ((await hosts.driver.list()).some(({ hostId }) => hostId === host.spec.hostId)) unfinished += 1;
       await hosts.driver.destroy(host.spec.hostId);
       expect(await hosts.residue(host.spec), `killed before change ${change}`).toEqual([]);
@@ -76,7 +76,7 @@ async function diskHolds(file: string, text: string): Promise<boolean> {
   }
 }
 
-/** All memory that a process can write to. */
+/** All writable memory of a process. */
 async function memoryHolds(pid: number, text: string): Promise<boolean> {
   const handle = await open(`/proc/${pid}/mem`, 'r');
   try {

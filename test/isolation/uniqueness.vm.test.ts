@@ -10,12 +10,12 @@ const count = 20;
 const atOnce = 2;
 
 /**
- * Copies of one template have nothing in common that should tell them apart.
+ * Hosts restored from one template share no identifier and no random value.
  *
- * Seen to fail, with four hosts, where createGuestIdentity gives each the same machine-id; and with twenty, without
- * the two ioctls of random(4) in berth-agent and without VMGENID: 120 values in place of 180.
+ * Fails with four hosts if createGuestIdentity gives each the same machine-id, and with twenty without the two ioctls of
+ * random(4) in berth-agent and without VMGENID: 120 distinct values instead of 180.
  */
-describe(`${count} hosts of one template, half of them out of the pool`, { timeout: 4_800_000 }, () => {
+describe(`${count} hosts of one template, half of them from the pool`, { timeout: 4_800_000 }, () => {
   let hosts: TestHosts;
   const living: HostSpec[] = [];
   beforeAll(async () => {
@@ -23,7 +23,7 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
   }, 1_200_000);
   afterAll(() => hosts.close(), 300_000);
 
-  it('16: share no identity and no random value, and their clocks are right', async () => {
+  it('16: restored hosts: share no identity and no random value, and their clocks are right', async () => {
     const look = async (way: 'pool' | 'template') => {
       const host = way === 'pool' ? await hosts.bringUp((await hosts.pool()).spec) : await hosts.make();
       const attacker = await host.attacker();
@@ -38,7 +38,7 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
       const clockError = Math.abs(Number(/clock=(\d+)/.exec(printed)?.[1]) - Date.now() / 1000);
       const info = await askEngine(host.engine, 'GET', '/info', { timeoutMs: 60_000 });
       const { ID } = JSON.parse(info.body.toString('utf8')) as { ID: string };
-      // It stays for the checks below; the others have the processors meanwhile.
+      // It stays for the checks below but is paused, so that the others get the CPUs.
       await hosts.driver.pause(host.spec.hostId);
       living.push(host.spec);
       const values = [...printed.matchAll(/^(uuid|machine id|boot id|hostname|random)=(.+)$/gm)].map(
@@ -61,18 +61,18 @@ describe(`${count} hosts of one template, half of them out of the pool`, { timeo
     for (const value of seen.flatMap(({ values }) => values)) times.set(value, (times.get(value) ?? 0) + 1);
     expect(times.size).toBe(count * 9);
     expect([...times].filter(([, found]) => found > 1)).toEqual([]);
-    // Seconds; reading it takes a moment itself.
+    // Seconds; reading the clock takes time too.
     for (const { clockError } of seen) expect(clockError).toBeLessThan(30);
   });
 
-  // Seen to fail where `connect` does not write the rules down: each of them was named.
-  it('are all checked in one round, and none has been altered', async () => {
+  // Fails if `connect` does not record the rules: each host was reported.
+  it('restored hosts: one round checks all of them and finds no drift', async () => {
     for (const spec of living) await hosts.driver.resume(spec);
     const asked = living.map(({ hostId }) => hostId);
     const found = new Map<string, readonly Drift[]>();
     const failed: string[] = [];
     const none = () => Promise.resolve([]);
-    const unwanted = () => Promise.reject(new Error('there is nothing to be cut off'));
+    const unwanted = () => Promise.reject(new Error('no host should be quarantined'));
     const begun = performance.now();
     const integrity = createIntegrityController({
       checks: {

@@ -14,22 +14,22 @@ import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHosts } from './support/hosts.ts';
 
-/** The panic comes after a few seconds; a machine with much else to do takes its time. */
+/** The panic comes after a few seconds, on a busy node later. */
 const bootMs = 300_000;
 
 /**
- * What dm-verity holds when the digests of the image's files are not looked at, or were altered with them.
+ * dm-verity protects the root file system even if the digests of the image's files are not checked, or were changed too.
  *
- * Seen to fail with an initrd that mounts the disk itself: the altered one went on.
+ * Fails with an initrd that mounts the disk directly: the changed image booted.
  */
-describe('a root file system that is not the one of the root hash', { timeout: 3_600_000 }, () => {
+describe('verified root', { timeout: 3_600_000 }, () => {
   let hosts: TestHosts;
   beforeAll(async () => {
     hosts = await makeHosts();
   }, 1_200_000);
   afterAll(() => hosts.close(), 300_000);
 
-  /** A copy of the image, on record as it is: its digests are all right. */
+  /** A copy of the image with a matching record, so its digests are right. */
   async function imageWith(
     name: string,
     change: { rootfs?: (file: string) => Promise<void>; verity?: (verity: string) => string },
@@ -51,7 +51,7 @@ describe('a root file system that is not the one of the root hash', { timeout: 3
     return { ...(await readImage(directory)), digest: image.digest.replace(/.{8}$/, '0'.repeat(8)) };
   }
 
-  /** Boots it cold, with every way to its engine open. */
+  /** Boots it cold, with its network open. */
   async function boot(image: GuestImage) {
     const driver: Hypervisor = await createQemuHypervisor({ ...hosts.options, image });
     const spec = hosts.newSpec();
@@ -66,7 +66,7 @@ describe('a root file system that is not the one of the root hash', { timeout: 3
       lives: async () => (await driver.memoryUsage(spec.hostId)) !== undefined,
       answers: () => driver.engineAnswers(spec).catch(() => false),
       /** The initrd mounts the data disk after the root file system. */
-      hasGoneOn: async () => (await stat(disk)).size > untouched,
+      hasMountedDisks: async () => (await stat(disk)).size > untouched,
       async end() {
         await driver.destroy(spec.hostId);
         await driver.close();
@@ -74,8 +74,8 @@ describe('a root file system that is not the one of the root hash', { timeout: 3
     };
   }
 
-  it('ends the machine: one altered bit, and another root hash; the unaltered copy goes on', async () => {
-    const machines = await Promise.all([
+  it('verified root: one changed bit or another root hash ends the VM; an unchanged copy boots', async () => {
+    const vms = await Promise.all([
       boot(await imageWith('bit', { rootfs: alterTime })),
       boot(
         await imageWith('hash', {
@@ -84,31 +84,31 @@ describe('a root file system that is not the one of the root hash', { timeout: 3
       ),
       boot(await imageWith('same', {})),
     ]);
-    const [bit, hash, same] = machines;
+    const [bit, hash, same] = vms;
     try {
       for (const altered of [bit, hash]) {
         await eventually(
-          'the machine has ended',
+          'the VM has ended',
           async () => {
             expect(await altered.answers()).toBe(false);
-            expect(await altered.hasGoneOn()).toBe(false);
+            expect(await altered.hasMountedDisks()).toBe(false);
             return !(await altered.lives());
           },
           { deadlineMs: bootMs, everyMs: 200 },
         );
       }
-      await eventually('the unaltered one has mounted its disks', () => same.hasGoneOn(), {
+      await eventually('the unchanged copy has mounted its disks', () => same.hasMountedDisks(), {
         deadlineMs: bootMs,
       });
       expect(await same.lives()).toBe(true);
-      expect([await bit.hasGoneOn(), await hash.hasGoneOn()]).toEqual([false, false]);
+      expect([await bit.hasMountedDisks(), await hash.hasMountedDisks()]).toEqual([false, false]);
     } finally {
-      for (const machine of machines) await machine.end();
+      for (const vm of vms) await vm.end();
     }
   });
 });
 
-/** When the file system was made (squashfs, superblock, bytes 8 to 11): nothing else depends on it. */
+/** Creation time of the file system (squashfs superblock, bytes 8 to 11); nothing else depends on it. */
 async function alterTime(file: string): Promise<void> {
   const handle = await open(file, 'r+');
   const byte = Buffer.alloc(1);

@@ -4,19 +4,19 @@ import { askEngine } from '../../../src/hypervisors/qemu/engine/engine.ts';
 
 const timeoutMs = 300_000;
 
-/** A tenant that has gone as far as Docker's API lets it: root in its guest, outside of every container. */
+/** A tenant with everything that Docker's API allows: root in its guest, outside of every container. */
 export interface Attacker {
-  /** Runs a shell script as root of the guest, its root file system at /host; what it printed, to the end. */
+  /** Runs a shell script as the guest's root, with its root file system at /host; returns the output. */
   root(script: string): Promise<string>;
-  /** Runs a perl script so, with the guest's own perl: raw sockets, system calls. */
+  /** Runs a perl script the same way with the guest's perl: raw sockets, system calls. */
   perl(script: string): Promise<string>;
-  /** Runs a program of the container's own tree so. */
+  /** Runs a program of the container's image the same way. */
   run(command: readonly string[]): Promise<string>;
 }
 
 /**
- * Makes a privileged container with the guest's network, processes, control groups and files, by Docker's API alone.
- * @param tree what it is made of, as tar; busybox in any case.
+ * Makes a privileged container with the guest's network, processes, cgroups and files, using Docker's API only.
+ * @param tree additional content of its image, as tar; busybox is always included.
  */
 export async function makeAttacker(engine: EngineAddress, tree?: Buffer): Promise<Attacker> {
   const ask = async (method: string, path: string, body?: Buffer | object) => {
@@ -52,7 +52,7 @@ export async function makeAttacker(engine: EngineAddress, tree?: Buffer): Promis
       Cmd: command,
       AttachStdout: true,
       AttachStderr: true,
-      // With a terminal the stream is what was printed, and nothing else.
+      // With a terminal the stream is the plain output.
       Tty: true,
     });
     const { Id: id } = JSON.parse(exec) as { Id: string };

@@ -1,5 +1,5 @@
-// A worker that does something to a host and is killed in the middle: SIGKILL, before the change of the machine that the
-// last argument counts. Exits with 0 where there are fewer changes than that.
+// A worker that acts on a host and is killed half-way: SIGKILL before the change to the node whose number is the last
+// argument. Exits with 0 if there are fewer changes.
 import childProcess from 'node:child_process';
 import fs from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';

@@ -8,10 +8,10 @@ import { compiled } from '../../support/build.ts';
 const execute = promisify(execFile);
 
 /**
- * Has a worker of its own start or destroy a host, and kills it before the change of the machine that `killBefore`
- * counts from 1.
- * @returns `done` where there were fewer changes; else the signal that ended it.
- * @throws Error with what it printed, where it ended in another way.
+ * Lets a separate worker process start or destroy a host, and kills it before change number `killBefore` (from 1) to the
+ * node.
+ * @returns `done` if there were fewer changes; otherwise the signal that ended it.
+ * @throws Error with its output if it ended differently.
  */
 export async function cutOff(
   options: QemuOptions,

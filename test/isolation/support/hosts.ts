@@ -24,15 +24,15 @@ const bootMs = 300_000;
 
 export interface TestHost {
   readonly spec: HostSpec;
-  readonly place: HostLayout;
+  readonly layout: HostLayout;
   readonly engine: EngineAddress;
-  /** Process id of its QEMU, on this machine. */
+  /** Process id of its QEMU on the node. */
   pid(): Promise<number>;
-  /** Root in its guest. */
+  /** An attacker that is root in its guest. */
   attacker(): Promise<Attacker>;
-  /** Runs a program in its network namespace, as this machine's root. */
+  /** Runs a program in its network namespace as the node's root. */
   inNamespace(program: string, ...args: string[]): Promise<string>;
-  /** How many packets were dropped there, by why. */
+  /** Dropped packets by reason. */
   dropped(): Promise<Record<string, number>>;
 }
 
@@ -41,20 +41,20 @@ export interface TestHosts {
   readonly options: QemuOptions;
   make(spec?: { egress?: Egress; slot?: number }): Promise<TestHost>;
   newSpec(spec?: { egress?: Egress; slot?: number }): HostSpec;
-  /** One that is held for the pool; {@link TestHosts.bringUp} lets it go. */
+  /** Makes a parked host; {@link TestHosts.bringUp} claims it. */
   pool(): Promise<TestHost>;
-  /** From a recorded host to an engine that answers. */
+  /** Starts a host until its engine answers. */
   bringUp(spec: HostSpec): Promise<TestHost>;
-  /** Whether ports of the machine lead to it. */
+  /** Whether ports of the node lead to it. */
   isPublished(spec: HostSpec): Promise<boolean>;
-  /** What is left on the machine of a host that was destroyed, in words. */
+  /** Descriptions of everything that is left on the node of a destroyed host. */
   residue(spec: HostSpec): Promise<string[]>;
   close(): Promise<void>;
 }
 
 /**
- * Real hosts of an installation of their own, restored from the template of the plan `small`.
- * @param settings.ownFiles for tests that damage them: copies of the shared cache's image, template and empty disks.
+ * Real hosts of a separate installation, restored from the template of plan `small`.
+ * @param settings.ownFiles uses copies of the cached image, template and empty disks, for tests that damage them.
  */
 export async function makeHosts(
   settings: { ownFiles?: boolean; options?: Partial<QemuOptions> } = {},
@@ -136,16 +136,16 @@ export async function makeHosts(
   }
 
   function lookAt(spec: HostSpec): TestHost {
-    const place = layoutOf(options, spec.hostId, spec.slot);
-    const engine = { host: place.hostAddress, port: enginePort };
+    const layout = layoutOf(options, spec.hostId, spec.slot);
+    const engine = { host: layout.hostAddress, port: enginePort };
     let attacker: Promise<Attacker> | undefined;
     const inNamespace = async (program: string, ...args: string[]) =>
-      (await execute('nsenter', [`--net=${place.netnsPath}`, program, ...args])).stdout;
+      (await execute('nsenter', [`--net=${layout.netnsPath}`, program, ...args])).stdout;
     return {
       spec,
-      place,
+      layout,
       engine,
-      pid: () => pidOf(place),
+      pid: () => pidOf(layout),
       attacker: () => (attacker ??= makeAttacker(engine)),
       inNamespace,
       async dropped() {
@@ -186,21 +186,21 @@ export async function makeHosts(
       const spec = newSpec();
       made.push(spec);
       await driver.prepare(spec);
-      if (!(await driver.park(spec))) throw new Error('the host could not be held');
+      if (!(await driver.park(spec))) throw new Error('the host could not be parked');
       return lookAt(spec);
     },
     isPublished,
     residue: async (spec) => {
       const { hostId, slot } = spec;
-      const place = layoutOf(options, hostId, slot);
+      const layout = layoutOf(options, hostId, slot);
       const files = await execute('find', [
         ...[options.runDirectory, path.join(state.directory, 'hosts'), '/run/netns', '/sys/class/net'],
-        ...['(', '-name', hostId, '-o', '-name', place.netns, '-o', '-name', place.veth, ')'],
+        ...['(', '-name', hostId, '-o', '-name', layout.netns, '-o', '-name', layout.veth, ')'],
       ]);
       return [
         ...files.stdout.split('\n').filter(Boolean),
         ...(await residueOf(site)).filter((line) => line.includes(hostId)),
-        ...((await isPublished(spec)) ? [`published ports of ${place.hostAddress}`] : []),
+        ...((await isPublished(spec)) ? [`published ports of ${layout.hostAddress}`] : []),
       ];
     },
     async close() {
@@ -214,11 +214,11 @@ export async function makeHosts(
   };
 }
 
-async function pidOf(place: HostLayout): Promise<number> {
+async function pidOf(layout: HostLayout): Promise<number> {
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     const command = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-    if (command.startsWith(`${qemuProgram}\0`) && command.includes(`-${place.id}\0`)) return Number(name);
+    if (command.startsWith(`${qemuProgram}\0`) && command.includes(`-${layout.id}\0`)) return Number(name);
   }
-  throw new Error(`no QEMU of ${place.id} runs`);
+  throw new Error(`no QEMU of ${layout.id} runs`);
 }
