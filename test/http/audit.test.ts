@@ -42,8 +42,8 @@ const trailOf = async (id: string) => {
 };
 const create = (id: string) => broker.ask('put', `${instance(id)}?accepts_incomplete=true`);
 
-describe('the audit trail', () => {
-  it('tells who did what on what, from where, when, with which result, over a whole life', async () => {
+describe('audit trail', () => {
+  it('audit: records who did what, when, from where and with which result over the life of an instance', async () => {
     const id = randomUUID();
     const began = Date.now();
     await create(id)
@@ -59,7 +59,7 @@ describe('the audit trail', () => {
     expect(
       trail.map(({ action, outcome, recordedBy }) => [action, outcome, recordedBy.replace(/.*_/, '')]),
     ).toEqual([
-      // What a worker ends is on record before the request that waited for it is answered.
+      // The worker's row is written before the waiting request is answered.
       ['provision-end', 'succeeded', 'worker'],
       ['provision', 'succeeded', 'api'],
       ['certificate-issue', 'succeeded', 'api'],
@@ -87,7 +87,7 @@ describe('the audit trail', () => {
     }
   });
 
-  it('has the requests that were refused, with the reason, however early', async () => {
+  it('audit: records refused requests with the reason, however early they were refused', async () => {
     const id = randomUUID();
     await create(id)
       .send({ ...provisionBody, plan_id: 'none' })
@@ -112,7 +112,7 @@ describe('the audit trail', () => {
     expect(trail.at(-1)?.platform).toBeUndefined();
   });
 
-  it('holds no value of a parameter, but says which were sent', async () => {
+  it('audit: records the names of parameters, never their values', async () => {
     const id = randomUUID();
     await create(id)
       .send({ ...provisionBody, parameters: { surprise: 'hush-hush' } })
@@ -124,11 +124,11 @@ describe('the audit trail', () => {
 
   it.each([
     ['a NUL in the id', '%00id', {}],
-    ['half a surrogate pair and NULs in the identity', 'surrogate', { user_id: '\ud800\u0000', '\u0000': 1 }],
+    ['an unpaired surrogate and NULs in the identity', 'surrogate', { user_id: '\ud800\u0000', '\u0000': 1 }],
     ['a huge identity', 'huge', { user_id: 'x'.repeat(9_000) }],
-    ['an id that is no UTF-8', '%ff', {}],
-    ['an id of emoji, cut between none of them', '😀'.repeat(300), {}],
-  ])('takes %s', async (_, id, identity) => {
+    ['an id that is not UTF-8', '%ff', {}],
+    ['an id of emoji, none of which may be cut in half', '😀'.repeat(300), {}],
+  ])('audit: records a request with %s', async (_, id, identity) => {
     const route = id.includes('%') ? id : encodeURIComponent(id);
     const before = await broker.database('audit').count<{ count: string }[]>();
     const answer = await broker
@@ -140,7 +140,7 @@ describe('the audit trail', () => {
     expect(Number(after[0]?.count) - Number(before[0]?.count)).toBe(1);
   });
 
-  it('has what operators change, and no request that only looks', async () => {
+  it('audit: records changes by operators, but no reads', async () => {
     const name = `p-${randomUUID().slice(0, 8)}`;
     await supertest(broker.mgmt)
       .put(`/mgmt/platforms/${name}`)
@@ -154,7 +154,7 @@ describe('the audit trail', () => {
     ]);
   });
 
-  it('is not walked past by a path in other letters, which leads nowhere', async () => {
+  it('audit: a path in another case does not bypass it, because no route matches', async () => {
     const id = randomUUID();
     await broker
       .ask('put', `/V2/Service_Instances/${id}?accepts_incomplete=true`)
@@ -162,13 +162,13 @@ describe('the audit trail', () => {
       .expect(404);
     expect(await broker.database('instances').where({ osb_id: id })).toEqual([]);
     await supertest(broker.mgmt)
-      .put('/MGMT/platforms/walked-past')
+      .put('/MGMT/platforms/bypassed')
       .auth(operator.username, operator.password)
       .expect(404);
-    expect(await broker.database('platforms').where({ name: 'walked-past' })).toEqual([]);
+    expect(await broker.database('platforms').where({ name: 'bypassed' })).toEqual([]);
   });
 
-  it('gives out no more than is asked for, the newest', async () => {
+  it('audit: GET returns the newest rows, up to the limit', async () => {
     const id = randomUUID();
     for (const version of ['1.1', '1.2', '1.3'])
       await create(id).set('X-Broker-API-Version', version).send({});
@@ -191,9 +191,9 @@ describe('the audit trail', () => {
   });
 });
 
-it('an answer that is held back for its row is the answer: neither a late handler nor an error changes it', async () => {
-  let letGo: () => void = () => undefined;
-  const row = new Promise<void>((resolve) => (letGo = resolve));
+it('audit: neither a late handler nor an error changes an answer that waits for its row', async () => {
+  let writeRow: () => void = () => undefined;
+  const row = new Promise<void>((resolve) => (writeRow = resolve));
   const app = express();
   app.use(
     auditRequests(
@@ -206,13 +206,13 @@ it('an answer that is held back for its row is the answer: neither a late handle
   app.put('/late', async (_request, response) => {
     response.status(503).json({ description: 'It took too long.' });
     await new Promise((resolve) => setImmediate(resolve));
-    setImmediate(letGo);
-    response.status(201).json({ description: 'Here it is after all, with a body of another length.' });
+    setImmediate(writeRow);
+    response.status(201).json({ description: 'A late answer, with a body of another length.' });
   });
   app.put('/failing', async (_request, response) => {
     response.status(503).json({ description: 'It took too long.' });
     await new Promise((resolve) => setImmediate(resolve));
-    setImmediate(letGo);
+    setImmediate(writeRow);
     throw new Error('it failed after all');
   });
   app.use(errorHandler(silentLogger));
@@ -222,8 +222,8 @@ it('an answer that is held back for its row is the answer: neither a late handle
   }
 });
 
-// Seen to fail where the address is asked for when the answer is sent.
-it('who has hung up before the answer is on record with the address', async () => {
+// Fails if the address is read when the answer is sent.
+it('audit: records the address of a client that disconnected before the answer', async () => {
   const recorded = new Promise<AuditEntry>((resolve) => {
     const app = express();
     const trail = {
@@ -248,7 +248,7 @@ it('who has hung up before the answer is on record with the address', async () =
   expect((await recorded).remoteAddress).toMatch(/127\.0\.0\.1$/);
 });
 
-it('a flood of wrong passwords is counted, and does not fill the disk', async () => {
+it('audit: counts a flood of wrong passwords instead of recording each', async () => {
   const other = await makeTestBroker(inject('postgres'));
   try {
     const count = 80;
@@ -256,7 +256,7 @@ it('a flood of wrong passwords is counted, and does not fill the disk', async ()
       await supertest(other.app).put(instance('i')).auth('x', 'y').send({}).expect(401);
     }
     const rows = await other.database<AuditRow>('audit');
-    // The clock may have passed a minute's edge, which makes room for more.
+    // A new minute may have begun, which allows more rows.
     expect(rows.length).toBeLessThan(count);
     expect(rows.length).toBeGreaterThanOrEqual(60);
     await other.ask('put', instance('i')).send({}).expect(400);
@@ -268,27 +268,30 @@ it('a flood of wrong passwords is counted, and does not fill the disk', async ()
   }
 });
 
-describe('in Postgres', () => {
-  it.each(databaseRoles)('the %s can neither change nor remove a row', async (role) => {
-    const database = openDatabase(broker.urls[role], { maxConnections: 1 });
-    try {
-      for (const text of [
-        `UPDATE audit SET action = 'nothing'`,
-        'DELETE FROM audit',
-        'TRUNCATE audit',
-        `SELECT audit_forget(now() - interval '31 days')`,
-        // Neither when, nor as whom.
-        `INSERT INTO audit (actor, action, outcome, at) VALUES ('berth', 'x', 'failed', now() - interval '1 year')`,
-        `INSERT INTO audit (actor, action, outcome, recorded_by) VALUES ('berth', 'x', 'failed', 'somebody')`,
-      ]) {
-        await expect(database.raw(text), text).rejects.toThrow(/permission denied|must be owner/);
+describe('audit table', () => {
+  it.each(databaseRoles)(
+    'audit: the database role of the %s can neither change nor delete a row',
+    async (role) => {
+      const database = openDatabase(broker.urls[role], { maxConnections: 1 });
+      try {
+        for (const text of [
+          `UPDATE audit SET action = 'nothing'`,
+          'DELETE FROM audit',
+          'TRUNCATE audit',
+          `SELECT audit_forget(now() - interval '31 days')`,
+          // Neither with another time nor as another role.
+          `INSERT INTO audit (actor, action, outcome, at) VALUES ('berth', 'x', 'failed', now() - interval '1 year')`,
+          `INSERT INTO audit (actor, action, outcome, recorded_by) VALUES ('berth', 'x', 'failed', 'somebody')`,
+        ]) {
+          await expect(database.raw(text), text).rejects.toThrow(/permission denied|must be owner/);
+        }
+      } finally {
+        await database.destroy();
       }
-    } finally {
-      await database.destroy();
-    }
-  });
+    },
+  );
 
-  it('the owner neither, but by the retention, which leaves a row about it', async () => {
+  it('audit: the owner can delete rows only by the retention function, which records that', async () => {
     const { database } = broker;
     for (const text of [`UPDATE audit SET action = 'x'`, 'DELETE FROM audit', 'TRUNCATE audit']) {
       await expect(database.raw(text), text).rejects.toThrow('only added to');

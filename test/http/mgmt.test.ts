@@ -13,14 +13,14 @@ afterAll(() => broker.stop());
 
 const ask = (route: string) => supertest(broker.mgmt).get(route).auth(operator.username, operator.password);
 
-it('lets nobody in without the operator password', async () => {
+it('management: refuses a request without the operator password', async () => {
   for (const route of ['/mgmt/health', '/mgmt/metrics', '/mgmt/hosts', '/']) {
     expect((await supertest(broker.mgmt).get(route)).status).toBe(401);
     expect((await supertest(broker.mgmt).get(route).auth('platform', 'open:sesame')).status).toBe(401);
   }
 });
 
-it('tells by 503 and in words which role is missing, and by 200 that all are at work', async () => {
+it('health: answers 503 with the missing processes, and 200 if all work', async () => {
   const without = await ask('/mgmt/health');
   expect(without.status).toBe(503);
   const { problems } = without.body as { problems: string[] };
@@ -44,7 +44,7 @@ it('tells by 503 and in words which role is missing, and by 200 that all are at 
   ]);
 });
 
-it('lists hosts and counts them', async () => {
+it('management: lists hosts and counts them in metrics', async () => {
   const id = randomUUID();
   await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
   const hosts = (await ask('/mgmt/hosts')).body as { hosts: Record<string, unknown>[] };

@@ -21,15 +21,15 @@ const statusAs = async (credential: PlatformCredential) =>
   (await broker.askAs(credential, 'get', '/v2/catalog')).status;
 const create = async (name: string) =>
   (await manage('put', `/mgmt/platforms/${name}`).expect(201)).body as PlatformCredential;
-const heard = (credential: PlatformCredential, status: number) =>
-  eventually('the api has heard of the change', async () => (await statusAs(credential)) === status, {
+const refreshed = (credential: PlatformCredential, status: number) =>
+  eventually('the api has read the change', async () => (await statusAs(credential)) === status, {
     deadlineMs: 10_000,
   });
 
 describe('platforms', () => {
-  it('are worlds of their own: equal org and instance ids of two are two tenants and two instances', async () => {
+  it('platforms: the same org and instance ids on two platforms are two tenants and two instances', async () => {
     const other = await create('k8s-east');
-    await heard(other, 200);
+    await refreshed(other, 200);
     const id = randomUUID();
     const put = (ask: typeof broker.ask) =>
       ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
@@ -42,23 +42,23 @@ describe('platforms', () => {
     );
     expect(rows[0]).toEqual({ tenants: '2', hosts: '2' });
     const third = await create('k8s-west');
-    await heard(third, 200);
+    await refreshed(third, 200);
     expect((await broker.askAs(third, 'get', instance(id))).status).toBe(404);
   });
 
-  it('have two valid passwords while one is rotated, and never more', async () => {
+  it('platforms: a platform has two valid passwords during a rotation, never more', async () => {
     const first = await create('rotating');
-    await heard(first, 200);
+    await refreshed(first, 200);
     expect((await manage('delete', '/mgmt/platforms/rotating/passwords/oldest')).status).toBe(409);
     const second = (await manage('post', '/mgmt/platforms/rotating/passwords').expect(201))
       .body as PlatformCredential;
-    await heard(second, 200);
+    await refreshed(second, 200);
     expect(await statusAs(first)).toBe(200);
     expect((await manage('post', '/mgmt/platforms/rotating/passwords')).status).toBe(409);
     await manage('delete', '/mgmt/platforms/rotating/passwords/oldest').expect(200);
-    await heard(first, 401);
+    await refreshed(first, 401);
     expect(await statusAs(second)).toBe(200);
-    // The database keeps to it as well.
+    // The database enforces it as well.
     const { rows } = await broker.database.raw<{ rows: { id: string }[] }>(
       `SELECT id FROM platforms WHERE name = 'rotating'`,
     );
@@ -71,7 +71,7 @@ describe('platforms', () => {
     await expect(insert(2)).rejects.toThrow('two passwords already');
   });
 
-  it('are listed without their passwords, and keep no password in the database', async () => {
+  it('platforms: neither the list nor the database contains passwords', async () => {
     const credential = await create('listed');
     const { text } = await manage('get', '/mgmt/platforms').expect(200);
     expect(text).toContain('"name":"listed"');
@@ -84,7 +84,7 @@ describe('platforms', () => {
     expect(dump).not.toContain(Buffer.from(credential.password).toString('hex'));
   });
 
-  it('are refused by name where they can not be', async () => {
+  it('platforms: an invalid or taken name is refused, and the error names the field', async () => {
     await create('taken');
     for (const [name, status] of [
       ['taken', 409],
@@ -99,7 +99,7 @@ describe('platforms', () => {
   });
 });
 
-it('a password that was retired ends also where no notification comes any more', async () => {
+it('platforms: a retired password is refused although no notification arrives', async () => {
   const deaf = {
     on: () => () => undefined,
     onReconnected: () => () => undefined,

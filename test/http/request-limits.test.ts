@@ -31,7 +31,7 @@ const hello = () =>
     response.json({ hello: 'world' });
   });
 
-/** Sends what it is told to, and gives everything that came until the other side closed. */
+/** Sends text and returns everything that is received until the server closes the connection. */
 async function exchange(port: number, sent: string, onOpen: (socket: Socket) => void = () => undefined) {
   const socket = connect(port, '127.0.0.1');
   let received = '';
@@ -49,7 +49,7 @@ const descriptionOf = (received: string) =>
   (JSON.parse(received.slice(received.indexOf('\r\n\r\n'))) as { description: string }).description;
 
 describe('rates', () => {
-  it('holds a second of requests for each platform, and fills up again with time', async () => {
+  it('rate limit: each platform has a bucket of one second that refills over time', async () => {
     let now = 0;
     const app = express();
     app.use((request, response, next) => {
@@ -68,19 +68,19 @@ describe('rates', () => {
     expect(await three('another')).toEqual([200, 200, 200]);
     now += 334;
     expect([await ask('one'), await ask('one')]).toEqual([200, 429]);
-    // An hour of silence is no credit for more than a second's worth.
+    // After an idle hour, the bucket still has only one second's requests.
     now += 3_600_000;
     expect([...(await three('one')), await ask('one')]).toEqual([200, 200, 200, 429]);
   });
 
-  it('says when to come again, changes nothing, and does not count who has no credential', async () => {
+  it('rate limit: 429 has Retry-After, and unauthenticated requests do not count', async () => {
     const broker = await makeTestBroker(inject('postgres'), { ratePerSecond: 1 });
     toStop.push(() => broker.stop());
     for (let count = 0; count < 3; count += 1) {
       const answer = await supertest(broker.app).get('/v2/catalog').auth(credentials.username, 'wrong');
       expect(answer.status).toBe(401);
     }
-    // A process that is slow enough earns a further request: it is asked for as many as it takes.
+    // A slow process earns further requests, so ask until the limit is reached.
     for (;;) {
       const answer = await broker.ask('put', `${instance('limited')}?accepts_incomplete=true`).send({
         ...provisionBody,
@@ -95,8 +95,8 @@ describe('rates', () => {
   });
 });
 
-describe('what is too large', () => {
-  it('is refused in JSON: header bytes, header count, body', async () => {
+describe('size limits', () => {
+  it('size limits: too many header bytes, headers or body bytes are refused in JSON', async () => {
     const broker = await makeTestBroker(inject('postgres'));
     toStop.push(() => broker.stop());
     const port = await serve(broker.app);
@@ -123,7 +123,7 @@ describe('what is too large', () => {
     ]);
   });
 
-  it('and what is no HTTP gets an answer in JSON too', async () => {
+  it('size limits: invalid HTTP is answered in JSON too', async () => {
     const port = await serve(hello());
     const received = await exchange(port, 'what is this\r\n\r\n');
     expect(statusOf(received)).toBe(400);
@@ -138,14 +138,14 @@ describe('slow clients', () => {
     ['send nothing', ''],
     ['send half a header', 'GET / HTTP/1.1\r\nHost: x\r\n'],
     ['send half a body', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf'],
-  ])('are sent away where they %s', async (_name, sent) => {
+  ])('slow clients: get 408 if they %s', async (_name, sent) => {
     const app = express().use(express.text({ type: () => true }), hello());
     const received = await exchange(await serve(app, { timeouts }), sent);
     expect(statusOf(received)).toBe(408);
     expect(descriptionOf(received)).toContain('not complete in time');
   });
 
-  it('are sent away where they send a header now and then, for ever', async () => {
+  it('slow clients: get 408 if they keep sending a header now and then', async () => {
     let timer: NodeJS.Timeout | undefined;
     const received = await exchange(await serve(hello(), { timeouts }), 'GET / HTTP/1.1\r\n', (socket) => {
       timer = setInterval(() => socket.write('X-A: 1\r\n'), 20);
@@ -154,7 +154,7 @@ describe('slow clients', () => {
     expect(statusOf(received)).toBe(408);
   });
 
-  it('are cut off where they do not read their answer', async () => {
+  it('slow clients: are disconnected if they do not read their answer', async () => {
     let cut: () => void = () => undefined;
     const closed = new Promise<void>((resolve) => (cut = resolve));
     const app = express().use((_request, response) => {
@@ -168,11 +168,11 @@ describe('slow clients', () => {
     socket.destroy();
   });
 
-  it('can not take all the connections there are', async () => {
+  it('connections: further ones are closed beyond the limit', async () => {
     const port = await serve(hello(), { maxConnections: 2 });
     const sockets = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')];
     await Promise.all(sockets.map((socket) => once(socket, 'connect')));
-    // The server has taken both when it answers on the second.
+    // The server has accepted both once it answers on the second.
     const [, second] = sockets;
     second?.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
     await once(second as Socket, 'data');
@@ -181,7 +181,7 @@ describe('slow clients', () => {
   });
 });
 
-it('answers carry headers that keep them out of caches and browsers', async () => {
+it('security headers: keep answers out of caches and browsers', async () => {
   const broker = await makeTestBroker(inject('postgres'));
   toStop.push(() => broker.stop());
   const answers = [
@@ -223,7 +223,7 @@ describe('TLS', () => {
         .end();
     });
 
-  it('serves with the certificate, and tells browsers to stay with it', async () => {
+  it('TLS: serves with the certificate and sends Strict-Transport-Security', async () => {
     const { authority, cert, key } = await certificates();
     const broker = await makeTestBroker(inject('postgres'));
     toStop.push(() => broker.stop());
@@ -232,7 +232,7 @@ describe('TLS', () => {
     expect(answer).toEqual({ status: 401, hsts: 'max-age=31536000' });
   });
 
-  it('lets in only clients with a certificate of the named authorities, where some are named', async () => {
+  it('TLS: accepts only clients with a certificate of the configured CAs', async () => {
     const { authority, cert, key, client } = await certificates();
     const foreign = (await certificates()).client;
     const port = await serve(hello(), { tls: { cert, key, clientCas: authority.certificatePem } });

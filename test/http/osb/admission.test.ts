@@ -14,13 +14,13 @@ let broker: TestBroker;
 beforeAll(async () => {
   const [offering] = catalogFile.offerings;
   const plans = offering?.plans.map((plan) => (plan.id === ids.plan ? { ...plan, pool: 1 } : plan));
-  // Nothing keeps the pool but the test that asks for it.
+  // No controller fills the pool; a test does.
   broker = await makeTestBroker(inject('postgres'), { catalog: { offerings: [{ ...offering, plans }] } });
   broker.startWorker();
 });
 afterAll(() => broker.stop());
 
-/** What a worker reports of its machine; the test broker keeps 1,024 MiB in reserve and promises memory four times. */
+/** Reports a worker's node memory; the test broker reserves 1,024 MiB and overcommits memory four times. */
 const machine = (memoryAvailableMib: number, memoryTotalMib: number | undefined) =>
   createWorkerRecords(broker.database).report({
     name: 'w',
@@ -37,7 +37,7 @@ const create = async () => {
 };
 const instances = async () => Number((await broker.database('instances').count())[0]?.['count']);
 
-it('refuses what the memory in use leaves no room for, and keeps nothing of it', async () => {
+it('admission: refuses a create for which the node lacks free memory, and records nothing', async () => {
   await machine(1024 + 192, 100_000);
   expect((await create()).status).toBe(201);
   const before = await instances();
@@ -48,8 +48,8 @@ it('refuses what the memory in use leaves no room for, and keeps nothing of it',
   expect(await instances()).toBe(before);
 });
 
-it('refuses what passes the memory that may be promised', async () => {
-  // Four times the 384 MiB beyond the reserve hold two hosts of 768 MiB, one of which is there.
+it('admission: refuses a create that exceeds the overcommit limit', async () => {
+  // Four times the 384 MiB beyond the reserve: two hosts of 768 MiB, one of which exists.
   await machine(50_000, 1024 + 384);
   const second = await create();
   expect(second.status).toBe(201);
@@ -58,7 +58,7 @@ it('refuses what passes the memory that may be promised', async () => {
   expect(refusal.text).toMatch(/1536 MiB of guest memory are promised.*768 MiB more.*limit is 1536 MiB/);
 });
 
-it('asks nothing where hosts take no memory, or nobody has told lately', async () => {
+it('admission: accepts every create if memory is unlimited or no worker has reported recently', async () => {
   await machine(0, undefined);
   expect((await create()).status).toBe(201);
   await machine(0, 0);
@@ -66,19 +66,19 @@ it('asks nothing where hosts take no memory, or nobody has told lately', async (
   expect((await create()).status).toBe(201);
 });
 
-// Seen to fail where only the report counts: each of them passed on it.
-it('lets creates in between two reports into the room that there is, and no more', async () => {
+// Fails if only the report counts: then all six are admitted.
+it('admission: creates between two reports share the memory of the last report', async () => {
   await machine(1024 + 3 * 192, 100_000);
   const made = await Promise.all(Array.from({ length: 6 }, create));
   expect(made.map(({ status }) => status).sort()).toEqual([201, 201, 201, 503, 503, 503]);
   expect(made.find(({ status }) => status === 503)?.text).toContain('for hosts that are starting');
-  // They run, and the next report has measured them.
+  // They run, and the next report includes them.
   await machine(1024 + 192, 100_000);
   expect((await create()).status).toBe(201);
 });
 
-// Seen to fail where the room of a host out of the pool, which has its memory, is asked for once more.
-it('gives a host out of the pool away though memory is short', async () => {
+// Fails if memory is required again for a parked host, which already has it.
+it('admission: a parked host is claimed although memory is short', async () => {
   await broker.hypervisor.makeTemplate(
     { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
     () => undefined,
@@ -90,13 +90,13 @@ it('gives a host out of the pool away though memory is short', async () => {
   expect((await create()).status).toBe(503);
 });
 
-it('refuses an update only for the memory that it adds', async () => {
+it('admission: an update needs memory only for what it adds', async () => {
   await machine(50_000, 100_000);
   const { id } = await create();
   await machine(0, 100_000);
   const answer = await broker
     .ask('patch', `${instance(id)}?accepts_incomplete=true`)
     .send({ service_id: ids.service, plan_id: ids.otherPlan });
-  // The other plan has more processors and the same memory.
+  // The other plan has more vCPUs and the same memory.
   expect(answer.status).toBe(200);
 });

@@ -32,7 +32,7 @@ const attributes = async (id: string) =>
   ((await broker.ask('get', instance(id)).expect(200)).body as { metadata: { attributes: object } }).metadata
     .attributes;
 
-it('destroys the host at the end of its term and keeps the instance on record as expired', async () => {
+it('expiry: destroys the host and records the instance as expired', async () => {
   const id = await create({ expires_after: '90m' });
   expect(await attributes(id)).toMatchObject({
     state: 'ready',
@@ -65,7 +65,7 @@ it('destroys the host at the end of its term and keeps the instance on record as
   expect(refusal.status).toBe(422);
   expect((refusal.body as { description: string }).description).toMatch(/has expired/);
   expect((await broker.ask('get', binding(id, 'key'))).status).toBe(404);
-  // What the platform asked for is still what its last operation tells of.
+  // last_operation still reports the platform's own operation.
   const last = await broker.ask('get', `${instance(id)}/last_operation`);
   expect(last.body).toMatchObject({ state: 'succeeded' });
 
@@ -73,7 +73,7 @@ it('destroys the host at the end of its term and keeps the instance on record as
   expect((await broker.ask('get', instance(id))).status).toBe(404);
 });
 
-it('warns of terms that end soon', async () => {
+it('expiry: a metric counts the instances that expire soon', async () => {
   await create({ expires_after: '2h' });
   const { text } = await supertest(broker.mgmt)
     .get('/mgmt/metrics')
@@ -83,7 +83,7 @@ it('warns of terms that end soon', async () => {
   expect(text).toContain('berth_instances_expiring{within="1 day"} 1');
 });
 
-it('does not expire what is being deleted', async () => {
+it('expiry: does not expire an instance that is being deleted', async () => {
   const id = await create({ expires_after: '1m' });
   await broker
     .database('instances')
@@ -98,10 +98,10 @@ it.each([
   ['90', 'pattern'],
   ['0m', 'pattern'],
   [90, 'string'],
-])('refuses the term %j and says the rule', async (term, rule) => {
+])('expiry: refuses expires_after %j and names the rule', async (duration, rule) => {
   const answer = await broker
     .ask('put', `${instance(randomUUID())}?accepts_incomplete=true`)
-    .send({ ...provisionBody, parameters: { expires_after: term } });
+    .send({ ...provisionBody, parameters: { expires_after: duration } });
   expect(answer.status).toBe(400);
   expect((answer.body as { description: string }).description).toMatch(
     new RegExp(`^parameters/expires_after must .*${rule}`),

@@ -19,9 +19,11 @@ import {
 } from '../../support/broker.ts';
 
 /**
- * Whatever comes in: never a 5xx, an error says in JSON what was wrong, and a refused request has left every table
- * as it was. No worker runs, so that nothing else changes the tables; fast-check prints seed and counterexample of
- * what fails, and `BERTH_TEST_RUNS` has it try longer.
+ * Property tests with generated requests: no answer is a 5xx, an error has a JSON description, and a refused request
+ * changes no table. No worker runs, so nothing else changes the tables. fast-check prints the seed and the
+ * counterexample of a failure; `BERTH_TEST_RUNS` sets the number of runs.
+ *
+ * One file although it is longer than 300 lines: all properties share the generators.
  */
 const runs = Number(process.env['BERTH_TEST_RUNS'] ?? 100);
 
@@ -52,7 +54,7 @@ afterAll(async () => {
   await broker.stop();
 });
 
-/** An instance as it is once its worker is done. */
+/** Creates an instance and sets it to the state in which a worker leaves it. */
 async function ready(id: string): Promise<void> {
   await broker
     .ask('put', `${instance(id)}?accepts_incomplete=true`)
@@ -65,7 +67,7 @@ async function ready(id: string): Promise<void> {
 
 interface Sent {
   readonly method: string;
-  /** Path and query as they stand on the request's first line. */
+  /** Path and query, exactly as in the request line. */
   readonly target: string;
   readonly headers: Readonly<Record<string, string | string[]>>;
   readonly body: string | undefined;
@@ -82,7 +84,7 @@ function send(sent: Sent, port: number): Promise<{ status: number; text: string 
         path: sent.target,
         headers: {
           ...sent.headers,
-          // Else Node's client sends the body of a GET as if another request followed.
+          // Without it, Node's client sends the body of a GET as if another request followed.
           ...(sent.body !== undefined && { 'content-length': String(Buffer.byteLength(sent.body)) }),
         },
       },
@@ -98,7 +100,7 @@ function send(sent: Sent, port: number): Promise<{ status: number; text: string 
     );
     request
       .on('error', (error: NodeJS.ErrnoException) => {
-        // What can't be read is answered with a body, also where nobody could read that it was a HEAD.
+        // An unreadable request is answered with a body, even if its method was HEAD.
         if (sent.method === 'HEAD' && error.code === 'HPE_CLOSED_CONNECTION')
           resolve({ status: 400, text: '' });
         else reject(error);
@@ -113,8 +115,7 @@ async function readTables(): Promise<typeof contents> {
   const { rows } = await broker.database.raw<{ rows: { name: string }[] }>(`
     SELECT table_name AS name FROM information_schema.tables
     WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
-      -- A delete that arrives before its create is remembered, and its 410 is no refusal (docs/osb.md 40); refusals
-      -- are in the audit trail as well.
+      -- An early delete is recorded although it is answered 410 (docs/osb.md 40), and the audit trail records refusals.
       AND table_name NOT IN ('early_deletes', 'audit')`);
   const one = ({ name }: { name: string }) =>
     `SELECT '${name}' AS name, md5(string_agg(t::text, '|' ORDER BY t::text)) AS digest FROM ${name} AS t`;
@@ -125,29 +126,29 @@ async function readTables(): Promise<typeof contents> {
 async function holds(sent: Sent, port: number): Promise<void> {
   const before = await contents();
   const { status, text } = await send(sent, port);
-  const said = `${status} ${text.slice(0, 300)}`;
-  expect(status, said).toBeGreaterThanOrEqual(200);
-  expect(status, said).toBeLessThan(500);
+  const answer = `${status} ${text.slice(0, 300)}`;
+  expect(status, answer).toBeGreaterThanOrEqual(200);
+  expect(status, answer).toBeLessThan(500);
   if (status < 400) return;
-  expect(await contents(), `${said}: it was refused, and has changed something`).toBe(before);
+  expect(await contents(), `${answer}: a refused request changed something`).toBe(before);
   if (sent.method === 'HEAD') return;
   const body = JSON.parse(text) as { error?: unknown; description?: unknown };
-  // What is gone is told by the status alone (OSB 2.17, "Deprovisioning").
+  // 410 has no description (OSB 2.17, "Deprovisioning").
   if (status === 410) {
     expect(body).toEqual({});
     return;
   }
-  expect(typeof body.description, said).toBe('string');
-  expect(body.description, said).not.toBe('');
+  expect(typeof body.description, answer).toBe('string');
+  expect(body.description, answer).not.toBe('');
   if ('error' in body)
     expect(body.error).toMatch(/^(AsyncRequired|ConcurrencyError|MaintenanceInfoConflict)$/);
 }
 
 const check = (property: fc.IAsyncProperty<[Sent]>) =>
-  // A rerun of what failed while it is shrunk may meet other rows: the first counterexample is the one to read.
+  // While fast-check shrinks a failure, reruns meet other rows: read the first counterexample.
   fc.assert(property, { numRuns: runs, interruptAfterTimeLimit: 60_000, markInterruptAsFailure: true });
 
-/** Text of the kinds that break things: empty, huge, NUL, lone surrogates, any Unicode, other people's syntax. */
+/** Text that often breaks code: empty, huge, NUL, unpaired surrogates, any Unicode, syntax of other languages. */
 const text = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 40 }),
   fc.string({ unit: 'grapheme', maxLength: 40 }),
@@ -175,14 +176,14 @@ const json = fc.oneof(
   fc.constantFrom(null, true, 0, -1, 1e308, 2 ** 53, [], {}),
   fc.constant(JSON.parse(`${'['.repeat(70)}${']'.repeat(70)}`) as fc.JsonValue),
 );
-/** Of two, the right one more often: most requests should come further than the first check. */
+/** Mostly the valid one of two, so that most requests get past the first check. */
 const mostly = <T, U>(right: fc.Arbitrary<T>, wrong: fc.Arbitrary<U>) =>
   fc.oneof({ weight: 12, arbitrary: right }, { weight: 1, arbitrary: wrong });
 const one = fc.constantFrom;
-/** A field that is right, wrong or absent. */
+/** A field that is valid, invalid or absent. */
 const field = (...right: readonly unknown[]) => mostly(one(...right), fc.oneof(json, fc.constant(undefined)));
 
-/** What a schema of ours says, as far as the generator below needs it. */
+/** The part of our schemas that the generator below needs. */
 interface Rule {
   readonly type?: string;
   readonly enum?: readonly unknown[];
@@ -193,24 +194,26 @@ interface Rule {
   readonly items?: Rule;
   readonly properties?: Readonly<Record<string, Rule>>;
 }
-/** Values that a rule allows. @throws Error where it says something that is not known here. */
-function followed(rule: Rule): fc.Arbitrary<unknown> {
+/** Values that a rule allows. @throws Error for a kind of rule that it does not know. */
+function valuesFor(rule: Rule): fc.Arbitrary<unknown> {
   if (rule.enum !== undefined) return one(...rule.enum);
   if (rule.pattern !== undefined) return fc.stringMatching(new RegExp(rule.pattern));
-  if (rule.anyOf !== undefined) return fc.oneof(...rule.anyOf.map(followed));
+  if (rule.anyOf !== undefined) return fc.oneof(...rule.anyOf.map(valuesFor));
   switch (rule.type) {
     case 'integer':
       return fc.integer({ min: rule.minimum ?? 0, max: rule.maximum ?? 10 });
     case 'string':
       return text;
     case 'array':
-      return fc.array(followed(rule.items ?? {}), { minLength: 1, maxLength: 3 });
+      return fc.array(valuesFor(rule.items ?? {}), { minLength: 1, maxLength: 3 });
     case 'object':
       return fc.record(
-        Object.fromEntries(Object.entries(rule.properties ?? {}).map(([name, one]) => [name, followed(one)])),
+        Object.fromEntries(
+          Object.entries(rule.properties ?? {}).map(([name, one]) => [name, valuesFor(one)]),
+        ),
       );
     default:
-      throw new Error(`no values are made for the rule ${JSON.stringify(rule)}`);
+      throw new Error(`no generator for the rule ${JSON.stringify(rule)}`);
   }
 }
 
@@ -221,7 +224,7 @@ const context = fc.oneof(
     fc.oneof(json, one('cloudfoundry', 'kubernetes')),
   ),
 );
-/** The parameters that there are, each with its rule, as the catalog shows them. */
+/** All parameters with their rules, as the catalog shows them. */
 const [plan] = allPlans(loadCatalog(catalogFile, 'test'));
 if (plan === undefined) throw new Error('the catalog has no plan');
 const rules = { ...propertiesOf(provisionSchema(plan)), ...propertiesOf(bindSchema(plan)) };
@@ -230,7 +233,7 @@ function propertiesOf(schema: object): Record<string, Rule> {
 }
 const parameters = fc.oneof(
   fc.record(
-    Object.fromEntries(Object.entries(rules).map(([name, rule]) => [name, mostly(followed(rule), json)])),
+    Object.fromEntries(Object.entries(rules).map(([name, rule]) => [name, mostly(valuesFor(rule), json)])),
     { requiredKeys: [] },
   ),
   fc.dictionary(one(...Object.keys(rules), 'x'), json),
@@ -249,7 +252,7 @@ const fields = {
   app_guid: optional(json),
   bind_resource: optional(fc.oneof(json, fc.record({ app_guid: json }))),
   predecessor_binding_id: optional(fc.oneof(json, one('bound', 'none'))),
-  surprise: optional(json),
+  unknown: optional(json),
 };
 const body = mostly(
   fc.record(fields).map((value) => JSON.stringify(value)),
@@ -301,7 +304,7 @@ const query = fc
     [first, ...more.map(([name, value]) => `${name}=${value}`)].filter((part) => part !== '').join('&'),
   );
 
-/** What HTTP allows as a header's value: the client itself refuses the rest. */
+/** Header values that HTTP allows; the client refuses the others. */
 const headerText = fc.stringMatching(/^[\t -~\x80-\xff]{0,60}$/);
 const basic = (pair: string) => `Basic ${Buffer.from(pair).toString('base64')}`;
 const right = ({ username, password }: { username: string; password: string }) =>
@@ -364,7 +367,7 @@ const bindingPath = fc
   .tuple(instancePath, mostly(one('bound', 'other'), encoded))
   .map(([path, bindingId]) => `${path}/service_bindings/${bindingId}`);
 
-// The deletes come last: what they remove, the others ask for.
+// Deletes come last because the others need what they delete.
 it.each([
   ['GET catalog', 'GET', fc.constant('/v2/catalog'), false],
   ['PUT instance', 'PUT', instancePath, true],
@@ -377,7 +380,7 @@ it.each([
   ['DELETE binding', 'DELETE', bindingPath, false],
   ['DELETE instance', 'DELETE', mostly(one('/v2/service_instances/never-seen'), instancePath), false],
 ] as const)(
-  '%s',
+  'properties: %s',
   async (_name, method, path, withBody) => {
     await check(
       fc.asyncProperty(sent(fc.constant(method), path, withBody), (one) => holds(one, listener.port)),
@@ -386,7 +389,7 @@ it.each([
   120_000,
 );
 
-it('any method, any path', async () => {
+it('properties: any method, any path', async () => {
   const method = one(
     'GET',
     'HEAD',
@@ -408,7 +411,7 @@ it('any method, any path', async () => {
   await check(fc.asyncProperty(sent(method, path, true), (one) => holds(one, listener.port)));
 }, 120_000);
 
-// Not the health, which tells by 503 that no worker runs here.
+// Without health, which answers 503 because no worker runs here.
 const hostPath = mostly(
   fc.oneof(
     fc.uuid(),
@@ -452,7 +455,7 @@ it.each([
     platformPath.chain((path) => one(`${path}/passwords`, `${path}/passwords/oldest`)),
   ],
 ] as const)(
-  'management: %s',
+  'properties: management, %s',
   async (_name, method, path) => {
     const verb = typeof method === 'string' ? fc.constant(method) : method;
     const asked = sent(verb, path, true, headersFor(right(operator)));
@@ -461,21 +464,21 @@ it.each([
   120_000,
 );
 
-/** Too rare among what is generated to be met in every run, so each is sent for certain. */
+/** Generated too rarely to occur in every run. */
 it.each([
   ['a NUL', 'a\0b', 'NUL'],
   ['an unpaired surrogate', 'x\ud800', 'unpaired UTF-16 surrogate'],
-])('refuses %s in any corner of a body, in words', async (_name, flaw, words) => {
-  const corners = [
-    { context: { instance_name: flaw } },
-    { context: { deeper: [{ [flaw]: 1 }] } },
-    { parameters: { x: flaw } },
-    { organization_guid: flaw },
+])('request body: refuses %s anywhere and names it', async (_name, invalid, words) => {
+  const bodies = [
+    { context: { instance_name: invalid } },
+    { context: { deeper: [{ [invalid]: 1 }] } },
+    { parameters: { x: invalid } },
+    { organization_guid: invalid },
   ];
-  for (const [index, corner] of corners.entries()) {
+  for (const [index, change] of bodies.entries()) {
     const answer = await broker
-      .ask('put', `${instance(`flawed-${index}`)}?accepts_incomplete=true`)
-      .send({ ...provisionBody, ...corner });
+      .ask('put', `${instance(`invalid-${index}`)}?accepts_incomplete=true`)
+      .send({ ...provisionBody, ...change });
     expect([answer.status, (answer.body as { description: string }).description]).toEqual([
       400,
       expect.stringContaining(words),
@@ -492,7 +495,7 @@ it.each([
   ['POST', '/mgmt/verify/a%00'],
   ['GET', '/mgmt/audit?instance=a%00'],
   ['GET', '/mgmt/audit?since=-271821-04-20T00:00:00Z'],
-])('management: refuses what Postgres cannot read, %s %s', async (method, target) => {
+])("management: refuses text that Postgres can't store, %s %s", async (method, target) => {
   const { status } = await send(
     { method, target, headers: { authorization: right(operator) }, body: undefined },
     mgmt.port,

@@ -39,7 +39,7 @@ const rowsOf = async (id: string) => {
   return rows.length;
 };
 
-it('refuses what would pass a limit, says which, how much is used and who can raise it, and keeps nothing', async () => {
+it('quotas: a create beyond a limit is refused and records nothing; the text names limit, usage and remedy', async () => {
   const ports = [await create('a', { published_ports: 10 }), await create('a', { published_ports: 10 })];
   expect(ports.map(({ status }) => status)).toEqual([201, 422]);
   expect(ports[1]?.text).toBe(
@@ -54,12 +54,12 @@ it('refuses what would pass a limit, says which, how much is used and who can ra
   expect(third).toMatchObject({ status: 422 });
   expect(third.text).toMatch(/number of instances of this tenant would exceed its limit of 2: 2 are in use/);
 
-  // What a refusal had counted is gone with it, and so is what a delete gives back.
+  // A refusal counts nothing, and a delete releases its usage.
   await remove(small.id);
   expect((await create('a', { published_ports: 5 })).status).toBe(201);
 });
 
-it('is right under concurrency: of many at once exactly as many as fit are made', async () => {
+it('quotas: of many creates at the same time, exactly as many as fit succeed', async () => {
   const before = await broker.database('hosts').whereNot({ state: 'destroyed' }).count<{ count: string }[]>();
   const free = 5 - Number(before[0]?.count);
   const answers = await Promise.all(
@@ -74,7 +74,7 @@ it('is right under concurrency: of many at once exactly as many as fit are made'
   for (const { id } of answers.filter(({ status }) => status === 201)) await remove(id);
 });
 
-it('keeps counts that agree with the hosts, whatever changes them', async () => {
+it('quotas: the counts agree with the hosts after every change', async () => {
   const counted = async () =>
     (await broker.database('quota_usage').whereNot({ instances: 0 }).orderBy('scope')) as unknown;
   const recounted = async () => {

@@ -37,7 +37,7 @@ const patch = async (id: string, parameters: object) =>
       .send({ service_id: ids.service, parameters })
   ).status;
 
-/** What the engine of the instance's host says itself, and what the driver was told. */
+/** What the engine of the instance's host reports, and what the driver was given. */
 async function registriesOf(id: string) {
   const host = await broker
     .database('hosts')
@@ -60,7 +60,7 @@ async function registriesOf(id: string) {
 }
 
 describe('registries', () => {
-  it('are the engine’s from the create on, can be changed, and are taken back by null', async () => {
+  it('registries: apply to the engine from the create on, can be changed, and are removed by null', async () => {
     const { id, status } = await put({
       registry_mirrors: ['https://mirror.example.org', 'http://mirror.example.org:5000/'],
       insecure_registries: ['10.9.0.0/16', 'registry.example.org:5000'],
@@ -92,20 +92,24 @@ describe('registries', () => {
     ['a mirror with a password', { registry_mirrors: ['https://me:word@a.example'] }, /registry_mirrors\/0/],
     ['a quote', { insecure_registries: ['a","b'] }, /insecure_registries\/0/],
     ['two dots', { insecure_registries: ['a..b'] }, /insecure_registries\/0/],
-    ['a port that is none', { registry_mirrors: ['https://a.example:65536'] }, /registry_mirrors\/0/],
+    ['an invalid port', { registry_mirrors: ['https://a.example:65536'] }, /registry_mirrors\/0/],
     ['port 0', { insecure_registries: ['a.example:0'] }, /insecure_registries\/0/],
     [
       'a hyphen at an end',
       { registry_authorities: [{ registry: 'a-.example', certificate: '' }] },
       /registry_authorities\/0\/registry/,
     ],
-    ['no network', { insecure_registries: ['10.0.0.0/33'] }, /insecure_registries\/0/],
+    ['an invalid network', { insecure_registries: ['10.0.0.0/33'] }, /insecure_registries\/0/],
     [
-      'a path out of its folder',
+      'a path that leaves its folder',
       { registry_authorities: [{ registry: '../x', certificate: '' }] },
       /registry/,
     ],
-    ['no certificate', authority('hello'), /registry_authorities\/0\/certificate is no certificate/],
+    [
+      'text instead of a certificate',
+      authority('hello'),
+      /registry_authorities\/0\/certificate is no certificate/,
+    ],
     [
       'half a certificate',
       authority('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'),
@@ -116,8 +120,12 @@ describe('registries', () => {
       authority('-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----'),
       /holds a private key/,
     ],
-    ['too many', { registry_mirrors: Array.from({ length: 11 }, (_, n) => `https://${n}.example`) }, /10/],
-  ])('are refused with %s, which is named, and nothing is made', async (_, parameters, words) => {
+    [
+      'too many mirrors',
+      { registry_mirrors: Array.from({ length: 11 }, (_, n) => `https://${n}.example`) },
+      /10/,
+    ],
+  ])('registries: %s is refused by name, and nothing is created', async (_, parameters, words) => {
     const { id, status, description } = await put(parameters);
     expect([status, description]).toEqual([400, expect.stringMatching(words)]);
     expect((await broker.ask('get', instance(id))).status).toBe(404);

@@ -36,7 +36,7 @@ const bind = async (bindingId: string, body: object, of = id) => {
 };
 const hoursLeft = ({ metadata }: Bound) => (Date.parse(metadata.expires_at) - Date.now()) / 3_600_000;
 
-it('34a lets a body hold nothing but its predecessor, and inherits app and parameters', async () => {
+it('34a: accepts a body with only a predecessor and inherits app and parameters', async () => {
   const first = await bind('a1', {
     ...bindBody,
     bind_resource: { app_guid: 'app-1' },
@@ -52,7 +52,7 @@ it('34a lets a body hold nothing but its predecessor, and inherits app and param
   });
 });
 
-it('34b keeps both valid until the old one is unbound, and still answers a repeated request then', async () => {
+it('34b: leaves both bindings valid until the old one is unbound, and answers a repeated request after that', async () => {
   await bind('b1', bindBody);
   const second = await bind('b2', { predecessor_binding_id: 'b1' });
   expect((await broker.ask('get', binding(id, 'b1'))).status).toBe(200);
@@ -64,7 +64,7 @@ it('34b keeps both valid until the old one is unbound, and still answers a repea
   expect((await bind('b2', bindBody)).status).toBe(409);
 });
 
-it("34c refuses a predecessor that is unknown, unbound, expired or another instance's", async () => {
+it('34c: refuses a predecessor that is unknown, unbound, expired or of another instance with 400', async () => {
   await bind('gone', bindBody);
   await broker.ask('delete', `${binding(id, 'gone')}?${hints}`).expect(200);
   await bind('old', bindBody);
@@ -80,7 +80,7 @@ it("34c refuses a predecessor that is unknown, unbound, expired or another insta
   }
 });
 
-it('34d requires both ids where no predecessor is named', async () => {
+it('34d: refuses a bind without predecessor and without ids with 400', async () => {
   for (const body of [{}, { predecessor_binding_id: '' }, { service_id: bindBody.service_id }]) {
     const answer = await bind(randomUUID(), body);
     expect(answer.status).toBe(400);
@@ -88,7 +88,7 @@ it('34d requires both ids where no predecessor is named', async () => {
   }
 });
 
-it('bounds how long credentials are valid by the plan, and says so', async () => {
+it('bind: refuses a valid_for that is longer than the plan allows', async () => {
   const short = await bind('short', { ...bindBody, parameters: { valid_for: '90m' } });
   expect(hoursLeft(short.body)).toBeCloseTo(1.5, 1);
   const long = await bind('long', { ...bindBody, parameters: { valid_for: '366d' } });

@@ -69,8 +69,8 @@ const hostOf = async (id: string) =>
     .select('hosts.*')
     .first()) as Record<string, unknown>;
 
-describe('another plan', () => {
-  it('takes effect on the host, keeps its ports and its bindings, and is what GET shows', async () => {
+describe('change of plan', () => {
+  it('change of plan: takes effect on the host, retains its ports and bindings, and is shown by GET', async () => {
     const id = await create();
     await broker.ask('put', binding(id, 'key')).send(bindBody).expect(201);
     const before = await hostOf(id);
@@ -89,7 +89,7 @@ describe('another plan', () => {
     expect((await broker.ask('get', binding(id, 'key'))).status).toBe(200);
   });
 
-  it('that would pass a quota is refused, says what is in use, and changes nothing', async () => {
+  it('change of plan: is refused without an effect if it exceeds a quota, naming what is in use', async () => {
     const org = randomUUID();
     const [first, second] = [await create({}, org), await create({}, org)];
     expect((await patch(first, { plan_id: ids.otherPlan })).status).toBe(200);
@@ -100,14 +100,14 @@ describe('another plan', () => {
       /vCPUs of this tenant would exceed its limit of 6: 5 are in use, and this needs 3 more/,
     );
     expect(await hostOf(second)).toEqual(before);
-    // What a failed or finished update had reserved is free again.
+    // A failed or finished update releases what it reserved.
     expect((await patch(first, { plan_id: ids.plan })).status).toBe(200);
     expect((await patch(second, { plan_id: ids.otherPlan })).status).toBe(200);
   });
 });
 
 describe('parameters', () => {
-  it('say what happens to a host that nobody uses, on create and later', async () => {
+  it('idle: sets the idle policy of a host on create and update', async () => {
     const id = await create({ idle: 'suspend' });
     expect(await hostOf(id)).toMatchObject({ idle: 'suspend' });
     expect((await patch(id, { parameters: { idle: 'run' } })).status).toBe(200);
@@ -117,7 +117,7 @@ describe('parameters', () => {
     expect((await patch(id, { parameters: { idle: 'sleep' } })).status).toBe(400);
   });
 
-  it('put a host to sleep now, once, and are not kept', async () => {
+  it('sleep_now: requests sleep once and is not stored as a parameter', async () => {
     const id = await create({ idle: 'run' });
     const host = String((await hostOf(id))['id']);
     const asked = async () =>
@@ -125,7 +125,7 @@ describe('parameters', () => {
     expect((await patch(id, { parameters: { sleep_now: 'nap' } })).status).toBe(400);
     expect((await patch(id, { parameters: { sleep_now: null } })).status).toBe(400);
     expect(await asked()).toBeUndefined();
-    // Nothing has to be waited for.
+    // It needs no operation.
     expect((await patch(id, { parameters: { sleep_now: 'pause' } }, '')).body).toEqual({});
     expect(await asked()).toBe('paused');
     expect((await patch(id, { parameters: { sleep_now: 'suspend', published_ports: 5 } })).status).toBe(200);
@@ -136,7 +136,7 @@ describe('parameters', () => {
     expect(made.status).toBe(400);
   });
 
-  it('set and take back a term', async () => {
+  it('expires_after: sets and removes an expiry', async () => {
     const id = await create();
     expect((await patch(id, { parameters: { expires_after: '2h' } }, '')).body).toEqual({});
     const { expires_at: end = '' } = (await fetched(id)).metadata.attributes;
@@ -148,7 +148,7 @@ describe('parameters', () => {
   });
 });
 
-describe('an update that fails', () => {
+describe('failed update', () => {
   const failing = async (acts: readonly string[], times: number) => {
     let left = 0;
     const faulty = await makeTestBroker(inject('postgres'), {
@@ -182,7 +182,7 @@ describe('an update that fails', () => {
   };
 
   it.each(['reshape', 'start', 'connect'])(
-    '17, 26 at %s leaves the host serving as it was, and says so',
+    '17, 26: an update that fails at %s restores the host and reports that it is usable',
     async (act) => {
       const { faulty, id, last } = await failing([act], 3);
       try {
@@ -195,7 +195,7 @@ describe('an update that fails', () => {
         expect(host?.engine).toBeDefined();
         expect((await faulty.ask('get', binding(id, 'key'))).status).toBe(200);
         expect(await faulty.database('hosts').whereNotNull('reserved_plan')).toEqual([]);
-        // 28: a later update may repair it.
+        // docs/osb.md 28: a later update may repair it.
         const again = await faulty
           .ask('patch', `${instance(id)}?accepts_incomplete=true`)
           .send({ service_id: ids.service, plan_id: ids.otherPlan });
@@ -206,11 +206,11 @@ describe('an update that fails', () => {
     },
   );
 
-  it('17b and can not go back either says that the instance can not be used', async () => {
+  it('17b: an update whose rollback fails reports that the instance is unusable', async () => {
     const { faulty, last } = await failing(['start'], 8);
     try {
       expect(await last()).toMatchObject({ instance_usable: false, update_repeatable: true });
-      // The next reconciliation brings it back, as after a crash.
+      // The next reconciliation restarts the host, as after a crash.
       await faulty.reconcile();
       await eventually('the host serves again', async () => {
         const [host] = await faulty.store.records.livingHosts();
@@ -221,8 +221,8 @@ describe('an update that fails', () => {
     }
   });
 
-  // Seen to fail where an undo has no end.
-  it('17b and whose host answers neither way ends all the same', async () => {
+  // Fails if a rollback has no time limit.
+  it('17b: an update ends although the engine answers neither after it nor after the rollback', async () => {
     const deaf = await makeTestBroker(inject('postgres'));
     try {
       const worker = deaf.startWorker();

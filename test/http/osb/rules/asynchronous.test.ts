@@ -20,7 +20,7 @@ const apart = { wait: false };
 const daysAgo = (days: number) => new Date(Date.now() - days * 24 * 3600 * 1000);
 const lastOfBinding = (id: string, bindingId: string, query = '') =>
   on.ask('get', `${binding(id, bindingId)}/last_operation${query}`);
-/** Puts the end of everything that was done to an instance so long ago. */
+/** Dates the end of all operations of an instance back by a number of days. */
 async function age(osbId: string, days: number) {
   const row = (await on.broker.database('instances').where({ osb_id: osbId }).first()) as { id: string };
   await on.broker
@@ -34,40 +34,40 @@ async function age(osbId: string, days: number) {
 }
 
 it.each(['', '?accepts_incomplete=false', '?accepts_incomplete='])(
-  '13a refuses to create with the query "%s": 422 AsyncRequired',
+  '13a: refuses a create with the query "%s" with 422 AsyncRequired',
   async (query) => {
     const answer = await on.put(randomUUID(), {}, query);
     expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
   },
 );
 
-it('13b refuses to delete without accepts_incomplete: 422 AsyncRequired', async () => {
+it('13b: refuses a delete without accepts_incomplete with 422 AsyncRequired', async () => {
   const id = await on.newInstance();
   const answer = await on.remove(id, `?${hints}`);
   expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
   expect((await on.get(id)).status).toBe(200);
 });
 
-it('13c refuses an update that has work to do without accepts_incomplete: 422 AsyncRequired', async () => {
+it('13c: refuses an update with work to do without accepts_incomplete with 422 AsyncRequired', async () => {
   const answer = await on.patch(await on.newInstance(), { plan_id: ids.otherPlan }, '');
   expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
 });
 
-it.each(['', `?${accepting}`])('13d binds and unbinds synchronously with the query "%s"', async (query) => {
+it.each(['', `?${accepting}`])('13d: binds and unbinds synchronously with the query "%s"', async (query) => {
   const id = await on.newInstance();
   expect((await on.ask('put', `${binding(id, 'b')}${query}`, bindBody)).status).toBe(201);
   const unbound = await on.unbind(id, 'b', `?${hints}${query.replace('?', '&')}`);
   expect([unbound.status, unbound.body]).toEqual([200, {}]);
 });
 
-it('13e answers 201 and 200 where the work ends within BERTH_SYNC_WAIT_MS', async () => {
+it('13e: answers 201 and 200 if the work ends within BERTH_SYNC_WAIT_MS', async () => {
   const id = randomUUID();
   expect((await on.put(id)).status).toBe(201);
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
   expect((await on.remove(id)).status).toBe(200);
 });
 
-it('13f answers 202 where the work does not end within BERTH_SYNC_WAIT_MS', async () => {
+it('13f: answers 202 if the work takes longer than BERTH_SYNC_WAIT_MS', async () => {
   const hasty = await makeOsbBroker(inject('postgres'), { syncWaitMs: 50 });
   try {
     const id = randomUUID();
@@ -80,11 +80,11 @@ it('13f answers 202 where the work does not end within BERTH_SYNC_WAIT_MS', asyn
   }
 });
 
-it('13g waits 2500 ms where BERTH_SYNC_WAIT_MS is not set', () => {
+it('13g: waits 2500 ms if BERTH_SYNC_WAIT_MS is not set', () => {
   expect(readSettings({}).syncWaitMs).toBe(2500);
 });
 
-it('13h answers 202 to every create, update with work to do, and delete where BERTH_SYNC_WAIT_MS is 0', async () => {
+it('13h: answers 202 to every create, delete and update with work to do if BERTH_SYNC_WAIT_MS is 0', async () => {
   const id = randomUUID();
   const ask = (method: 'put' | 'patch' | 'delete', query: string, body?: object) =>
     on.ask(method, `${instance(id)}?${accepting}${query}`, body, apart);
@@ -97,7 +97,7 @@ it('13h answers 202 to every create, update with work to do, and delete where BE
   expect((await on.get(id)).status).toBe(404);
 });
 
-it('14 names an operation in every 202: URL-safe, short, not null', async () => {
+it('14: sends a URL-safe, short operation in every 202', async () => {
   const id = randomUUID();
   const seen = new Set<string>();
   const look = (operation: string) => {
@@ -112,17 +112,17 @@ it('14 names an operation in every 202: URL-safe, short, not null', async () => 
   expect(seen).not.toContain('null');
 });
 
-it('15a answers 404 for an instance that was never seen', async () => {
+it('15a: answers 404 for an instance id that was never used', async () => {
   expect((await on.last(randomUUID())).status).toBe(404);
   expect((await on.last(randomUUID(), `?operation=${randomUUID()}`)).status).toBe(404);
 });
 
-it('15b answers 404 for a binding that was never seen, of a known instance and of none', async () => {
+it('15b: answers 404 for a binding id that was never used, with or without an instance', async () => {
   expect((await lastOfBinding(await on.newInstance(), 'never')).status).toBe(404);
   expect((await lastOfBinding(randomUUID(), 'never')).status).toBe(404);
 });
 
-it('15c answers 200 succeeded for what is deleted, its operation still on record', async () => {
+it('15c: answers 200 succeeded for a deleted instance or binding whose operation is still recorded', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'b');
   expect(await lastOfBinding(id, 'b')).toMatchObject({ status: 200, body: { state: 'succeeded' } });
@@ -132,7 +132,7 @@ it('15c answers 200 succeeded for what is deleted, its operation still on record
   expect(await on.last(id)).toMatchObject({ status: 200, body: { state: 'succeeded' } });
 });
 
-it('15d keeps the operation of a deleted instance for 7 days at least', async () => {
+it('15d: retains the operation of a deleted instance for at least 7 days', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'b');
   await on.remove(id);
@@ -147,7 +147,7 @@ it('15d keeps the operation of a deleted instance for 7 days at least', async ()
   expect((await lastOfBinding(id, 'b')).status).toBe(200);
 });
 
-it('15e answers 410 where only the id is left, and forgets nothing of an instance that lives', async () => {
+it('15e: answers 410 if only the id is left, and retains the operations of a live instance', async () => {
   const [dead, living] = [await on.newInstance(), await on.newInstance()];
   await on.bind(dead, 'b');
   await on.remove(dead);
@@ -160,7 +160,7 @@ it('15e answers 410 where only the id is left, and forgets nothing of an instanc
   expect((await on.put(dead)).status).toBe(409);
 });
 
-it('15f answers 410 for a binding of which only the id is left', async () => {
+it('15f: answers 410 for a binding of which only the id is left', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'gone');
   await on.unbind(id, 'gone');
@@ -171,7 +171,7 @@ it('15f answers 410 for a binding of which only the id is left', async () => {
   expect(await lastOfBinding(id, 'gone')).toMatchObject({ status: 410, body: {} });
 });
 
-it('15g forgets in batches, as the database role of a worker', async () => {
+it('15g: deletes old operations in batches, with the database role of the worker', async () => {
   const dead = [await on.newInstance(), await on.newInstance()];
   for (const id of dead) {
     await on.remove(id);
@@ -185,7 +185,7 @@ it('15g forgets in batches, as the database role of a worker', async () => {
 });
 
 it.each(['not-ours', randomUUID(), '%F0%9F%98%80', "'"])(
-  '15h tolerates the operation %s, which it did not issue, of an instance that it knows',
+  '15h: tolerates the unknown operation %s of an existing instance',
   async (operation) => {
     const id = await on.newInstance();
     expect(await on.last(id, `?operation=${operation}`)).toMatchObject({
@@ -195,15 +195,15 @@ it.each(['not-ours', randomUUID(), '%F0%9F%98%80', "'"])(
   },
 );
 
-it("15i does not show another instance's operation", async () => {
+it("15i: does not show another instance's operation", async () => {
   const [mine, other] = [await on.newInstance(), randomUUID()];
   await on.duringCreate(other, async (operation) => {
     expect((await on.last(mine, `?operation=${operation}`)).body['state']).toBe('succeeded');
   });
 });
 
-// Seen to fail without the name in the order, and without the kinds, of `reported` in records/operations.ts.
-it('15n tells of the operation that is named, else of the newest that a platform has asked for', async () => {
+// Fails without the id in the order, or without the kinds, of `reported` in records/operations.ts.
+it('15n: reports the named operation, otherwise the newest one that a platform started', async () => {
   const id = await on.newInstance();
   const operations = () => on.broker.database('operations');
   const created: OperationRow = await operations()
@@ -220,18 +220,18 @@ it('15n tells of the operation that is named, else of the newest that a platform
   };
   await later('update', 1, 'an update that failed');
   const restart = await later('restart', 2, 'a restart of our own');
-  const told = async (query = '') => (await on.last(id, query)).body;
-  expect(await told(`?operation=${created.id}`)).toMatchObject({ state: 'succeeded' });
+  const reported = async (query = '') => (await on.last(id, query)).body;
+  expect(await reported(`?operation=${created.id}`)).toMatchObject({ state: 'succeeded' });
   for (const query of ['', `?operation=${restart}`]) {
     const expected = {
       state: 'failed',
       description: expect.stringContaining('an update that failed') as string,
     };
-    expect(await told(query)).toMatchObject(expected);
+    expect(await reported(query)).toMatchObject(expected);
   }
 });
 
-it('15j takes service_id and plan_id as optional hints', async () => {
+it('15j: accepts service_id and plan_id as optional hints', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'b');
   for (const query of [
@@ -251,14 +251,14 @@ it.each([
   'plan_id=unknown',
   `service_id=${ids.service}&plan_id=unknown`,
   `service_id=${ids.plan}`,
-])('15k refuses ids that are not in the catalog: ?%s is 400', async (query) => {
+])('15k: refuses ids that are not in the catalog with 400: ?%s', async (query) => {
   const id = await on.newInstance();
   await on.bind(id, 'b');
   expect((await on.last(id, `?${query}`)).status).toBe(400);
   expect((await lastOfBinding(id, 'b', `?${query}`)).status).toBe(400);
 });
 
-it('15l accepts another plan of the same offering, and logs it', async () => {
+it('15l: accepts and logs another plan of the same offering', async () => {
   const id = await on.newInstance();
   const before = lines.length;
   const answer = await on.last(id, `?service_id=${ids.service}&plan_id=${ids.otherPlan}`);
@@ -267,7 +267,7 @@ it('15l accepts another plan of the same offering, and logs it', async () => {
   expect(stale?.details).toMatchObject({ planId: ids.plan, sent: ids.otherPlan });
 });
 
-it('15m takes the old plan for the plan while an update runs', async () => {
+it('15m: expects the old plan while an update runs', async () => {
   const id = await on.newInstance();
   await on.duringUpdate(id, async (operation) => {
     const before = lines.length;
@@ -279,7 +279,7 @@ it('15m takes the old plan for the plan while an update runs', async () => {
   });
 });
 
-it('16a says in words which step is under way', async () => {
+it('16a: describes the current step', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async () => {
     expect((await on.last(id)).body).toMatchObject({
@@ -292,14 +292,14 @@ it('16a says in words which step is under way', async () => {
   });
 });
 
-it('16b sends Retry-After in whole seconds while it is worth asking again', async () => {
+it('16b: sends Retry-After in whole seconds while an operation runs', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async () => {
     expect((await on.last(id)).headers['retry-after']).toMatch(/^[1-9]\d*$/);
   });
 });
 
-it('17a says instance_usable of no create, nor of what succeeded or runs', async () => {
+it('17a: sends no instance_usable for a create, nor for an operation that runs or succeeded', async () => {
   const id = randomUUID();
   const keys = async () => Object.keys((await on.last(id)).body).sort();
   await on.failCreate(id);
@@ -312,7 +312,7 @@ it('17a says instance_usable of no create, nor of what succeeded or runs', async
   });
 });
 
-it('17b says truly that an instance is usable, and that the update can be repeated', async () => {
+it('17b: reports after a failed update that the instance is usable and the update repeatable', async () => {
   const id = await on.newInstance();
   await on.failUpdate(id);
   expect((await on.last(id)).body).toMatchObject({
@@ -325,7 +325,7 @@ it('17b says truly that an instance is usable, and that the update can be repeat
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
 });
 
-it('17c says truly that an instance is not usable after a failed delete, and nothing of repeating', async () => {
+it('17c: reports after a failed delete that the instance is unusable, and no update_repeatable', async () => {
   const id = await on.newInstance();
   await on
     .duringDelete(id, async (operation) => {
@@ -341,11 +341,11 @@ it('17c says truly that an instance is not usable after a failed delete, and not
   expect(body['instance_usable']).toBe(false);
   expect(body).not.toHaveProperty('update_repeatable');
   expect((await on.bind(id, 'b')).status).toBe(422);
-  // The platform asks again, and then it works.
+  // The platform retries, and the delete succeeds.
   expect((await on.remove(id)).status).toBe(200);
 });
 
-it('18a ends an operation that can not end in time by itself, and cleans up first', async () => {
+it("18a: fails an operation that can't end in time, after cleaning up", async () => {
   const id = randomUUID();
   on.faults.block('start');
   on.faults.block('destroy');
@@ -369,7 +369,7 @@ it('18a ends an operation that can not end in time by itself, and cleans up firs
   expect(hosts).not.toContain(row.id);
 });
 
-it('18b gives up early enough to clean up before the platform does', async () => {
+it('18b: sets a deadline that leaves time to clean up before the platform stops polling', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async (operation) => {
     const row = (await on.broker.database('operations').where({ id: operation }).first()) as {
@@ -382,17 +382,17 @@ it('18b gives up early enough to clean up before the platform does', async () =>
   });
 });
 
-it('18c has an update end, its undo included, before the platform gives up', async () => {
+it('18c: ends an update, including its rollback, before the platform stops polling', async () => {
   const id = await on.newInstance();
   await on.duringUpdate(id, async (operation) => {
     const row = (await on.broker.database('operations').where({ id: operation }).first()) as {
       created_at: Date;
       deadline: Date;
     };
-    const { rollbackBudgetMs: undoMs = 0 } = workflows.update;
-    expect(undoMs).toBeGreaterThan(0);
+    const { rollbackBudgetMs = 0 } = workflows.update;
+    expect(rollbackBudgetMs).toBeGreaterThan(0);
     expect(row.deadline.getTime()).toBeGreaterThan(row.created_at.getTime());
-    const ends = row.deadline.getTime() + undoMs - row.created_at.getTime();
+    const ends = row.deadline.getTime() + rollbackBudgetMs - row.created_at.getTime();
     expect(ends / 1000).toBeLessThan(maximumPollingSeconds - 60);
   });
 });

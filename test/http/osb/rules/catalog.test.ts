@@ -24,17 +24,17 @@ const [small, large] = offering?.plans ?? [];
 const load = (change: object = {}, plans: object[] = [small ?? {}, large ?? {}]) =>
   loadCatalog({ offerings: [{ ...offering, plans, ...change }] }, 'catalog.yaml');
 
-describe('8 the rules of a catalog stop its load, and the message names them', () => {
+describe('catalog rules', () => {
   it.each<[string, () => unknown, RegExp]>([
-    ['8a an id that is used twice', () => load({ id: ids.plan }), /globally unique/],
+    ['8a: refuses an id that is used twice', () => load({ id: ids.plan }), /globally unique/],
     [
-      '8b the id of a plan that is used twice',
+      '8b: refuses a plan id that is used twice',
       () => load({}, [small ?? {}, { ...large, id: ids.plan }]),
       /globally/,
     ],
-    ['8c an empty id', () => load({ id: '' }), /\/id /],
+    ['8c: refuses an empty id', () => load({ id: '' }), /\/id /],
     [
-      '8d a name that is used twice',
+      '8d: refuses an offering name that is used twice',
       () =>
         loadCatalog(
           { offerings: [offering, { ...offering, id: 'x', plans: [{ ...small, id: 'y', name: 'z' }] }] },
@@ -43,42 +43,38 @@ describe('8 the rules of a catalog stop its load, and the message names them', (
       /two offerings are named/,
     ],
     [
-      '8e the name of a plan that is used twice',
+      '8e: refuses a plan name that is used twice',
       () => load({}, [small ?? {}, { ...large, name: 'small' }]),
       /two plans/,
     ],
-    ['8f a name with a space', () => load({ name: 'container host' }), /\/name /],
+    ['8f: refuses a name with a space', () => load({ name: 'container host' }), /\/name /],
     // CLI-friendly is alphanumeric characters, periods and hyphens (OSB 2.17, "Catalog Management").
-    ['8g a name with an underscore', () => load({ name: 'container_host' }), /\/name /],
-    ['8h an empty description', () => load({ description: '' }), /\/description /],
+    ['8g: refuses a name with an underscore', () => load({ name: 'container_host' }), /\/name /],
+    ['8h: refuses an empty description', () => load({ description: '' }), /\/description /],
     [
-      '8i a description of 10,001 characters',
+      '8i: refuses a description of 10,001 characters',
       () => load({ description: 'x'.repeat(10_001) }),
       /\/description /,
     ],
-    ['8j no plan', () => load({}, []), /\/plans /],
+    ['8j: refuses an offering without a plan', () => load({}, []), /\/plans /],
     [
-      '8k tags of more than 2,048 characters together',
+      '8k: refuses tags of more than 2,048 characters together',
       () => load({ tags: ['x'.repeat(2000), 'y'.repeat(49)] }),
       /2048/,
     ],
-    [
-      '8l a plan that does not say whether it is free',
-      () => load({}, [{ ...small, free: undefined }]),
-      /free/,
-    ],
+    ['8l: refuses a plan without `free`', () => load({}, [{ ...small, free: undefined }]), /free/],
   ])('%s', (_, act, words) => {
     expect(act).toThrow(words);
   });
 });
 
-it('8m takes what is just within the limits', () => {
+it('8m: accepts a catalog exactly at the limits', () => {
   expect(() =>
     load({ description: 'x'.repeat(10_000), tags: ['x'.repeat(2000), 'y'.repeat(48)], name: 'a.b-c9' }),
   ).not.toThrow();
 });
 
-it('8n shows the ids, names and descriptions of its file, `free` always, and one plan at least', async () => {
+it('8n: shows the ids, names and descriptions of its file, and `free` for every plan', async () => {
   const { services } = await shown();
   expect(services).toHaveLength(1);
   expect(services[0]).toMatchObject({
@@ -91,7 +87,7 @@ it('8n shows the ids, names and descriptions of its file, `free` always, and one
   ).toEqual(offering?.plans.map(({ id, name, description, free }) => ({ id, name, description, free })));
 });
 
-it('8o declares what it does, spelled as the specification spells it', async () => {
+it("8o: declares what works, in the specification's spelling", async () => {
   const [service] = (await shown()).services;
   expect(service).toMatchObject({
     bindable: true,
@@ -105,17 +101,17 @@ it('8o declares what it does, spelled as the specification spells it', async () 
   }
 });
 
-it('8p is not shareable, whatever the file says', async () => {
+it('8p: is never shareable, whatever the file says', async () => {
   expect((await shown()).services[0]?.['metadata']).toEqual({ shareable: false });
-  const cunning = toOsbCatalog(load({ metadata: { shareable: true } }), {
+  const shareable = toOsbCatalog(load({ metadata: { shareable: true } }), {
     simulated: false,
     imageVersion: undefined,
     newerFields: true,
   });
-  expect((cunning as unknown as Shown).services[0]?.['metadata']).toEqual({ shareable: false });
+  expect((shareable as unknown as Shown).services[0]?.['metadata']).toEqual({ shareable: false });
 });
 
-it('1e shows fields newer than 2.14 to no older platform', async () => {
+it('1e: shows no field newer than 2.14 to an older platform', async () => {
   const newer = ['maintenance_info', 'maximum_polling_duration', 'binding_rotatable', 'plan_updateable'];
   const [old, recent] = [await shown('2.14'), await shown('2.15')];
   for (const field of newer) {
@@ -133,7 +129,7 @@ const schemasOf = (plan: Record<string, unknown> | undefined) => {
   return [instance.create.parameters, instance.update.parameters, binding.create.parameters];
 };
 
-it('9a has schemas of draft 04 for create, update and bind', async () => {
+it('9a: has draft 04 schemas for create, update and bind', async () => {
   const schemas = (await shown()).services.flatMap(({ plans }) => plans.flatMap(schemasOf));
   expect(schemas).toHaveLength(6);
   for (const schema of schemas) {
@@ -141,8 +137,8 @@ it('9a has schemas of draft 04 for create, update and bind', async () => {
   }
 });
 
-it('9b uses no form that is later than draft 04, and no reference', async () => {
-  // New in draft 06 and 07, or with another meaning there: exclusive limits as numbers.
+it('9b: uses no keyword newer than draft 04 and no reference', async () => {
+  // New in draft 06 and 07; below, exclusive limits as numbers have another meaning there.
   const later =
     /"(const|contains|propertyNames|examples|if|then|else|\$id|\$comment|readOnly|contentEncoding)":/;
   for (const schema of (await shown()).services.flatMap(({ plans }) => plans.flatMap(schemasOf))) {
@@ -153,13 +149,13 @@ it('9b uses no form that is later than draft 04, and no reference', async () => 
   }
 });
 
-it('9c shows no schema of more than 64 kB: no plan can bring one about', async () => {
+it('9c: shows schemas of at most 64 kB', async () => {
   for (const schema of (await shown()).services.flatMap(({ plans }) => plans.flatMap(schemasOf))) {
     expect(Buffer.byteLength(JSON.stringify(schema))).toBeLessThanOrEqual(64 * 1024);
   }
 });
 
-it('9d validates requests with the schemas that it shows', async () => {
+it('9d: validates requests with the schemas that it shows', async () => {
   const [create] = schemasOf((await shown()).services[0]?.plans[0]) as {
     properties: Record<string, { maximum?: number }>;
   }[];
@@ -169,11 +165,11 @@ it('9d validates requests with the schemas that it shows', async () => {
   expect((await on.put(randomUUID(), { parameters: { published_ports: most + 1 } })).status).toBe(400);
 });
 
-/** Of semver.org, 2.0.0. */
+/** From semver.org, 2.0.0. */
 const semver =
   /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-((?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$/;
 
-it('10a has maintenance_info of a semantic version and a description, short enough', async () => {
+it('10a: has maintenance_info with a semantic version and a description, at most 2,000 characters', async () => {
   for (const plan of (await shown()).services[0]?.plans ?? []) {
     const info = plan['maintenance_info'] as { version: string };
     expect(Object.keys(info).sort()).toEqual(['description', 'version']);
@@ -182,7 +178,7 @@ it('10a has maintenance_info of a semantic version and a description, short enou
   }
 });
 
-it('10b has a maximum_polling_duration in whole seconds', async () => {
+it('10b: has a maximum_polling_duration in whole seconds', async () => {
   for (const plan of (await shown()).services[0]?.plans ?? []) {
     expect(plan['maximum_polling_duration']).toBe(maximumPollingSeconds);
   }
@@ -193,14 +189,14 @@ it('10b has a maximum_polling_duration in whole seconds', async () => {
 const conditional = (tag: string, version = '2.17') =>
   on.ask('get', '/v2/catalog', undefined, { version, headers: { 'If-None-Match': tag } });
 
-it('11a has an ETag, the same for the same catalog in every api process', async () => {
+it('11a: has an ETag, the same for the same catalog in every api process', async () => {
   const first = await on.ask('get', '/v2/catalog');
   expect(first.headers['etag']).toMatch(/^"[0-9a-f]{32}"$/);
   const other = await on.ask('get', '/v2/catalog', undefined, { wait: false });
   expect(other.headers['etag']).toBe(first.headers['etag']);
 });
 
-it('11b answers 304 and nothing else to who has it, weakly or in a list', async () => {
+it('11b: answers 304 without a body if the ETag matches, weak or in a list', async () => {
   const tag = (await on.ask('get', '/v2/catalog')).headers['etag'] ?? '';
   for (const sent of [tag, `W/${tag}`, `"other", ${tag}`, '*']) {
     const answer = await conditional(sent);
@@ -209,20 +205,20 @@ it('11b answers 304 and nothing else to who has it, weakly or in a list', async 
   }
 });
 
-it('11c answers 200 to who has another', async () => {
+it('11c: answers 200 if the ETag does not match', async () => {
   expect((await conditional('"other"')).status).toBe(200);
-  // The catalog of an older platform is another one.
+  // An older platform gets another catalog.
   const tag = (await on.ask('get', '/v2/catalog')).headers['etag'] ?? '';
   expect((await conditional(tag, '2.14')).status).toBe(200);
 });
 
-it('12a stops the start with every rule that is broken, and the file', () => {
+it('12a: names the file and every rule that is broken', () => {
   const act = () => load({ name: 'a b', description: '' });
   expect(act).toThrow(/catalog\.yaml/);
   expect(act).toThrow(/\/name .*; .*\/description /);
 });
 
-describe('12b a catalog that drops an id which live instances use', () => {
+describe('a catalog that drops a plan in use', () => {
   const without = (plan: string) =>
     load(
       {},
@@ -231,7 +227,7 @@ describe('12b a catalog that drops an id which live instances use', () => {
   const start = (catalog: ReturnType<typeof load>) =>
     refuseDroppedPlans(createPlansInUse(on.broker.database), catalog);
 
-  it('stops the start, and names plan and number of instances', async () => {
+  it('12b: a catalog that drops a plan in use stops the start and names the plan and the number of instances', async () => {
     const one = await on.newInstance({ plan_id: ids.otherPlan });
     await expect(start(without(ids.otherPlan))).rejects.toThrow(
       `the plan ${ids.otherPlan} (large) of the offering ${ids.service}, which 1 instance uses`,
@@ -244,7 +240,7 @@ describe('12b a catalog that drops an id which live instances use', () => {
     await expect(start(without(ids.otherPlan))).resolves.toBeUndefined();
   });
 
-  it('also where the plan is in another offering now, or the instance has failed to create', async () => {
+  it('12b: a plan in use may not move to another offering, nor go while its only instance has failed to create', async () => {
     await expect(start(load({ id: 'another-offering' }))).rejects.toThrow(ids.service);
     const failed = randomUUID();
     await on.put(failed, { plan_id: ids.otherPlan });

@@ -28,20 +28,17 @@ it.each([
   ['38b', `service_id=${ids.service}&plan_id=`, 'plan_id'],
   ['38c', `service_id=unknown&plan_id=${ids.plan}`, 'service_id'],
   ['38c', `service_id=${ids.service}&plan_id=unknown`, 'plan_id'],
-])(
-  '%s refuses a DELETE with ids missing, empty or not in the catalog: ?%s is 400',
-  async (_, query, field) => {
-    const id = await on.newInstance();
-    for (const one of [id, randomUUID()]) {
-      const answer = await on.remove(one, `?${accepting}&${query}`);
-      expect(answer.status).toBe(400);
-      expect(answer.body['description']).toContain(field);
-    }
-    expect((await on.get(id)).status).toBe(200);
-  },
-);
+])('%s: refuses a DELETE with missing, empty or unknown ids with 400: ?%s', async (_, query, field) => {
+  const id = await on.newInstance();
+  for (const one of [id, randomUUID()]) {
+    const answer = await on.remove(one, `?${accepting}&${query}`);
+    expect(answer.status).toBe(400);
+    expect(answer.body['description']).toContain(field);
+  }
+  expect((await on.get(id)).status).toBe(200);
+});
 
-it('38d accepts another plan of the same offering, and logs it', async () => {
+it('38d: accepts and logs another plan of the same offering', async () => {
   const id = await on.newInstance();
   const before = lines.length;
   const answer = await on.remove(id, `?${accepting}&service_id=${ids.service}&plan_id=${ids.otherPlan}`);
@@ -49,7 +46,7 @@ it('38d accepts another plan of the same offering, and logs it', async () => {
   expect(lines.slice(before).map(({ message }) => message)).toContain('The platform sent a stale plan id');
 });
 
-it('38e answers 200 {} to success, and 410 {} to what is gone', async () => {
+it('38e: answers 200 {} on success and 410 {} for a deleted instance', async () => {
   const id = await on.newInstance();
   const done = await on.remove(id);
   expect([done.status, done.text]).toEqual([200, '{}']);
@@ -57,7 +54,7 @@ it('38e answers 200 {} to success, and 410 {} to what is gone', async () => {
   expect([gone.status, gone.text]).toEqual([410, '{}']);
 });
 
-it('39a halts a create that still runs, and leaves nothing of it', async () => {
+it('39a: cancels a create that still runs and leaves nothing of it', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async () => {
     on.operationOf(await removeApart(id));
@@ -67,7 +64,7 @@ it('39a halts a create that still runs, and leaves nothing of it', async () => {
   expect((await on.get(id)).status).toBe(404);
 });
 
-it("39b then reports the create's operation as failed, and the delete to whoever asks with its operation or none", async () => {
+it('39b: reports the cancelled create as failed, and the delete for its own operation or none', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async (create) => {
     const remove = on.operationOf(await removeApart(id));
@@ -83,14 +80,14 @@ it("39b then reports the create's operation as failed, and the delete to whoever
   });
 });
 
-it('39c answers a DELETE again while it runs with 202 and the same operation', async () => {
+it('39c: answers a repeated DELETE while it runs with 202 and the same operation', async () => {
   const id = await on.newInstance();
   await on.duringDelete(id, async (operation) => {
     expect(on.operationOf(await removeApart(id))).toBe(operation);
   });
 });
 
-it('39d refuses a DELETE during an update: 422 ConcurrencyError', async () => {
+it('39d: refuses a DELETE during an update with 422 ConcurrencyError', async () => {
   const id = await on.newInstance();
   await on.duringUpdate(id, async () => {
     const answer = await on.remove(id);
@@ -100,7 +97,7 @@ it('39d refuses a DELETE during an update: 422 ConcurrencyError', async () => {
 });
 
 it.each(['put', 'patch'] as const)(
-  '39e refuses a %s during a delete: 422 ConcurrencyError',
+  '39e: refuses a %s during a delete with 422 ConcurrencyError',
   async (method) => {
     const id = await on.newInstance();
     await on.duringDelete(id, async () => {
@@ -110,7 +107,7 @@ it.each(['put', 'patch'] as const)(
   },
 );
 
-it('40a answers 410 to each of eleven attempts to delete an id that was never seen', async () => {
+it('40a: answers each of eleven attempts to delete an unused id with 410', async () => {
   const id = randomUUID();
   for (let attempt = 0; attempt < 11; attempt += 1) {
     const answer = await on.remove(id);
@@ -119,7 +116,7 @@ it('40a answers 410 to each of eleven attempts to delete an id that was never se
   expect((await on.last(id)).status).toBe(404);
 });
 
-it('40b refuses a late PUT of it with 409, within the hour and not after it', async () => {
+it('40b: refuses a PUT of an id with 409 for an hour after its early delete', async () => {
   const { database } = on.broker;
   const ago = (minutes: number) => ({
     deleted_at: database.raw(`now() - ? * interval '1 minute'`, [minutes]),
@@ -133,7 +130,7 @@ it('40b refuses a late PUT of it with 409, within the hour and not after it', as
   expect((await on.put(id)).status).toBe(201);
 });
 
-it('40c remembers it for an hour from the last attempt on, and forgets the others', async () => {
+it('40c: remembers an early delete for an hour after the last attempt, and deletes older ones', async () => {
   const { database } = on.broker;
   const age = (id: string, minutes: number) =>
     database('early_deletes')
@@ -153,10 +150,10 @@ it('40c remembers it for an hour from the last attempt on, and forgets the other
   expect(await database('early_deletes').where({ osb_id: forgotten })).toEqual([]);
 });
 
-it('40d finds an instance whose PUT is still being worked on, and deletes it', async () => {
+it('40d: deletes an instance whose PUT is still being processed', async () => {
   const { database } = on.broker;
   const id = randomUUID();
-  // The PUT stands in the middle of its transaction: it has found the id free, and its instance is not to be seen.
+  // The PUT is in the middle of its transaction: the id was free, and its instance is not yet visible.
   const blocker = await database.transaction();
   await blocker.raw('LOCK TABLE operations IN ACCESS EXCLUSIVE MODE');
   const waiting = async (count: number) => {
@@ -181,7 +178,7 @@ it('40d finds an instance whose PUT is still being worked on, and deletes it', a
   expect(await livingHosts(id)).toEqual([]);
 });
 
-it('40e never uses an id again that has a tombstone', async () => {
+it('40e: never reuses an id with a tombstone', async () => {
   const id = await on.newInstance();
   await on.remove(id);
   await on.broker
@@ -192,7 +189,7 @@ it('40e never uses an id again that has a tombstone', async () => {
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(404);
 });
 
-it('41a revokes the bindings of an instance with it', async () => {
+it('41a: revokes the bindings of a deleted instance', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'one');
   await on.bind(id, 'two');
@@ -205,7 +202,7 @@ it('41a revokes the bindings of an instance with it', async () => {
   expect(states).toEqual(Array(2).fill({ state: 'revoked', sealed_credentials: null }));
 });
 
-it('41b answers 410 to unbinding what is gone with its instance', async () => {
+it('41b: answers an unbind after the instance was deleted with 410', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'one');
   await on.remove(id);
@@ -215,7 +212,7 @@ it('41b answers 410 to unbinding what is gone with its instance', async () => {
   expect((await on.unbind(randomUUID(), 'one')).status).toBe(410);
 });
 
-it('42 deletes an instance that failed to create', async () => {
+it('42: deletes an instance that failed to create', async () => {
   const id = randomUUID();
   await on.failCreate(id);
   expect((await on.get(id)).status).toBe(404);

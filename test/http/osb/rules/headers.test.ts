@@ -32,7 +32,7 @@ const putRaw = (body: string, type = 'application/json') =>
 const identity = (value: unknown) => `cloudfoundry ${Buffer.from(JSON.stringify(value)).toString('base64')}`;
 const asIdentity = (value: string) => ({ headers: { 'X-Broker-API-Originating-Identity': value } });
 
-it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws comes first', async () => {
+it('0: refuses a request with several problems in the order 401, 412, 400, 404, 409, 422', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'taken');
   // 401 before 412; 412 before 400.
@@ -40,7 +40,7 @@ it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws 
   expect((await bare('put', instance(id)).set('Content-Type', 'application/json').send('{')).status).toBe(
     412,
   );
-  // 400 before 404, of an update, a bind and a poll of what does not exist.
+  // 400 before 404: update, bind and poll of an instance that does not exist.
   expect((await on.patch('nowhere', { plan_id: 'unknown' })).status).toBe(400);
   expect((await on.bind('nowhere', 'b', { parameters: { colour: 'red' } })).status).toBe(400);
   expect((await on.last('nowhere', '?service_id=unknown')).status).toBe(400);
@@ -48,7 +48,7 @@ it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws 
   expect((await on.remove('nowhere', `?${accepting}&service_id=unknown&plan_id=${ids.plan}`)).status).toBe(
     400,
   );
-  // 400 before 422: of an update and of a bind while an operation runs.
+  // 400 before 422: update and bind while an operation runs.
   const creating = randomUUID();
   await on.duringCreate(creating, async () => {
     expect((await on.patch(creating, { parameters: { published_ports: 100 } })).status).toBe(400);
@@ -62,7 +62,7 @@ it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws 
   // 404 and 410 before 422.
   expect((await on.patch('nowhere', { plan_id: ids.otherPlan }, '')).status).toBe(404);
   expect((await on.remove('nowhere', `?${hints}`)).status).toBe(410);
-  // 409 before 422, of a create without the consent to wait, and of a bind while an update runs.
+  // 409 before 422: a create without accepts_incomplete, and a bind while an update runs.
   expect((await on.put(id, { plan_id: ids.otherPlan }, '')).status).toBe(409);
   await on.duringUpdate(id, async () => {
     expect((await on.bind(id, 'taken', { app_guid: 'another' })).status).toBe(409);
@@ -70,7 +70,7 @@ it('0 refuses in the order 401, 412, 400, 404, 409, 422: whichever of two flaws 
 });
 
 it.each([undefined, '1.0', '3.0', '2', '2.x', '12.1', ''])(
-  '1a refuses the API version %s with 412, and names what is supported',
+  '1a: refuses the API version %s with 412 and names the supported one',
   async (version) => {
     const request = bare('get', '/v2/catalog');
     const answer = await (version === undefined ? request : request.set('X-Broker-API-Version', version));
@@ -79,11 +79,11 @@ it.each([undefined, '1.0', '3.0', '2', '2.x', '12.1', ''])(
   },
 );
 
-it.each(['2.0', '2.13', '2.17', '2.99'])('1b accepts the API version %s', async (version) => {
+it.each(['2.0', '2.13', '2.17', '2.99'])('1b: accepts the API version %s', async (version) => {
   expect((await bare('get', '/v2/catalog').set('X-Broker-API-Version', version)).status).toBe(200);
 });
 
-it('1c sends fields newer than 2.14 to no older platform, in no answer', async () => {
+it('1c: never sends fields newer than 2.14 to an older platform', async () => {
   const id = randomUUID();
   const keys = async (version: string, ...[method, route, body]: Parameters<OsbBroker['ask']>) => {
     const answer = await on.ask(method, route, body, { version });
@@ -108,7 +108,7 @@ it('1c sends fields newer than 2.14 to no older platform, in no answer', async (
   expect(await keys('2.15', ...update(ids.plan))).toEqual(['metadata']);
 });
 
-it('1d says on failed operations what is newer than 2.14 to no older platform', async () => {
+it('1d: never sends newer fields of failed operations to an older platform', async () => {
   const id = await on.newInstance();
   await on.failUpdate(id);
   const poll = (version: string) =>
@@ -117,7 +117,7 @@ it('1d says on failed operations what is newer than 2.14 to no older platform', 
   expect(await poll('2.16')).toMatchObject({ instance_usable: true, update_repeatable: true });
 });
 
-it('2a accepts an originating identity of its form, and its absence', async () => {
+it('2a: accepts a well-formed originating identity, and none', async () => {
   const catalog = (headers: Record<string, string>) => on.ask('get', '/v2/catalog', undefined, { headers });
   expect((await catalog({})).status).toBe(200);
   expect((await catalog(asIdentity(identity({ user_id: '1' })).headers)).status).toBe(200);
@@ -126,16 +126,16 @@ it('2a accepts an originating identity of its form, and its absence', async () =
 it.each([
   ['no value', 'cloudfoundry'],
   ['no platform', Buffer.from('{}').toString('base64')],
-  ['what is not base64', 'cloudfoundry !!'],
-  ['base64 of no JSON', `cloudfoundry ${Buffer.from('{').toString('base64')}`],
-  ['base64 of no object', identity([])],
-])('2b refuses an originating identity with %s: 400, and names the header', async (_, value) => {
+  ['invalid base64', 'cloudfoundry !!'],
+  ['base64 of invalid JSON', `cloudfoundry ${Buffer.from('{').toString('base64')}`],
+  ['base64 of an array', identity([])],
+])('2b: refuses an originating identity with %s with 400 and names the header', async (_, value) => {
   const answer = await on.ask('get', '/v2/catalog', undefined, asIdentity(value));
   expect(answer.status).toBe(400);
   expect(described(answer.body)).toContain('X-Broker-API-Originating-Identity');
 });
 
-it('2c keeps the originating identity in the audit trail', async () => {
+it('2c: stores the originating identity in the audit trail', async () => {
   const id = randomUUID();
   const sent = asIdentity(identity({ user_id: 'me' }));
   await on.ask('put', `${instance(id)}?${accepting}`, provisionBody, sent);
@@ -147,7 +147,7 @@ it('2c keeps the originating identity in the audit trail', async () => {
 
 const requestIdentity = (value: string) => ({ headers: { 'X-Broker-API-Request-Identity': value } });
 
-it('3a echoes the request identity, on refusals too', async () => {
+it('3a: echoes the request identity, also in refusals', async () => {
   const answer = await on.ask('get', '/v2/catalog', undefined, requestIdentity('abc-1'));
   expect(answer.headers['x-broker-api-request-identity']).toBe('abc-1');
   const refusal = await supertest(on.broker.app)
@@ -157,7 +157,7 @@ it('3a echoes the request identity, on refusals too', async () => {
   expect(refusal.headers['x-broker-api-request-identity']).toBe('abc-2');
 });
 
-it('3b has the request identity on every log line of the request, those of the core included', async () => {
+it('3b: adds the request identity to every log line of the request, including those of the core', async () => {
   const id = await on.newInstance();
   const before = lines.length;
   const name = randomUUID();
@@ -175,30 +175,30 @@ it('3b has the request identity on every log line of the request, those of the c
   expect(written.filter(({ details }) => details['request'] !== name)).toEqual([]);
 });
 
-// Seen to fail where one with spaces, or of more than 255 characters, is replaced; and where log lines hold all of it.
-it('3c echoes a request identity whatever it looks like, and logs no more of it than 255 characters', async () => {
+// Fails if an identity with spaces or more than 255 characters is replaced, or if log lines contain all of it.
+it('3c: echoes any request identity and logs at most 255 characters of it', async () => {
   const before = lines.length;
   const name = `${randomUUID()} of a platform ${'x'.repeat(1000)}`;
   const answer = await on.ask('get', '/v2/catalog', undefined, requestIdentity(name));
   expect(answer.headers['x-broker-api-request-identity']).toBe(name);
-  const told = await eventually('it is logged', () =>
+  const logged = await eventually('it is logged', () =>
     lines.slice(before).find(({ message }) => message === 'Request answered'),
   );
-  expect(told.details['request']).toBe(name.slice(0, 255));
+  expect(logged.details['request']).toBe(name.slice(0, 255));
 });
 
 it.each([
   ['wrong password', 'platform', 'wrong'],
   ['unknown user', 'nobody', credentials.password],
-  ['empty both', '', ''],
-])('4a refuses a %s with 401 JSON', async (_, user, password) => {
+  ['empty username and password', '', ''],
+])('4a: refuses a %s with 401 JSON', async (_, user, password) => {
   const answer = await supertest(on.broker.app).get('/v2/catalog').auth(user, password);
   expect(answer.status).toBe(401);
   expect(described(answer.body)).not.toBe('');
 });
 
 it.each(['/v2/catalog', '/v2/nothing', '/v2/service_instances/%zz', '/v2/service_instances/%00'])(
-  '4b looks at nothing else before the password: %s without one is 401, whatever else is wrong',
+  '4b: answers %s without a password with 401, whatever else is wrong',
   async (route) => {
     const answer = await supertest(on.broker.app)
       .put(route)
@@ -214,14 +214,14 @@ it.each([
   ['{', /not valid JSON/],
   ['null', /not a JSON object/],
   ['', /service_id: is required/],
-])('5a refuses the body %j, which is no JSON object: 400 JSON that says so', async (body, words) => {
+])('5a: refuses the body %j with 400 and says what is wrong', async (body, words) => {
   const answer = await putRaw(body);
   expect(answer.status).toBe(400);
   expect(described(answer.body)).toMatch(words);
 });
 
 it.each(['text/plain', 'application/x-www-form-urlencoded', 'application/xml'])(
-  '5b refuses the Content-Type %s: 400 JSON',
+  '5b: refuses the Content-Type %s with 400',
   async (type) => {
     const answer = await putRaw(JSON.stringify(provisionBody), type);
     expect(answer.status).toBe(400);
@@ -230,7 +230,7 @@ it.each(['text/plain', 'application/x-www-form-urlencoded', 'application/xml'])(
 );
 
 it.each(['[]', '"text"', '7', 'true'])(
-  '5c refuses the body %s, which is not an object: 400',
+  '5c: refuses the body %s, which is not an object, with 400',
   async (body) => {
     const answer = await putRaw(body);
     expect(answer.status).toBe(400);
@@ -238,18 +238,18 @@ it.each(['[]', '"text"', '7', 'true'])(
   },
 );
 
-it('5d ignores unknown fields, in the body and in the context', async () => {
+it('5d: ignores unknown fields in the body and the context', async () => {
   const answer = await on.put(randomUUID(), { colour: 'red', context: { colour: 'red' } });
   expect(answer.status).toBe(201);
 });
 
-it('5e leaves unknown fields inside the parameters to the schema', async () => {
+it("5e: refuses unknown parameters by the plan's schema", async () => {
   const answer = await on.put(randomUUID(), { parameters: { colour: 'red' } });
   expect(answer.status).toBe(400);
   expect(described(answer.body)).toContain('colour');
 });
 
-it('5f decodes percent-encoded ids, slashes and characters beyond ASCII among them', async () => {
+it('5f: decodes percent-encoded ids, including slashes and non-ASCII characters', async () => {
   const id = `a/b ${randomUUID()} é`;
   expect((await on.put(encodeURIComponent(id))).status).toBe(201);
   expect(await on.broker.store.records.instance(on.broker.platformId, id)).toBeDefined();
@@ -263,13 +263,13 @@ it.each([
   ['get', '/v2/service_instances//last_operation?'],
   ['delete', `/v2/service_instances/x/service_bindings/?${hints}&`],
   ['get', '/v2/service_instances//service_bindings/b?'],
-] as const)('5g refuses an empty id: %s %s is 400', async (method, route) => {
+] as const)('5g: refuses an empty id with 400: %s %s', async (method, route) => {
   const answer = await on.ask(method, `${route}${accepting}`, method === 'put' ? provisionBody : undefined);
   expect(answer.status).toBe(400);
   expect(described(answer.body)).toMatch(/_id: /);
 });
 
-it('5h takes ids of 255 characters, and refuses longer ones', async () => {
+it('5h: accepts ids of 255 characters and refuses longer ones', async () => {
   const longest = `${'é'.repeat(200)}${'😀'.repeat(55)}`;
   expect((await on.put(encodeURIComponent(longest))).status).toBe(201);
   const answer = await on.put('x'.repeat(256));
@@ -280,7 +280,7 @@ it('5h takes ids of 255 characters, and refuses longer ones', async () => {
 
 it.each<[string, string, object, Record<string, string>?]>([
   ['the path', `${instance('a%00b')}?${accepting}`, provisionBody],
-  ['a query parameter that nobody reads', `${instance('a')}?${accepting}&x=%00`, provisionBody],
+  ['an unknown query parameter', `${instance('a')}?${accepting}&x=%00`, provisionBody],
   ['the name of a query parameter', `${instance('a')}?${accepting}&%00=x`, provisionBody],
   ['an id in the body', `${instance('a')}?${accepting}`, { ...provisionBody, space_guid: 'a\0b' }],
   ['an unknown field', `${instance('a')}?${accepting}`, { ...provisionBody, x: [{ y: '\0' }] }],
@@ -291,19 +291,19 @@ it.each<[string, string, object, Record<string, string>?]>([
     provisionBody,
     asIdentity(identity({ user: '\0' })).headers,
   ],
-])('5i refuses a NUL in %s: 400', async (_, route, body, headers = {}) => {
+])('5i: refuses a NUL in %s with 400', async (_, route, body, headers = {}) => {
   const answer = await on.ask('put', route, body, { headers });
   expect(answer.status).toBe(400);
   expect(described(answer.body)).toContain('NUL');
 });
 
-it('6a says AsyncRequired to the letter', async () => {
+it('6a: sends the exact text of AsyncRequired', async () => {
   const answer = await on.put(randomUUID(), {}, '');
-  // The specification has "Service Plan" in the text that it offers as an example; none is required of us.
+  // The specification's example has "Service Plan" in this text; it requires no exact text.
   expect([answer.status, answer.body]).toEqual([422, asyncRequired]);
 });
 
-it('6b says ConcurrencyError to the letter', async () => {
+it('6b: sends the exact text of ConcurrencyError', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async () => {
     const answer = await on.bind(id, 'b');
@@ -311,12 +311,12 @@ it('6b says ConcurrencyError to the letter', async () => {
   });
 });
 
-it('6c says MaintenanceInfoConflict to the letter', async () => {
+it('6c: sends the exact text of MaintenanceInfoConflict', async () => {
   const answer = await on.put(randomUUID(), { maintenance_info: { version: '0.0.1' } });
   expect([answer.status, answer.body]).toEqual([422, maintenanceInfoConflict]);
 });
 
-it('6d has a description in every refusal but 410, and an error of the specification only', async () => {
+it('6d: sends a description in every refusal except 410, and only error codes of the specification', async () => {
   const id = await on.newInstance();
   const answers = [
     await on.ask('get', '/v2/nothing'),
@@ -333,7 +333,7 @@ it('6d has a description in every refusal but 410, and an error of the specifica
   }
 });
 
-it('7a leaves everything as it was on every kind of 4xx', async () => {
+it('7a: changes nothing if the answer is a 4xx', async () => {
   const id = await on.newInstance();
   await on.bind(id, 'taken');
   const deleted = await on.newInstance();
@@ -363,7 +363,7 @@ it('7a leaves everything as it was on every kind of 4xx', async () => {
   expect(await on.tables()).toEqual(before);
 });
 
-it('7b leaves everything as it was on a 5xx', async () => {
+it('7b: changes nothing if the answer is a 5xx', async () => {
   const full = await makeOsbBroker(inject('postgres'), { slots: 1 });
   try {
     await full.newInstance();
@@ -376,12 +376,12 @@ it('7b leaves everything as it was on a 5xx', async () => {
   }
 });
 
-it('7c answers within 30 s, also while the database stands still', async () => {
+it('7c: answers within 30 s, also if the database is blocked', async () => {
   expect(longestAnswerMs).toBeLessThan(30_000);
   const slow = await makeOsbBroker(inject('postgres'), { answerWithinMs: 300 });
   const blocker = await slow.broker.database.transaction();
   try {
-    // Also the trail that answers wait for.
+    // The audit trail too, since answers wait for it.
     await blocker.raw('LOCK TABLE instances, audit IN ACCESS EXCLUSIVE MODE');
     for (const answer of [
       await slow.put(randomUUID()),
@@ -392,7 +392,7 @@ it('7c answers within 30 s, also while the database stands still', async () => {
       expect(answer.status).toBe(503);
       expect(described(answer.body)).toMatch(/Try again later/);
     }
-    // What needs no more than the trail is answered as ever.
+    // A request that needs only the audit trail is answered as usual.
     expect((await slow.put(randomUUID(), { plan_id: 'unknown' })).status).toBe(400);
   } finally {
     await blocker.rollback();

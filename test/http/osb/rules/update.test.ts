@@ -46,7 +46,7 @@ const setHost = (id: string, change: object) =>
     .database('hosts')
     .whereIn('instance_id', on.broker.database('instances').where({ osb_id: id }).select('id'))
     .update(change);
-/** Of an update that has no effect on the host: it may come without accepts_incomplete. */
+/** Checks that an update, without accepts_incomplete, has no effect on the host. */
 const hasNoEffect = async (id: string, change: object) => {
   const { host } = await recorded(id);
   const answer = await on.patch(id, change, '');
@@ -54,7 +54,7 @@ const hasNoEffect = async (id: string, change: object) => {
   expect((await recorded(id)).host).toEqual(host);
 };
 
-it('21d compares the maintenance_info of a PATCH with the target plan: stale is 422', async () => {
+it('21d: refuses a PATCH whose maintenance_info is stale for the target plan with 422', async () => {
   const id = await on.newInstance();
   const before = await recorded(id);
   const stale = { plan_id: ids.otherPlan, maintenance_info: { version: '0.0.1' } };
@@ -66,9 +66,9 @@ it('21d compares the maintenance_info of a PATCH with the target plan: stale is 
   );
 });
 
-it('21e upgrades by maintenance_info only: a PATCH without it leaves the image as it is', async () => {
+it('21e: upgrades the image only on a PATCH with maintenance_info', async () => {
   const id = await on.newInstance();
-  // The host has an older image: of the simulated hypervisor only the record says so.
+  // The host has an older image; the simulated hypervisor knows that only from the record.
   const { host } = await recorded(id);
   await on.broker.database('hosts').where({ id: host?.id }).update({ image_version: '0.9.0' });
   for (const change of [{ parameters: { egress: 'none' } }, { plan_id: quiet }, { maintenance_info: {} }]) {
@@ -79,7 +79,7 @@ it('21e upgrades by maintenance_info only: a PATCH without it leaves the image a
   expect((await recorded(id)).host?.imageVersion).toBe(current.version());
 });
 
-it('21f takes empty previous_values, texts and objects for absent', async () => {
+it('21f: treats empty previous_values, strings and objects of a PATCH as absent', async () => {
   await hasNoEffect(await on.newInstance(), {
     plan_id: '',
     parameters: null,
@@ -89,7 +89,7 @@ it('21f takes empty previous_values, texts and objects for absent', async () => 
   });
 });
 
-it('21g takes empty and null fields of the context of a create for absent: the true one comes later', async () => {
+it('21g: treats empty and null fields in the context of a create as absent, so a PATCH may supply them', async () => {
   for (const empty of ['', null]) {
     const id = await on.newInstance({ context: { organization_guid: empty, space_guid: empty } });
     const context = { organization_guid: 'org-1', space_guid: 'space-1', instance_name: 'renamed' };
@@ -98,13 +98,13 @@ it('21g takes empty and null fields of the context of a create for absent: the t
   }
 });
 
-it('24a keeps the plan where no plan_id is given', async () => {
+it('24a: retains the plan if no plan_id is sent', async () => {
   const id = await on.newInstance({ plan_id: ids.otherPlan });
   expect((await on.patch(id, { parameters: { egress: 'none' } })).status).toBe(200);
   expect(await recorded(id)).toMatchObject({ plan_id: ids.otherPlan, host: { planName: 'large' } });
 });
 
-it('24b keeps the parameters where none are given', async () => {
+it('24b: retains the parameters if none are sent', async () => {
   const id = await on.newInstance({ parameters: { egress: 'none' } });
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(200);
   expect(await recorded(id)).toMatchObject({
@@ -113,24 +113,24 @@ it('24b keeps the parameters where none are given', async () => {
   });
 });
 
-it('24c merges the given parameters by top-level key', async () => {
+it('24c: merges parameters by top-level key', async () => {
   const id = await on.newInstance({ parameters: { published_ports: 3, egress: 'none' } });
   expect((await on.patch(id, { parameters: { published_ports: 5 } })).status).toBe(200);
   expect((await on.get(id)).body['parameters']).toEqual({ published_ports: 5, egress: 'none' });
 });
 
-it('24d takes a parameter back by null', async () => {
+it('24d: removes a parameter that is null', async () => {
   const id = await on.newInstance({ parameters: { published_ports: 3, egress: 'none' } });
   expect((await on.patch(id, { parameters: { published_ports: null } })).status).toBe(200);
   expect(await recorded(id)).toMatchObject({
     parameters: { egress: 'none' },
     host: { publishedPorts: { count: 10 } },
   });
-  // A create knows no null.
+  // The create schema does not allow null.
   expect((await on.put(randomUUID(), { parameters: { published_ports: null } })).status).toBe(400);
 });
 
-it("24e holds the merged result against the target plan's create schema", async () => {
+it("24e: validates the merged parameters with the target plan's create schema", async () => {
   const id = await on.newInstance({ parameters: { egress: 'internet' } });
   const before = await recorded(id);
   const answer = await on.patch(id, { plan_id: quiet });
@@ -140,7 +140,7 @@ it("24e holds the merged result against the target plan's create schema", async 
   expect((await on.patch(id, { plan_id: quiet, parameters: { egress: null } })).status).toBe(200);
 });
 
-it('25a answers the same PATCH again while it runs with 202 and the same operation', async () => {
+it('25a: answers a repeated PATCH while it runs with 202 and the same operation', async () => {
   const id = await on.newInstance();
   await on.duringUpdate(id, async (operation) => {
     const again = await on.ask(
@@ -154,7 +154,7 @@ it('25a answers the same PATCH again while it runs with 202 and the same operati
   });
 });
 
-it('25b refuses a different one while it runs: 422 ConcurrencyError', async () => {
+it('25b: refuses a different PATCH while one runs with 422 ConcurrencyError', async () => {
   const id = await on.newInstance();
   await on.duringUpdate(id, async () => {
     for (const change of [{ plan_id: disk }, { plan_id: ids.plan }, { parameters: { egress: 'none' } }]) {
@@ -165,27 +165,27 @@ it('25b refuses a different one while it runs: 422 ConcurrencyError', async () =
   expect(await recorded(id)).toMatchObject({ plan_id: ids.otherPlan, parameters: {} });
 });
 
-it('25c answers 200 {} at once where there is no effect', async () => {
+it('25c: answers a PATCH without an effect with 200 {}', async () => {
   const id = await on.newInstance({ parameters: { published_ports: 10 } });
   for (const change of [
     { plan_id: ids.plan },
     { parameters: {} },
     { parameters: { published_ports: 10 } },
-    // What the plan gives anyway.
+    // The plan's default.
     { parameters: { published_ports: null } },
   ]) {
     await hasNoEffect(id, change);
   }
 });
 
-it('25d answers 404 for an unknown instance, and one that is deleted', async () => {
+it('25d: answers a PATCH of an unknown or deleted instance with 404', async () => {
   expect((await on.patch(randomUUID(), { plan_id: ids.otherPlan })).status).toBe(404);
   const id = await on.newInstance();
   await on.remove(id, `?${accepting}&${hints}`);
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(404);
 });
 
-it('25e refuses a PATCH while the instance is being created: 422 ConcurrencyError', async () => {
+it('25e: refuses a PATCH while the instance is being created with 422 ConcurrencyError', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async () => {
     const answer = await on.patch(id, { plan_id: ids.otherPlan });
@@ -193,7 +193,7 @@ it('25e refuses a PATCH while the instance is being created: 422 ConcurrencyErro
   });
 });
 
-it('26a refuses a smaller disk with 422, and changes nothing', async () => {
+it('26a: refuses a smaller disk with 422 and changes nothing', async () => {
   const id = await on.newInstance({ plan_id: disk });
   const before = await on.tables();
   const answer = await on.patch(id, { plan_id: ids.plan, context: { instance_name: 'new' } });
@@ -202,7 +202,7 @@ it('26a refuses a smaller disk with 422, and changes nothing', async () => {
   expect(await on.tables()).toEqual(before);
 });
 
-it('26b leaves the instance as it was where an update fails, and says that it is usable', async () => {
+it('26b: restores the instance if an update fails and reports that it is usable', async () => {
   const id = await on.newInstance();
   const made = await on.bind(id, 'b');
   const { host: before, ...row } = await recorded(id);
@@ -221,7 +221,7 @@ it.each<[string, object, string]>([
   ['with both and accepts_incomplete', { plan_id: ids.plan, parameters: {} }, `?${accepting}`],
   ['alone', {}, ''],
 ])(
-  '27a answers a context that renames the instance, %s, with 200 {}, and keeps it',
+  '27a: answers a context that renames the instance, %s, with 200 {} and stores it',
   async (_, more, query) => {
     const id = await on.newInstance();
     const context = { platform: 'cloudfoundry', organization_guid: 'org-1', instance_name: 'renamed' };
@@ -231,7 +231,7 @@ it.each<[string, object, string]>([
   },
 );
 
-it('27b refuses a PATCH with service_id and nothing else: 422', async () => {
+it('27b: refuses a PATCH with only service_id with 422', async () => {
   const id = await on.newInstance();
   for (const change of [
     {},
@@ -242,7 +242,7 @@ it('27b refuses a PATCH with service_id and nothing else: 422', async () => {
   }
 });
 
-it('27c refuses a context that would change the tenant: 422, and changes nothing', async () => {
+it('27c: refuses a context that would change the tenant with 422 and changes nothing', async () => {
   const id = await on.newInstance();
   const before = await recorded(id);
   for (const context of [
@@ -254,10 +254,10 @@ it('27c refuses a context that would change the tenant: 422, and changes nothing
   expect(await recorded(id)).toEqual(before);
 });
 
-// The next three were seen to fail: as AsyncRequired, as 422, and as 202.
-it('27d leaves a host alone whose plan the catalog has changed, where the request changes neither plan nor parameters', async () => {
+// Without the rule, the next three fail with AsyncRequired, 422 and 202.
+it('27d: does not change a host after its plan changed in the catalog if a PATCH changes neither plan nor parameters', async () => {
   const id = await on.newInstance({ parameters: { egress: 'none' } });
-  // As its plan was when it was made.
+  // As the plan was when the host was created.
   await setHost(id, { memory_mib: 512, idle: 'run' });
   const before = (await recorded(id)).host;
   const context = { instance_name: 'renamed' };
@@ -267,12 +267,12 @@ it('27d leaves a host alone whose plan the catalog has changed, where the reques
   }
   expect((await recorded(id)).context).toMatchObject(context);
   expect((await recorded(id)).host).toEqual(before);
-  // A request that changes something takes the plan as it is now.
+  // A request that changes something applies the plan's current definition.
   expect((await on.patch(id, { parameters: { egress: null } })).status).toBe(200);
   expect((await recorded(id)).host?.shape.memoryMib).toBe(768);
 });
 
-it('27e renames an instance that has expired, and changes nothing else of it', async () => {
+it('27e: renames an expired instance but refuses every other change', async () => {
   const id = await on.newInstance({ parameters: { expires_after: '1h' } });
   await on.broker.database('instances').where({ osb_id: id }).update({ expires_at: new Date() });
   await on.broker.expireInstances();
@@ -287,7 +287,7 @@ it('27e renames an instance that has expired, and changes nothing else of it', a
   }
 });
 
-it('27f renames an instance whose host is in quarantine, and leaves the host as it is', async () => {
+it('27f: renames an instance whose host is in quarantine and does not change the host', async () => {
   const id = await on.newInstance();
   await setHost(id, { quarantined_at: new Date() });
   const context = { instance_name: 'renamed' };
@@ -300,9 +300,9 @@ it('27f renames an instance whose host is in quarantine, and leaves the host as 
   expect(await recorded(id)).toEqual(before);
 });
 
-it('28a repairs by a later update what an earlier one broke', async () => {
+it('28a: repairs by a later update an instance that an earlier one broke', async () => {
   const id = await on.newInstance();
-  // Neither forward nor back: the host stands still.
+  // Neither the update nor its rollback succeeds: the host is stopped.
   on.faults.fail('reshape', 8);
   const route = `${instance(id)}?${accepting}`;
   const change = { service_id: ids.service, plan_id: ids.otherPlan };
@@ -316,7 +316,7 @@ it('28a repairs by a later update what an earlier one broke', async () => {
   });
 });
 
-it('28b does not trust previous_values', async () => {
+it('28b: does not trust previous_values', async () => {
   const id = await on.newInstance();
   const previous_values = { plan_id: ids.otherPlan, service_id: 'unknown', organization_id: 'another' };
   await hasNoEffect(id, { plan_id: ids.plan, previous_values });

@@ -42,7 +42,7 @@ const tenantOf = async (id: string) => {
 const version = () => on.broker.hypervisor.imageVersion;
 
 it.each(['service_id', 'plan_id', 'organization_guid', 'space_guid'])(
-  '19a requires %s: missing, empty or of another type is 400, and names it',
+  '19a: refuses a create whose %s is missing, empty or of another type with 400 and names the field',
   async (field) => {
     for (const value of [undefined, '', null, 7, {}]) {
       const answer = await on.put(randomUUID(), { [field]: value });
@@ -53,19 +53,19 @@ it.each(['service_id', 'plan_id', 'organization_guid', 'space_guid'])(
 );
 
 it.each([
-  ['19b a service_id that is not in the catalog', { service_id: 'unknown' }, 'service_id'],
-  ['19c a plan_id that is not in the catalog', { plan_id: 'unknown' }, 'plan_id'],
-  ['19d a plan of another offering', { plan_id: elsewhere.plan_id }, 'plan_id'],
-  ['19e parameters that are no object', { parameters: [] }, 'parameters'],
-  ['19f an unknown parameter', { parameters: { colour: 'red' } }, 'colour'],
+  ['19b: a service_id that is not in the catalog', { service_id: 'unknown' }, 'service_id'],
+  ['19c: a plan_id that is not in the catalog', { plan_id: 'unknown' }, 'plan_id'],
+  ['19d: a plan of another offering', { plan_id: elsewhere.plan_id }, 'plan_id'],
+  ['19e: parameters that are not an object', { parameters: [] }, 'parameters'],
+  ['19f: an unknown parameter', { parameters: { colour: 'red' } }, 'colour'],
   [
-    '19g a parameter of the wrong type',
+    '19g: a parameter of the wrong type',
     { parameters: { published_ports: 'ten' } },
     'parameters/published_ports',
   ],
-  ['19h a parameter deep inside', { parameters: { egress: ['10.0.0.0/99'] } }, 'parameters/egress/0'],
-  ['19i a context that is no object', { context: 'cloudfoundry' }, 'context'],
-])('%s is 400 with the path of the field', async (_, change, words) => {
+  ['19h: a parameter deep inside', { parameters: { egress: ['10.0.0.0/99'] } }, 'parameters/egress/0'],
+  ['19i: a context that is not an object', { context: 'cloudfoundry' }, 'context'],
+])('%s is refused with 400 and the path of the field', async (_, change, words) => {
   const id = randomUUID();
   const answer = await on.put(id, change);
   expect(answer.status).toBe(400);
@@ -73,7 +73,7 @@ it.each([
   expect((await on.last(id)).status).toBe(404);
 });
 
-it('19j takes the tenant from organization_guid and space_guid where the context is absent or partial', async () => {
+it('19j: takes the tenant from organization_guid and space_guid if the context is absent or partial', async () => {
   const fields = { organization_guid: 'org-j', space_guid: 'space-j' };
   for (const context of [undefined, null, {}, { platform: 'cloudfoundry' }, { organization_guid: '' }]) {
     expect(await tenantOf(await on.newInstance({ ...fields, context }))).toBe('["org","org-j"]');
@@ -84,7 +84,7 @@ it('19j takes the tenant from organization_guid and space_guid where the context
   );
 });
 
-it('19k takes whose credential was used for the platform, never what the context claims', async () => {
+it('19k: takes the platform from the credential, never from the context', async () => {
   const id = await on.newInstance({ context: { platform: 'somebody-else', organization_guid: 'org-1' } });
   const row = (await on.broker.database('instances').where({ osb_id: id }).first()) as {
     platform_id: string;
@@ -93,7 +93,7 @@ it('19k takes whose credential was used for the platform, never what the context
   expect((await on.put(id)).status).toBe(200);
 });
 
-it('20a answers the same request 200 when it is done, with and without accepts_incomplete', async () => {
+it('20a: answers the same request after success with 200, with and without accepts_incomplete', async () => {
   const id = await on.newInstance();
   expect((await on.put(id)).status).toBe(200);
   expect((await on.put(id, {}, '')).status).toBe(200);
@@ -102,7 +102,7 @@ it('20a answers the same request 200 when it is done, with and without accepts_i
   );
 });
 
-it('20b answers the same request 202 with the same operation while it runs', async () => {
+it('20b: answers the same request while it runs with 202 and the same operation', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async (operation) => {
     const again = await on.ask('put', `${instance(id)}?${accepting}`, provisionBody, { wait: false });
@@ -116,16 +116,19 @@ it.each([
   ['offering', elsewhere],
   ['parameters', { parameters: { egress: 'none' } }],
   ['tenant', { organization_guid: 'another' }],
-])('20c refuses another %s under the same id with 409, done or mid-provision', async (_, change) => {
-  const id = randomUUID();
-  await on.duringCreate(id, async () => {
+])(
+  '20c: refuses a different %s under the same id with 409, during and after the create',
+  async (_, change) => {
+    const id = randomUUID();
+    await on.duringCreate(id, async () => {
+      expect((await on.put(id, change)).status).toBe(409);
+    });
     expect((await on.put(id, change)).status).toBe(409);
-  });
-  expect((await on.put(id, change)).status).toBe(409);
-  expect((await on.get(id)).body).toMatchObject({ plan_id: ids.plan, parameters: {} });
-});
+    expect((await on.get(id)).body).toMatchObject({ plan_id: ids.plan, parameters: {} });
+  },
+);
 
-it('20d takes for the same what differs in names of the context, maintenance_info or identity only', async () => {
+it('20d: ignores names in the context, maintenance_info and identity when it compares requests', async () => {
   const id = await on.newInstance();
   for (const change of [
     { context: { instance_name: 'renamed', organization_name: 'renamed' } },
@@ -142,21 +145,21 @@ it('20d takes for the same what differs in names of the context, maintenance_inf
   expect((await on.ask('put', route, provisionBody, { headers: identity })).status).toBe(200);
 });
 
-it('20e compares with the current plan and parameters, not with those of the first request', async () => {
+it('20e: compares a request with the current plan and parameters, not with the first request', async () => {
   const id = await on.newInstance();
   expect((await on.patch(id, { plan_id: ids.otherPlan, parameters: { egress: 'none' } })).status).toBe(200);
   expect((await on.put(id, { plan_id: ids.otherPlan, parameters: { egress: 'none' } })).status).toBe(200);
   expect((await on.put(id)).status).toBe(409);
 });
 
-it('20f refuses after a failed create with 409 until it is deleted', async () => {
+it('20f: refuses a create after a failed one with 409 until the instance is deleted', async () => {
   const id = randomUUID();
   await on.failCreate(id);
   expect((await on.put(id)).status).toBe(409);
   expect((await on.put(id, { plan_id: ids.otherPlan })).status).toBe(409);
 });
 
-it('20g takes equal requests at once for one', async () => {
+it('20g: creates one instance for identical requests at the same time', async () => {
   const id = randomUUID();
   const answers = await Promise.all(Array.from({ length: 5 }, () => on.put(id)));
   expect(answers.filter(({ status }) => status !== 200 && status !== 201)).toEqual([]);
@@ -164,13 +167,13 @@ it('20g takes equal requests at once for one', async () => {
   expect(await hosts.where({ osb_id: id })).toHaveLength(1);
 });
 
-it('21a refuses a stale maintenance_info with 422 MaintenanceInfoConflict, and takes the current one', async () => {
+it('21a: refuses a stale maintenance_info with 422 MaintenanceInfoConflict and accepts the current one', async () => {
   const answer = await on.put(randomUUID(), { maintenance_info: { version: '0.0.1' } });
   expect([answer.status, answer.body]).toEqual([422, maintenanceInfoConflict]);
   await on.newInstance({ maintenance_info: { version: version() } });
 });
 
-it('21b takes empty optional objects and texts for absent', async () => {
+it('21b: treats empty optional objects and strings as absent', async () => {
   await on.newInstance({ maintenance_info: {}, context: {}, parameters: {} });
   await on.newInstance({ maintenance_info: { version: '' }, context: null, parameters: null });
   await on.newInstance({ maintenance_info: null, context: { organization_guid: '', space_guid: '' } });
@@ -185,12 +188,12 @@ it('21b takes empty optional objects and texts for absent', async () => {
       })
     ).status,
   ).toBe(201);
-  // The same as where they are left out.
+  // The same request as without these fields.
   expect((await on.bind(id, 'a')).status).toBe(200);
   expect((await on.bind(id, 'a', { bind_resource: { app_guid: '' } })).status).toBe(200);
 });
 
-it("21c shows the host's own version on GET", async () => {
+it("21c: shows the version of the host's image on GET", async () => {
   const id = await on.newInstance();
   expect((await on.get(id)).body['maintenance_info']).toEqual({ version: version() });
   await on.broker.database('hosts').update({ image_version: '0.9.0' });
@@ -198,7 +201,7 @@ it("21c shows the host's own version on GET", async () => {
   await on.broker.database('hosts').update({ image_version: version() });
 });
 
-it('22a leaves dashboard_url out of every answer: there is none, and null is no text', async () => {
+it('22a: omits dashboard_url from every answer', async () => {
   const id = randomUUID();
   const create = await on.ask('put', `${instance(id)}?${accepting}`, provisionBody, { wait: false });
   await on.ended(id);
@@ -212,7 +215,7 @@ it('22a leaves dashboard_url out of every answer: there is none, and null is no 
   for (const { body } of answers) expect(body).not.toHaveProperty('dashboard_url');
 });
 
-it('22b has metadata with labels and attributes, of texts, on provision, update and fetch', async () => {
+it('22b: sends metadata with labels and attributes (strings) on provision, update and fetch', async () => {
   const id = randomUUID();
   const answers = [await on.put(id), await on.patch(id, { plan_id: ids.otherPlan }), await on.get(id)];
   for (const [index, { body }] of answers.entries()) {
@@ -226,14 +229,14 @@ it('22b has metadata with labels and attributes, of texts, on provision, update 
   }
 });
 
-it('23a answers 404 for an instance that is being provisioned', async () => {
+it('23a: answers a GET of an instance that is being created with 404', async () => {
   const id = randomUUID();
   await on.duringCreate(id, async () => {
     expect((await on.get(id)).status).toBe(404);
   });
 });
 
-it('23b answers 422 ConcurrencyError while an update runs', async () => {
+it('23b: answers a GET while an update runs with 422 ConcurrencyError', async () => {
   const id = await on.newInstance();
   await on.duringUpdate(id, async () => {
     const answer = await on.get(id);
@@ -241,7 +244,7 @@ it('23b answers 422 ConcurrencyError while an update runs', async () => {
   });
 });
 
-it('23c answers 404 for an instance that is being deleted, or was', async () => {
+it('23c: answers a GET of an instance that is being deleted, or was deleted, with 404', async () => {
   const id = await on.newInstance();
   await on.duringDelete(id, async () => {
     expect((await on.get(id)).status).toBe(404);
@@ -250,7 +253,7 @@ it('23c answers 404 for an instance that is being deleted, or was', async () => 
   expect((await on.get(randomUUID())).status).toBe(404);
 });
 
-it('23d is right at once after success, of a create and of an update', async () => {
+it('23d: answers a GET correctly as soon as a create or update has succeeded', async () => {
   const id = await on.newInstance({ parameters: { egress: 'none' } });
   expect(await on.get(id)).toMatchObject({
     status: 200,
@@ -260,7 +263,7 @@ it('23d is right at once after success, of a create and of an update', async () 
   expect((await on.get(id)).body).toMatchObject({ plan_id: ids.otherPlan, parameters: {} });
 });
 
-it('23e takes service_id and plan_id as optional hints', async () => {
+it('23e: accepts service_id and plan_id on GET as optional hints', async () => {
   const id = await on.newInstance();
   for (const query of ['', `?${hints}`, `?plan_id=${ids.otherPlan}`])
     expect((await on.get(id, query)).status).toBe(200);
@@ -268,7 +271,7 @@ it('23e takes service_id and plan_id as optional hints', async () => {
     expect((await on.get(id, query)).status).toBe(400);
 });
 
-it('23f has no parameter that is a secret: whoever adds one leaves it out of GET', () => {
+it('23f: has no secret parameter, which GET would have to omit', () => {
   const [plan] = allPlans(loadCatalog(builtInCatalog, 'test'));
   if (plan === undefined) throw new Error('no plan');
   const names = [provisionSchema(plan), bindSchema(plan)].flatMap(({ properties }) =>
@@ -278,7 +281,7 @@ it('23f has no parameter that is a secret: whoever adds one leaves it out of GET
     'egress',
     'expires_after',
     'idle',
-    // Neither a password nor a key can be in these: certificates, and names without user information.
+    // These can't contain a password or a key: certificates, and names without user information.
     'insecure_registries',
     'published_ports',
     'registry_authorities',
