@@ -6,29 +6,25 @@ import type { Logger } from '../lib/logger.ts';
 import { toolEnvironment } from './run-tool.ts';
 
 export interface FileLockOptions {
-  /**
-   * How long a holder that shows no sign of life is waited for before its process is ended, in milliseconds:
-   * as long as its leases last at most.
-   */
+  /** A lock holder that shows no sign of life for this long is killed; in milliseconds, at least the longest lease. */
   readonly patienceMs: number;
   readonly logger: Logger | undefined;
 }
 
-/** A lock that this process holds until it lets go, or ends. */
+/** A lock that this process has until it releases it, or ends. */
 export interface FileLock {
-  /** The lock stays taken for as long as any process has this descriptor open. */
+  /** The lock stays taken while any process has this descriptor open. */
   readonly descriptor: number;
   release(): Promise<void>;
 }
 
-/** A holder shows so many signs of life in the time that others have patience. */
+/** How often a holder touches its lock file within `patienceMs`. */
 const signsOfLife = 4;
 
 /**
- * Takes a lock that no other process on this machine can hold at the same time. It is flock(2) on a file that
- * this process keeps open, so the kernel lets go of it whenever the process ends. Who finds it taken waits as
- * long as the holder touches the file; a holder that has stopped doing so (suspended, or hung) is ended, for
- * what it would do on waking up must not happen any more.
+ * Takes a lock that no other process on the node can have at the same time: flock(2) on a file that this process keeps
+ * open, so the kernel releases it if the process ends. While the lock is taken, waits as long as its holder touches the
+ * file. A holder whose heartbeat stops (suspended or hung) is killed, so that it cannot resume stale work.
  */
 export async function takeFileLock(file: string, options: FileLockOptions): Promise<FileLock> {
   for (;;) {
@@ -38,13 +34,13 @@ export async function takeFileLock(file: string, options: FileLockOptions): Prom
         clearInterval(watch);
       });
     });
-    // Undefined where who held it has removed the file on letting go; it is another one now.
+    // Undefined if the former holder removed the file on its release: the name now belongs to another file, or none.
     if (lock !== undefined) return lock;
   }
 }
 
-/** The same, but undefined where somebody holds it, or lets go of it at this moment. */
-export function takeFileLockIfFree(file: string, options: FileLockOptions): Promise<FileLock | undefined> {
+/** Like {@link takeFileLock}, but undefined if the lock is taken or being released at this moment. */
+export function tryFileLock(file: string, options: FileLockOptions): Promise<FileLock | undefined> {
   return attempt(file, options, (handle) => flock(handle, file, ['-x', '-n']));
 }
 
@@ -56,7 +52,9 @@ async function attempt(
   await mkdir(path.dirname(file), { recursive: true, mode: 0o700 });
   const handle = await open(file, 'a+', 0o600);
   try {
-    if ((await take(handle)) && (await isStill(file, handle))) return await holdLocked(file, handle, options);
+    if ((await take(handle)) && (await isSameFile(file, handle))) {
+      return await startHeartbeat(file, handle, options);
+    }
   } catch (error) {
     await handle.close();
     throw error;
@@ -65,37 +63,38 @@ async function attempt(
   return undefined;
 }
 
-async function holdLocked(
+async function startHeartbeat(
   file: string,
   handle: FileHandle,
   { patienceMs }: FileLockOptions,
 ): Promise<FileLock> {
   await handle.truncate();
   await handle.write(`${process.pid} ${(await startTime(process.pid)) ?? ''}\n`);
-  const alive = setInterval(() => {
+  const heartbeat = setInterval(() => {
     const now = new Date();
-    // It can't fail for long without the act at hand failing too.
+    // If this keeps failing, the act under the lock fails too.
     utimes(file, now, now).catch(() => undefined);
   }, patienceMs / signsOfLife);
   return {
     descriptor: handle.fd,
     async release() {
-      clearInterval(alive);
-      // Before the lock is let go: nobody else can have taken a file of this name.
+      clearInterval(heartbeat);
+      // Removed while still locked: a file of this name can't be another holder's.
       await rm(file, { force: true });
       await handle.close();
     },
   };
 }
 
-async function isStill(file: string, handle: FileHandle): Promise<boolean> {
+async function isSameFile(file: string, handle: FileHandle): Promise<boolean> {
   const [named, opened] = await Promise.all([stat(file).catch(() => undefined), handle.stat()]);
   return named?.ino === opened.ino;
 }
 
 /**
- * Node can't call flock(2); `flock` does it on the descriptor that it is given, and as the lock belongs to the
- * open file, it stays with us when that child has gone. False where `-n` found it taken.
+ * Node has no flock(2). The flock(1) tool takes the lock on the descriptor that it inherits; the lock belongs to the
+ * open file, so this process keeps it after the tool has ended.
+ * @returns false if `-n` found it taken.
  */
 function flock(handle: FileHandle, file: string, options: readonly string[]): Promise<boolean> {
   return new Promise((resolve, reject) => {
@@ -115,13 +114,13 @@ function flock(handle: FileHandle, file: string, options: readonly string[]): Pr
 }
 
 /**
- * Ends the holder of a lock once it has shown no sign of life in many looks. Looks are counted, not time: who
- * was suspended itself has not been watching.
+ * Kills the holder of a lock if its file did not change in many checks. Checks are counted instead of time: a process
+ * that was itself suspended has not been watching.
  */
 function watchHolder(file: string, { patienceMs, logger }: FileLockOptions): NodeJS.Timeout {
   const everyMs = patienceMs / 20;
   let last = '';
-  let silentLooks = 0;
+  let unchangedChecks = 0;
   return setInterval(() => {
     void (async () => {
       const [seen, text] = await Promise.all([
@@ -129,28 +128,28 @@ function watchHolder(file: string, { patienceMs, logger }: FileLockOptions): Nod
         readFile(file, 'utf8').catch(() => ''),
       ]);
       const sign = `${seen?.ino ?? ''} ${seen?.mtimeMs ?? ''} ${text}`;
-      silentLooks = sign === last ? silentLooks + 1 : 0;
+      unchangedChecks = sign === last ? unchangedChecks + 1 : 0;
       last = sign;
-      if (silentLooks * everyMs < patienceMs) return;
-      silentLooks = 0;
+      if (unchangedChecks * everyMs < patienceMs) return;
+      unchangedChecks = 0;
       const [, pid, started] = /^(\d+) (\d+)\n$/.exec(text) ?? [];
       const holder = Number(pid);
-      // The number may be another process's by now, where the holder has ended and others wait before us.
+      // The pid may be another process's by now, if the holder has ended and others are before us in the queue.
       if (pid === undefined || holder === process.pid || (await startTime(holder)) !== started) return;
       logger?.warn(
         { pid: holder, lock: file },
-        'A process that holds a host shows no sign of life: it is ended',
+        'The process that has locked a host shows no sign of life; killing it',
       );
       process.kill(holder, 'SIGKILL');
     })().catch((error: unknown) => {
-      logger?.warn({ err: error, lock: file }, 'The holder of a lock could not be ended');
+      logger?.warn({ err: error, lock: file }, 'A silent lock holder could not be killed; trying again');
     });
   }, everyMs);
 }
 
-/** When a process was started, in clock ticks since boot (proc(5), stat, field 22); undefined where it has gone. */
+/** When a process was started, in clock ticks since boot (proc(5), stat, field 22); undefined if it has ended. */
 async function startTime(pid: number): Promise<string | undefined> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  // The second field, the name, is in brackets and may hold anything.
+  // The second field, the name, is in parentheses and may contain anything.
   return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
 }

@@ -1,70 +1,71 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import path from 'node:path';
-import { type FileLock, type FileLockOptions, takeFileLock, takeFileLockIfFree } from './file-lock.ts';
+import { type FileLock, type FileLockOptions, takeFileLock, tryFileLock } from './file-lock.ts';
 import { descriptorsForTools } from './run-tool.ts';
 
-/** Acts on hosts in order, among all processes on this machine. */
+/** Locks on hosts, exclusive among all processes on the node. */
 export interface HostLocks {
-  /** Runs an act on a host while no other act on it runs, in this process or another. */
+  /**
+   * Runs an act while nothing else has the host's lock, in this process or another. Within the act, further calls for
+   * the same host run at once: they belong to it.
+   */
   readonly withLock: <T>(hostId: string, act: () => Promise<T>) => Promise<T>;
-  /** The same, but not at all where another process is at it. */
+  /** Like `withLock`, but does nothing if another process has the lock. */
   readonly tryWithLock: (hostId: string, act: () => Promise<void>) => Promise<void>;
 }
 
-/** A lock that the present course of calls has taken; `over` once it was let go. */
-interface Held {
+/** A lock that the current async call chain has taken. */
+interface TakenLock {
   readonly hostId: string;
-  readonly outer: Held | undefined;
-  over: boolean;
+  readonly outer: TakenLock | undefined;
+  /** True once it is released: what the act left running no longer has it. */
+  isReleased: boolean;
 }
 
-/**
- * Locks by the names of hosts, one file each below `directory`. Within an act that holds a host, further acts
- * on it belong to the first and go straight on.
- */
+/** One lock file per host below `directory`. Re-entrant along the async call chain (AsyncLocalStorage). */
 export function createHostLocks(directory: string, options: FileLockOptions): HostLocks {
   const inOrder = createQueues();
-  const held = new AsyncLocalStorage<Held>();
-  const isHeld = (hostId: string) => {
-    for (let one = held.getStore(); one !== undefined; one = one.outer) {
-      if (one.hostId === hostId && !one.over) return true;
+  const taken = new AsyncLocalStorage<TakenLock>();
+  const hasLock = (hostId: string) => {
+    for (let lock = taken.getStore(); lock !== undefined; lock = lock.outer) {
+      if (lock.hostId === hostId && !lock.isReleased) return true;
     }
     return false;
   };
 
-  async function holding<T>(hostId: string, lock: FileLock, act: () => Promise<T>): Promise<T> {
-    const mine = { hostId, outer: held.getStore(), over: false };
-    // A tool that outlives us in the middle of its work goes on holding the host until it has ended.
-    const descriptors = [lock.descriptor];
+  async function runLocked<T>(hostId: string, file: FileLock, act: () => Promise<T>): Promise<T> {
+    const lock = { hostId, outer: taken.getStore(), isReleased: false };
+    // A tool that outlives this process keeps the host locked until its work is done (run-tool.ts).
+    const descriptors = [file.descriptor];
     try {
-      return await held.run(mine, () => descriptorsForTools.run(descriptors, act));
+      return await taken.run(lock, () => descriptorsForTools.run(descriptors, act));
     } finally {
-      mine.over = true;
+      lock.isReleased = true;
       descriptors.length = 0;
-      await lock.release();
+      await file.release();
     }
   }
   const fileOf = (hostId: string) => path.join(directory, hostId);
 
   return {
     async withLock(hostId, act) {
-      if (isHeld(hostId)) return act();
-      return inOrder(hostId, async () => holding(hostId, await takeFileLock(fileOf(hostId), options), act));
+      if (hasLock(hostId)) return act();
+      return inOrder(hostId, async () => runLocked(hostId, await takeFileLock(fileOf(hostId), options), act));
     },
     tryWithLock: (hostId, act) =>
       inOrder(hostId, async () => {
-        const lock = await takeFileLockIfFree(fileOf(hostId), options);
-        if (lock !== undefined) await holding(hostId, lock, act);
+        const lock = await tryFileLock(fileOf(hostId), options);
+        if (lock !== undefined) await runLocked(hostId, lock, act);
       }),
   };
 }
 
-/** Runs acts that bear the same name one after the other, in the order in which they were asked for. */
+/** Runs acts of the same name one after the other, first come, first served. */
 function createQueues(): <T>(name: string, act: () => Promise<T>) => Promise<T> {
   const last = new Map<string, Promise<unknown>>();
   return async (name, act) => {
     const before = last.get(name);
-    // What went before may have failed; that is the business of whoever asked for it.
+    // If the act before failed, its own caller deals with that.
     const run = (before ?? Promise.resolve()).then(act, act);
     last.set(name, run);
     try {

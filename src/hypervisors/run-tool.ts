@@ -2,43 +2,49 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 
-/** Tools inherit nothing of our environment, so no secret in it can reach them. */
+/** Tools inherit nothing of this process's environment, so no secret in it can reach them. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
 
-/** Descriptors that the tools inherit which are run within. */
+/**
+ * Descriptors that every tool inherits which is run within `descriptorsForTools.run`: the lock file of the host that
+ * is being acted on (host-locks.ts). flock(2) keeps a lock while any process has the descriptor open, so if this
+ * process is killed, the host stays locked until its last tool has ended, and no other worker acts on it meanwhile.
+ */
 export const descriptorsForTools = new AsyncLocalStorage<readonly number[]>();
 
 export interface RunOptions {
   /** Written to the tool's standard input. */
   readonly input?: string | Buffer;
-  /** After so many milliseconds the tool is ended, and has failed. */
+  /** The tool is killed, and fails, after this many milliseconds. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
-  /** Told each line of standard output as it comes; nothing is returned then. */
+  /** Receives each line of standard output as it comes; the result is then only the last lines. */
   readonly onLine?: (line: string) => void;
 }
 
-/** What a tool printed is kept up to here, from its end, in characters. */
-const mostKept = 4_000;
-const mostOutput = 16 * 1024 * 1024;
+/** How much of a tool's last output an error quotes, in characters. */
+const longestQuote = 4_000;
+/** A tool that prints more to standard output is killed; in characters. */
+const longestOutput = 16 * 1024 * 1024;
 
 /**
- * Runs a tool to its end.
+ * Runs a tool to its end. It inherits the lock descriptors of the host that this call acts on
+ * ({@link descriptorsForTools}), and so prolongs the lock if it outlives this process.
  * @returns its standard output.
- * @throws HypervisorError with what it printed, where it fails, is missing, or takes too long.
+ * @throws HypervisorError with what it printed, if it fails, is not installed, or takes too long.
  */
 export function runTool(program: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
   const { input, timeoutMs = 30_000, signal, onLine } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       env: toolEnvironment,
-      // A group of its own, so that what the tool has started ends with it.
+      // A new process group, so that killing it also kills what the tool has started.
       detached: true,
       stdio: ['pipe', 'pipe', 'pipe', ...(descriptorsForTools.getStore() ?? [])],
-      // The first three are pipes, which the types only see where there are no more.
+      // The first three are pipes; Node's types only know that for a stdio of exactly three.
     }) as ChildProcessWithoutNullStreams;
     let output = '';
-    let complaint = '';
+    let errorOutput = '';
     let ended: string | undefined;
     const end = (reason: string) => {
       ended = reason;
@@ -46,7 +52,7 @@ export function runTool(program: string, args: readonly string[], options: RunOp
         try {
           process.kill(-child.pid, 'SIGKILL');
         } catch {
-          // It has ended by itself in this very moment.
+          // It has just ended by itself.
         }
       }
     };
@@ -63,18 +69,18 @@ export function runTool(program: string, args: readonly string[], options: RunOp
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       if (onLine === undefined) {
         output += text;
-        if (output.length > mostOutput) end('printed too much');
+        if (output.length > longestOutput) end('printed too much');
         return;
       }
       const lines = (partial + text).split('\n');
-      partial = (lines.pop() ?? '').slice(-mostKept);
+      partial = (lines.pop() ?? '').slice(-longestQuote);
       for (const line of lines) {
-        output = `${output}${line}\n`.slice(-mostKept);
+        output = `${output}${line}\n`.slice(-longestQuote);
         onLine(line);
       }
     });
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      complaint = (complaint + text).slice(-mostKept);
+      errorOutput = (errorOutput + text).slice(-longestQuote);
     });
     const settle = (problem: string | undefined, cause?: Error) => {
       clearTimeout(timer);
@@ -83,8 +89,8 @@ export function runTool(program: string, args: readonly string[], options: RunOp
         resolve(output);
         return;
       }
-      const said = [complaint, onLine === undefined ? '' : output].join('\n').trim();
-      reject(new HypervisorError(`${program} ${problem}${said === '' ? '' : `: ${said}`}`, { cause }));
+      const quote = [errorOutput, onLine === undefined ? '' : output].join('\n').trim();
+      reject(new HypervisorError(`${program} ${problem}${quote === '' ? '' : `: ${quote}`}`, { cause }));
     };
     child.on('error', (error: NodeJS.ErrnoException) => {
       settle(
@@ -99,7 +105,7 @@ export function runTool(program: string, args: readonly string[], options: RunOp
       else if (code === 0) settle(undefined);
       else settle(`failed (${killedBy ?? `exit code ${code}`})`);
     });
-    // A tool that ends without reading its input has its own complaint, which says more than EPIPE.
+    // A tool that ends without reading its input explains why on stderr, which is more useful than EPIPE.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);
   });

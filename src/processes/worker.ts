@@ -17,6 +17,7 @@ import { reconcile } from '../controllers/reconcile.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
 import { makeTemplates } from '../controllers/templates.ts';
 import { allPlans } from '../core/catalog/lookup.ts';
+import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts';
 import { leaseMs } from '../core/lease.ts';
 import { openHypervisor } from '../hypervisors/open.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -55,6 +56,7 @@ export async function startWorker(
   const database = openDatabase(connectionString, { timeouts: processTimeouts });
   await refuseOwner(database, 'worker');
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
+  requireCapabilities(hypervisor, plans);
   const listener = await startListener({
     connectionString,
     listenTo: [channels.operations, channels.acknowledgements, channels.checks, channels.power],

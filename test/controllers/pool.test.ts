@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterEach, beforeEach, expect, inject, it } from 'vitest';
-import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
+import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import {
   catalogFile,
   hints,
@@ -23,7 +23,7 @@ const withPool = (pool: number) => {
 };
 const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
 let broker: TestBroker;
-let before: SimulatedFaults['before'] = () => undefined;
+let before: Faults['before'] = () => undefined;
 
 beforeEach(async () => {
   before = () => undefined;
@@ -80,7 +80,7 @@ it('create: claims the oldest parked host, creates none, and reports it; then th
   const [oldest] = await ready();
   const made: string[] = [];
   before = (act, hostId) => {
-    if (act === 'hold') made.push(hostId);
+    if (act === 'park') made.push(hostId);
   };
   broker.startWorker();
   const id = randomUUID();
@@ -160,7 +160,7 @@ it('pool: one worker at a time maintains it; another one takes over if its lease
 });
 
 it('pool: nothing is lost if a worker hangs while it parks a host and fails after another took over', async () => {
-  for (const act of ['prepare', 'hold'] as const) {
+  for (const act of ['prepare', 'park'] as const) {
     let reached = false;
     let die: () => void = () => undefined;
     before = (at) => {
@@ -313,7 +313,7 @@ it('pool: shrinks if no slot is left, so that a create of another plan succeeds'
 
 it('pool: a host that could not be created leaves neither a row nor a VM', async () => {
   before = (act) => {
-    if (act === 'hold') throw new Error('QEMU said no');
+    if (act === 'park') throw new Error('QEMU said no');
   };
   await expect(broker.makePoolController().runOnce()).rejects.toThrow('QEMU said no');
   expect(await pooled()).toEqual([]);

@@ -2,12 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import { beginOperation } from '../../src/core/broker/begin-operation.ts';
-import type { SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
+import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { hints, instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
 
 let broker: TestBroker;
-let before: SimulatedFaults['before'] = () => undefined;
+let before: Faults['before'] = () => undefined;
 
 beforeEach(async () => {
   before = () => undefined;
@@ -136,7 +136,7 @@ describe('an operation', () => {
   });
 
   // Each seen to fail where such a step took a turn.
-  it.each(['identify', 'connect', 'answers'] as const)(
+  it.each(['identify', 'connect', 'engineAnswers'] as const)(
     'waits for no other, however many of those hang in %s',
     async (act) => {
       const stuck = new Set<string>();

@@ -16,10 +16,8 @@ import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import type { Logger } from '../../src/lib/logger.ts';
 import { workflows } from '../../src/operations/workflows.ts';
 import { credentialDigest } from '../../src/core/ports/platforms.ts';
-import {
-  createSimulatedHypervisor,
-  type SimulatedFaults,
-} from '../../src/hypervisors/simulated/simulated.ts';
+import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
+import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { longestAnswerMs } from '../../src/http/limits.ts';
 import { withRequestIdentity } from '../../src/http/request-log.ts';
 import { createMgmtApp } from '../../src/http/mgmt/app.ts';
@@ -77,7 +75,7 @@ export async function makeTestBroker(
   server: string,
   options: {
     syncWaitMs?: number;
-    faults?: SimulatedFaults;
+    faults?: Faults;
     slots?: number;
     ratePerSecond?: number;
     answerWithinMs?: number;

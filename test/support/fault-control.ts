@@ -1,14 +1,15 @@
-import type { SimulatedAct, SimulatedFaults } from '../../src/hypervisors/simulated/simulated.ts';
+import type { HostMethod } from '../../src/hypervisors/host-methods.ts';
+import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { eventually } from './eventually.ts';
 
 /** Blocks acts of the simulated hypervisor, or makes them fail, so that a test can look at an operation in progress. */
 export function createFaultControl() {
-  const blocked = new Map<SimulatedAct, { unblocked: Promise<void>; unblock: () => void }>();
-  const reached = new Set<SimulatedAct>();
+  const blocked = new Map<HostMethod, { unblocked: Promise<void>; unblock: () => void }>();
+  const reached = new Set<HostMethod>();
   /** Number of times that each act still fails. */
-  const failures = new Map<SimulatedAct, number>();
+  const failures = new Map<HostMethod, number>();
 
-  const hypervisorFaults: SimulatedFaults = {
+  const hypervisorFaults: Faults = {
     async before(act) {
       const block = blocked.get(act);
       if (block !== undefined) {
@@ -25,15 +26,15 @@ export function createFaultControl() {
     /** The `faults` option of the simulated hypervisor. */
     hypervisorFaults,
     /** From now on `act` waits, for every host. */
-    block(act: SimulatedAct) {
+    block(act: HostMethod) {
       let unblock: () => void = () => undefined;
       const unblocked = new Promise<void>((resolve) => (unblock = resolve));
       blocked.set(act, { unblocked, unblock });
     },
     /** Resolves when an operation waits in the blocked act. */
-    reached: (act: SimulatedAct) => eventually(`${act} is reached`, () => reached.has(act)),
+    reached: (act: HostMethod) => eventually(`${act} is reached`, () => reached.has(act)),
     /** @param act all of them if omitted. */
-    unblock(act?: SimulatedAct) {
+    unblock(act?: HostMethod) {
       for (const one of act === undefined ? [...blocked.keys()] : [act]) {
         blocked.get(one)?.unblock();
         blocked.delete(one);
@@ -41,7 +42,7 @@ export function createFaultControl() {
       }
     },
     /** Makes the next `times` calls of `act` fail, for any host. */
-    fail(act: SimulatedAct, times: number) {
+    fail(act: HostMethod, times: number) {
       failures.set(act, times);
     },
   };

@@ -77,7 +77,7 @@ export async function inspect(site: Site): Promise<string[]> {
     for (const { id, power, state } of onRecord) {
       // What nobody has claimed yet is held, and not paused.
       if (state !== 'running') continue;
-      const seen = (await openHostFiles(site.settings.stateDirectory).readHost(String(id)))?.machine?.power;
+      const seen = (await openHostFiles(site.settings.stateDirectory).readHost(String(id)))?.vm?.power;
       if (seen !== power) found.push(`host ${String(id)} is ${String(power)} on record, and ${String(seen)}`);
     }
   }

@@ -1,33 +1,39 @@
 import type { HostSpec } from './host-spec.ts';
 
-/** Talks to the guest of a host and to its Docker engine. */
+/** What Berth says to the guest of a host and to its Docker engine. */
 export interface Guest {
   /**
-   * Gives the guest its own identity: reseeds its random generator, sets clock, hostname, machine-id, boot
-   * id and engine id. False while the guest can't be spoken to yet.
-   * @throws HypervisorError where the machine has ended.
+   * Gives the guest its own identity: reseeds its random number generator, and sets clock, hostname, machine-id, boot
+   * id and engine id. Called after every start and resume, before {@link Network.connect}.
+   * @returns false if the guest does not answer yet, or is paused or parked: ask again later.
+   * @throws HypervisorError if no VM runs.
    */
   identify(spec: HostSpec): Promise<boolean>;
 
   /**
-   * Gives the running guest's engine its registries; containers notice nothing. A cold boot forgets them. False
-   * while the engine can't be told yet.
-   * @throws HypervisorError where the machine has ended.
+   * Gives the running engine the registries of the spec, without touching containers. A cold boot forgets them.
+   * @returns false if the engine can't be configured yet: ask again later.
+   * @throws HypervisorError if no VM runs.
    */
   configureRegistries(spec: HostSpec): Promise<boolean>;
 
   /**
-   * Whether the engine answers `GET /_ping`.
-   * @throws HypervisorError where the machine has ended.
+   * Whether the engine answers `GET /_ping` now.
+   * @throws HypervisorError if no VM runs.
    */
   engineAnswers(spec: HostSpec): Promise<boolean>;
 
-  /** How many containers run on a host. @throws HypervisorError where its engine does not tell. */
+  /**
+   * Number of containers that run on the host.
+   * @throws HypervisorError if the engine does not answer.
+   */
   runningContainers(spec: HostSpec): Promise<number>;
 
   /**
-   * Starts the containers again that ran when {@link stop} was last called, whatever their restart policies. One
-   * that can't be started is left alone. False while some are left, or the engine does not answer.
+   * Starts the containers that ran when {@link Lifecycle.stop} was last called, whatever their restart policies. A
+   * container that can't be started is logged and skipped.
+   * @returns false if some are left to start, or the engine does not answer: call again.
+   * @throws HypervisorError if no VM runs while some are left.
    */
   restartContainers(hostId: string): Promise<boolean>;
 }

@@ -1,4 +1,4 @@
-/** A hypervisor could not do what was asked. The message is for operators and holds what the tool printed. */
+/** A driver could not do what was asked. The message is for operators, and includes what the tool printed. */
 export class HypervisorError extends Error {
   override readonly name = 'HypervisorError';
 }

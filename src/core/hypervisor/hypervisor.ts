@@ -1,3 +1,4 @@
+import type { Capabilities } from './capabilities.ts';
 import type { Guest } from './guest.ts';
 import type { Integrity } from './integrity.ts';
 import type { Lifecycle } from './lifecycle.ts';
@@ -7,28 +8,35 @@ import type { Power } from './power.ts';
 import type { Templates } from './templates.ts';
 
 /**
- * A hypervisor. Every method is safe to run twice, and after a kill in the middle of an earlier run: it
- * measures what is there, does what is missing, and verifies. None waits for a slow guest: where the guest
- * is not there yet the answer is `false`, and the caller asks again later.
+ * What a driver implements. `docs/drivers.md` is the guide for authors; `test/contract/` is the suite that every
+ * driver passes. Rules for all methods:
  *
- * Failures are {@link HypervisorError}s; what QEMU or a tool printed is in the message.
+ * - Idempotent, also after a kill in the middle of an earlier call: measure what exists, do what is missing, verify.
+ * - State is found on the hypervisor, never remembered: another driver object over the same state continues.
+ * - No method waits for a slow guest: `false` means "not yet, ask again later".
+ * - A failure is a {@link HypervisorError} and leaves the host in a state that the next call can deal with.
  */
-export interface Hypervisor extends Lifecycle, Power, Guest, Network, Integrity, Templates, Metering {
+export interface Driver extends Lifecycle, Power, Guest, Network, Integrity, Templates, Metering {
   readonly name: 'qemu' | 'simulated';
 
-  /** Version (semantic versioning 2.0) of the installed image, from which new hosts are made. */
+  readonly capabilities: Capabilities;
+
+  /** Version (Semantic Versioning 2.0) of the installed image, which new hosts get. */
   readonly imageVersion: string;
 
-  /** Makes ready what the driver needs before any host (firewall table, templates in memory), and adopts nothing. */
+  /** Prepares what the driver needs before any host (such as firewall tables). Running hosts are not disturbed. */
   open(): Promise<void>;
 
-  /** Lets go of what the driver holds in this process. Hosts go on running. */
+  /** Releases what the driver has open in this process. Hosts keep running. */
   close(): Promise<void>;
+}
 
+/** A driver whose hosts are locked: what operations and controllers work with. */
+export interface Hypervisor extends Driver {
   /**
-   * Runs an act while nobody else acts on the host, in this process or another: each method below that acts on
-   * a host is such an act of its own, and within `act` part of it. A holder that shows no sign of life for a
-   * lease is ended first, process and all, so that it can't go on later with what it was at.
+   * Runs an act while nothing else acts on the host, in this process or another. Each method that changes a host
+   * takes this lock itself; calls within `act` belong to it and take no second lock. A lock holder that shows no sign
+   * of life for the length of a lease is killed before the lock passes on, so that it can't resume stale work.
    */
   withHostLock<T>(hostId: string, act: () => Promise<T>): Promise<T>;
 }

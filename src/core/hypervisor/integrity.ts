@@ -1,27 +1,27 @@
-/** Something of a host that is not as it was made. */
+/** A difference between a host and its manifest. */
 export interface Drift {
-  /** Which part of the manifest, in a word or two, such as `firewall`. */
+  /** Section of the manifest, such as `firewall`. */
   readonly part: string;
-  /** What is missing, and what was not there before; for operators. */
+  /** What is missing and what was added; for operators. */
   readonly detail: string;
 }
 
 /** Finds drift, and isolates a host that has drifted. */
 export interface Integrity {
   /**
-   * Holds the running host against what was written down when it was made: process, privileges, limits, disks,
-   * devices, firewall rules, and the digests of what it was made from.
-   * @returns what has been altered; nothing, where all is as it was made.
-   * @throws HypervisorError where its machine does not run.
+   * Compares the running host with the manifest that was recorded when it was started: process, privileges, limits,
+   * disks, devices, firewall rules, and the digests of the files that it was made from.
+   * @returns the differences; empty if there are none.
+   * @throws HypervisorError if no VM runs, or it could not be inspected: that alone is not drift.
    */
   verify(hostId: string): Promise<readonly Drift[]>;
 
   /**
-   * Cuts the host from every network: {@link connect} refuses it until {@link release}. Its machine is left as it
-   * is, for whoever looks into it. A host that does not exist is no error.
+   * Cuts the host off from every network and makes {@link Network.connect} refuse it until {@link release}. The VM is
+   * left as it is for an investigation. Does nothing if the host does not exist.
    */
   quarantine(hostId: string): Promise<void>;
 
-  /** Ends a quarantine: {@link connect} opens the host's ways again. One that is in none, or not there, is no error. */
+  /** Ends a quarantine, so that {@link Network.connect} works again. Does nothing if there is none, or no such host. */
   release(hostId: string): Promise<void>;
 }

@@ -1,49 +1,59 @@
 import type { HostSpec } from './host-spec.ts';
 
-/** How a machine came to run: restored ahead into the pool, restored from a template, or booted cold. */
+/** How a VM came to run: taken from the pool, restored from a template, or booted cold. */
 export type StartedFrom = 'pool' | 'template' | 'boot';
 
-/** One host that exists on the hypervisor, as found there and not as remembered. */
+/** A host as found on the hypervisor, not as remembered. */
 export interface ObservedHost {
   readonly hostId: string;
   /**
-   * `running`: its machine runs. `paused`: it is there, and its processors stand still. `suspended`: its memory is
-   * on disk. `stopped`: its disk or network exists, but no machine.
+   * `running`: the VM runs. `paused`: the VM exists and its CPUs are stopped (a parked host too). `suspended`: its
+   * memory is on disk. `stopped`: its disk, network or an unfinished part of them exists, but no VM.
    */
   readonly state: 'running' | 'paused' | 'suspended' | 'stopped';
 }
 
-/** Makes, starts, stops, changes and destroys hosts. */
+/** Makes, starts, stops, changes, destroys and lists hosts. */
 export interface Lifecycle {
-  /** Makes the host's disk and network. No machine runs yet, and nothing can reach it. */
+  /**
+   * Makes the host's disk and network. No VM runs yet, and nothing can reach it. A host whose VM runs is left alone.
+   */
   prepare(spec: HostSpec): Promise<void>;
 
   /**
-   * Starts the host's machine: lets it go where it is held, restores it from the template where the host has
-   * never run and there is one, resumes it where it is paused or suspended, else boots it cold from the host's own disk. A machine that runs is left alone.
-   * Nothing can reach the guest until {@link connect}.
+   * Makes the VM run, by the first of these that applies: a running one is left alone, a parked, paused or suspended
+   * one is resumed, a host that has never run is restored from its plan's template if there is one, and any other
+   * boots cold from its own disk. Nothing can reach the guest until {@link Network.connect}.
+   * @throws HypervisorError if the host is not prepared.
    */
   start(spec: HostSpec): Promise<void>;
 
-  /** Stops the machine, its disk kept. Nothing reaches it afterwards. */
+  /**
+   * Shuts the guest down, forcibly if it does not react, and keeps the disk. A paused or suspended host is resumed
+   * first, so that what is only in its memory reaches the disk. Nothing can reach the host afterwards. Does nothing if
+   * the host does not exist.
+   */
   stop(hostId: string): Promise<void>;
 
   /**
-   * Makes a stopped host what its spec says from its next start on: processors, memory, the image. Its disk
-   * keeps what is on it: it grows where it is smaller, and its file system when it boots; it never shrinks.
-   * @throws HypervisorError where the image is not installed, or the machine runs.
+   * Gives a stopped host the CPUs, memory, disk size and image of its spec, from its next start on. The disk keeps its
+   * data; it never shrinks, and its file system grows at the next boot.
+   * @throws HypervisorError if the VM runs or the image is not installed; the host is then unchanged.
    */
   reshape(spec: HostSpec): Promise<void>;
 
-  /** Ends the host and wipes and removes everything of it. A host that does not exist is no error. */
+  /** Ends the VM, wipes its disk and removes everything of the host. Does nothing if the host does not exist. */
   destroy(hostId: string): Promise<void>;
 
-  /** Every host that exists here, whether Postgres knows it or not. */
+  /** Every host that exists, half-made ones and hosts that Postgres does not know included. */
   list(): Promise<readonly ObservedHost[]>;
 
-  /** How the host's running machine came to run, as it stands on record with the machine. */
+  /**
+   * How the host's VM came to run, from the host's own record.
+   * @throws HypervisorError if it has never run.
+   */
   startedFrom(hostId: string): Promise<StartedFrom>;
 
-  /** Version of the image that a host boots, as it stands on record with the machine. */
+  /** Version of the image that the host boots, from the host's own record. */
   imageVersionOf(hostId: string): Promise<string>;
 }

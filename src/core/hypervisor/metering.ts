@@ -1,11 +1,11 @@
-/** A host's use of the machine's memory. */
+/** A host's use of the node's memory. */
 export interface HostMemoryUsage {
-  /** Proportional set size of the host's processes, in MiB: shared pages are divided by their users. */
+  /** Proportional set size of the host's processes in MiB: a shared page counts in equal parts for all its users. */
   readonly pssMib: number;
 }
 
 /** Measures what hosts use. */
 export interface Metering {
-  /** Memory in use by a running host; undefined where it does not run or the driver can't tell. */
+  /** Memory that a running host uses; undefined if it does not run, or the driver can't measure it. */
   memoryUsage(hostId: string): Promise<HostMemoryUsage | undefined>;
 }

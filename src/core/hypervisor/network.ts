@@ -1,19 +1,21 @@
 import type { HostSpec } from './host-spec.ts';
 
-/** Where a host's Docker engine listens, as seen by the gateway. */
+/** Address of a host's Docker engine, as a gateway reaches it. */
 export interface EngineAddress {
   readonly host: string;
   readonly port: number;
 }
 
-/** Behind this port of a host's own address its engine listens; it is never among the published ones. */
+/** The engine's port at the host's own address; a published port is never this one. */
 export const enginePort = 2375;
 
-/** Opens a host to its gateway and its guest to the world. */
+/** Connects a host to gateways, and its guest to the outside. */
 export interface Network {
   /**
-   * Opens the way from the gateway to the engine and the published ports, and the guest's egress. Where that is
-   * another way than before, connections that it still allows live on, and all others end.
+   * Opens the engine to gateways, the published ports to everybody, and the spec's egress to the guest. If the host was
+   * connected differently before, connections that the new rules allow stay open and all others are cut. Only called
+   * after {@link Guest.identify} returned true, for a host whose VM runs.
+   * @throws HypervisorError if the host is in quarantine or not prepared.
    */
   connect(spec: HostSpec): Promise<EngineAddress>;
 }

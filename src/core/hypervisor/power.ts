@@ -1,34 +1,35 @@
 import type { HostSpec } from './host-spec.ts';
 
-/** What goes on at a host, as seen from outside. */
+/** A host's network activity, measured from outside the guest. */
 export interface HostTraffic {
-  /** Connections to its engine that are open. */
+  /** Open connections to the engine. */
   readonly connections: number;
-  /** Packets that were ever sent to it; whatever somebody does with the host raises it. */
+  /** Packets ever sent to the host. Any use of the host raises this number. */
   readonly packets: number;
 }
 
-/** Puts hosts to sleep and wakes them. */
+/** Pauses, suspends and resumes hosts. */
 export interface Power {
   /**
-   * Stops the processors of a host's machine. Nothing of it is lost: its memory and connections stay.
-   * @throws HypervisorError where no machine runs.
+   * Stops the CPUs of the VM. Its memory and its connections stay.
+   * @throws HypervisorError if no VM runs.
    */
   pause(hostId: string): Promise<void>;
 
   /**
-   * Writes the memory of a host's machine to disk and ends it. What was open to it is cut.
-   * @throws HypervisorError where there is no machine, or no room on the disk; {@link resume} lets it go on then.
+   * Writes the memory of the VM to disk and ends it. Open connections are cut.
+   * @throws HypervisorError if there is no VM, or not enough disk space: {@link resume} then continues the VM.
    */
   suspend(hostId: string): Promise<void>;
 
   /**
-   * Lets a host go on that is paused or suspended; one that runs goes on running. Its clock is behind by the time
-   * that it stood still, until {@link identify}; a suspended one must be prepared before and connected after.
-   * @throws HypervisorError where there is nothing to go on with: its machine has ended.
+   * Continues a paused or suspended VM where it stopped; a running one is left alone. The guest's clock is behind
+   * until {@link Guest.identify}. A suspended host needs {@link Lifecycle.prepare} before and
+   * {@link Network.connect} after.
+   * @throws HypervisorError if there is no VM to continue.
    */
   resume(spec: HostSpec): Promise<void>;
 
-  /** What goes on at these hosts; it costs their guests nothing. */
+  /** Activity of these hosts, by host id. Asking does not disturb their guests. */
   traffic(specs: readonly HostSpec[]): Promise<ReadonlyMap<string, HostTraffic>>;
 }

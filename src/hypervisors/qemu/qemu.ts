@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
 import { enginePort, type EngineAddress } from '../../core/hypervisor/network.ts';
 import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import { noRegistries, type HostSpec } from '../../core/hypervisor/host-spec.ts';
@@ -176,6 +177,7 @@ export async function createQemuHypervisor(
 
   return {
     name: 'qemu',
+    capabilities: allCapabilities,
     imageVersion: imageVersion(image.digest),
 
     async open() {

@@ -5,21 +5,21 @@ import type { HostFiles, SimulatedHost } from './host-files.ts';
 
 const version = '20.10.24+simulated';
 const apiVersion = '1.41';
-const notice = 'This host is simulated: no virtual machine runs, and no container can.';
-/** Answered by a machine that is paused as well: it tells that the machine is there, not how its guest is. */
+const notice = 'This host is simulated: no VM runs, and no container can.';
+/** Answered by a paused VM too: it says that the VM exists, not that its guest runs. */
 export const probePath = '/berth-probe';
-/** How soon a paused machine is looked at again, in milliseconds. */
+/** How often a request to a paused VM checks whether it was resumed, in milliseconds. */
 const pausedPollMs = 20;
 /** Largest body of a request, in bytes. */
 const bodyLimit = 64 * 1024;
 
-/** Header that says which simulated host answers, so that an address that was given anew is not mistaken. */
+/** Response header with the host's id, so that a port that another process took is not mistaken for the host. */
 export const hostHeader = 'berth-simulated-host';
 
 /**
- * Serves a stand-in of one host's Docker engine on 127.0.0.1: enough of the Engine API (v1.41) for `docker
- * version`, `info`, `ps` and the like; whatever else is asked is answered with 501 and says that it is simulated.
- * The server ends itself when the host's file says that no machine runs at this port any more.
+ * Serves a stand-in for one host's Docker engine on 127.0.0.1: enough of the Engine API (v1.41) for `docker
+ * version`, `info`, `ps` and the like. Any other request is answered with 501 and a message that the host is simulated.
+ * The server closes itself once the host's file says that no VM runs at this port any more.
  * @param port to listen on; 0 takes a free one.
  */
 export async function serveEngine(
@@ -41,19 +41,19 @@ export async function serveEngine(
 
   async function answer(request: IncomingMessage, response: ServerResponse) {
     let host = await files.readHost(hostId);
-    // Who asks a machine that stands still waits until it goes on.
-    while (host?.machine?.power === 'paused' && request.url !== probePath && !response.destroyed) {
+    // A request to a paused VM waits until it is resumed.
+    while (host?.vm?.power === 'paused' && request.url !== probePath && !response.destroyed) {
       await delay(pausedPollMs);
       host = await files.readHost(hostId);
     }
-    // One that is suspended keeps its address for its wake, which finds it free.
-    if (host?.machine?.port !== servedPort || host.machine.power === 'suspended') {
+    // A suspended VM is not served, so that its port is free when it is resumed.
+    if (host?.vm?.port !== servedPort || host.vm.power === 'suspended') {
       server.close();
       server.closeAllConnections();
       return;
     }
     response.setHeader(hostHeader, hostId);
-    if (!host.machine.connected) {
+    if (!host.vm.connected) {
       send(response, 503, { message: `${notice} It is not connected yet.` });
       return;
     }
@@ -135,7 +135,7 @@ const versionBody = {
   BuildTime: 'simulated',
 };
 
-function info({ spec, machine }: SimulatedHost) {
+function info({ spec, vm }: SimulatedHost) {
   return {
     ID: spec.hostId,
     Name: `berth-${spec.hostId.slice(0, 8)}`,
@@ -155,7 +155,7 @@ function info({ spec, machine }: SimulatedHost) {
     DockerRootDir: '/var/lib/docker',
     Labels: ['berth.simulated=true'],
     Plugins: { Volume: ['local'], Network: [], Authorization: null, Log: [] },
-    RegistryConfig: registryConfig(machine?.registries ?? noRegistries),
+    RegistryConfig: registryConfig(vm?.registries ?? noRegistries),
     Runtimes: {},
     Swarm: { LocalNodeState: 'inactive' },
     Warnings: [`WARNING: ${notice}`],
@@ -195,7 +195,7 @@ function volumeName(body: string | undefined): string | undefined {
   }
 }
 
-/** Undefined where it is longer than the limit. */
+/** Undefined if it is longer than the limit. */
 async function readBody(request: IncomingMessage): Promise<string | undefined> {
   const chunks: Buffer[] = [];
   let length = 0;

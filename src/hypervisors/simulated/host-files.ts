@@ -6,33 +6,32 @@ import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { TemplateSpec } from '../../core/hypervisor/templates.ts';
 import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
-/** A simulated machine: what would be a running QEMU. */
+/** What would be a running QEMU. */
 export interface SimulatedVm {
-  /** Port on 127.0.0.1 at which the process that runs it serves its engine. */
+  /** Port on 127.0.0.1 at which its engine is served. */
   readonly port: number;
   readonly startedFrom: StartedFrom;
-  /** When its guest can be spoken to, in milliseconds since the epoch. */
+  /** When its guest begins to answer, in milliseconds since the epoch. */
   readonly guestReadyAt: number;
-  /** Restored ahead, and its guest has not run. */
-  readonly held: boolean;
-  /** What was last done to its processors. */
+  /** True while it waits in the pool: no tenant has used it. */
+  readonly parked: boolean;
   readonly power: 'running' | 'paused' | 'suspended';
   readonly identified: boolean;
-  /** What its engine was told since it started. */
+  /** Registries that its engine was given since it started. */
   readonly registries: RegistrySettings;
   readonly connected: boolean;
 }
 
-/** A host's state file. The file is the host: whoever serves it reads it for every request. */
+/** `host.json`. The file is the host: the process that serves its engine reads it for every request. */
 export interface SimulatedHost {
   readonly spec: HostSpec;
-  /** Undefined while no machine runs. */
-  readonly machine: SimulatedVm | undefined;
+  /** Undefined while no VM runs. */
+  readonly vm: SimulatedVm | undefined;
 }
 
-/** A host's disk: what outlives its machine. */
+/** `disk.json`: what outlives the VM. */
 export interface SimulatedDisk {
-  /** Whether a machine has ever run from it. */
+  /** Whether a VM has ever run from it. */
   readonly hasRun: boolean;
   /** Names of its engine's volumes. */
   readonly volumes: readonly string[];
@@ -42,8 +41,8 @@ export interface SimulatedDisk {
 export type HostFiles = ReturnType<typeof openHostFiles>;
 
 /**
- * Keeps, under `<stateDirectory>/simulated`, `hosts/<hostId>/host.json` and `disk.json`, and
- * `templates/<plan>.json`. Files are replaced whole, so that a kill leaves the old one or the new one.
+ * Below `<stateDirectory>/simulated`: `hosts/<hostId>/host.json` and `disk.json`, and `templates/<plan>.json`. Files are
+ * replaced as a whole, so that a kill leaves either the old or the new one.
  */
 export function openHostFiles(stateDirectory: string) {
   const hosts = path.join(stateDirectory, 'simulated', 'hosts');
@@ -59,16 +58,17 @@ export function openHostFiles(stateDirectory: string) {
       await mkdir(templates, { recursive: true, mode: 0o700 });
     },
 
-    /** Undefined where there is no such host, or only a half-made one, as one whose file is damaged is too. */
+    /** Undefined if there is no such host, or only a half-made one: its file is missing or damaged. */
     async readHost(hostId: string): Promise<SimulatedHost | undefined> {
-      return parse(await readText(hostFile(hostId))) as SimulatedHost | undefined;
+      const host = parse(await readText(hostFile(hostId))) as SimulatedHost | FormerHost | undefined;
+      return host !== undefined && 'machine' in host ? fromFormer(host) : host;
     },
 
     async writeHost(host: SimulatedHost) {
       await writeJson(hostFile(host.spec.hostId), host);
     },
 
-    /** @throws HypervisorError where there is no such host. */
+    /** @throws HypervisorError if there is no such host. */
     async changeHost(hostId: string, change: (host: SimulatedHost) => SimulatedHost) {
       const host = await this.readHost(hostId);
       if (host === undefined) throw new HypervisorError(`there is no simulated host ${hostId}`);
@@ -116,6 +116,19 @@ export function openHostFiles(stateDirectory: string) {
   };
 }
 
+/** As Berth wrote `host.json` before its fields got their present names. */
+interface FormerHost {
+  readonly spec: HostSpec;
+  readonly machine: Omit<SimulatedVm, 'parked' | 'power'> & {
+    readonly held: boolean;
+    readonly power: SimulatedVm['power'] | 'on';
+  };
+}
+
+function fromFormer({ spec, machine: { held, power, ...vm } }: FormerHost): SimulatedHost {
+  return { spec, vm: { ...vm, parked: held, power: power === 'on' ? 'running' : power } };
+}
+
 async function readJson<T>(file: string): Promise<T | undefined> {
   const text = await readText(file);
   const value = parse(text);
@@ -123,7 +136,7 @@ async function readJson<T>(file: string): Promise<T | undefined> {
   return value as T | undefined;
 }
 
-/** Undefined where the text is no JSON. */
+/** Undefined if the text is not JSON. */
 function parse(text: string | undefined): unknown {
   try {
     return text === undefined ? undefined : JSON.parse(text);

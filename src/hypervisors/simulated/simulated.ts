@@ -1,196 +1,113 @@
-import { get, type Server } from 'node:http';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Drift } from '../../core/hypervisor/integrity.ts';
-import type { EngineAddress } from '../../core/hypervisor/network.ts';
+import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
+import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts';
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
 import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { HostTraffic } from '../../core/hypervisor/power.ts';
-import { noRegistries, type HostSpec } from '../../core/hypervisor/host-spec.ts';
-import type { Hypervisor } from '../../core/hypervisor/hypervisor.ts';
-import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
-import type { Logger } from '../../lib/logger.ts';
 import { leaseMs } from '../../core/lease.ts';
+import type { Logger } from '../../lib/logger.ts';
 import { createHostLocks } from '../host-locks.ts';
-import { hostHeader, probePath, serveEngine } from './engine.ts';
+import { type Faults, withFaults } from '../with-faults.ts';
+import { withHostLocks } from '../with-host-locks.ts';
 import { openHostFiles, type SimulatedVm } from './host-files.ts';
+import { createServedEngines } from './served-engines.ts';
 
 export interface SimulatedOptions {
-  /** The driver keeps its files in `simulated/` below it. */
+  /** The driver's files are in `simulated/` below it. */
   readonly stateDirectory: string;
   readonly logger?: Logger;
   /** Version of the image that its hosts pretend to boot. */
   readonly imageVersion?: string;
-  /** How long things take that cost nothing here, in milliseconds each; 0 where left out. */
+  /** Simulated durations in milliseconds; default 0. */
   readonly delays?: {
-    /** From a start out of a template until the guest can be spoken to. */
+    /** From a start from a template until the guest answers. */
     readonly restore?: number;
-    /** From a cold start until the guest can be spoken to. */
+    /** From a cold boot until the guest answers. */
     readonly boot?: number;
     /** To make a template. */
     readonly template?: number;
   };
-  readonly faults?: SimulatedFaults;
-  /** How long a process that holds a host may show no sign of life, in milliseconds; a lease where left out. */
+  readonly faults?: Faults;
+  /** A lock holder that shows no sign of life for this long is killed, in milliseconds; default: the length of a lease. */
   readonly patienceMs?: number;
 }
 
-/** Failures on purpose, for those who try out what is built on a hypervisor. */
-export interface SimulatedFaults {
-  /** Called before each act on a host. What it throws fails the act; while it waits the act hangs. */
-  before(act: SimulatedAct, hostId: string): void | Promise<void>;
-  /** What a check of the host finds altered; nothing where left out. */
-  drift?(hostId: string): readonly Drift[];
-  /** How many containers a host says that it runs; none where left out. */
-  runningContainers?(hostId: string): number;
-}
-export type SimulatedAct =
-  | 'prepare'
-  | 'hold'
-  | 'reshape'
-  | 'start'
-  | 'pause'
-  | 'suspend'
-  | 'resume'
-  | 'identify'
-  | 'configure'
-  | 'connect'
-  | 'answers'
-  | 'quarantine'
-  | 'stop'
-  | 'destroy';
-
 /**
- * A hypervisor that makes no virtual machines: each host is a state file and a stand-in of a Docker engine on
- * 127.0.0.1. It needs neither root nor QEMU, isolates nothing, and says on every surface that it is simulated.
+ * A hypervisor that makes no VMs: each host is a state file and an HTTP server on 127.0.0.1 that stands in for its
+ * Docker engine. It needs neither root nor QEMU, isolates nothing, and says in every answer that it is simulated.
  *
- * The stand-ins live in the process that started them. When it has gone, whichever process looks at them next
- * serves them again at their addresses; a host whose address was taken meanwhile counts as stopped.
+ * An engine is served by the process that started its host. If that process ends, the next one that looks at the host
+ * serves it at the same port; if the port was taken in between, the host counts as stopped.
  */
 export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor {
-  const { stateDirectory, logger, delays = {}, faults, imageVersion = '1.0.0+simulated' } = options;
+  const locks = createHostLocks(path.join(options.stateDirectory, 'simulated', 'locks'), {
+    patienceMs: options.patienceMs ?? leaseMs,
+    logger: options.logger,
+  });
+  return withHostLocks(withFaults(createSimulatedDriver(options), options.faults), locks);
+}
+
+function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patienceMs'>): Driver {
+  const { stateDirectory, logger, delays = {}, imageVersion = '1.0.0+simulated' } = options;
   const files = openHostFiles(stateDirectory);
-  /** The engines that this process serves, by host. */
-  const served = new Map<string, { server: Server; port: number }>();
-  /** Connections that were ever made to them. */
-  const made = new Map<string, number>();
+  const engines = createServedEngines(files);
 
-  const before = async (act: SimulatedAct, hostId: string) => {
-    await faults?.before(act, hostId);
-  };
-
-  const serve = async (hostId: string, port: number): Promise<number> => {
-    const engine = await serveEngine(files, hostId, port);
-    engine.server.once('close', () => {
-      if (served.get(hostId) === engine) served.delete(hostId);
-    });
-    engine.server.on('connection', () => made.set(hostId, (made.get(hostId) ?? 0) + 1));
-    served.set(hostId, engine);
-    return engine.port;
-  };
-
-  /** Whether a process, this or another, serves the host's engine where its file says. */
-  const isServed = async (hostId: string, { port }: SimulatedVm): Promise<boolean> =>
-    served.get(hostId)?.port === port || (await probe(port, probePath))?.hostId === hostId;
-
-  /**
-   * The machine that the host's file tells of, where it can be reached. A process that served it and has been
-   * killed is no end of it: whoever looks next goes on serving it at its address.
-   */
-  const runningMachine = async (hostId: string): Promise<SimulatedVm | undefined> => {
-    const machine = (await files.readHost(hostId))?.machine;
-    if (machine === undefined || machine.power === 'suspended') return undefined;
-    if (await isServed(hostId, machine)) return machine;
-    try {
-      await serve(hostId, machine.port);
-    } catch {
-      // Taken: by another process that was quicker to serve it, or by somebody else; then it counts as stopped.
-      return (await isServed(hostId, machine)) ? machine : undefined;
-    }
-    const now = (await files.readHost(hostId))?.machine;
-    if (now?.port === machine.port && now.power !== 'suspended') return machine;
-    // It was stopped or suspended while we took it over.
-    const engine = served.get(hostId);
-    if (engine !== undefined) await closeServer(engine.server);
-    return undefined;
-  };
-
-  const requireMachine = async (hostId: string): Promise<SimulatedVm> => {
-    const machine = await runningMachine(hostId);
-    if (machine === undefined) throw new HypervisorError(`no machine of simulated host ${hostId} runs`);
-    return machine;
-  };
-
-  const requirePrepared = async (hostId: string) => {
+  async function requirePrepared(hostId: string): Promise<void> {
     if ((await files.readHost(hostId)) !== undefined) return;
     throw new HypervisorError(`simulated host ${hostId} can't be started: it was not prepared`);
-  };
+  }
 
-  const changeMachine = (hostId: string, machine: SimulatedVm) =>
-    files.changeHost(hostId, (host) => ({ ...host, machine }));
+  const writeVm = (hostId: string, vm: SimulatedVm) => files.changeHost(hostId, (host) => ({ ...host, vm }));
 
-  const launch = async (spec: HostSpec, startedFrom: StartedFrom) => {
+  async function launch(spec: HostSpec, startedFrom: StartedFrom): Promise<void> {
     const delayMs = { pool: 0, template: delays.restore ?? 0, boot: delays.boot ?? 0 }[startedFrom];
-    const port = await serve(spec.hostId, 0).catch((cause: unknown) => {
+    const port = await engines.serve(spec.hostId, 0).catch((cause: unknown) => {
       throw new HypervisorError(`simulated host ${spec.hostId} got no address: ${String(cause)}`, { cause });
     });
-    const guestReadyAt = Date.now() + delayMs;
-    const machine = {
+    await writeVm(spec.hostId, {
       port,
       startedFrom,
-      guestReadyAt,
-      held: startedFrom === 'pool',
-      power: 'running' as const,
+      guestReadyAt: Date.now() + delayMs,
+      parked: startedFrom === 'pool',
+      power: 'running',
       identified: false,
       registries: noRegistries,
       connected: false,
-    };
-    await changeMachine(spec.hostId, machine);
-  };
+    });
+  }
 
-  /** Lets a machine go on that stands still; false where there is none. */
-  const goOn = async (hostId: string): Promise<boolean> => {
+  /** Continues a paused or suspended VM; false if there is none. */
+  async function resume(hostId: string): Promise<boolean> {
     const host = await files.readHost(hostId);
-    if (host?.machine === undefined) return false;
-    const { spec, machine } = host;
-    // Who asks it before it goes on waits, as of one that is paused.
-    if (machine.power === 'suspended')
-      await files.writeHost({ spec, machine: { ...machine, power: 'paused' } });
-    if ((await runningMachine(hostId)) === undefined) return false;
-    if (machine.power !== 'running')
-      await files.writeHost({ spec, machine: { ...machine, power: 'running' } });
+    if (host?.vm === undefined) return false;
+    const { spec, vm } = host;
+    // Paused first: a request that comes before the VM runs has to wait, not to be refused.
+    if (vm.power === 'suspended') await files.writeHost({ spec, vm: { ...vm, power: 'paused' } });
+    if ((await engines.runningVm(hostId)) === undefined) return false;
+    if (vm.power !== 'running') await files.writeHost({ spec, vm: { ...vm, power: 'running' } });
     return true;
-  };
+  }
 
-  const endMachine = async (hostId: string, leave: () => Promise<void>) => {
-    const port = (await files.readHost(hostId))?.machine?.port;
-    await leave();
-    const engine = served.get(hostId);
-    if (engine !== undefined) await closeServer(engine.server);
-    // Another process may serve it: asked, it finds that the machine has ended, and closes.
-    else if (port !== undefined) await probe(port, probePath);
-  };
-
-  const locks = createHostLocks(path.join(stateDirectory, 'simulated', 'locks'), {
-    patienceMs: options.patienceMs ?? leaseMs,
-    logger,
-  });
-  const locked = locks.withLock;
+  async function stateOf(hostId: string): Promise<ObservedHost['state']> {
+    const vm = await engines.runningVm(hostId);
+    if (vm !== undefined) return vm.parked || vm.power === 'paused' ? 'paused' : 'running';
+    return (await files.readHost(hostId))?.vm?.power === 'suspended' ? 'suspended' : 'stopped';
+  }
 
   return {
     name: 'simulated',
+    capabilities: allCapabilities,
     imageVersion,
 
     async open() {
-      logger?.warn({}, 'Hosts are simulated: no virtual machine is made, and no container can run');
+      logger?.warn({}, 'Hosts are simulated: no VM is made, and no container can run');
       await files.create();
-      for (const hostId of await files.hostIds()) await runningMachine(hostId);
+      for (const hostId of await files.hostIds()) await engines.runningVm(hostId);
     },
 
-    async close() {
-      await Promise.all([...served.values()].map(({ server }) => closeServer(server)));
-    },
-
-    withHostLock: locked,
+    close: () => engines.close(),
 
     async hasTemplate(planName) {
       return (await files.readTemplate(planName)) !== undefined;
@@ -204,246 +121,159 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
       await files.writeTemplate({ planName, shape });
     },
 
-    prepare: (spec) =>
-      locked(spec.hostId, async () => {
-        await before('prepare', spec.hostId);
-        if ((await files.readHost(spec.hostId)) !== undefined) return;
-        await files.createHostDirectory(spec.hostId);
-        await files.writeHost({ spec: { imageVersion, ...spec }, machine: undefined });
-      }),
-
-    park: (spec) =>
-      locked(spec.hostId, async () => {
-        const { hostId } = spec;
-        await before('hold', hostId);
-        await requirePrepared(hostId);
-        const template = await files.readTemplate(spec.planName);
-        const machine = await runningMachine(hostId);
-        if (template === undefined || !sameShape(template.shape, spec.shape)) return false;
-        if (machine !== undefined) return machine.held;
-        if ((await files.readDisk(hostId)).hasRun) return false;
-        await launch(spec, 'pool');
-        return true;
-      }),
-
-    start: (spec) =>
-      locked(spec.hostId, async () => {
-        const { hostId } = spec;
-        await before('start', hostId);
-        await requirePrepared(hostId);
-        const machine = await runningMachine(hostId);
-        const disk = await files.readDisk(hostId);
-        await files.writeDisk(hostId, { ...disk, hasRun: true });
-        if (machine?.held === true) await changeMachine(hostId, { ...machine, held: false });
-        if (await goOn(hostId)) return;
-        const template = await files.readTemplate(spec.planName);
-        await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
-      }),
-
-    pause: (hostId) =>
-      locked(hostId, async () => {
-        await before('pause', hostId);
-        const machine = await requireMachine(hostId);
-        const host = await files.readHost(hostId);
-        if (host !== undefined) await files.writeHost({ ...host, machine: { ...machine, power: 'paused' } });
-      }),
-
-    suspend: (hostId) =>
-      locked(hostId, async () => {
-        await before('suspend', hostId);
-        const host = await files.readHost(hostId);
-        if (host?.machine?.power === 'suspended') return;
-        const machine = await requireMachine(hostId);
-        if (host === undefined) return;
-        await endMachine(hostId, () =>
-          files.writeHost({ ...host, machine: { ...machine, power: 'suspended' } }),
-        );
-      }),
-
-    resume: ({ hostId }) =>
-      locked(hostId, async () => {
-        await before('resume', hostId);
-        if (!(await goOn(hostId))) await requireMachine(hostId);
-      }),
-
-    async traffic(specs) {
-      const one = async ({ hostId }: HostSpec): Promise<[string, HostTraffic]> => {
-        const server = served.get(hostId)?.server;
-        const connections = server === undefined ? 0 : await countConnections(server);
-        return [hostId, { connections, packets: made.get(hostId) ?? 0 }];
-      };
-      return new Map(await Promise.all(specs.map(one)));
+    async park(spec) {
+      const { hostId } = spec;
+      await requirePrepared(hostId);
+      const template = await files.readTemplate(spec.planName);
+      const vm = await engines.runningVm(hostId);
+      if (template === undefined || !sameShape(template.shape, spec.shape)) return false;
+      if (vm !== undefined) return vm.parked;
+      if ((await files.readDisk(hostId)).hasRun) return false;
+      await launch(spec, 'pool');
+      return true;
     },
 
-    // No container can run: what is counted is what a test wants to be counted.
-    async runningContainers({ hostId }) {
-      await requireMachine(hostId);
-      return faults?.runningContainers?.(hostId) ?? 0;
+    async prepare(spec) {
+      if ((await files.readHost(spec.hostId)) !== undefined) return;
+      await files.createHostDirectory(spec.hostId);
+      await files.writeHost({ spec: { imageVersion, ...spec }, vm: undefined });
     },
 
-    identify: (spec) =>
-      locked(spec.hostId, async () => {
-        await before('identify', spec.hostId);
-        const machine = await requireMachine(spec.hostId);
-        if (machine.held || machine.power !== 'running' || Date.now() < machine.guestReadyAt) return false;
-        await changeMachine(spec.hostId, { ...machine, identified: true });
-        return true;
-      }),
+    async start(spec) {
+      const { hostId } = spec;
+      await requirePrepared(hostId);
+      const vm = await engines.runningVm(hostId);
+      const disk = await files.readDisk(hostId);
+      await files.writeDisk(hostId, { ...disk, hasRun: true });
+      if (vm?.parked === true) await writeVm(hostId, { ...vm, parked: false });
+      if (await resume(hostId)) return;
+      const template = await files.readTemplate(spec.planName);
+      await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
+    },
 
-    configureRegistries: (spec) =>
-      locked(spec.hostId, async () => {
-        await before('configure', spec.hostId);
-        const machine = await requireMachine(spec.hostId);
-        if (machine.held || Date.now() < machine.guestReadyAt) return false;
-        await changeMachine(spec.hostId, { ...machine, registries: spec.registries });
-        return true;
-      }),
+    async stop(hostId) {
+      const host = await files.readHost(hostId);
+      if (host === undefined) return;
+      await engines.endVm(hostId, () => files.writeHost({ spec: host.spec, vm: undefined }));
+    },
 
-    connect: (spec) =>
-      locked(spec.hostId, async (): Promise<EngineAddress> => {
-        await before('connect', spec.hostId);
-        const machine = await requireMachine(spec.hostId);
-        if (!machine.identified) {
-          throw new HypervisorError(`simulated host ${spec.hostId} has no identity of its own yet`);
-        }
-        if (await files.isQuarantined(spec.hostId)) {
-          throw new HypervisorError(`simulated host ${spec.hostId} is in quarantine`);
-        }
-        const { publishedPorts, egress } = spec;
-        await files.changeHost(spec.hostId, (host) => ({
-          spec: { ...host.spec, publishedPorts, egress },
-          machine: { ...machine, connected: true },
-        }));
-        return { host: '127.0.0.1', port: machine.port };
-      }),
+    async reshape(spec) {
+      if ((await engines.runningVm(spec.hostId)) !== undefined) {
+        throw new HypervisorError(`simulated host ${spec.hostId} runs: it must be stopped first`);
+      }
+      if (spec.imageVersion !== undefined && spec.imageVersion !== imageVersion) {
+        throw new HypervisorError(`no image of version ${spec.imageVersion} is installed`);
+      }
+      await files.changeHost(spec.hostId, (host) => ({
+        ...host,
+        spec: {
+          ...host.spec,
+          ...spec,
+          shape: { ...spec.shape, diskGib: Math.max(host.spec.shape.diskGib, spec.shape.diskGib) },
+        },
+      }));
+    },
 
-    async engineAnswers({ hostId }) {
-      await before('answers', hostId);
-      const { port } = await requireMachine(hostId);
-      return (await probe(port, '/_ping'))?.status === 200;
+    async destroy(hostId) {
+      await engines.endVm(hostId, () => files.removeHost(hostId));
+    },
+
+    async list() {
+      const ids = await files.hostIds();
+      return Promise.all(ids.map(async (hostId) => ({ hostId, state: await stateOf(hostId) })));
     },
 
     async startedFrom(hostId) {
-      return (await requireMachine(hostId)).startedFrom;
+      return (await engines.requireVm(hostId)).startedFrom;
     },
 
     async imageVersionOf(hostId) {
       return (await files.readHost(hostId))?.spec.imageVersion ?? imageVersion;
     },
 
-    reshape: (spec) =>
-      locked(spec.hostId, async () => {
-        await before('reshape', spec.hostId);
-        if ((await runningMachine(spec.hostId)) !== undefined) {
-          throw new HypervisorError(`simulated host ${spec.hostId} runs: it must be stopped first`);
-        }
-        if (spec.imageVersion !== undefined && spec.imageVersion !== imageVersion) {
-          throw new HypervisorError(`no image of version ${spec.imageVersion} is installed`);
-        }
-        await files.changeHost(spec.hostId, (host) => ({
-          ...host,
-          spec: {
-            ...host.spec,
-            ...spec,
-            shape: { ...spec.shape, diskGib: Math.max(host.spec.shape.diskGib, spec.shape.diskGib) },
-          },
-        }));
-      }),
+    async pause(hostId) {
+      const vm = await engines.requireVm(hostId);
+      const host = await files.readHost(hostId);
+      if (host !== undefined) await files.writeHost({ ...host, vm: { ...vm, power: 'paused' } });
+    },
 
-    // It has no containers.
+    async suspend(hostId) {
+      const host = await files.readHost(hostId);
+      if (host?.vm?.power === 'suspended') return;
+      const vm = await engines.requireVm(hostId);
+      if (host === undefined) return;
+      await engines.endVm(hostId, () => files.writeHost({ ...host, vm: { ...vm, power: 'suspended' } }));
+    },
+
+    async resume({ hostId }) {
+      if (!(await resume(hostId))) await engines.requireVm(hostId);
+    },
+
+    async traffic(specs) {
+      const one = async ({ hostId }: HostSpec): Promise<[string, HostTraffic]> => [
+        hostId,
+        await engines.traffic(hostId),
+      ];
+      return new Map(await Promise.all(specs.map(one)));
+    },
+
+    async identify({ hostId }) {
+      const vm = await engines.requireVm(hostId);
+      if (vm.parked || vm.power !== 'running' || Date.now() < vm.guestReadyAt) return false;
+      await writeVm(hostId, { ...vm, identified: true });
+      return true;
+    },
+
+    async configureRegistries({ hostId, registries }) {
+      const vm = await engines.requireVm(hostId);
+      if (vm.parked || Date.now() < vm.guestReadyAt) return false;
+      await writeVm(hostId, { ...vm, registries });
+      return true;
+    },
+
+    engineAnswers: ({ hostId }) => engines.answers(hostId),
+
+    // No container can run, so there are none to count or to start again.
+    async runningContainers({ hostId }) {
+      await engines.requireVm(hostId);
+      return 0;
+    },
     restartContainers: () => Promise.resolve(true),
 
-    stop: (hostId) =>
-      locked(hostId, async () => {
-        await before('stop', hostId);
-        const host = await files.readHost(hostId);
-        if (host === undefined) return;
-        await endMachine(hostId, () => files.writeHost({ spec: host.spec, machine: undefined }));
-      }),
-
-    destroy: (hostId) =>
-      locked(hostId, async () => {
-        await before('destroy', hostId);
-        await endMachine(hostId, () => files.removeHost(hostId));
-      }),
-
-    async list() {
-      return Promise.all(
-        (await files.hostIds()).map(async (hostId): Promise<ObservedHost> => {
-          const machine = await runningMachine(hostId);
-          if (machine !== undefined) {
-            return { hostId, state: machine.held || machine.power === 'paused' ? 'paused' : 'running' };
-          }
-          const isSuspended = (await files.readHost(hostId))?.machine?.power === 'suspended';
-          return { hostId, state: isSuspended ? 'suspended' : 'stopped' };
-        }),
-      );
+    async connect({ hostId, publishedPorts, egress }) {
+      const vm = await engines.requireVm(hostId);
+      if (!vm.identified)
+        throw new HypervisorError(`simulated host ${hostId} has no identity of its own yet`);
+      if (await files.isQuarantined(hostId)) {
+        throw new HypervisorError(`simulated host ${hostId} is in quarantine`);
+      }
+      await files.changeHost(hostId, (host) => ({
+        spec: { ...host.spec, publishedPorts, egress },
+        vm: { ...vm, connected: true },
+      }));
+      return { host: '127.0.0.1', port: vm.port };
     },
 
-    // Nothing of a host is there that could be altered: what is found is what a test wants to be found.
+    // A state file has no manifest to differ from.
     async verify(hostId) {
-      await requireMachine(hostId);
-      return faults?.drift?.(hostId) ?? [];
+      await engines.requireVm(hostId);
+      return [];
     },
 
-    quarantine: (hostId) =>
-      locked(hostId, async () => {
-        const host = await files.readHost(hostId);
-        if (host === undefined) return;
-        await before('quarantine', hostId);
-        await files.quarantine(hostId);
-        if (host.machine !== undefined) {
-          await files.writeHost({ ...host, machine: { ...host.machine, connected: false } });
-        }
-      }),
+    async quarantine(hostId) {
+      const host = await files.readHost(hostId);
+      if (host === undefined) return;
+      await files.quarantine(hostId);
+      if (host.vm !== undefined) await files.writeHost({ ...host, vm: { ...host.vm, connected: false } });
+    },
 
-    release: (hostId) => locked(hostId, () => files.release(hostId)),
+    release: (hostId) => files.release(hostId),
 
-    // There is no machine whose memory could be measured.
+    // There are no processes whose memory could be measured.
     memoryUsage: () => Promise.resolve(undefined),
   };
 }
 
 function sameShape(one: HostSpec['shape'], other: HostSpec['shape']): boolean {
   return one.vcpus === other.vcpus && one.memoryMib === other.memoryMib && one.diskGib === other.diskGib;
-}
-
-function closeServer(server: Server): Promise<void> {
-  const closed = new Promise<void>((resolve) =>
-    server.close(() => {
-      resolve();
-    }),
-  );
-  server.closeAllConnections();
-  return closed;
-}
-
-function countConnections(server: Server): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.getConnections((error, count) => {
-      if (error === null) resolve(count);
-      else reject(error);
-    });
-  });
-}
-
-/** Asks whatever listens at a port. Undefined where nothing does, or it does not answer within two seconds. */
-function probe(
-  port: number,
-  path: string,
-): Promise<{ hostId: string | undefined; status: number } | undefined> {
-  return new Promise((resolve) => {
-    const request = get({ host: '127.0.0.1', port, path, agent: false, timeout: 2000 }, (response) => {
-      response.resume();
-      const hostId = response.headers[hostHeader];
-      resolve({
-        hostId: typeof hostId === 'string' ? hostId : undefined,
-        status: response.statusCode ?? 0,
-      });
-    });
-    request.once('timeout', () => request.destroy());
-    request.once('error', () => {
-      resolve(undefined);
-    });
-  });
 }

@@ -4,7 +4,7 @@ import { createIdleController } from '../../../src/controllers/idle.ts';
 import { createPowerRequestController } from '../../../src/controllers/power-requests.ts';
 import { createPowerSwitch } from '../../../src/controllers/power-switch.ts';
 import type { Host, IdlePolicy } from '../../../src/core/model/host.ts';
-import type { SimulatedFaults } from '../../../src/hypervisors/simulated/simulated.ts';
+import type { Faults } from '../../../src/hypervisors/with-faults.ts';
 import { channels } from '../../../src/postgres/channels.ts';
 import { startListener } from '../../../src/postgres/listener.ts';
 import { instance, makeTestBroker, provisionBody, type TestBroker } from '../../support/broker.ts';
@@ -13,7 +13,7 @@ import { silentLogger } from '../../support/logger.ts';
 /** A broker with a lease loop for each test, and what tests of the hosts' power need. Call it once per file. */
 export function createPowerFixture() {
   let broker: TestBroker;
-  let before: NonNullable<SimulatedFaults['before']> = () => undefined;
+  let before: NonNullable<Faults['before']> = () => undefined;
   let lastInstance = '';
   const containers = new Map<string, number>();
   const cleanUp: (() => Promise<void>)[] = [];
@@ -52,7 +52,7 @@ export function createPowerFixture() {
     /** Called after the test, before the broker stops. */
     cleanUp,
     /** Runs before each act of the hypervisor. */
-    set before(callback: NonNullable<SimulatedFaults['before']>) {
+    set before(callback: NonNullable<Faults['before']>) {
       before = callback;
     },
     /**

@@ -9,10 +9,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { HypervisorError } from '../../../src/core/hypervisor/hypervisor-error.ts';
-import {
-  createSimulatedHypervisor,
-  type SimulatedFaults,
-} from '../../../src/hypervisors/simulated/simulated.ts';
+import { createSimulatedHypervisor } from '../../../src/hypervisors/simulated/simulated.ts';
+import type { Faults } from '../../../src/hypervisors/with-faults.ts';
 
 const shape = { vcpus: 2, memoryMib: 768, diskGib: 4 };
 
@@ -42,7 +40,7 @@ describe('the simulated hypervisor', () => {
     await rm(stateDirectory, { recursive: true });
   });
 
-  const open = async (faults?: SimulatedFaults): Promise<Hypervisor> => {
+  const open = async (faults?: Faults): Promise<Hypervisor> => {
     const driver = createSimulatedHypervisor({ stateDirectory, ...(faults === undefined ? {} : { faults }) });
     opened.push(driver);
     await driver.open();
