@@ -36,7 +36,7 @@ export function createCaRotation(deps: {
       if (next === undefined) throw refused.conflict('Another rotation has just ended: look at the list.');
       if (!(await presences.waitForAll('gateway', next.id, gatewaysTimeoutMs))) {
         throw refused.conflict(
-          'A gateway does not use the new CA yet: look at its log, and try again. The former CA continues to sign.',
+          'A gateway has not loaded the new CA: look at its log, and try again. The former CA continues to sign.',
         );
       }
       await store.promote(name, next.id);

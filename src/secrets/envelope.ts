@@ -2,16 +2,17 @@ import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import type { MasterKey } from './master-key.ts';
 
 /**
- * Envelope encryption: each secret has a random data key of its own, which is wrapped by the master key. So
- * a master key is rotated by wrapping the data keys anew, and the secrets themselves are not touched.
+ * Envelope encryption: each secret is encrypted with its own random data key, and the data key is wrapped by the
+ * master key. Rotating the master key rewraps the data keys and leaves the encrypted secrets as they are.
  *
  * AES-256-GCM (NIST SP 800-38D) both times, with random 96-bit nonces. A data key is used once; the master
  * key wraps far fewer than the 2^32 keys that random nonces allow. Layout, in bytes:
  *
  *     version 1 | id of the master key 8 | nonce 12 | tag 16 | wrapped data key 32 | nonce 12 | tag 16 | ciphertext
  *
- * Version, id and the associated data are authenticated by the wrapping, the associated data by the
- * ciphertext as well: so a secret can't be moved to another row, nor a data key to another secret.
+ * The wrapping authenticates version, id and associated data, and the ciphertext authenticates the associated data:
+ * a secret can't be moved to another row, nor a data key to another secret. The associated data names the row; it must
+ * stay the same for all existing rows, also if a table is renamed (`authorities/<id>/key` of CA keys, for example).
  */
 const version = 1;
 const lengths = { id: 8, nonce: 12, key: 32, tag: 16 } as const;
@@ -19,14 +20,14 @@ const header = 1 + lengths.id;
 const wrapping = lengths.nonce + lengths.key + lengths.tag;
 const overhead = header + wrapping + lengths.nonce + lengths.tag;
 
-/** Something sealed can't be opened. */
+/** A sealed value can't be opened. */
 export class EnvelopeError extends Error {
   override readonly name = 'EnvelopeError';
 
   constructor(
     /**
-     * `wrong-master-key`: it was sealed with another one. `damaged`: it was altered, cut short, or belongs to
-     * another row. `unknown-version`: a newer Berth sealed it.
+     * `wrong-master-key`: it was sealed with another master key. `damaged`: it was changed or truncated, or belongs to
+     * another row. `unknown-version`: a newer version of Berth sealed it.
      */
     readonly reason: 'wrong-master-key' | 'damaged' | 'unknown-version',
     message: string,
@@ -36,8 +37,8 @@ export class EnvelopeError extends Error {
 }
 
 /**
- * Encrypts.
- * @param associatedData names where it is kept, such as `bindings/<id>/credentials`: it opens nowhere else.
+ * Encrypts a secret.
+ * @param associatedData row and column, such as `bindings/<id>/credentials`: it can't be opened in any other.
  */
 export function seal(masterKey: MasterKey, plaintext: Buffer, associatedData: string): Buffer {
   const dataKey = randomBytes(lengths.key);
@@ -50,8 +51,8 @@ export function seal(masterKey: MasterKey, plaintext: Buffer, associatedData: st
 }
 
 /**
- * Decrypts.
- * @throws EnvelopeError where it can't; its `reason` says why.
+ * Decrypts a secret.
+ * @throws EnvelopeError with the reason.
  */
 export function open(masterKey: MasterKey, sealed: Buffer, associatedData: string): Buffer {
   const { dataKey, body } = unwrap(masterKey, sealed, associatedData);
@@ -59,8 +60,8 @@ export function open(masterKey: MasterKey, sealed: Buffer, associatedData: strin
 }
 
 /**
- * Moves what was sealed from one master key to another, without decrypting it.
- * @throws EnvelopeError where it was not sealed with `from`, or is damaged.
+ * Rewraps the data key of a secret for another master key, without decrypting the secret.
+ * @throws EnvelopeError if it was not sealed with `from`, or is damaged.
  */
 export function rewrap(from: MasterKey, to: MasterKey, sealed: Buffer, associatedData: string): Buffer {
   const { dataKey, body } = unwrap(from, sealed, associatedData);
@@ -68,12 +69,12 @@ export function rewrap(from: MasterKey, to: MasterKey, sealed: Buffer, associate
   return Buffer.concat([head, wrap(to, head, dataKey, associatedData), body]);
 }
 
-/** True where it was sealed with this master key, as its header says. */
+/** Whether the header says that it was sealed with this master key. */
 export function isSealedWith(masterKey: MasterKey, sealed: Buffer): boolean {
   return sealed.length >= overhead && sealed.subarray(1, header).equals(masterKey.id);
 }
 
-/** Id of the master key that this was sealed with, in hexadecimal, as its header says. */
+/** Id of the master key in the header, in hexadecimal. */
 export function sealedWith(sealed: Buffer): string {
   return sealed.subarray(1, header).toString('hex');
 }
@@ -89,14 +90,14 @@ function unwrap(masterKey: MasterKey, sealed: Buffer, associatedData: string) {
   if (sealed[0] !== version) {
     throw new EnvelopeError(
       'unknown-version',
-      `${associatedData} was sealed in a form (version ${sealed[0] ?? 0}) that this Berth does not know: run the version that wrote it, or a newer one`,
+      `${associatedData} was sealed in a format (version ${sealed[0] ?? 0}) that this version of Berth does not know: run the version that wrote it, or a newer one`,
     );
   }
   if (!isSealedWith(masterKey, sealed)) {
     const [had, have] = [sealed.subarray(1, header).toString('hex'), masterKey.id.toString('hex')];
     throw new EnvelopeError(
       'wrong-master-key',
-      `${associatedData} was sealed with the master key ${had}, but this is ${have}: start with the master key that it was sealed with`,
+      `${associatedData} was sealed with the master key ${had}, but the master key in use is ${have}: start with the one that it was sealed with`,
     );
   }
   const head = sealed.subarray(0, header);

@@ -1,41 +1,40 @@
 import type { Vault } from '../core/ports/vault.ts';
+import { CryptoError } from '../lib/crypto-error.ts';
 import { open, rewrap, seal, sealedWith } from './envelope.ts';
 import type { MasterKey } from './master-key.ts';
-import { CryptoError } from '../lib/crypto-error.ts';
 
-/** The master keys that a process holds: it seals with one of them, and opens what any of them has sealed. */
+/** The master keys of a process: it seals with one of them, and opens what any of them has sealed. */
 export interface KeyRing extends Vault {
-  /** Ids of all, in hexadecimal. */
+  /** Ids of all keys, in hexadecimal. */
   ids(): readonly string[];
-  /** Adds these keys to those it holds. */
   add(keys: readonly MasterKey[]): void;
-  /** @throws PkiError where it does not hold the key. */
+  /** @throws CryptoError if the ring does not contain the key. */
   sealWith(id: string): void;
   /**
-   * What was sealed with another key, wrapped with the one that it seals with now; undefined where it is already.
-   * @throws EnvelopeError where it holds no key for it, or it is damaged.
+   * Rewraps a sealed value with the key that the ring seals with; undefined if it is already.
+   * @throws EnvelopeError if the ring does not contain its key, or it is damaged.
    */
   rewrap(sealed: Buffer, row: string): Buffer | undefined;
 }
 
-/** @param keys at least one; the first one seals until {@link KeyRing.sealWith} says otherwise. */
+/** @param keys the ring seals with the first one until {@link KeyRing.sealWith} is called. */
 export function createKeyRing(keys: readonly [MasterKey, ...MasterKey[]]): KeyRing {
-  const held = new Map<string, MasterKey>();
+  const known = new Map<string, MasterKey>();
   let [sealing] = keys;
 
-  /** The key that this was sealed with; where it is not held, any other, whose refusal says why. */
-  const keyFor = (sealed: Buffer) => held.get(sealedWith(sealed)) ?? sealing;
+  /** An unknown key is replaced by any other, so that the envelope throws the error that names both. */
+  const keyFor = (sealed: Buffer) => known.get(sealedWith(sealed)) ?? sealing;
   function add(more: readonly MasterKey[]): void {
-    for (const key of more) held.set(key.id.toString('hex'), key);
+    for (const key of more) known.set(key.id.toString('hex'), key);
   }
 
   add(keys);
   return {
-    ids: () => [...held.keys()],
+    ids: () => [...known.keys()],
     add,
     sealWith(id) {
-      const key = held.get(id);
-      if (key === undefined) throw new CryptoError(`the master key ${id} is not among those that were given`);
+      const key = known.get(id);
+      if (key === undefined) throw new CryptoError(`the key ring does not contain the master key ${id}`);
       sealing = key;
     },
     seal: (plaintext, row) => seal(sealing, plaintext, row),

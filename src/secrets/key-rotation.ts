@@ -7,18 +7,19 @@ import type { KeyRing } from './key-ring.ts';
 import { type MasterKey, masterKeysFromText } from './master-key.ts';
 import { repeat } from '../lib/repeat.ts';
 
-/** An api looks at least this often whether it should seal with another key. Milliseconds. */
-const lookAgainMs = 5_000;
-/** How long every api is given to read a new key. Milliseconds. */
-const takeUpMs = 7_000;
-/** A request that had sealed with the former key before it heard of the new one has ended by then. Milliseconds. */
+/** Between two comparisons with Postgres without a notification; also renews the presence. Milliseconds. */
+const followMs = 5_000;
+/** How long to wait until every api has read a new key. Milliseconds. */
+const apisTimeoutMs = 7_000;
+/** After this time no request that began with the former key is still running. Milliseconds. */
 const defaultSettleMs = 60_000;
 
 /**
- * Keeps this api's ring in step with the other apis', and wraps anew what a retiring key has sealed.
- * @param parts.readText gives the text of the master key file as it is now.
+ * Follows and performs rotations of the master key: seals with the current key and rewraps what a retiring key has
+ * sealed. The cryptography is in envelope.ts.
+ * @param deps.readText returns the present text of the master key file.
  */
-export function startKeyRotation(parts: {
+export function startKeyRotation(deps: {
   store: MasterKeyStore;
   events: MasterKeyEvents;
   sealedData: SealedData;
@@ -29,15 +30,15 @@ export function startKeyRotation(parts: {
   logger: Logger;
   settleMs?: number;
 }): KeyRotation & { stop(): Promise<void> } {
-  const { store, events, sealedData, ring, presence, presences, readText, logger } = parts;
-  const { settleMs = defaultSettleMs } = parts;
+  const { store, events, sealedData, ring, presence, presences, readText, logger } = deps;
+  const { settleMs = defaultSettleMs } = deps;
   let stopped = false;
-  /** Rows that could not be wrapped anew. */
+  /** Rows that could not be rewrapped. */
   let unreadable: readonly string[] = [];
-  let looking: Promise<void> = Promise.resolve();
+  let queue: Promise<void> = Promise.resolve();
 
-  /** Seals with the key that Postgres names, and tells the others which keys are held here. */
-  async function follow(): Promise<void> {
+  /** Seals with the key that Postgres names, and announces to the other apis which keys this one has. */
+  async function sealWithCurrent(): Promise<void> {
     const current = (await store.list()).find(({ state }) => state === 'current');
     if (current !== undefined && !ring.ids().includes(current.id)) await readKeys();
     if (current !== undefined) ring.sealWith(current.id);
@@ -50,7 +51,7 @@ export function startKeyRotation(parts: {
     return keys;
   }
 
-  async function finish(): Promise<void> {
+  async function rewrapAndRetire(): Promise<void> {
     const retiring = (await store.list()).filter(({ state }) => state === 'retiring');
     if (retiring.length === 0) return;
     const settled = retiring.filter(({ since }) => Date.now() - since.getTime() > settleMs);
@@ -58,50 +59,53 @@ export function startKeyRotation(parts: {
       (sealed, row) => ring.rewrap(sealed, row),
       () => stopped,
     );
-    if (count > 0) logger.info({ count }, 'Secrets were wrapped anew under the current master key');
+    if (count > 0) logger.info({ count }, 'Rewrapped secrets with the current master key');
     if (damaged.join() !== unreadable.join()) {
       unreadable = damaged;
       if (damaged.length > 0) {
         logger.error(
           { rows: damaged.slice(0, 100), count: damaged.length },
-          'What is sealed in these rows can not be opened and was left; the former master key is kept until they are restored or unbound',
+          'Secrets in these rows can not be opened and were skipped; the former master key stays in use until they are restored or unbound',
         );
       }
     }
     if (stopped || settled.length === 0 || damaged.length > 0) return;
     const ids = settled.map(({ id }) => id);
     await store.retire(ids);
-    logger.info({ keys: ids }, 'Nothing is sealed any more with former master keys');
+    logger.info({ keys: ids }, 'Retired former master keys: nothing is sealed with them any more');
   }
 
-  const look = () => {
-    looking = looking
+  const follow = () => {
+    queue = queue
       .then(async () => {
         if (stopped) return;
-        await follow();
-        await finish();
+        await sealWithCurrent();
+        await rewrapAndRetire();
       })
       .catch((error: unknown) => {
-        logger.error({ err: error }, 'The master keys could not be brought in step; it is tried again');
+        logger.error({ err: error }, `Following the master keys failed; retrying in ${followMs / 1000} s`);
       });
-    return looking;
+    return queue;
   };
-  const heard = () => {
-    // Another api may be waiting for us to read a key that it has just been given.
-    looking = looking
+  // Another api waits until this one has read a new key.
+  const reread = () => {
+    queue = queue
       .then(async () => {
         if (stopped) return;
         await readKeys().catch((error: unknown) => {
-          logger.warn({ err: error }, 'The master key file could not be read again');
+          logger.warn(
+            { err: error },
+            'Reading the master key file again failed; continuing with the known keys',
+          );
         });
-        await follow();
+        await sealWithCurrent();
       })
       .catch((error: unknown) => {
-        logger.error({ err: error }, 'The master keys could not be brought in step; it is tried again');
+        logger.error({ err: error }, `Following the master keys failed; retrying in ${followMs / 1000} s`);
       });
   };
-  const unsubscribes = [events.onChange(() => void look()), events.onRereadRequested(heard)];
-  const stopLooking = repeat(lookAgainMs, look, () => undefined);
+  const unsubscribes = [events.onChange(() => void follow()), events.onRereadRequested(reread)];
+  const stopFollowing = repeat(followMs, follow, () => undefined);
 
   return {
     list: async () =>
@@ -112,36 +116,36 @@ export function startKeyRotation(parts: {
     async rotate() {
       const known = await store.list();
       if (known.some(({ state }) => state === 'retiring')) {
-        throw refused.conflict('A rotation of the master key is under way. Wait until it has ended.');
+        throw refused.conflict('A rotation of the master key is in progress: wait until it has ended.');
       }
       const fresh = (await readKeys()).filter(
         ({ id }) => !known.some((one) => one.id === id.toString('hex')),
       );
       const [next, another] = fresh.map(({ id }) => id.toString('hex'));
       if (next === undefined) {
-        throw refused.conflict('The master key file holds no new key. Add one as a line of its own.');
+        throw refused.conflict('The master key file contains no new key: add one on a separate line.');
       }
       if (another !== undefined) {
-        throw refused.conflict('The master key file holds more than one new key. Leave one of them.');
+        throw refused.conflict('The master key file contains more than one new key: remove all but one.');
       }
       await presence.announce(ring.ids());
       await events.requestReread(next);
-      if (!(await presences.waitForAll('api', next, takeUpMs))) {
+      if (!(await presences.waitForAll('api', next, apisTimeoutMs))) {
         throw refused.conflict(
-          `Not every api holds the new master key ${next}: put it into the master key file of each machine, restart those apis that run without "npm start", and try again. Nothing was changed.`,
+          `Not every api has the new master key ${next}: add it to the master key file on every node, restart those apis that run without "npm start", and try again. Nothing was changed.`,
         );
       }
       await store.promote(next);
-      await follow();
-      void look();
+      await sealWithCurrent();
+      void follow();
       return store.list();
     },
 
     async stop() {
       stopped = true;
       for (const unsubscribe of unsubscribes) unsubscribe();
-      await stopLooking();
-      await looking;
+      await stopFollowing();
+      await queue;
       await presence.leave().catch(() => undefined);
     },
   };

@@ -6,16 +6,16 @@ import { CryptoError } from '../lib/crypto-error.ts';
 import { createKeyRing, type KeyRing } from './key-ring.ts';
 import { createMasterKeyText, masterKeysFromText } from './master-key.ts';
 
-/** What a role asks its supervisor for, over the channel between them. */
+/** A process's request to its supervisor for the text of the master key file, over Node's IPC channel. */
 export const masterKeyQuestion = { ask: 'master-key' } as const;
 export interface MasterKeyAnswer {
   readonly masterKey: string | undefined;
 }
 
 /**
- * Opens the key ring with the keys of the master key file, before anything else is done with the database. A file is
- * made only where nothing is sealed yet.
- * @throws SettingsError where a key that something is sealed with is not in the file. Nothing has been changed then.
+ * Opens the key ring with the keys of the master key file, before anything else uses the database. The file is
+ * generated only if nothing is sealed yet.
+ * @throws SettingsError if the file lacks a key that secrets are sealed with. Nothing has been changed then.
  */
 export async function openKeyRing(settings: Settings, store: MasterKeyStore): Promise<KeyRing> {
   const known = await store.list();
@@ -31,7 +31,7 @@ export async function openKeyRing(settings: Settings, store: MasterKeyStore): Pr
   const lacking = needed.filter((id) => !ring.ids().includes(id));
   if (lacking.length > 0) {
     throw new SettingsError(
-      `BERTH_MASTER_KEY_FILE: ${file} holds the master key ${ring.ids().join(' and ')}, but secrets in the database are sealed with ${lacking.join(' and ')}: name the file that holds it, or restore it from your backup. Nothing was changed.`,
+      `BERTH_MASTER_KEY_FILE: ${file} contains the master key ${ring.ids().join(' and ')}, but secrets in the database are sealed with ${lacking.join(' and ')}: name the file that contains it, or restore it from your backup. Nothing was changed.`,
     );
   }
   const [first] = ring.ids();
@@ -55,9 +55,9 @@ function readRing(file: string, text: string): KeyRing {
 const answerTimeoutMs = 5_000;
 
 /**
- * Reads the master key file again. An api has given up the rights to by then: its supervisor, who has them, hands it
- * the text.
- * @throws RefusedError where there is none.
+ * Reads the master key file again. If this process has dropped the privilege to read it, its supervisor sends the
+ * text.
+ * @throws RefusedError if neither can.
  */
 export async function rereadMasterKeys(settings: Settings): Promise<string> {
   const text = await masterKeyText(settings, undefined).catch((error: unknown) => {
@@ -67,7 +67,7 @@ export async function rereadMasterKeys(settings: Settings): Promise<string> {
   const answer = text ?? (await askSupervisor());
   if (answer === undefined) {
     throw refused.conflict(
-      `This api may not read ${masterKeyFile(settings)} any more: restart it, and try again.`,
+      `This api is no longer allowed to read ${masterKeyFile(settings)}: restart it, and try again.`,
     );
   }
   return answer;

@@ -5,13 +5,13 @@ const keyBytes = 32;
 const keyIdBytes = 8;
 
 /**
- * The key under which every secret in the database is encrypted. Kept apart from the text that it is read
- * from, so that neither can be taken for the other, and hidden from whatever prints it.
+ * The key that wraps the data keys of all secrets in the database. A type that can't be confused with the text it was
+ * read from, and that logs and inspection do not show.
  */
 export interface MasterKey {
-  /** Tells which key something was encrypted with, and nothing else about the key. 8 bytes. */
+  /** Identifies the key and reveals nothing else about it. 8 bytes. */
   readonly id: Buffer;
-  /** AES-256 key. Not enumerable: no log line and no inspection shows it. */
+  /** AES-256 key. Not enumerable, so that no log line and no inspection shows it. */
   readonly bytes: Buffer;
 }
 
@@ -21,15 +21,15 @@ export function createMasterKeyText(): string {
 }
 
 /**
- * Reads a master key: 32 bytes in base64 or hexadecimal, whitespace around it ignored.
- * @throws PkiError where the text is anything else. The text is not in the message.
+ * Reads a master key: 32 bytes in base64 or hexadecimal; surrounding whitespace is ignored.
+ * @throws CryptoError if the text is anything else. The text is not in the message.
  */
 export function masterKeyFromText(text: string): MasterKey {
   const trimmed = text.trim();
   const bytes = decode(trimmed);
   if (bytes === undefined) {
     throw new CryptoError(
-      `the master key must be ${keyBytes} bytes, as 44 characters of base64 or 64 hexadecimal digits (this is neither, ${trimmed.length} characters long): restore the file that it was first made in, or for a new installation make one with "openssl rand -base64 32"`,
+      `the master key must be ${keyBytes} bytes, as 44 characters of base64 or 64 hexadecimal digits (this is neither, ${trimmed.length} characters long): restore the original file or, for a new installation, create a key with "openssl rand -base64 32"`,
     );
   }
   const id = createHash('sha256').update(bytes).digest().subarray(0, keyIdBytes);
@@ -37,8 +37,8 @@ export function masterKeyFromText(text: string): MasterKey {
 }
 
 /**
- * Reads the master keys of a file: one a line, empty lines and lines that begin with # ignored.
- * @throws PkiError where a line is none, or there is no line.
+ * Reads the master keys of a file, one per line; empty lines and lines that begin with # are ignored.
+ * @throws CryptoError if a line is not a master key, or there is no line.
  */
 export function masterKeysFromText(text: string): readonly [MasterKey, ...MasterKey[]] {
   const lines = text.split('\n').map((line) => line.trim());

@@ -212,7 +212,7 @@ it('CA rotation: is refused while a gateway does not use the new CA, and continu
   // A gateway that hangs: alive, but never up to date.
   const hanging = setInterval(() => void dead.announce([]), 2_000);
   try {
-    await expect(cas.rotate('client')).rejects.toThrow('A gateway does not use the new CA yet');
+    await expect(cas.rotate('client')).rejects.toThrow('A gateway has not loaded the new CA');
   } finally {
     clearInterval(hanging);
   }

@@ -20,20 +20,20 @@ function reasonOf(act: () => unknown): string {
 }
 
 describe('seal and open', () => {
-  it.each([0, 1, 32, 100_000])('give back %i bytes', (length) => {
+  it.each([0, 1, 32, 100_000])('seal and open: return %i bytes unchanged', (length) => {
     const plaintext = Buffer.alloc(length, 7);
     expect(open(key, seal(key, plaintext, row), row).equals(plaintext)).toBe(true);
   });
 
-  it('never write the same twice, and never the plaintext', () => {
+  it('seal: never returns the same bytes twice, nor the plaintext', () => {
     const [one, two] = [seal(key, secret, row), seal(key, secret, row)];
     expect(one.equals(two)).toBe(false);
     expect(one.includes(secret.subarray(0, 8))).toBe(false);
-    // Data keys differ as well: with one key and nonce, equal plaintexts would have equal ciphertexts.
+    // Data keys differ too: with the same key and nonce, equal plaintexts would have equal ciphertexts.
     expect(one.subarray(-secret.length).equals(two.subarray(-secret.length))).toBe(false);
   });
 
-  it('detect any flipped byte', () => {
+  it('open: detects any flipped byte', () => {
     const sealed = seal(key, secret, row);
     const reasons = [...sealed.keys()].map((index) => {
       const altered = Buffer.from(sealed);
@@ -45,7 +45,7 @@ describe('seal and open', () => {
     expect(new Set(reasons.slice(9))).toEqual(new Set(['damaged']));
   });
 
-  it('detect being cut short anywhere, and bytes that were added', () => {
+  it('open: detects truncation and added bytes', () => {
     const sealed = seal(key, secret, row);
     for (let length = 0; length < sealed.length; length += 1) {
       expect(reasonOf(() => open(key, sealed.subarray(0, length), row))).toBe('damaged');
@@ -53,31 +53,31 @@ describe('seal and open', () => {
     expect(reasonOf(() => open(key, Buffer.concat([sealed, Buffer.of(0)]), row))).toBe('damaged');
   });
 
-  it('open in no other row', () => {
+  it('open: refuses a secret of another row', () => {
     const sealed = seal(key, secret, row);
     expect(reasonOf(() => open(key, sealed, 'bindings/8f15/credentials'))).toBe('damaged');
   });
 
-  it('do not take a data key over from another secret of the same row', () => {
+  it('open: refuses the data key of another secret of the same row', () => {
     const [one, two] = [seal(key, secret, row), seal(key, secret, row)];
     const wrapped = 9 + 12 + 16 + 32;
     const mixed = Buffer.concat([one.subarray(0, wrapped), two.subarray(wrapped)]);
     expect(reasonOf(() => open(key, mixed, row))).toBe('damaged');
   });
 
-  it('tell a wrong master key from damage, with what to do and without a secret', () => {
+  it('open: distinguishes a wrong master key from damage, and names the remedy but no secret', () => {
     const sealed = seal(key, secret, row);
     expect(isSealedWith(key, sealed)).toBe(true);
     expect(isSealedWith(other, sealed)).toBe(false);
     expect(() => open(other, sealed, row)).toThrow(
-      `${row} was sealed with the master key ${key.id.toString('hex')}, but this is ${other.id.toString('hex')}`,
+      `${row} was sealed with the master key ${key.id.toString('hex')}, but the master key in use is ${other.id.toString('hex')}`,
     );
     expect(reasonOf(() => open(other, sealed, row))).toBe('wrong-master-key');
   });
 });
 
 describe('rewrap', () => {
-  it('moves a secret to another master key and leaves its ciphertext alone', () => {
+  it('rewrap: moves a secret to another master key and leaves its ciphertext unchanged', () => {
     const sealed = seal(key, secret, row);
     const moved = rewrap(key, other, sealed, row);
     expect(open(other, moved, row).equals(secret)).toBe(true);
@@ -86,15 +86,15 @@ describe('rewrap', () => {
     expect(moved.length).toBe(sealed.length);
   });
 
-  it('refuses what the first key did not seal, and another row', () => {
+  it('rewrap: refuses a secret of another key or row', () => {
     const sealed = seal(key, secret, row);
     expect(reasonOf(() => rewrap(other, key, sealed, row))).toBe('wrong-master-key');
     expect(reasonOf(() => rewrap(key, other, sealed, 'elsewhere'))).toBe('damaged');
   });
 });
 
-describe('a key ring', () => {
-  it('seals with one key and opens with any, each in its row only', () => {
+describe('key ring', () => {
+  it('key ring: seals with one key and opens with any, each in its row only', () => {
     const ring = createKeyRing([key, other]);
     const before = ring.seal(secret, row);
     ring.sealWith(other.id.toString('hex'));
@@ -108,21 +108,21 @@ describe('a key ring', () => {
     expect(isSealedWith(other, ring.rewrap(before, row) ?? before)).toBe(true);
   });
 
-  it('names the key that it lacks, and takes it later', () => {
+  it('key ring: names a missing key, which can be added later', () => {
     const ring = createKeyRing([key]);
     const sealed = seal(other, secret, row);
     expect(() => ring.open(sealed, row)).toThrow(other.id.toString('hex'));
     expect(() => ring.rewrap(sealed, row)).toThrow(EnvelopeError);
     expect(() => {
       ring.sealWith(other.id.toString('hex'));
-    }).toThrow('is not among those');
+    }).toThrow('does not contain the master key');
     ring.add([other]);
     expect(ring.open(sealed, row).equals(secret)).toBe(true);
   });
 });
 
 describe('masterKeysFromText', () => {
-  it('reads a key a line, and names a file without any', () => {
+  it('masterKeysFromText: reads one key per line, and refuses a text without a key', () => {
     const texts = [createMasterKeyText(), createMasterKeyText()];
     const ids = (text: string) => masterKeysFromText(text).map(({ id }) => id.toString('hex'));
     expect(ids(`# two\n${texts.join('\n\n')}\n`)).toEqual(texts.flatMap(ids));
@@ -132,7 +132,7 @@ describe('masterKeysFromText', () => {
 });
 
 describe('masterKeyFromText', () => {
-  it('reads base64 and hexadecimal, with whitespace around it', () => {
+  it('masterKeyFromText: reads base64 and hexadecimal, with surrounding whitespace', () => {
     const bytes = Buffer.alloc(32, 0xab);
     for (const text of [
       bytes.toString('base64'),
@@ -143,7 +143,7 @@ describe('masterKeyFromText', () => {
     }
   });
 
-  it('makes new ones that differ', () => {
+  it('createMasterKeyText: returns another key each time', () => {
     const texts = Array.from({ length: 100 }, createMasterKeyText);
     expect(new Set(texts.map((text) => masterKeyFromText(text).bytes.toString('hex'))).size).toBe(100);
   });
@@ -156,13 +156,13 @@ describe('masterKeyFromText', () => {
     Buffer.alloc(31, 1).toString('base64'),
     Buffer.alloc(33, 1).toString('base64'),
     `${'A'.repeat(20)} ${'A'.repeat(23)}`,
-  ])('refuses %j without repeating it', (text) => {
+  ])('masterKeyFromText: refuses %j without repeating it', (text) => {
     const refuse = () => masterKeyFromText(text);
     expect(refuse).toThrow(/32 bytes/);
     if (text !== '') expect(refuse).not.toThrow(text);
   });
 
-  it('is not shown by what prints objects', () => {
+  it('master key: is not shown if its object is printed', () => {
     const shown = [inspect(key, { depth: 5 }), JSON.stringify(key)].join();
     expect(shown).not.toContain(key.bytes.toString('base64'));
     expect(shown).not.toContain('bytes');

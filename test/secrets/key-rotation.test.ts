@@ -51,7 +51,7 @@ afterEach(async () => {
   for (const act of cleanUp.splice(0).reverse()) await act();
 });
 
-/** An api's share in the rotation. */
+/** The rotation as one api runs it. */
 async function api(ring: KeyRing, settleMs = 0, readText = () => Promise.resolve(file)) {
   const listener = await startListener({
     connectionString: broker.urls.api,
@@ -84,7 +84,7 @@ const states = async () =>
     (await createMasterKeyStore(database).list()).map(({ id, state }) => [id, state]),
   ) as Record<string, string>;
 
-it('knows every column that is sealed', async () => {
+it('sealedColumns: lists every sealed column of the schema', async () => {
   const { rows } = await broker.database.raw<{ rows: { place: string }[] }>(
     `SELECT table_name || '.' || column_name AS place FROM information_schema.columns
      WHERE table_schema = current_schema() AND data_type = 'bytea' AND column_name LIKE 'sealed%' ORDER BY 1`,
@@ -94,8 +94,8 @@ it('knows every column that is sealed', async () => {
   );
 });
 
-describe('a rotation', () => {
-  it('wraps everything anew while binds go on, after which the former key is needed no more', async () => {
+describe('master key rotation', () => {
+  it('master key rotation: rewraps everything while binds continue, then the former key is not needed any more', async () => {
     // Longer than any request of this test takes.
     const first = await api(broker.vault, 2_000);
     for (let index = 0; index < 5; index += 1) await bind(`before-${index}`).expect(201);
@@ -137,7 +137,7 @@ describe('a rotation', () => {
     ]);
   });
 
-  it('that is killed in the middle is finished by the next api', async () => {
+  it('master key rotation: is finished by another api if its api is killed', async () => {
     const first = await api(broker.vault, 3_600_000);
     for (let index = 0; index < 4; index += 1) await bind(`b-${index}`).expect(201);
     file += newText;
@@ -145,7 +145,7 @@ describe('a rotation', () => {
     const areAll = async () => (await sealed()).every((one) => isSealedWith(newKey, one));
     await eventually('all is wrapped anew', areAll);
     await first.stop();
-    // As a kill leaves it: some are wrapped anew, and some are not.
+    // As a kill leaves it: some are rewrapped, and some are not.
     const [one, two] = await broker
       .database<{ id: string; sealed_credentials: Buffer }>('bindings')
       .orderBy('id');
@@ -163,12 +163,12 @@ describe('a rotation', () => {
     expect((await sealed()).every((one) => isSealedWith(newKey, one))).toBe(true);
   });
 
-  it('wraps the others anew where one row is damaged, keeps the key for that one, and says so', async () => {
+  it('master key rotation: rewraps the other rows if one is damaged, retains the former key and reports it', async () => {
     const first = await api(broker.vault);
     for (let index = 0; index < 3; index += 1) await bind(`b-${index}`).expect(201);
     const ids = await broker.database('bindings').orderBy('id').pluck<string[]>('id');
     const [damaged, whole] = [ids[0] ?? '', ids.slice(1)];
-    // Behind the header, which says what it was sealed with.
+    // After the header, which names the master key.
     const flipped = broker.database.raw(
       'set_byte(sealed_credentials, 40, 255 - get_byte(sealed_credentials, 40))',
     );
@@ -191,7 +191,7 @@ describe('a rotation', () => {
     await eventually('nothing needs it any more', async () => (await former())?.state === 'retired');
   });
 
-  it('waits until a request that still seals with the former key has ended', async () => {
+  it('master key rotation: waits for requests that still seal with the former key', async () => {
     const first = await api(broker.vault, 3_600_000);
     file += newText;
     await first.rotate();
@@ -203,23 +203,23 @@ describe('a rotation', () => {
     await expect(first.rotate()).rejects.toThrow('under way');
   });
 
-  it('is refused, with nothing changed, while another api does not hold the key', async () => {
+  it('master key rotation: is refused without changes while another api lacks the key', async () => {
     const first = await api(broker.vault);
     const behind = createKeyRing([masterKeyFromText(broker.masterKey)]);
     const second = await api(behind, 0, () => Promise.resolve(broker.masterKey));
     await eventually('both are seen', async () => (await presences()) === 2);
     file += newText;
-    await expect(first.rotate()).rejects.toThrow(/Not every api holds the new master key [0-9a-f]{16}/);
+    await expect(first.rotate()).rejects.toThrow(/Not every api has the new master key [0-9a-f]{16}/);
     expect(await states()).toEqual({ [oldId]: 'current' });
     await bind('still').expect(201);
     expect((await sealed()).every((one) => !isSealedWith(newKey, one))).toBe(true);
-    // An api that has gone is not waited for.
+    // An api that has stopped is not waited for.
     await second.stop();
     await first.rotate();
     expect((await states())[newId]).toBe('current');
   });
 
-  it('reaches every api, which then seals with the new key', async () => {
+  it('master key rotation: every api seals with the new key', async () => {
     const first = await api(broker.vault);
     const other = createKeyRing([masterKeyFromText(broker.masterKey)]);
     await api(other);
@@ -231,9 +231,9 @@ describe('a rotation', () => {
     );
   });
 
-  it('is refused where the file holds no new key, two of them, or none at all', async () => {
+  it('master key rotation: is refused if the file has no new key, two new keys, or no key', async () => {
     const first = await api(broker.vault);
-    await expect(first.rotate()).rejects.toThrow('holds no new key');
+    await expect(first.rotate()).rejects.toThrow('contains no new key');
     file += `${newText}\n${createMasterKeyText()}`;
     await expect(first.rotate()).rejects.toThrow('more than one new key');
     file = 'nonsense';
@@ -242,7 +242,7 @@ describe('a rotation', () => {
   });
 });
 
-it('a binding that is revoked while it is wrapped anew stays revoked', async () => {
+it('rewrapAll: a binding that is revoked during the rewrap stays revoked', async () => {
   await bind('b').expect(201);
   broker.vault.add([newKey]);
   broker.vault.sealWith(newId);
@@ -252,7 +252,7 @@ it('a binding that is revoked while it is wrapped anew stays revoked', async () 
     (value, row) => broker.vault.rewrap(value, row),
     () => false,
   );
-  // It has read the row as it was, and waits to write it.
+  // The rewrap has read the old row and waits to write it.
   await eventually('the two have met', async () => {
     const { rows } = await broker.database.raw<{ rows: unknown[] }>(
       `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
@@ -264,7 +264,7 @@ it('a binding that is revoked while it is wrapped anew stays revoked', async () 
   expect(await sealed()).toEqual([null]);
 });
 
-it('a process that has fallen silent does not count', async () => {
+it('presence: a process that has stopped announcing itself does not count', async () => {
   const listener = await startListener({
     connectionString: broker.urls.api,
     listenTo: [channels.presence],
