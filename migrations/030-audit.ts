@@ -4,8 +4,8 @@ import type { Knex } from 'knex';
  * The audit trail. Rows are inserted and never changed: the database roles have no right to, and a trigger refuses it
  * to the owner too, except through `audit_forget`, which implements the retention.
  *
- * Triggers record changes of certificates and operations in the same transaction, so there is no change without its
- * row. They run as the owner, so `pg_temp` comes last in their search path (PostgreSQL manual, CREATE FUNCTION,
+ * Triggers record changes of certificates and operations in the same transaction, so every change has its row.
+ * They run as the owner, so `pg_temp` comes last in their search path (PostgreSQL manual, CREATE FUNCTION,
  * "Writing SECURITY DEFINER Functions Safely").
  */
 export async function up(knex: Knex): Promise<void> {

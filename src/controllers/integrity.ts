@@ -59,7 +59,7 @@ async function releaseHost({ checks, hypervisor, logger }: Deps, hostId: string)
 }
 
 async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
-  const { hostId, pooled, drift: before } = host;
+  const { hostId, parked, drift: before } = host;
   const { checks, hypervisor, store, policy, logger } = deps;
   let found;
   try {
@@ -76,7 +76,7 @@ async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
       'A host differs from its manifest',
     );
   }
-  if (found.length > 0 && pooled) {
+  if (found.length > 0 && parked) {
     await checks.recordCheck(hostId, found);
     // No tenant gets it: the pool controller destroys withdrawn hosts. If it was claimed just now, this changes
     // nothing, and the next check applies the policy.

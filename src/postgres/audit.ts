@@ -74,7 +74,7 @@ const maxJsonBytes = 4096;
 function json(value: object | undefined): string | null {
   if (value === undefined) return null;
   const encoded = JSON.stringify(value);
-  return Buffer.byteLength(encoded) <= maxJsonBytes ? encoded : '{"cut":"it was too long to be kept"}';
+  return Buffer.byteLength(encoded) <= maxJsonBytes ? encoded : '{"cut":"longer than 4096 bytes"}';
 }
 
 function toRecord(row: AuditRow): AuditRecord {

@@ -19,7 +19,7 @@ interface CheckRow {
   host_id: string;
   /** Null while the host is in the pool. */
   osb_id: string | null;
-  pooled: boolean;
+  parked: boolean;
   requested: boolean;
   checked_at: Date | null;
   drift: Drift[] | null;
@@ -29,7 +29,7 @@ interface CheckRow {
 }
 
 const selectSql = `
-  SELECT hosts.id AS host_id, instances.osb_id, hosts.state = 'parked' AS pooled, checked_at, drift, failed_at, failure,
+  SELECT hosts.id AS host_id, instances.osb_id, hosts.state = 'parked' AS parked, checked_at, drift, failed_at, failure,
     quarantined_at, COALESCE(requested_at > COALESCE(GREATEST(checked_at, failed_at), '-infinity'), FALSE) AS requested
   FROM hosts LEFT JOIN instances ON instances.id = hosts.instance_id LEFT JOIN host_checks ON host_id = hosts.id`;
 
@@ -51,7 +51,7 @@ export function createCheckRecords(database: Knex): CheckRecords {
       );
       return rows.map((row) => ({
         hostId: row.host_id,
-        pooled: row.pooled,
+        parked: row.parked,
         requested: row.requested,
         drift: row.drift ?? [],
       }));

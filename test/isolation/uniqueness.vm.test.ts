@@ -80,7 +80,7 @@ describe(`${count} hosts of one template, half of them from the pool`, { timeout
           Promise.resolve(
             asked.map((hostId) => ({
               hostId,
-              pooled: false,
+              parked: false,
               requested: !found.has(hostId),
               drift: [],
             })),

@@ -124,8 +124,8 @@ it.each(databaseRoles)(
 
 it('database roles: the gateway does all its work with its rights', async () => {
   const source = createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 3 });
-  const heard: string[] = [];
-  await source.open({ changed: (id) => heard.push(id), lost: () => undefined });
+  const changed: string[] = [];
+  await source.open({ changed: (id) => changed.push(id), lost: () => undefined });
   await source.renewLease(60_000);
   const { rows } = await broker.database.raw<{ rows: { id: string }[] }>(
     `SELECT id FROM bindings WHERE state = 'live'`,
@@ -135,7 +135,7 @@ it('database roles: the gateway does all its work with its rights', async () => 
   expect(live.engine).toBeDefined();
   expect(await source.readBySerial([live.serial])).toEqual([live]);
   const unbound = broker.ask('delete', `${binding(osbId, 'b')}?${hints}`).then(({ status }) => status);
-  await expect.poll(() => heard).toContain(live.bindingId);
+  await expect.poll(() => changed).toContain(live.bindingId);
   expect(await source.read([live.bindingId])).toEqual([]);
   await source.acknowledge([live.bindingId]);
   await source.acknowledge([live.bindingId]);

@@ -51,7 +51,7 @@ export interface CheckRequests {
  */
 export interface CheckableHost {
   readonly hostId: string;
-  readonly pooled: boolean;
+  readonly parked: boolean;
   readonly requested: boolean;
   readonly drift: readonly Drift[];
 }

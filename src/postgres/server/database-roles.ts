@@ -108,7 +108,7 @@ export async function refuseOwner(database: Knex, role: DatabaseRole): Promise<v
   const row = rows[0];
   if (row === undefined || row.is_privileged || row.owns_tables) {
     throw new DatabaseRoleError(
-      `The ${role} was given the database URL of ${row?.name ?? 'an unknown user'}, which has more rights than it needs: set BERTH_${role.toUpperCase()}_DATABASE_URL_FILE to the file with the URL of its own role ("npm start" writes database-url.${role} in its state directory).`,
+      `The ${role} was given the database URL of ${row?.name ?? 'an unknown user'}, which has more rights than it needs: set BERTH_${role.toUpperCase()}_DATABASE_URL_FILE to the file with the URL of the role made for it ("npm start" writes database-url.${role} in its state directory).`,
     );
   }
 }
