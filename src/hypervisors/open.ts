@@ -13,9 +13,9 @@ import { userIds } from '../config/users.ts';
 import { projectDirectory } from '../lib/project-directory.ts';
 
 /**
- * Opens the hypervisor that the settings name. The guest image is built where it is missing.
- * @param options.report is told what takes long, in words for people; the log, where it is left out.
- * @param options.loadAhead whether hosts will be made at once: templates are then loaded at the start.
+ * Opens the hypervisor that the settings select. Builds the guest image if it is missing.
+ * @param options.report receives the progress of long work, for operators; by default it is logged.
+ * @param options.loadAhead whether to load templates now, since hosts will be created soon.
  */
 export async function openHypervisor(
   settings: Settings,
@@ -38,8 +38,8 @@ export async function openHypervisor(
 }
 
 /**
- * Destroys every host of an installation that is given up and whose worker has ended: hosts outlive it, those of the
- * pool, which are nobody's, among them.
+ * Destroys all hosts of an installation that is being removed, parked ones included. Its worker must have ended; hosts
+ * keep running without it.
  */
 export async function destroyHosts(settings: Settings, logger: Logger): Promise<void> {
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: false });
@@ -47,7 +47,7 @@ export async function destroyHosts(settings: Settings, logger: Logger): Promise<
   await hypervisor.close();
 }
 
-/** Where the guest image is kept, and its recipe. */
+/** Folders of the installed guest images and of the recipe. */
 export function imageOptions(settings: Settings): ImageOptions {
   return {
     imagesDirectory: path.join(settings.stateDirectory, 'images'),
@@ -55,7 +55,7 @@ export function imageOptions(settings: Settings): ImageOptions {
   };
 }
 
-/** Where the answer on KVM is remembered. */
+/** File that caches whether KVM is usable. */
 export const kvmMemory = (settings: Settings) => path.join(settings.stateDirectory, 'kvm.json');
 
 async function qemu(
@@ -66,7 +66,7 @@ async function qemu(
 ): Promise<Hypervisor> {
   if (process.getuid?.() !== 0) {
     throw new SettingsError(
-      'The qemu hypervisor needs root: namespaces, firewall rules and users of their own are made for hosts. For a first look without it: BERTH_HYPERVISOR=simulated npm start',
+      'The qemu hypervisor needs root, to create namespaces and firewall rules for hosts and to run them as other users. To try Berth without root: BERTH_HYPERVISOR=simulated npm start',
     );
   }
   const image = await ensureGuestImage(

@@ -20,8 +20,8 @@ const ownAddress = Object.values(networkInterfaces())
   .flatMap((list) => list ?? [])
   .find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
 
-/** The whole path that a tenant walks, on real virtual machines and with the real docker CLI. */
-describe('the main job', { timeout: 1_200_000 }, () => {
+/** Everything that a tenant does, from create to delete, on real VMs and with the real docker CLI. */
+describe('tenant', { timeout: 1_200_000 }, () => {
   let broker: BrokerProcess;
   let outside: Outside;
   let a: Credentials;
@@ -43,13 +43,13 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     for (const act of cleanUp.reverse()) await act();
   }, 300_000);
 
-  it('shows its catalog', async () => {
+  it('catalog: lists the offering', async () => {
     const { status, body } = await broker.ask<{ services: { name: string }[] }>('GET', '/v2/catalog');
     expect(status).toBe(200);
     expect(body.services.map(({ name }) => name)).toEqual(['container-host']);
   });
 
-  it('creates a host for each of two tenants within the request, from the template', async () => {
+  it('create: two tenants each get a host within the request, from the template', async () => {
     const answers = await Promise.all([
       broker.create('instance-a', 'org-a'),
       broker.create('instance-b', 'org-b'),
@@ -57,7 +57,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     expect(answers.map(({ status }) => status)).toEqual([201, 201]);
   });
 
-  it('binds both, with credentials that docker uses', async () => {
+  it('bind: returns credentials that docker can use', async () => {
     const bound = await Promise.all([
       broker.bind('instance-a', 'binding-a'),
       broker.bind('instance-b', 'binding-b'),
@@ -74,14 +74,14 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     );
     expect(infoA?.code, infoA?.stderr).toBe(0);
     expect(infoB?.code, infoB?.stderr).toBe(0);
-    // Re-keyed: two copies of one template have nothing in common that tells a host.
+    // Each restored host gets another identity than the template.
     expect(infoA?.stdout.split(' ')[0]).not.toBe(infoB?.stdout.split(' ')[0]);
     expect(infoA?.stdout.split(' ')[1]).not.toBe(infoB?.stdout.split(' ')[1]);
   });
 
-  it('runs api and gateway as users that may open nothing of hosts, of each other, or of root', async () => {
-    // Seen to fail without dropPrivileges; without --no-new-privs in
-    // processes/supervisor/supervisor.ts; and with credentials.json, the host's folder of sockets or its disk open to all.
+  it('privileges: api and gateway run as users that can open no file of hosts, of each other, or of root', async () => {
+    // Fails without dropPrivileges, without --no-new-privs (src/processes/supervisor/child-process.ts), and if
+    // credentials.json, the host's socket folder or its disk is readable by all.
     const { api, gateway } = userIds(broker.settings.uidBase);
     const state = (...names: string[]) => path.join(broker.stateDirectory, ...names);
     const run = `/run/berth-${await broker.site()}`;
@@ -95,7 +95,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
         'postgres/password',
         'postgres/data/PG_VERSION',
       ],
-      ...['api', 'gateway', 'worker'].map((role) => `database-url.${role}`),
+      ...['api', 'gateway', 'worker'].map((name) => `database-url.${name}`),
     ].map((name) => `read ${state(name)}`);
     acts.push(
       ...['read', 'write'].map((how) => `${how} ${state('hosts', host, 'disk.qcow2')}`),
@@ -105,27 +105,27 @@ describe('the main job', { timeout: 1_200_000 }, () => {
         (name) => `write ${path.join(template, name)}`,
       ),
     );
-    // Nothing is refused because it is not there.
+    // All of them exist: as root each act succeeds.
     const root = await privilegesOf(process.pid);
     expect(await tryAs(root, acts)).toEqual(acts.map((act) => `done ${act}`));
 
-    for (const [role, uid] of [
+    for (const [name, uid] of [
       ['api', api],
       ['gateway', gateway],
     ] as const) {
-      const rights = await privilegesOf(await broker.processPid(role));
-      expect(rights, role).toEqual({
+      const privileges = await privilegesOf(await broker.processPid(name));
+      expect(privileges, name).toEqual({
         uids: Array(4).fill(uid),
         gids: Array(4).fill(uid),
         groups: [],
         capabilities: [],
         canGain: false,
       });
-      expect(await tryAs(rights, acts), role).toEqual(acts.map((act) => `refused ${act}`));
+      expect(await tryAs(privileges, acts), name).toEqual(acts.map((act) => `refused ${act}`));
     }
   });
 
-  it('imports, runs and publishes; the page is fetched from outside', async () => {
+  it('docker: imports, runs and publishes; the page can be fetched from outside', async () => {
     const imported = await dockerA.run(['import', '-', 'busybox:test'], await busyboxTree());
     expect(imported.code, imported.stderr).toBe(0);
     const port = firstPort(a);
@@ -138,24 +138,24 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     await eventually('the page is served', async () =>
       (await outside.run('curl', '-s', '-m', '5', url)).includes('hello from a container'),
     );
-    // And from the machine itself, by its own address.
+    // And from the node itself, by its own address.
     expect((await execute('curl', ['-s', '-m', '10', url])).stdout).toBe('hello from a container\n');
   });
 
-  it('carries exec with a terminal, with half-closed input, and its exit code', async () => {
+  it('docker exec: works with a terminal and with half-closed input, and returns the exit code', async () => {
     const terminal = await dockerA.onTerminal('exec -it web /bin/sh', 'tty; echo sum=$((40+2)); exit 7\n');
     expect(terminal.stdout).toContain('/dev/pts/');
     expect(terminal.stdout).toContain('sum=42');
     expect(terminal.code).toBe(7);
-    // The end of the input must reach the container, and all of the output must come back after it.
+    // The end of the input must reach the container, and all output must arrive after it.
     const data = randomBytes(3 * 1024 * 1024).toString('base64');
     const piped = await dockerA.run(['exec', '-i', 'web', '/bin/cat'], data);
     expect(piped.code, piped.stderr).toBe(0);
     expect(piped.stdout === data).toBe(true);
   });
 
-  it('carries attach', async () => {
-    // Created so, the end of the input of who attaches is the end of the container's.
+  it('docker attach: works', async () => {
+    // With `create -i`, the end of the attached client's input ends the container's input.
     const created = await dockerA.run(['create', '-i', '--name', 'echo', 'busybox:test', '/bin/cat']);
     expect(created.code, created.stderr).toBe(0);
     expect((await dockerA.run(['start', 'echo'])).code).toBe(0);
@@ -163,7 +163,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     expect(attached.stdout).toBe('one\ntwo\n');
   });
 
-  it('carries cp in both directions', async () => {
+  it('docker cp: works in both directions', async () => {
     const directory = await mkdtemp(path.join(tmpdir(), 'berth-cp-'));
     try {
       const content = randomBytes(1_000_000);
@@ -179,7 +179,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     }
   });
 
-  it('builds with the classic builder', async () => {
+  it('docker build: works with the classic builder', async () => {
     const directory = await mkdtemp(path.join(tmpdir(), 'berth-build-'));
     try {
       await writeFile(
@@ -195,21 +195,21 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     }
   });
 
-  it('carries save and load', async () => {
+  it('docker save and load: work', async () => {
     const saved = await dockerA.run(['save', 'built:test']);
     expect(saved.code, saved.stderr).toBe(0);
     const loaded = await dockerB.run(['load'], Buffer.from(saved.stdout, 'latin1'));
     expect(loaded.stdout, loaded.stderr).toContain('Loaded image: built:test');
   });
 
-  it("leads A's certificate to A's host and to no other", async () => {
+  it("gateway: A's certificate leads to A's host and to no other", async () => {
     const names = async (docker: Docker) => (await docker.run(['ps', '-a', '--format', '{{.Names}}'])).stdout;
     expect(await names(dockerA)).toContain('web');
     expect(await names(dockerB)).not.toContain('web');
   });
 
   describe('from inside a host', () => {
-    /** Which of these a container on the host's own network can open a connection to. */
+    /** The targets to which a container in the host's network namespace can connect. */
     const reached = async (docker: Docker, targets: readonly string[]): Promise<string[]> => {
       const probe = targets.map(
         (target) => `(echo | nc -w 3 ${target} >/dev/null 2>&1 && echo "${target}") &`,
@@ -222,10 +222,10 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       return attempt.stdout.split('\n').slice(0, -2);
     };
 
-    it('the internet is reached, and the network of the machine is not', async () => {
+    it('egress: the internet is reachable, the network of the node is not', async () => {
       outside.start('/bin/busybox', 'httpd', '-f', '-p', '8000', '-h', '/usr/share/common-licenses');
       const { internetAddress, localAddress } = outside;
-      await eventually('the internet is there', async () =>
+      await eventually('the simulated internet answers', async () =>
         (await outside.run('curl', '-s', '-m', '2', `http://${internetAddress}:8000/BSD`)).includes(
           'Regents',
         ),
@@ -234,8 +234,8 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       expect(await reached(dockerA, [internet, `${localAddress} 8000`])).toEqual([internet]);
     });
 
-    // Seen to fail without the drops of the machine's input chain and of the egress chain: 17 of them answered.
-    it("neither another tenant's host nor the machine answers", async () => {
+    // Fails without the drop rules of the node's input chain and of the egress chain: 17 targets answered.
+    it("egress: neither another tenant's host nor the node is reachable", async () => {
       const { stdout } = await execute('nft', [
         'list',
         'map',
@@ -246,10 +246,10 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       const hostB = new RegExp(`${firstPort(b)}-\\d+ : ([0-9.]+)`).exec(stdout)?.[1] ?? 'not found';
       expect(hostB).toMatch(/^10\./);
       const inspected = await dockerA.run(['inspect', '--format', '{{.NetworkSettings.IPAddress}}', 'web']);
-      // The probe itself works: it reaches the container that does listen.
+      // Shows that the probe works.
       const own = `${inspected.stdout.trim()} 80`;
-      const machine = ownAddress ?? '';
-      // Whatever listens on this machine, the broker among it, at each address; its Postgres has no port.
+      const node = ownAddress ?? '';
+      // All listening ports of the node, including the broker's, at each address. The embedded Postgres has no port.
       const listening = (await execute('ss', ['-Htln'])).stdout.matchAll(/:(\d+)\s/g);
       const ports = new Set([...listening].map(([, port = '']) => Number(port)));
       expect([...ports]).toEqual(expect.arrayContaining([0, 1, 2].map((more) => broker.firstPort + more)));
@@ -260,18 +260,18 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       const forbidden = [
         `${hostB} 2375`,
         `${hostB} ${firstPort(b)}`,
-        `${machine} ${firstPort(b)}`,
+        `${node} ${firstPort(b)}`,
         ...addresses.flatMap((address) => [...ports].map((port) => `${address} ${port}`)),
         '169.254.169.254 80',
-        // Nor does a container reach its own engine without credentials.
+        // A container's own engine, without credentials.
         '100.127.255.2 2375',
       ];
       expect(await reached(dockerA, [...forbidden, own])).toEqual([own]);
     });
   });
 
-  // Seen to fail where the gateway does not ask for a host that is asleep.
-  it('sleeps, in memory and on disk, and wakes for the next docker command with its container and its clock', async () => {
+  // Fails if the gateway does not request the wake of a paused or suspended host.
+  it('power: a paused and a suspended host wake for the next docker command, with container and clock', async () => {
     const platform = await connectPlatform(broker.settings);
     const ofB = async () => {
       const host = (await platform.hosts()).find(({ instance }) => instance === 'instance-b');
@@ -286,24 +286,24 @@ describe('the main job', { timeout: 1_200_000 }, () => {
       await eventually(`the host is ${power}`, async () => (await ofB()).power === power, {
         deadlineMs: 60_000,
       });
-      const asleepAt = Date.now();
-      // That of a paused host is looked at in sleep.vm.test.ts.
+      const poweredDownAt = Date.now();
+      // idle.vm.test.ts checks the clock of a paused host.
       await eventually(
-        'its clock would be wrong',
-        () => power === 'paused' || Date.now() - asleepAt > 20_000,
+        'the clock would be wrong',
+        () => power === 'paused' || Date.now() - poweredDownAt > 20_000,
         { deadlineMs: 60_000 },
       );
       const asked = Date.now() / 1000;
       const date = await dockerB.run(['exec', 'sleeper', '/bin/busybox', 'date', '+%s']);
       expect(date.code, date.stderr).toBe(0);
-      // Seconds, held against the question, however long the answer took: it would be 20 behind if nobody had set it.
+      // Seconds, compared with the times before and after the request. A clock that was not set would be 20 s behind.
       expect(Number(date.stdout)).toBeGreaterThan(asked - 10);
       expect(Number(date.stdout)).toBeLessThan(Date.now() / 1000 + 10);
       expect((await ofB()).power).toBe('running');
     }
   });
 
-  it('becomes a larger host with its data, its ports and its binding', async () => {
+  it('update: to a larger plan keeps data, ports and binding', async () => {
     const server = ['/bin/httpd', '-f', '-p', '81', '-h', '/www'];
     const port = firstPort(a) + 1;
     const lasting = ['run', '-d', '--restart', 'always', '--name', 'lasting', '-p', `${port}:81`];
@@ -332,7 +332,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     expect(info.stdout.trim(), info.stderr).toBe('2');
     expect((await dockerA.run(['image', 'inspect', 'busybox:test'])).code).toBe(0);
     expect(await sizeOf()).toBeGreaterThan(before * 1.3);
-    // It came back by its restart policy, behind the port that it had.
+    // Its restart policy has started it, behind the same port.
     await eventually('the page is served again', async () =>
       (await outside.run('curl', '-s', '-m', '5', `http://${ownAddress ?? ''}:${port}/`)).includes('hello'),
     );
@@ -340,7 +340,7 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     expect(fetched.body).toMatchObject({ plan_id: largerPlanId });
   });
 
-  it('cuts a running stream before the unbind answers, and refuses from then on', async () => {
+  it('unbind: cuts a running stream before it answers; later connections are refused', async () => {
     await dockerA.run([
       'run',
       '-d',
@@ -365,11 +365,11 @@ describe('the main job', { timeout: 1_200_000 }, () => {
     expect(refused.code).not.toBe(0);
     expect(refused.stderr).toContain('no live binding');
     await ended;
-    // B is not concerned.
+    // B is unaffected.
     expect((await dockerB.run(['ps'])).code).toBe(0);
   });
 
-  it('leaves nothing after the deletes', async () => {
+  it('delete: leaves nothing of the hosts', async () => {
     expect((await broker.remove('instance-a')).status).toBe(200);
     expect((await broker.remove('instance-b')).status).toBe(200);
     // The template of another plan may be made in the background.

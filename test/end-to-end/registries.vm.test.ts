@@ -5,8 +5,8 @@ import { type BrokerProcess, makeBrokerProcess, serviceId } from '../support/bro
 import { eventually } from '../support/eventually.ts';
 import { type Registry, startRegistry } from '../support/registry.ts';
 
-/** What parameters say of registries, by real pulls of a real engine. Each is refused first, without its parameter. */
-describe('an engine', { timeout: 1_200_000 }, () => {
+/** The registry parameters, with pulls of a real engine. Each pull is first refused without its parameter. */
+describe('registries', { timeout: 1_200_000 }, () => {
   let broker: BrokerProcess;
   let registry: Registry;
   let docker: Docker;
@@ -17,10 +17,10 @@ describe('an engine', { timeout: 1_200_000 }, () => {
       service_id: serviceId,
       parameters,
     });
-    // Nothing restarts: it is done within the request.
+    // Nothing restarts, so it completes within the request.
     expect(answer.status, JSON.stringify(answer.body)).toBe(200);
   };
-  /** The engine reads its settings when it has a moment. */
+  /** The engine rereads its settings asynchronously. */
   const pulls = (image: string) =>
     eventually(
       `${image} is pulled`,
@@ -52,10 +52,10 @@ describe('an engine', { timeout: 1_200_000 }, () => {
     for (const act of cleanUp.reverse()) await act();
   }, 300_000);
 
-  it('pulls from a registry whose authority it was told of', async () => {
+  it('registry_authorities: the engine pulls from a registry with that CA', async () => {
     const image = `${registry.name}/private:1`;
     expect(await refuses(image)).toContain('x509: certificate signed by unknown authority');
-    await update({ registry_authorities: [{ registry: registry.name, certificate: registry.authority }] });
+    await update({ registry_authorities: [{ registry: registry.name, certificate: registry.caPem }] });
     await pulls(image);
     const run = await docker.run(['run', '--rm', '--network', 'none', image, '/bin/echo', 'pulled']);
     expect(run.stdout, run.stderr).toBe('pulled\n');
@@ -63,7 +63,7 @@ describe('an engine', { timeout: 1_200_000 }, () => {
     expect(await refuses(image)).toContain('x509: certificate signed by unknown authority');
   });
 
-  it('pulls from a registry that it may trust blindly', async () => {
+  it('insecure_registries: the engine pulls from a registry with an unknown CA', async () => {
     const image = `${registry.name}/insecure:1`;
     expect(await refuses(image)).toContain('x509');
     await update({ insecure_registries: [registry.name] });
@@ -72,7 +72,7 @@ describe('an engine', { timeout: 1_200_000 }, () => {
     await eventually('it is refused again', async () => (await refuses(image)).includes('x509'));
   });
 
-  it('asks a mirror for the images of Docker Hub', async () => {
+  it('registry_mirrors: the engine pulls images of Docker Hub from the mirror', async () => {
     const image = 'berth-only-the-mirror-has-it:1';
     expect((await docker.run(['pull', image])).code).not.toBe(0);
     await update({ registry_mirrors: [registry.mirror] });

@@ -12,7 +12,7 @@ import { createMasterKeyText, masterKeyFromText } from '../../src/secrets/master
 import type { Answer } from '../support/broker-process.ts';
 import { makeSimulatedProcess, secretFile, type SimulatedProcess } from '../support/simulated-process.ts';
 
-/** Where secrets are kept on purpose, by their paths in the state directory (docs/architecture.md). */
+/** Files of the state directory that contain secrets by design (docs/architecture.md). */
 const secretFiles = [
   /^credentials\.json$/,
   /^master\.key$/,
@@ -23,9 +23,9 @@ const secretFiles = [
 const brokerPassword = `broker-${randomBytes(18).toString('base64url')}`;
 let directory: string;
 let broker: SimulatedProcess;
-/** Every secret that the run has used, by what it is. */
+/** All secrets of this run, by description. */
 const secrets = new Map<string, string>();
-/** What the processes' arguments and environments were while they ran. */
+/** Arguments and environments of all processes, read while they ran. */
 let processes = '';
 
 const passwordOf = (url: string) => /:\/\/[^:]+:([^@]+)@/.exec(url)?.[1] ?? '';
@@ -45,7 +45,7 @@ async function ask<T = unknown>(method: string, route: string, body?: object): P
   return { status: response.status, body: (await response.json()) as T };
 }
 
-/** The broker, its roles, what they have started, and Postgres, which is nobody's child. */
+/** The supervisor, all its descendants, and Postgres, which is not one of them. */
 async function pids(): Promise<number[]> {
   const parents = new Map<number, number>();
   const named: number[] = [];
@@ -74,7 +74,7 @@ function formsOf(secret: string): string[] {
   const within = [0, 1, 2].map((shift) =>
     Buffer.concat([Buffer.alloc(shift), bytes])
       .toString('base64')
-      // Characters that depend on what stands around it.
+      // Without the characters that depend on the surrounding text.
       .slice(shift === 0 ? 0 : 4, -4),
   );
   const url = within.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'));
@@ -82,7 +82,7 @@ function formsOf(secret: string): string[] {
   return [...new Set([secret, ...within, ...url, hex, hex.toUpperCase(), encodeURIComponent(secret)])];
 }
 
-/** Which secrets are in a text. */
+/** The descriptions of the secrets that a text contains. */
 function found(text: string): string[] {
   return [...secrets]
     .filter(([, secret]) => formsOf(secret).some((form) => text.includes(form)))
@@ -90,21 +90,21 @@ function found(text: string): string[] {
 }
 
 /**
- * The lines of a private key (P-256, PKCS#8, PEM), any of which is a leak; but the last, which holds nothing but the
- * end of the public key, and so stands in a request for a certificate as well.
+ * Adds the lines of a private key (P-256, PKCS#8, PEM), each of which would be a leak. The last one contains only the end
+ * of the public key, which is also part of a certificate request, so it is left out.
  */
 function addKey(name: string, pem: string): void {
   const lines = pem.split('\n').filter((line) => line !== '' && !line.startsWith('-----'));
   for (const [index, line] of lines.slice(0, -1).entries()) secrets.set(`${name}, line ${index + 1}`, line);
   secrets.set(`${name}, as JSON`, JSON.stringify(pem).slice(1, -1));
-  // The number itself, however it is wrapped.
+  // The private number itself, independent of line breaks.
   const number = createPrivateKey(pem).export({ format: 'jwk' }).d ?? '';
-  secrets.set(`${name}, the number`, number);
-  secrets.set(`${name}, the number in hexadecimal`, Buffer.from(number, 'base64url').toString('hex'));
+  secrets.set(`${name}, private number`, number);
+  secrets.set(`${name}, private number in hexadecimal`, Buffer.from(number, 'base64url').toString('hex'));
 }
 
-/** The private keys of all authorities on record, opened with the master key that seals them now. */
-async function addAuthorityKeys(masterKey: string): Promise<void> {
+/** Adds the private keys of all recorded CAs, decrypted with the current master key. */
+async function addCaKeys(masterKey: string): Promise<void> {
   const vault = createKeyRing([masterKeyFromText(masterKey)]);
   const client = await ownerClient();
   try {
@@ -113,14 +113,14 @@ async function addAuthorityKeys(masterKey: string): Promise<void> {
     );
     for (const { id, name, sealed_key } of rows) {
       const opened = vault.open(sealed_key, `authorities/${id}/key`).toString('utf8');
-      addKey(`private key of the authority ${name} ${id}`, opened);
+      addKey(`private key of the ${name} CA ${id}`, opened);
     }
   } finally {
     await client.end();
   }
 }
 
-/** The gateway makes its key and tells nobody: only its own memory has it. */
+/** Adds the gateway's private key, which exists only in the memory of its process. */
 async function addGatewayKey(): Promise<void> {
   const shown = await new Promise<Buffer>((resolve, reject) => {
     const socket = tls.connect(
@@ -144,7 +144,7 @@ async function addGatewayKey(): Promise<void> {
   throw new Error("the gateway's private key was not found in its memory");
 }
 
-/** Private keys in PEM that stand in what a process can write to (proc(5), maps and mem). */
+/** Private keys in PEM in the writable memory of a process (proc(5), maps and mem). */
 async function keysInMemory(pid: number): Promise<string[]> {
   const found = new Set<string>();
   const maps = (await readFile(`/proc/${pid}/maps`, 'utf8')).split('\n');
@@ -155,7 +155,7 @@ async function keysInMemory(pid: number): Promise<string[]> {
       if (from === undefined || to === undefined) continue;
       const start = Number.parseInt(from, 16);
       const chunk = Buffer.alloc(Number.parseInt(to, 16) - start);
-      // What ends while we read it holds nothing any more.
+      // The mapping may be gone by now.
       await memory.read(chunk, 0, chunk.length, start).catch(() => undefined);
       const pems = chunk
         .toString('latin1')
@@ -217,10 +217,10 @@ beforeAll(async () => {
   secrets.set('operator password', generated.mgmt.password);
   secrets.set('generated broker password', generated.broker.password);
   secrets.set("owner's database password", await secretFile(broker, 'postgres/password'));
-  for (const role of ['api', 'gateway', 'worker']) {
+  for (const name of ['api', 'gateway', 'worker']) {
     secrets.set(
-      `database password of the ${role}`,
-      passwordOf(await secretFile(broker, `database-url.${role}`)),
+      `database password of the ${name}`,
+      passwordOf(await secretFile(broker, `database-url.${name}`)),
     );
   }
 
@@ -233,7 +233,7 @@ beforeAll(async () => {
   const wanted = { service_id: offering?.id, plan_id: plan?.id, organization_guid: 'o', space_guid: 's' };
   const instance = '/v2/service_instances/instance';
   expect((await ask('PUT', `${instance}?accepts_incomplete=true`, wanted)).status).toBe(201);
-  // A secret where none belongs: in a parameter that does not exist.
+  // A secret in a place that does not expect one: an unknown parameter.
   secrets.set('value of an unknown parameter', 'correct-horse-battery-staple');
   const refused = await ask('PUT', `${instance}-2?accepts_incomplete=true`, {
     ...wanted,
@@ -251,12 +251,12 @@ beforeAll(async () => {
   const hints = `service_id=${wanted.service_id ?? ''}&plan_id=${wanted.plan_id ?? ''}`;
   expect((await ask('DELETE', `${instance}/service_bindings/unbound?${hints}`)).status).toBe(200);
 
-  // The authorities' keys before and after their rotation, which is over once no gateway knows the former.
-  await addAuthorityKeys(await secretFile(broker, 'master.key'));
+  // The CAs' keys before and after their rotation.
+  await addCaKeys(await secretFile(broker, 'master.key'));
   await addGatewayKey();
   for (const name of ['client', 'server'])
-    expect((await ask('POST', `/mgmt/authorities/${name}/rotate`)).status).toBe(200);
-  await addAuthorityKeys(await secretFile(broker, 'master.key'));
+    expect((await ask('POST', `/mgmt/certificate-authorities/${name}/rotate`)).status).toBe(200);
+  await addCaKeys(await secretFile(broker, 'master.key'));
 
   // Both master keys of a rotation.
   const file = path.join(broker.stateDirectory, 'master.key');
@@ -283,7 +283,7 @@ afterAll(async () => {
   await rm(directory, { recursive: true });
 }, 120_000);
 
-it('the search finds what it looks for', () => {
+it('secrets: the search finds them in every encoding', () => {
   expect(secrets.size).toBeGreaterThan(15);
   for (const [name, secret] of secrets) {
     expect(secret.length, name).toBeGreaterThan(15);
@@ -293,7 +293,7 @@ it('the search finds what it looks for', () => {
   }
 });
 
-describe('no secret is', () => {
+describe('secrets: none is', () => {
   it('printed by any process', () => {
     expect(broker.output().length).toBeGreaterThan(2_000);
     expect(found(broker.output())).toEqual([]);
@@ -331,15 +331,15 @@ describe('no secret is', () => {
   });
 });
 
-describe('a start without the master key', () => {
+describe('master key', () => {
   const key = () => path.join(broker.stateDirectory, 'master.key');
   const aside = () => `${key()}.aside`;
 
-  it('or with another one says so, names the setting, and harms nothing', async () => {
+  it('start: without the master key, or with another one, fails, names the setting and changes nothing', async () => {
     await broker.stop();
     await rename(key(), aside());
     await expect(broker.start()).rejects.toThrow(/BERTH_MASTER_KEY_FILE: .*master\.key does not exist/);
-    // No new one was made in its place.
+    // No new one was created.
     await expect(readFile(key())).rejects.toThrow('ENOENT');
     await writeFile(key(), `${createMasterKeyText()}\n`);
     await expect(broker.start()).rejects.toThrow(/BERTH_MASTER_KEY_FILE: .* are sealed with [0-9a-f]{16}/);

@@ -19,23 +19,23 @@ export interface Answer<T = Record<string, unknown>> {
   readonly body: T;
 }
 
-/** A broker as an operator runs it: `dist/src/main.js` in a process of its own, with real hosts. */
+/** A broker as an operator runs it: `dist/src/main.js` as a child process, with real hosts. */
 export interface BrokerProcess {
   readonly stateDirectory: string;
   readonly site: () => Promise<string>;
-  /** Everything that it and its roles have printed so far. */
+  /** Everything that its processes have printed so far. */
   readonly output: () => string;
   readonly pid: () => number;
-  /** Process id of one of its roles. */
-  processPid(role: string): Promise<number>;
-  /** What it runs with. */
+  /** Process id of api, gateway or worker. */
+  processPid(name: string): Promise<number>;
+  /** Its settings. */
   readonly settings: Settings;
-  /** Of the OSB API; the gateway and management have the next two. */
+  /** Port of the OSB API; gateway and management use the next two. */
   readonly firstPort: number;
   start(): Promise<void>;
   /** Ctrl-C. */
   interrupt(): Promise<void>;
-  /** Ends it and its roles as a power cut would; hosts go on. */
+  /** Sends SIGKILL to all its processes; hosts keep running. */
   kill(): Promise<void>;
   ask<T = Record<string, unknown>>(method: string, route: string, body?: object): Promise<Answer<T>>;
   createRoute(instanceId: string): string;
@@ -44,7 +44,7 @@ export interface BrokerProcess {
   bind(instanceId: string, bindingId: string): Promise<Answer<{ credentials: Credentials }>>;
   unbind(instanceId: string, bindingId: string): Promise<Answer>;
   remove(instanceId: string): Promise<Answer>;
-  /** Ends the broker, destroys what is left of its hosts, and removes its state. */
+  /** Stops the broker, destroys its remaining hosts, and removes its state. */
   dispose(): Promise<void>;
 }
 
@@ -52,7 +52,7 @@ const portRange = (first: number, count: number) => `${first}-${first + count - 
 
 /**
  * @param offset 0 to 4: keeps the ports and networks of test files apart.
- * @param settings of the environment that are to be other than usual.
+ * @param settings environment variables that override the usual ones.
  */
 export async function makeBrokerProcess(
   offset: number,
@@ -60,7 +60,7 @@ export async function makeBrokerProcess(
 ): Promise<BrokerProcess> {
   const state = await makeStateDirectory();
   const catalog = path.join(state.directory, 'catalog.yaml');
-  // Below the range of ephemeral ports, one of which another test may hold.
+  // Below the range of ephemeral ports, which other tests may use.
   const port = 17_100 + testSlot * 100 + offset * 10;
   const environment = {
     PATH: process.env['PATH'],
@@ -135,8 +135,8 @@ export async function makeBrokerProcess(
     });
   }
 
-  /** The roles are the only processes that are started with this main.js and are not children of ours. */
-  const roleProcesses = async () => {
+  /** Process ids of api, gateway, worker and supervisor: all that run main.js with this state directory. */
+  const brokerProcesses = async () => {
     const all = await processesWith(path.join(project, 'dist', 'src', 'main.js'));
     const mine: number[] = [];
     for (const { pid } of all) {
@@ -179,7 +179,7 @@ export async function makeBrokerProcess(
     space_guid: `${org}-space`,
   });
 
-  /** Work that outlasts the request is polled, as a platform does. */
+  /** Polls an operation that outlasts the request, as a platform does. */
   async function settled(answer: Answer, route: string): Promise<Answer> {
     if (answer.status !== 202) return answer;
     const operation = String(answer.body['operation']);
@@ -198,12 +198,12 @@ export async function makeBrokerProcess(
     site,
     output: () => output,
     pid: () => child?.pid ?? 0,
-    async processPid(role) {
-      for (const pid of await roleProcesses()) {
+    async processPid(name) {
+      for (const pid of await brokerProcesses()) {
         const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-        if (command.endsWith(`\0${role}\0`)) return pid;
+        if (command.endsWith(`\0${name}\0`)) return pid;
       }
-      throw new Error(`no ${role} runs`);
+      throw new Error(`no ${name} is running`);
     },
     settings: readSettings(environment),
     firstPort: port,
@@ -214,9 +214,9 @@ export async function makeBrokerProcess(
     },
     async kill() {
       child?.kill('SIGKILL');
-      for (const pid of await roleProcesses()) process.kill(pid, 'SIGKILL');
+      for (const pid of await brokerProcesses()) process.kill(pid, 'SIGKILL');
       await ended();
-      await eventually('all roles have ended', async () => (await roleProcesses()).length === 0);
+      await eventually('all processes have ended', async () => (await brokerProcesses()).length === 0);
     },
     ask,
     createRoute,
@@ -238,7 +238,7 @@ export async function makeBrokerProcess(
   };
 }
 
-/** Also after a test that failed in the middle, nothing stays on the machine. */
+/** Leaves nothing on the node, even after a test that has failed in the middle. */
 async function destroyHosts(site: string): Promise<void> {
   const run = (program: string, ...args: string[]) =>
     promisify(execFile)(program, args).catch(() => undefined);
@@ -246,11 +246,11 @@ async function destroyHosts(site: string): Promise<void> {
     try {
       process.kill(pid, 'SIGKILL');
     } catch {
-      // It has just ended.
+      // It has ended already.
     }
   }
   await eventually('every QEMU has ended', async () => (await processesWith(`berth-${site}-`)).length === 0);
-  // A control group is busy until the kernel has let go of the last process in it.
+  // A control group is busy until the kernel has released its last process.
   await eventually('nothing is left of the hosts', async () => {
     for (const line of await residueOf(site)) {
       const link = /^ip: (bh\w+)[@ ]/.exec(line)?.[1];
@@ -260,7 +260,7 @@ async function destroyHosts(site: string): Promise<void> {
       if (namespace !== undefined) await run('ip', 'netns', 'delete', namespace);
       if (group !== undefined) await run('rmdir', group);
     }
-    // Elements of the table go with it.
+    // The table's elements are removed with it.
     return (await residueOf(site)).every((line) => line.startsWith('nft:'));
   });
   await forgetSite(site);

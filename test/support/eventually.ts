@@ -1,14 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Deadlines are written for a quiet machine: a busy one, or one that others slow down, may take this many times as long. */
+/** Factor for deadlines, which are written for an idle node: a busy one is slower. */
 const patience = 4;
 
 /**
- * Asks until the answer is neither false, null nor undefined, and returns it. What `ask` throws is thrown on
- * at once: a condition that can't be met any more need not be waited for.
- * @param what is awaited, for the error: "the engine answers".
- * @param options.deadlineMs when to give up on a quiet machine, in milliseconds; `options.everyMs` how long to wait in between.
- * @throws Error at the deadline, naming what was awaited and the last answer.
+ * Calls `ask` until its answer is neither false, null nor undefined, and returns it. An error of `ask` is thrown at once,
+ * so that a condition that has become impossible is not waited for.
+ * @param what the condition, for the error: "the engine answers".
+ * @param options.deadlineMs time limit on an idle node, in milliseconds; `options.everyMs` pause between two calls.
+ * @throws Error at the deadline, with the condition and the last answer.
  */
 export async function eventually<T>(
   what: string,

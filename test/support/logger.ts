@@ -1,6 +1,6 @@
 import type { Logger } from '../../src/lib/logger.ts';
 
-/** Drops everything that is logged. */
+/** Discards everything. */
 export const silentLogger: Logger = {
   debug: () => undefined,
   info: () => undefined,
@@ -9,7 +9,7 @@ export const silentLogger: Logger = {
   child: () => silentLogger,
 };
 
-/** Keeps what is logged at `error`, as objects. */
+/** Records what is logged at `error`, as objects. */
 export function createRecordingLogger() {
   const lines: Record<string, unknown>[] = [];
   const logger: Logger = {
@@ -22,12 +22,12 @@ export function createRecordingLogger() {
   return { logger, lines };
 }
 
-/** Keeps every line that is logged, with its message. */
+/** Records every line, with its message. */
 export function createLineLogger() {
   const lines: { details: Record<string, unknown>; message: string }[] = [];
-  const keep = (details: object, message: string) => {
+  const record = (details: object, message: string) => {
     lines.push({ details: { ...details }, message });
   };
-  const logger: Logger = { debug: keep, info: keep, warn: keep, error: keep, child: () => logger };
+  const logger: Logger = { debug: record, info: record, warn: record, error: record, child: () => logger };
   return { logger, lines };
 }

@@ -23,9 +23,9 @@ declare module 'vitest' {
 
 const templateName = 'berth_template';
 
-/** One Postgres for the whole run, gone at its end; each test file takes a database of its own from it. */
+/** Starts one Postgres for the whole run. Each test file creates a database in it (`createTestDatabase`). */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  // A short name: the server's Unix socket is in it.
+  // Short, since it contains the server's Unix socket.
   const directory = await mkdtemp('/tmp/berth-pg-');
   await chmod(directory, 0o755);
   const postgres = await startEmbeddedPostgres({
@@ -50,9 +50,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
 
 /** A migrated database for one test file. */
 export interface TestDatabase {
-  /** As the owner of the tables. */
+  /** Of the owner of the tables. */
   readonly connectionString: string;
-  /** As each of Berth's roles, made and granted their rights when they are first asked for. */
+  /** Creates Berth's database roles with their grants; returns their connection strings. */
   readonly roleUrls: () => Promise<Readonly<Record<DatabaseRole, string>>>;
   readonly drop: () => Promise<void>;
 }
@@ -92,7 +92,7 @@ export function inDatabase(connectionString: string, name: string): string {
   return url.href.replace('@localhost/', '@/');
 }
 
-/** Runs one statement over a connection of its own. */
+/** Runs one statement over a new connection. */
 export async function query(connectionString: string, text: string): Promise<void> {
   const client = new pg.Client({ connectionString });
   await client.connect();

@@ -1,5 +1,5 @@
 // `node registry-server.mjs FOLDER`: a registry with one image under every name (Docker Registry HTTP API V2, only what
-// a pull asks), over HTTPS on port 5443 and over HTTP on port 5000. A file of its own, since it runs in a namespace.
+// a pull asks), over HTTPS on port 5443 and over HTTP on port 5000. A separate program, since it runs in a network namespace.
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { readFileSync } from 'node:fs';

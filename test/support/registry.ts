@@ -8,14 +8,14 @@ import type { Outside } from '../../tools/demo/outside.ts';
 import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 
-/** A registry outside, with one image under every name, whose certificate nobody trusts by default. */
+/** A registry outside of the node, with one image under every name. Its CA is unknown to engines. */
 export interface Registry {
   /** `host:port` of its TLS side. */
   readonly name: string;
   /** The same images over HTTP, as a mirror. */
   readonly mirror: string;
-  /** Who vouches for it, PEM. */
-  readonly authority: string;
+  /** The CA of its certificate, PEM. */
+  readonly caPem: string;
   remove(): Promise<void>;
 }
 
@@ -24,10 +24,10 @@ const digestOf = (content: Buffer) => `sha256:${createHash('sha256').update(cont
 export async function startRegistry(outside: Outside): Promise<Registry> {
   const folder = await mkdtemp(path.join(tmpdir(), 'berth-registry-'));
   const host = outside.internetAddress;
-  const authority = await createCertificateAuthority({ commonName: 'registry authority', validForDays: 2 });
+  const ca = await createCertificateAuthority({ commonName: 'registry authority', validForDays: 2 });
   const { requestPem, privateKeyPem } = await createServerRequest('registry');
   const notAfter = new Date(Date.now() + 86_400_000);
-  const certificate = await signServerRequest(authority, requestPem, { hosts: [host], notAfter });
+  const certificate = await signServerRequest(ca, requestPem, { hosts: [host], notAfter });
 
   const tree = await busyboxTree();
   const layer = gzipSync(tree);
@@ -61,7 +61,7 @@ export async function startRegistry(outside: Outside): Promise<Registry> {
   return {
     name: `${host}:5443`,
     mirror: `http://${host}:5000`,
-    authority: authority.certificatePem,
+    caPem: ca.certificatePem,
     remove: () => rm(folder, { recursive: true, force: true }),
   };
 }

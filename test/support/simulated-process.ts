@@ -6,24 +6,24 @@ import { compiled } from './build.ts';
 import { eventually } from './eventually.ts';
 import { testSlot } from './test-slot.ts';
 
-/** A broker as an operator runs it, in processes of its own, with simulated hosts. */
+/** A broker as an operator runs it, as child processes, with simulated hosts. */
 export interface SimulatedProcess {
   readonly stateDirectory: string;
   readonly port: number;
   readonly mgmtPort: number;
   readonly gatewayPort: number;
-  /** Everything that it and its roles have printed so far. */
+  /** Everything that its processes have printed so far. */
   readonly output: () => string;
   readonly pid: () => number;
-  /** @throws Error with what it printed, where it ends instead. */
+  /** @throws Error with its output if it ends before it is ready. */
   start(): Promise<void>;
-  /** Ctrl-C, and until it has ended. */
+  /** Sends SIGINT and waits for its end. */
   stop(): Promise<void>;
   /** Stops it and removes its state. */
   dispose(): Promise<void>;
 }
 
-/** @param offset 0 to 2: keeps the ports of test files apart. @param more settings. */
+/** @param offset 0 to 2: keeps the ports of test files apart. @param more environment variables. */
 export async function makeSimulatedProcess(
   offset: number,
   more: Record<string, string> = {},
@@ -89,6 +89,6 @@ export async function makeSimulatedProcess(
   };
 }
 
-/** A secret's text out of a file of the broker's. */
+/** The text of a secret file in the state directory. */
 export const secretFile = async (broker: SimulatedProcess, name: string) =>
   (await readFile(path.join(broker.stateDirectory, name), 'utf8')).trim();

@@ -4,16 +4,16 @@ import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.t
 import type { GuestImage } from '../../src/hypervisors/qemu/image/guest-image.ts';
 
 /**
- * Kept from run to run, each thing under the digest of what it was made from: the guest image takes minutes to
- * build, and a template takes a cold boot.
+ * Reused by later runs, each entry under the digest of its inputs: building the guest image takes minutes, and a template
+ * takes a cold boot.
  */
 const cacheDirectory = '/var/cache/berth-test';
-const kept = ['images', 'templates', 'disks'];
+const cached = ['images', 'templates', 'disks'];
 const recipeDirectory = path.join(import.meta.dirname, '..', '..', 'image');
-/** Unix sockets in it need a short path, and hosts' users must be able to enter it. */
+/** Short, since paths of Unix sockets are limited, and accessible for the users that hosts run as. */
 const stateRoot = '/var/tmp';
 
-/** The guest image of this checkout's recipe; built where it is missing, which is said. */
+/** The guest image of this checkout's recipe. If it is missing, builds it and prints the progress. */
 export async function testImage(): Promise<GuestImage> {
   let last = '';
   return ensureGuestImage(
@@ -27,11 +27,11 @@ export async function testImage(): Promise<GuestImage> {
   );
 }
 
-/** A state directory of its own for one test file, over the shared cache. */
+/** A state directory for one test file, with links to the shared cache. */
 export async function makeStateDirectory(): Promise<{ directory: string; remove: () => Promise<void> }> {
   const directory = await mkdtemp(path.join(stateRoot, 'berth-test-'));
   await chmod(directory, 0o755);
-  for (const name of kept) {
+  for (const name of cached) {
     await mkdir(path.join(cacheDirectory, name), { recursive: true, mode: 0o755 });
     await symlink(path.join(cacheDirectory, name), path.join(directory, name));
   }

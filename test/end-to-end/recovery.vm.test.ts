@@ -9,8 +9,8 @@ import { processesWith, residueOf } from '../../tools/lib/residue.ts';
 
 const execute = promisify(execFile);
 
-/** What a broker, a virtual machine and a whole machine do on bad days: one host lives through all of them. */
-describe('on a bad day', { timeout: 2_400_000 }, () => {
+/** Recovery from killed processes, killed VMs and a reboot of the node. One host survives all of it. */
+describe('recovery', { timeout: 2_400_000 }, () => {
   const cleanUp: (() => Promise<void>)[] = [];
   let broker: BrokerProcess;
   let credentials: Credentials;
@@ -18,12 +18,12 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
 
   const containers = async () => (await docker.run(['ps', '-a', '--format', '{{.Names}} {{.State}}'])).stdout;
   const engineId = async () => (await docker.run(['info', '--format', '{{.ID}}'])).stdout.trim();
-  /** Each has a process of its jail beside it, whose command line holds the same. */
-  const machines = async () =>
+  /** Without the jail's process of each VM, whose command line contains the same name. */
+  const vms = async () =>
     (await processesWith(`berth-${await broker.site()}-`)).filter(({ command }) =>
       command.startsWith('/usr/bin/qemu-system'),
     );
-  const machineIsBack = () =>
+  const engineIsBack = () =>
     eventually('the engine answers again', async () => (await docker.run(['version'])).code === 0, {
       deadlineMs: 400_000,
       everyMs: 1_000,
@@ -47,8 +47,8 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
       ...['/bin/sh', '-c', 'echo kept > /tmp/file; exec sleep 100000'],
     ]);
     expect(run.code, run.stderr).toBe(0);
-    // A machine that dies loses what it has not written yet, as any machine does: the engine's record of the start,
-    // and with it the container's right to be started again, where that was less than five seconds ago.
+    // A killed VM loses unwritten data: without this, up to five seconds, and with them the engine's record that the
+    // container is to be restarted.
     const written = await docker.run(['exec', 'lasting', '/bin/busybox', 'sync']);
     expect(written.code, written.stderr).toBe(0);
     idAtFirst = await engineId();
@@ -58,53 +58,53 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
     for (const act of cleanUp.reverse()) await act();
   }, 300_000);
 
-  it('Ctrl-C stops the roles; the host goes on, and is adopted by the next start', async () => {
-    const [before] = await machines();
+  it('Ctrl-C: stops the processes; the host keeps running and is adopted by the next start', async () => {
+    const [before] = await vms();
     await broker.interrupt();
-    expect((await machines()).map(({ pid }) => pid)).toEqual([before?.pid]);
+    expect((await vms()).map(({ pid }) => pid)).toEqual([before?.pid]);
     expect((await docker.run(['ps'])).code).not.toBe(0);
     await broker.start();
     expect(broker.output()).toContain('1 running hosts adopted');
     expect(await containers()).toBe('lasting running\n');
-    expect((await machines()).map(({ pid }) => pid)).toEqual([before?.pid]);
+    expect((await vms()).map(({ pid }) => pid)).toEqual([before?.pid]);
   });
 
-  it('a broker that is killed in every process comes back to the same host', async () => {
-    const [before] = await machines();
+  it('SIGKILL of every process: the next start adopts the same host', async () => {
+    const [before] = await vms();
     await broker.kill();
     await broker.start();
     expect(await containers()).toBe('lasting running\n');
-    expect((await machines()).map(({ pid }) => pid)).toEqual([before?.pid]);
+    expect((await vms()).map(({ pid }) => pid)).toEqual([before?.pid]);
   });
 
-  it('a virtual machine that dies is started again from its own disk, with its containers', async () => {
-    const [before] = await machines();
+  it('SIGKILL of a VM: it is restarted from its own disk, with its containers', async () => {
+    const [before] = await vms();
     process.kill(before?.pid ?? 0, 'SIGKILL');
     await eventually(
-      'the dead machine is seen',
+      'the VM is restarted',
       async () => {
-        const [now] = await machines();
+        const [now] = await vms();
         return now !== undefined && now.pid !== before?.pid;
       },
       { deadlineMs: 60_000 },
     );
-    await machineIsBack();
+    await engineIsBack();
     await eventually('the container runs again', async () => (await containers()) === 'lasting running\n', {
       deadlineMs: 120_000,
       everyMs: 1_000,
     });
     const kept = await docker.run(['exec', 'lasting', '/bin/cat', '/tmp/file']);
     expect(kept.stdout, kept.stderr).toBe('kept\n');
-    // Its identity is its own for ever, and not the template's again.
+    // It has the same identity as before, not that of the template.
     expect(await engineId()).toBe(idAtFirst);
   });
 
-  it('after a reboot of the whole machine the host boots again, with its containers', async () => {
+  it('reboot of the node: the host boots again, with its containers', async () => {
     const site = await broker.site();
     await broker.kill();
-    // What a reboot takes away: processes, namespaces, rules, control groups, and all of /run.
-    for (const { pid } of await machines()) process.kill(pid, 'SIGKILL');
-    await eventually('no machine runs', async () => (await machines()).length === 0);
+    // A reboot removes processes, namespaces, firewall rules, control groups, and all of /run.
+    for (const { pid } of await vms()) process.kill(pid, 'SIGKILL');
+    await eventually('no VM runs', async () => (await vms()).length === 0);
     await execute('pkill', ['-KILL', '-f', `${broker.stateDirectory}/postgres`]).catch(() => undefined);
     for (const line of await residueOf(site)) {
       const namespace = /^ip: (berth-\w+-\d+)/.exec(line)?.[1];
@@ -117,7 +117,7 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
     await eventually('nothing of it is left', async () => (await residueOf(site)).length === 0);
 
     await broker.start();
-    await machineIsBack();
+    await engineIsBack();
     await eventually('the container runs again', async () => (await containers()) === 'lasting running\n', {
       deadlineMs: 120_000,
       everyMs: 1_000,
@@ -125,9 +125,9 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
     expect(await engineId()).toBe(idAtFirst);
   });
 
-  it('a create that is killed in the middle ends rightly, and the delete leaves nothing', async () => {
+  it('SIGKILL during a create: it succeeds after the next start, and the deletes leave nothing', async () => {
     const created = broker.create('interrupted', 'org-2').catch(() => undefined);
-    await eventually('the machine of the create has begun', async () => (await machines()).length > 1, {
+    await eventually('the VM of the create is started', async () => (await vms()).length > 1, {
       everyMs: 5,
     });
     await broker.kill();
@@ -142,7 +142,7 @@ describe('on a bad day', { timeout: 2_400_000 }, () => {
       { deadlineMs: 300_000, everyMs: 250 },
     );
     expect(ready).toBe('succeeded');
-    expect((await machines()).length).toBe(2);
+    expect((await vms()).length).toBe(2);
     expect((await broker.remove('interrupted')).status).toBe(200);
     expect((await broker.remove('survivor')).status).toBe(200);
     expect(await residueOf(await broker.site())).toEqual([]);

@@ -4,11 +4,11 @@ import { connectPlatform } from '../../tools/lib/platform.ts';
 import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
 
-/** A guest whose clock was not set would be behind by so much at least, in milliseconds. */
+/** A guest whose clock was not set would be behind by at least this time, in milliseconds. */
 const frozenForMs = 20_000;
 
-/** The policy by which hosts sleep that nobody uses, on real virtual machines. */
-describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
+/** The idle policy on real VMs. */
+describe('idle hosts', { timeout: 2_400_000 }, () => {
   let broker: BrokerProcess;
   let busy: Docker;
   let idle: Docker;
@@ -42,9 +42,9 @@ describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
       everyMs: 200,
     });
 
-  // Seen to fail where the policy does not look at the number of containers.
-  it('are paused, and not where a container runs', async () => {
-    // In this order: whenever the second one is paused, the first one has been looked at, and been quiet for longer.
+  // Fails if the policy ignores the number of running containers.
+  it('idle policy: pauses a host, but not one that runs a container', async () => {
+    // In this order: when the second one is paused, the first one has been checked and been quiet for longer.
     busy = await make('busy');
     idle = await make('idle');
     expect((await busy.run(['import', '-', 'busybox:test'], await busyboxTree())).code).toBe(0);
@@ -55,24 +55,24 @@ describe('hosts that nobody uses', { timeout: 2_400_000 }, () => {
     expect(await powerOf('busy')).toBe('running');
   });
 
-  // Seen to fail where a host that is woken is not identified, which sets its clock.
-  it('have the right time when they are woken', async () => {
+  // Fails if a woken host is not identified, which sets its clock.
+  it('wake: the guest has the right time', async () => {
     expect(await powerOf('idle')).toBe('paused');
     const pausedAt = Date.now();
-    await eventually('its clock would be wrong', () => Date.now() - pausedAt > frozenForMs, {
+    await eventually('the clock would be wrong', () => Date.now() - pausedAt > frozenForMs, {
       deadlineMs: 2 * frozenForMs,
       everyMs: 250,
     });
     const asked = Date.now();
     const { code, stdout, stderr } = await idle.run(['info', '--format', '{{.SystemTime}}']);
     expect(code, stderr).toBe(0);
-    const told = Date.parse(stdout.trim());
-    // Held against the time of the question, however long that took: the guest's clock is set to the second or so.
-    expect(told).toBeGreaterThan(asked - frozenForMs / 2);
-    expect(told).toBeLessThan(Date.now() + frozenForMs / 2);
+    const guestTime = Date.parse(stdout.trim());
+    // Compared with the times before and after the request: the guest's clock is set with a precision of about a second.
+    expect(guestTime).toBeGreaterThan(asked - frozenForMs / 2);
+    expect(guestTime).toBeLessThan(Date.now() + frozenForMs / 2);
   });
 
-  it('are paused once their last container has ended', async () => {
+  it('idle policy: pauses a host once its last container has ended', async () => {
     expect(await powerOf('busy')).toBe('running');
     expect((await busy.run(['rm', '-f', 'stays'])).code).toBe(0);
     await isPaused('busy');

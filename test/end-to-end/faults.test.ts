@@ -12,8 +12,8 @@ import { eventually } from '../support/eventually.ts';
 
 const run = promisify(execFile);
 
-/** Bad days that need no virtual machine, with the processes that an operator runs. */
-describe('on a bad day', { timeout: 600_000 }, () => {
+/** Faults of the node and of Postgres, with the processes that an operator runs and simulated hosts. */
+describe('faults', { timeout: 600_000 }, () => {
   const cleanUp: (() => Promise<unknown>)[] = [];
 
   beforeAll(async () => {
@@ -30,7 +30,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
     return made;
   }
 
-  /** A Postgres beside the broker, which can be taken away from it. */
+  /** An external Postgres, which the test can stop. */
   async function ownPostgres(): Promise<{ postgres: EmbeddedPostgres; urlFile: string }> {
     const directory = await mkdtemp('/tmp/berth-pg-');
     await run('chmod', ['755', directory]);
@@ -53,7 +53,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
     ['BERTH_GATEWAY_PORT', 1],
     ['BERTH_MGMT_PORT', 2],
   ])(
-    'a port that is taken ends the start with its name and the remedy, and nothing runs on: %s',
+    'start: fails if a port is taken, names the setting %s and the remedy, and leaves no process',
     async (setting, index) => {
       const one = await broker();
       const port = one.firstPort + index;
@@ -71,12 +71,12 @@ describe('on a bad day', { timeout: 600_000 }, () => {
     },
   );
 
-  it('Postgres that is away at the start is waited for, which is said', async () => {
+  it('start: waits for Postgres and prints so', async () => {
     const { postgres, urlFile } = await ownPostgres();
     await postgres.stop();
     const one = await broker({ DATABASE_URL_FILE: urlFile });
     const started = one.start();
-    await eventually('it is said', () => one.output().includes("Postgres can't be reached"), {
+    await eventually('the waiting is printed', () => one.output().includes("Postgres can't be reached"), {
       deadlineMs: 60_000,
     });
     expect(one.output()).not.toContain('Berth is ready');
@@ -85,14 +85,14 @@ describe('on a bad day', { timeout: 600_000 }, () => {
     expect((await one.create('instance', 'org')).status).toBe(201);
   });
 
-  it('Postgres that does not come ends the start with the setting that names it, and no password', async () => {
+  it('start: fails if Postgres stays unreachable, with the name of the setting and without the password', async () => {
     const one = await broker({ DATABASE_URL: 'postgresql://nobody:hidden@127.0.0.1:1/berth' });
     await expect(one.start()).rejects.toThrow(/waiting for it.*ECONNREFUSED.*DATABASE_URL/s);
     expect(one.output()).not.toContain('hidden');
     await nothingRuns(one);
   });
 
-  it('Postgres that knows no such password is not waited for', async () => {
+  it('start: does not wait for a Postgres that rejects the password', async () => {
     const { urlFile } = await ownPostgres();
     const url = (await readFile(urlFile, 'utf8')).replace(/:[^:@/]+@/, ':wrong@');
     await writeFile(urlFile, url);
@@ -102,7 +102,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
     await nothingRuns(one);
   });
 
-  it('Postgres that goes away in the middle of creates: it is said, and they end when it is back', async () => {
+  it('Postgres: if it stops during creates, this is logged, and they complete once it is back', async () => {
     const { postgres, urlFile } = await ownPostgres();
     const one = await broker({ DATABASE_URL_FILE: urlFile, BERTH_SYNC_WAIT_MS: '0' });
     await one.start();
@@ -115,13 +115,13 @@ describe('on a bad day', { timeout: 600_000 }, () => {
     const refused = await one.ask('PUT', one.createRoute('later'), one.createBody('org'));
     expect(refused.status).toBe(503);
     expect(refused.body['description']).toMatch(/database/i);
-    await eventually('the roles have said so', () =>
+    await eventually('the processes have logged it', () =>
       one.output().includes('The connection to Postgres was lost'),
     );
     await postgres.ensureRunning();
     for (const name of names) {
       await eventually(
-        `${name} is made`,
+        `${name} is created`,
         async () => {
           const { status, body } = await one.ask('GET', `/v2/service_instances/${name}/last_operation`);
           if (body['state'] === 'failed') throw new Error(String(body['description']));
@@ -135,7 +135,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
   });
 
   it.skipIf(process.getuid?.() !== 0)(
-    'a full disk fails the create with what is wrong, leaves nothing, and is over when there is room',
+    'full disk: a create fails with the reason and leaves nothing; the next one succeeds once there is space',
     async () => {
       const { urlFile } = await ownPostgres();
       const one = await broker({ DATABASE_URL_FILE: urlFile });
@@ -156,7 +156,7 @@ describe('on a bad day', { timeout: 600_000 }, () => {
   );
 });
 
-/** Takes all the room that there is. */
+/** Fills the file system of `file`. */
 async function fill(file: string): Promise<void> {
   const { bavail, bsize } = await statfs(path.dirname(file));
   await writeFile(file, Buffer.alloc(bavail * bsize));
