@@ -10,16 +10,16 @@ const columns: readonly Column<AuditLine>[] = [
   ['AT', ({ at }) => at.slice(0, 19)],
   ['WHO', ({ actor, platform, identity }) => [platform ?? actor, userOf(identity)].filter(Boolean).join('/')],
   ['FROM', ({ remoteAddress }) => remoteAddress ?? '-'],
-  ['WHAT', ({ action }) => shown(action)],
-  ['INSTANCE', ({ instanceId }) => shown(instanceId ?? '-')],
-  ['BINDING', ({ bindingId }) => shown(bindingId ?? '-')],
+  ['WHAT', ({ action }) => action],
+  ['INSTANCE', ({ instanceId }) => instanceId ?? '-'],
+  ['BINDING', ({ bindingId }) => bindingId ?? '-'],
   ['STATUS', ({ status }) => String(status ?? '-')],
-  ['OUTCOME', ({ outcome, error }) => shown(error === undefined ? outcome : `${outcome}: ${error}`)],
+  ['OUTCOME', ({ outcome, error }) => (error === undefined ? outcome : `${outcome}: ${error}`)],
 ];
 
 /**
- * `berth audit`: the newest rows of the audit trail, the oldest of them first.
- * @param options.since a time, or how long ago, such as 90m, 12h or 7d.
+ * `berth audit`: the newest rows of the audit trail, in the order of time.
+ * @param options.since a time, or an age such as 90m, 12h or 7d.
  */
 export async function runAudit(
   settings: Settings,
@@ -27,7 +27,7 @@ export async function runAudit(
 ): Promise<void> {
   const query = new URLSearchParams({ limit: options.limit });
   if (options.instance !== undefined) query.set('instance', options.instance);
-  if (options.since !== undefined) query.set('since', moment(options.since).toISOString());
+  if (options.since !== undefined) query.set('since', parseSince(options.since).toISOString());
   const { audit } = await askMgmt<{ audit: AuditLine[] }>(settings, `/mgmt/audit?${query.toString()}`);
   if (options.json === true) process.stdout.write(`${JSON.stringify(audit, undefined, 2)}\n`);
   else printTable(columns, audit);
@@ -35,7 +35,7 @@ export async function runAudit(
 
 const unitMs = { m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-function moment(text: string): Date {
+function parseSince(text: string): Date {
   const [, count, unit] = /^(\d{1,6})([mhd])$/.exec(text) ?? [];
   const at =
     count === undefined
@@ -43,7 +43,7 @@ function moment(text: string): Date {
       : new Date(Date.now() - Number(count) * unitMs[unit as 'm' | 'h' | 'd']);
   if (Number.isNaN(at.getTime())) {
     throw new MgmtError(
-      `--since is ${JSON.stringify(text.slice(0, 40))}: it must be a time such as 2026-11-23T12:00:00Z, or how long ago: 90m, 12h, 7d`,
+      `--since is ${JSON.stringify(text.slice(0, 40))}: it must be a time such as 2026-11-23T12:00:00Z, or an age such as 90m, 12h or 7d.`,
     );
   }
   return at;
@@ -51,11 +51,5 @@ function moment(text: string): Date {
 
 function userOf(identity: AuditRecord['identity']): string | undefined {
   const user = identity?.value['user_id'] ?? identity?.value['username'];
-  return typeof user === 'string' ? shown(user) : undefined;
-}
-
-/** What others chose is shown on a terminal: without control characters, and not for ever. */
-function shown(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  return text.slice(0, 120).replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+  return typeof user === 'string' ? user : undefined;
 }

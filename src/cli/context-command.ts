@@ -8,7 +8,7 @@ import {
   writeDirectory,
 } from './context.ts';
 
-/** `berth context`: a binding's credentials from standard input, made ready for the docker CLI. */
+/** `berth context`: prepares a binding's credentials, from standard input, for the docker CLI. */
 export async function runContext(options: {
   directory: string;
   import?: string;
@@ -16,7 +16,7 @@ export async function runContext(options: {
 }): Promise<void> {
   if (process.stdin.isTTY) {
     throw new ContextError(
-      'no credentials on standard input: berth context < service-key.json, or cf service-key HOST KEY | berth context',
+      'No credentials on standard input. Use: berth context < service-key.json, or cf service-key HOST KEY | berth context',
     );
   }
   const credentials = parseCredentials(await readInput(process.stdin));
@@ -24,10 +24,10 @@ export async function runContext(options: {
   const force = options.force === true;
   if (options.import === undefined) {
     warnings.push(...(await writeDirectory(credentials, options.directory, { force })));
-    process.stdout.write(`Written. Now:\n  . ${options.directory}/env\n  docker version\n`);
+    process.stdout.write(`Files written. Next:\n  . ${options.directory}/env\n  docker version\n`);
   } else {
     await importDockerContext(credentials, options.import, { force, environment: dockerEnvironment() });
-    process.stdout.write(`Imported. Now:\n  docker --context ${options.import} version\n`);
+    process.stdout.write(`Context created. Next:\n  docker --context ${options.import} version\n`);
   }
   for (const warning of warnings) if (warning !== undefined) process.stderr.write(`berth: ${warning}\n`);
 }

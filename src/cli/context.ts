@@ -6,29 +6,29 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
-/** What of a binding's credentials a Docker client needs, checked. */
+/** The part of a binding's credentials that a Docker client needs, validated. */
 export interface DockerCredentials {
   readonly docker_host: string;
   readonly ca: string;
   readonly cert: string;
   readonly key: string;
-  /** End of the client certificate's life, as the certificate itself has it. */
+  /** Expiry of the client certificate, read from the certificate. */
   readonly expiresAt: Date;
 }
 
-/** What the user gave can't be used. The message says which part, and the remedy; never a value of a secret. */
+/** The user's input can't be used. The message names the field and the remedy, and never contains a secret. */
 export class ContextError extends Error {
   override readonly name = 'ContextError';
 }
 
-/** Largest input, in bytes: several times what a binding's credentials take. */
+/** Largest input in bytes: several times the size of a binding's credentials. */
 export const inputLimit = 64 * 1024;
 
 const obtain = 'Give the output of `cf service-key INSTANCE KEY` (or its JSON) on standard input.';
 
 /**
  * Reads all of an input, such as standard input.
- * @throws ContextError where it is longer than {@link inputLimit}.
+ * @throws ContextError if it is longer than {@link inputLimit}.
  */
 export async function readInput(input: AsyncIterable<Buffer | string>): Promise<string> {
   const chunks: Buffer[] = [];
@@ -38,7 +38,7 @@ export async function readInput(input: AsyncIterable<Buffer | string>): Promise<
     length += bytes.length;
     if (length > inputLimit) {
       throw new ContextError(
-        `The input is longer than ${inputLimit / 1024} KiB: no service key is. ${obtain}`,
+        `The input is longer than ${inputLimit / 1024} KiB, so it can't be a service key. ${obtain}`,
       );
     }
     chunks.push(bytes);
@@ -47,9 +47,9 @@ export async function readInput(input: AsyncIterable<Buffer | string>): Promise<
 }
 
 /**
- * Takes a binding's credentials out of what people have at hand: the credentials object, an object that holds
- * it as `credentials` (cf 8, a binding's JSON), or either below the heading that `cf service-key` prints.
- * @throws ContextError which names every field that is missing or wrong, not only the first.
+ * Finds a binding's credentials in the credentials object, in an object with a field `credentials` (cf 8, a
+ * binding's JSON), or in either of them below the heading that `cf service-key` prints.
+ * @throws ContextError that names every missing or invalid field.
  */
 export function parseCredentials(text: string): DockerCredentials {
   const outer = parseObject(text);
@@ -63,9 +63,9 @@ export function parseCredentials(text: string): DockerCredentials {
     const value = fields[name];
     try {
       if (typeof value === 'string' && value !== '') return parse(value);
-      problems.push(`${name} is missing or no text: it must be ${wanted}`);
+      problems.push(`${name} is missing or not text: it must be ${wanted}`);
     } catch {
-      // What was thrown may quote the value.
+      // The error is dropped: it may quote the value.
       problems.push(`${name} can't be used: it must be ${wanted}`);
     }
     return undefined;
@@ -76,7 +76,7 @@ export function parseCredentials(text: string): DockerCredentials {
   const cert = read('cert', 'a certificate (PEM)', parseCertificate);
   const key = read('key', 'a private key without a passphrase (PEM)', parsePrivateKey);
   if (cert !== undefined && key !== undefined && !cert.parsed.checkPrivateKey(key.parsed)) {
-    problems.push('cert and key do not belong together: take both from the same service key');
+    problems.push('cert and key do not belong together: use both from the same service key');
   }
   if (
     dockerHost === undefined ||
@@ -96,10 +96,10 @@ export function parseCredentials(text: string): DockerCredentials {
   };
 }
 
-/** What to tell of a certificate that the gateway will refuse; undefined where it is still valid. */
+/** A warning if the certificate has expired; undefined if it is still valid. */
 export function expiryWarning({ expiresAt }: DockerCredentials, now: Date): string | undefined {
   if (expiresAt > now) return undefined;
-  return `The certificate expired at ${expiresAt.toISOString()} and will be refused: make a new service key (cf create-service-key).`;
+  return `The certificate expired at ${expiresAt.toISOString()} and the gateway will refuse it: create a new service key (cf create-service-key).`;
 }
 
 /** Lines for a shell to source, so that `docker` uses the certificates in a directory. */
@@ -116,11 +116,11 @@ export function shellQuote(value: string): string {
 }
 
 /**
- * Writes ca.pem, cert.pem and key.pem, as Docker clients look for them in DOCKER_CERT_PATH, and `env`, to be
- * sourced. All are readable by their owner only. What is there already with the same content is left alone.
+ * Writes ca.pem, cert.pem and key.pem, the names that Docker clients expect in DOCKER_CERT_PATH, and `env` for a
+ * shell to source. All are readable by their owner only.
  * @param options.force overwrite files of another binding.
  * @returns warnings, for people.
- * @throws ContextError where the directory holds another binding's files, or can't be written to.
+ * @throws ContextError if the directory contains another binding's files or can't be written.
  */
 export async function writeDirectory(
   credentials: DockerCredentials,
@@ -143,13 +143,13 @@ export async function writeDirectory(
     }
     if (others.length > 0 && !options.force) {
       throw new ContextError(
-        `${absolute} holds other content in ${others.join(', ')}: name another --directory, or overwrite with --force.`,
+        `${absolute} has different content in ${others.join(', ')}: name another --directory, or overwrite with --force.`,
       );
     }
     await replaceFiles(absolute, files);
     const open = ((await stat(absolute)).mode & 0o077) !== 0;
     return open
-      ? [`${absolute} can be entered by others (the files in it can't be read by them): chmod 700 closes it.`]
+      ? [`Other users can access ${absolute}, though not read the files in it: restrict it with chmod 700.`]
       : [];
   } catch (error) {
     if (error instanceof ContextError) throw error;
@@ -158,21 +158,21 @@ export async function writeDirectory(
 }
 
 /**
- * Makes a docker context by the docker CLI, which copies the certificates into its own store. The key is
- * handed over in a file that only its owner can read, and that is removed afterwards.
- * @param options.force change a context of that name where there is one.
- * @param options.environment all that the docker CLI sees: PATH, HOME, and DOCKER_CONFIG where it is set.
- * @throws ContextError with what the docker CLI said.
+ * Creates a docker context with the docker CLI, which copies the certificates into its own store. The key is
+ * passed in a file that only its owner can read and that is removed afterwards.
+ * @param options.force replace an existing context of that name.
+ * @param options.environment the docker CLI's whole environment: PATH, HOME, and DOCKER_CONFIG if it is set.
+ * @throws ContextError with the docker CLI's error output.
  */
 export async function importDockerContext(
   credentials: DockerCredentials,
   name: string,
   options: { force: boolean; environment: Readonly<Record<string, string>> },
 ): Promise<void> {
-  // The docker CLI's own rule; it also keeps a name from being taken for an option.
+  // The docker CLI's own rule; it also prevents a name that the CLI would read as an option.
   if (!/^[a-zA-Z0-9][a-zA-Z0-9_.+-]{1,127}$/.test(name)) {
     throw new ContextError(
-      `--import ${JSON.stringify(name.slice(0, 130))}: the name of a docker context is 2 to 128 letters, digits and "_.+-", and begins with a letter or digit.`,
+      `--import ${JSON.stringify(name.slice(0, 130))}: the name of a docker context is 2 to 128 letters, digits and "_.+-", and starts with a letter or digit.`,
     );
   }
   const exists = await docker(['context', 'inspect', name], options.environment).then(
@@ -191,7 +191,7 @@ export async function importDockerContext(
   );
   if (exists && !options.force) {
     throw new ContextError(
-      `There is a docker context ${name} already: choose another name, or change it with --force.`,
+      `The docker context ${name} already exists: choose another name, or replace it with --force.`,
     );
   }
   const directory = await mkdtemp(path.join(tmpdir(), 'berth-context-'));
@@ -202,7 +202,7 @@ export async function importDockerContext(
     const endpoint = [`host=${credentials.docker_host}`, ...paths].join(',');
     await docker(['context', exists ? 'update' : 'create', name, '--docker', endpoint], options.environment);
   } catch (cause) {
-    throw new ContextError(`docker context ${name} could not be made: ${whatItSaid(cause)}`, { cause });
+    throw new ContextError(`Creating the docker context ${name} failed: ${errorOutput(cause)}`, { cause });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
@@ -221,10 +221,10 @@ function parseObject(text: string): JsonObject {
   try {
     value = JSON.parse(text.slice(from, to + 1));
   } catch {
-    // What JSON.parse says quotes the text, and with it a key.
-    throw new ContextError(`${from < 0 ? 'The input holds no JSON' : 'The JSON is broken'}. ${obtain}`);
+    // JSON.parse's error is dropped: it quotes the text, and with it a key.
+    throw new ContextError(`${from < 0 ? 'The input contains no JSON' : 'The JSON is invalid'}. ${obtain}`);
   }
-  if (!isObject(value)) throw new ContextError(`The input is no JSON object. ${obtain}`);
+  if (!isObject(value)) throw new ContextError(`The input is not a JSON object. ${obtain}`);
   return value;
 }
 
@@ -267,7 +267,7 @@ const hasCode = (error: unknown, code: string) =>
 
 const isMissingCommand = (error: unknown) => hasCode(error, 'ENOENT');
 
-function whatItSaid(error: unknown): string {
-  const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
-  return said === '' ? String(error) : said;
+function errorOutput(error: unknown): string {
+  const output = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+  return output === '' ? String(error) : output;
 }

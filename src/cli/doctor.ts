@@ -9,8 +9,8 @@ import { askMgmt } from './mgmt-client.ts';
 import { errorMessage } from '../lib/error-message.ts';
 import { exists } from '../lib/exists.ts';
 
-/** One thing that was looked at: whether it is well, and what was found. */
-type Finding = readonly [ok: boolean, what: string];
+/** The result of one check. */
+type Finding = readonly [ok: boolean, message: string];
 
 const tools = [
   '/usr/bin/qemu-system-x86_64',
@@ -21,26 +21,23 @@ const tools = [
   '/bin/busybox',
 ];
 
-/** `berth doctor`: what this machine has and lacks to run hosts, and how the broker on it is. */
+/** `berth doctor`: checks this node's requirements for hosts, and the health of the broker on it. */
 export async function runDoctor(settings: Settings): Promise<void> {
   const findings: Finding[] = [
-    [
-      true,
-      `${availableParallelism()} processors, ${gib(totalmem())} GiB memory, ${gib(freemem())} GiB of it free`,
-    ],
-    ...(settings.hypervisor === 'qemu' ? await machine(settings) : [simulated]),
-    ...(await broker(settings)),
+    [true, `${availableParallelism()} CPUs, ${gib(totalmem())} GiB memory, ${gib(freemem())} GiB free`],
+    ...(settings.hypervisor === 'qemu' ? await checkNode(settings) : [simulated]),
+    ...(await checkBroker(settings)),
   ];
-  for (const [ok, what] of findings) process.stdout.write(`${ok ? 'ok  ' : 'NOT '} ${what}\n`);
+  for (const [ok, message] of findings) process.stdout.write(`${ok ? 'ok  ' : 'NOT '} ${message}\n`);
   if (findings.some(([ok]) => !ok)) process.exitCode = 1;
 }
 
 const simulated: Finding = [true, 'the hypervisor is SIMULATED: there are no virtual machines'];
 
-async function machine(settings: Settings): Promise<Finding[]> {
+async function checkNode(settings: Settings): Promise<Finding[]> {
   const findings: Finding[] = [];
   const isRoot = process.getuid?.() === 0;
-  findings.push([isRoot, isRoot ? 'root' : 'not root: no virtual machine can be made']);
+  findings.push([isRoot, isRoot ? 'running as root' : 'not root: VMs need root, run it as root']);
   for (const tool of tools) {
     const found = await exists(tool);
     findings.push([found, found ? tool : `${tool} is missing: npm start installs it`]);
@@ -51,13 +48,13 @@ async function machine(settings: Settings): Promise<Finding[]> {
     findings.push([true, `accelerator ${accelerator}: ${reason}`]);
   }
   const swap = await swapProblem();
-  findings.push([swap === undefined, swap ?? "tenants' memory is not swapped out"]);
+  findings.push([swap === undefined, swap ?? "tenants' memory is never swapped"]);
   try {
     const image = await findGuestImage(imageOptions(settings));
     findings.push(
       image === undefined
-        ? [false, 'there is no guest image yet: npm start builds it']
-        : [true, `guest image ${image.digest.slice(0, 12)}, whole`],
+        ? [false, 'no guest image: npm start builds it']
+        : [true, `guest image ${image.digest.slice(0, 12)}, complete`],
     );
   } catch (error) {
     findings.push([false, errorMessage(error)]);
@@ -65,10 +62,10 @@ async function machine(settings: Settings): Promise<Finding[]> {
   return findings;
 }
 
-async function broker(settings: Settings): Promise<Finding[]> {
+async function checkBroker(settings: Settings): Promise<Finding[]> {
   try {
     const { problems } = await askMgmt<{ problems: string[] }>(settings, '/mgmt/health');
-    if (problems.length === 0) return [[true, 'the broker is well']];
+    if (problems.length === 0) return [[true, 'the broker is healthy']];
     return problems.map((problem): Finding => [false, problem]);
   } catch (error) {
     return [[false, errorMessage(error)]];

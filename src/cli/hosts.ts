@@ -1,27 +1,58 @@
 import type { Settings } from '../config/settings.ts';
-import type { HostOverview } from '../core/ports/overview.ts';
 import type { HostPower } from '../core/model/host.ts';
+import type { HostOverview } from '../core/ports/overview.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
-type HostLine = Omit<HostOverview, 'createdAt'> & { readonly createdAt: string };
+type HostLine = Omit<HostOverview, 'createdAt' | 'expiresAt'> & {
+  readonly createdAt: string;
+  readonly expiresAt?: string;
+};
+
+/** Widest name and plan in the default table, in characters: its six columns always fit a terminal of 80. */
+const nameWidth = 16;
+const planWidth = 10;
+const shortIdLength = 8;
+
+const stateOf = ({ state, power }: HostLine) => (state === 'running' && power !== 'running' ? power : state);
 
 const columns: readonly Column<HostLine>[] = [
-  ['HOST', (host) => host.host.slice(0, 8)],
-  ['STATE', (host) => (host.state === 'running' && host.power !== 'running' ? host.power : host.state)],
-  ['PLAN', (host) => host.plan],
-  ['INSTANCE', (host) => host.instance ?? '-'],
-  ['TENANT', (host) => host.tenant ?? '-'],
-  ['FROM', (host) => host.startedFrom ?? '-'],
-  ['INTEGRITY', (host) => host.integrity ?? 'not checked'],
-  ['PORTS', (host) => host.publishedPorts],
-  ['BINDINGS', (host) => String(host.liveBindings)],
-  ['CREATED', (host) => host.createdAt.slice(0, 19)],
+  ['HOST', ({ host }) => host.slice(0, shortIdLength)],
+  ['STATE', stateOf],
+  ['PLAN', ({ plan }) => plan, planWidth],
+  ['TENANT', ({ tenantName, tenant }) => tenantName ?? shortTenant(tenant), nameWidth],
+  [
+    'INSTANCE',
+    ({ instanceName, instance }) => instanceName ?? instance?.slice(0, shortIdLength) ?? '-',
+    nameWidth,
+  ],
+  ['INTEGRITY', ({ integrity }) => integrity ?? 'not checked'],
+];
+
+const wideColumns: readonly Column<HostLine>[] = [
+  ['HOST', ({ host }) => host],
+  ['STATE', stateOf],
+  ['PLAN', ({ plan }) => plan],
+  ['TENANT', ({ tenantName }) => tenantName ?? '-'],
+  ['TENANT ID', ({ tenant }) => tenantParts(tenant).join(':') || '-'],
+  ['INSTANCE', ({ instanceName }) => instanceName ?? '-'],
+  ['INSTANCE ID', ({ instance }) => instance ?? '-'],
+  ['INTEGRITY', ({ integrity }) => integrity ?? 'not checked'],
+  ['BINDINGS', ({ liveBindings }) => String(liveBindings)],
+  ['FROM', ({ startedFrom }) => startedFrom ?? '-'],
+  ['IMAGE', ({ imageVersion }) => imageVersion ?? '-'],
+  ['ENGINE', ({ engine }) => engine ?? '-'],
+  ['PORTS', ({ publishedPorts }) => publishedPorts],
+  ['CREATED', ({ createdAt }) => createdAt.slice(0, 19)],
+  ['EXPIRES', ({ expiresAt }) => expiresAt?.slice(0, 19) ?? '-'],
 ];
 
 /** `berth hosts`: every host that has not been destroyed, a line each. */
-export async function runHosts(settings: Settings, options: { json?: boolean }): Promise<void> {
+export async function runHosts(
+  settings: Settings,
+  options: { json?: boolean; wide?: boolean },
+): Promise<void> {
   const { hypervisor, hosts } = await askMgmt<{ hypervisor: string; hosts: HostLine[] }>(
     settings,
     '/mgmt/hosts',
@@ -31,28 +62,39 @@ export async function runHosts(settings: Settings, options: { json?: boolean }):
     return;
   }
   if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no virtual machines.\n');
-  printTable(columns, hosts);
+  printTable(options.wide === true ? wideColumns : columns, hosts);
 }
 
-/** `berth host pause|suspend|wake`: asks the worker for it, of the host whose id begins so. */
+/** `berth host pause|suspend|wake`: requests the power state for the host whose id starts with `host`. */
 export async function runHostPower(settings: Settings, host: string, power: HostPower): Promise<void> {
-  const meant = await findHost(settings, host);
-  await askMgmt(settings, `/mgmt/hosts/${meant.host}/power/${power}`, 'PUT');
-  process.stdout.write(`Asked for: ${meant.host} is to be ${power}. "berth hosts" shows when it is.\n`);
+  const { host: id } = await findHost(settings, host);
+  await askMgmt(settings, `/mgmt/hosts/${id}/power/${power}`, 'PUT');
+  process.stdout.write(`Requested: host ${id} is to be ${power}. "berth hosts" shows its state.\n`);
 }
 
-/** `berth host release`: asks the worker to end the quarantine of the host whose id begins so. */
+/** `berth host release`: requests the end of the quarantine of the host whose id starts with `host`. */
 export async function runHostRelease(settings: Settings, host: string): Promise<void> {
-  const meant = await findHost(settings, host);
-  await askMgmt(settings, `/mgmt/hosts/${meant.host}/quarantine`, 'DELETE');
-  process.stdout.write(`Asked for: ${meant.host} is to leave quarantine. "berth hosts" shows when it has.\n`);
+  const { host: id } = await findHost(settings, host);
+  await askMgmt(settings, `/mgmt/hosts/${id}/quarantine`, 'DELETE');
+  process.stdout.write(`Requested: host ${id} is to leave quarantine. "berth hosts" shows its state.\n`);
 }
 
-/** @throws MgmtError where not just one host's id begins so. */
-async function findHost(settings: Settings, beginning: string): Promise<HostLine> {
+/** @throws MgmtError unless exactly one host's id starts with `prefix`. */
+async function findHost(settings: Settings, prefix: string): Promise<HostLine> {
   const { hosts } = await askMgmt<{ hosts: HostLine[] }>(settings, '/mgmt/hosts');
-  const [meant, ...others] = hosts.filter(({ host }) => host.startsWith(beginning));
-  if (meant === undefined) throw new MgmtError(`there is no host ${beginning}: "berth hosts" lists them`);
-  if (others.length > 0) throw new MgmtError(`several hosts begin with ${beginning}: give more of its id`);
-  return meant;
+  const [found, ...others] = hosts.filter(({ host }) => host.startsWith(prefix));
+  if (found === undefined) throw new MgmtError(`There is no host ${prefix}: "berth hosts" lists them.`);
+  if (others.length > 0) throw new MgmtError(`Several host ids start with ${prefix}: give more of the id.`);
+  return found;
+}
+
+/** A tenant key such as `["org","6f0c…"]` as its parts; none for a parked host. */
+function tenantParts(tenant: string | undefined): readonly string[] {
+  return tenant === undefined ? [] : (JSON.parse(tenant) as string[]);
+}
+
+/** The ids of a tenant without a recorded name, such as `6f0c1d2e` for an org or `6f0c1d2e/90ab12cd` for a space. */
+function shortTenant(tenant: string | undefined): string {
+  const [, ...ids] = tenantParts(tenant);
+  return ids.map((id) => id.slice(0, shortIdLength)).join('/') || '-';
 }

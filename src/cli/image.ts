@@ -12,7 +12,7 @@ import { createProgress } from '../lib/progress.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
-/** `berth image build`: the guest image with the packages as Debian has them now. */
+/** `berth image build`: builds the guest image from Debian's current packages. */
 export async function runImageBuild(settings: Settings): Promise<void> {
   const progress = createProgress(process.stdout);
   const stop = new AbortController();
@@ -42,22 +42,22 @@ const columns: readonly Column<InstalledImage>[] = [
   ['NEW HOSTS', ({ isNewest }) => (isNewest ? 'yes' : '-')],
 ];
 
-/** `berth image list`: the images on this machine, and what needs them. */
+/** `berth image list`: the images on this node, with the hosts and templates that use them. */
 export async function runImageList(settings: Settings): Promise<void> {
   printTable(columns, await list(settings));
 }
 
-/** `berth image prune`: removes the images that nothing needs. */
+/** `berth image prune`: removes unused images. */
 export async function runImagePrune(settings: Settings): Promise<void> {
-  const needless = (await list(settings)).filter((image) => !isNeeded(image));
-  for (const image of needless) {
+  const unused = (await list(settings)).filter((image) => !isNeeded(image));
+  for (const image of unused) {
     await removeImage(image);
     process.stdout.write(`Removed ${image.version}, ${inMib(image.bytes)}.\n`);
   }
-  if (needless.length === 0) process.stdout.write('Every image is needed: berth image list\n');
+  if (unused.length === 0) process.stdout.write('Every image is in use; "berth image list" shows by what.\n');
 }
 
-/** The broker is asked as well: only its database knows where a failing update leads back to. */
+/** Asks the broker as well: only its database knows the image to which a failing update rolls back. */
 async function list(settings: Settings): Promise<readonly InstalledImage[]> {
   const { hosts } = await askMgmt<{ hosts: ImageUser[] }>(settings, '/mgmt/hosts');
   return installedImages({ ...imageOptions(settings), stateDirectory: settings.stateDirectory }, hosts);

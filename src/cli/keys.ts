@@ -17,7 +17,7 @@ const columns: readonly Column<KeyLine>[] = [
   ['SINCE', ({ since }) => since.slice(0, 19)],
   ['DAMAGED', ({ unreadable }) => (unreadable === undefined ? '' : `${unreadable} rows: see the log`)],
 ];
-const askEveryMs = 1_000;
+const pollEveryMs = 1_000;
 
 /** `berth keys list`: the master keys by their ids, the newest first. */
 export async function runKeysList(settings: Settings): Promise<void> {
@@ -25,33 +25,33 @@ export async function runKeysList(settings: Settings): Promise<void> {
 }
 
 /**
- * `berth keys rotate`: adds a new key to the master key file, has the broker take it into use, and waits until all
- * is wrapped anew. Ended in the middle, the broker goes on by itself; called again, it goes on from there.
+ * `berth keys rotate`: adds a new key to the master key file, makes the broker use it, and waits until all secrets
+ * are rewrapped. If it is interrupted, the broker continues in the background; a second call waits for it.
  */
 export async function runKeysRotate(settings: Settings): Promise<void> {
   const file = masterKeyFile(settings);
   const known = new Set((await list(settings)).map(({ id }) => id));
   const lines = await readLines(file);
-  // A rotation that was refused has left its key there.
+  // A rotation that was refused left its key in the file; it is used now.
   if (lines.every((line) => known.has(idOf(line)))) await writeLines(file, [...lines, createMasterKeyText()]);
   await askMgmt(settings, '/mgmt/keys/rotate', 'POST');
-  process.stdout.write('The new master key is in use. Wrapping anew what the former one has sealed ...\n');
-  while ((await list(settings)).some(({ state }) => state === 'retiring')) await delay(askEveryMs);
+  process.stdout.write('The new master key is in use. Rewrapping secrets of the former key ...\n');
+  while ((await list(settings)).some(({ state }) => state === 'retiring')) await delay(pollEveryMs);
   process.stdout.write(
-    `Nothing needs the former key any more, but for backups of the database that were made until now.\nBack up ${file}, then take the former key out of it: berth keys prune\n`,
+    `Only database backups made before now still need the former key.\nBack up ${file}, then remove the former key from it: berth keys prune\n`,
   );
 }
 
-/** `berth keys prune`: takes the keys that nothing is sealed with any more out of the master key file. */
+/** `berth keys prune`: removes retired keys from the master key file. */
 export async function runKeysPrune(settings: Settings): Promise<void> {
   const file = masterKeyFile(settings);
   const retired = new Set(
     (await list(settings)).filter(({ state }) => state === 'retired').map(({ id }) => id),
   );
   const lines = await readLines(file);
-  const kept = lines.filter((line) => !retired.has(idOf(line)));
-  if (kept.length < lines.length) await writeLines(file, kept);
-  process.stdout.write(`${lines.length - kept.length} former keys were taken out of ${file}.\n`);
+  const remaining = lines.filter((line) => !retired.has(idOf(line)));
+  if (remaining.length < lines.length) await writeLines(file, remaining);
+  process.stdout.write(`Retired keys removed from ${file}: ${lines.length - remaining.length}.\n`);
 }
 
 async function list(settings: Settings): Promise<readonly KeyLine[]> {
@@ -62,7 +62,7 @@ const idOf = (line: string) => masterKeyFromText(line).id.toString('hex');
 
 async function readLines(file: string): Promise<string[]> {
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {
-    throw new MgmtError(`${file} can't be read: run this as the broker's user on its machine`, { cause });
+    throw new MgmtError(`${file} can't be read: run this as the broker's user on its node`, { cause });
   });
   return text
     .split('\n')
@@ -70,7 +70,7 @@ async function readLines(file: string): Promise<string[]> {
     .filter((line) => line !== '' && !line.startsWith('#'));
 }
 
-/** Keeps owner and mode of the file. */
+/** Preserves owner and mode of the file. */
 async function writeLines(file: string, lines: readonly string[]): Promise<void> {
   const { uid, gid, mode } = await stat(file);
   await writeFileAtomically(file, `${lines.join('\n')}\n`, { owner: { uid, gid }, mode: mode & 0o777 });

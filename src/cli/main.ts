@@ -4,7 +4,7 @@ import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import { CatalogError } from '../core/catalog/load.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
 import { runAudit } from './audit.ts';
-import { runAuthorityList, runAuthorityRotate } from './authorities.ts';
+import { runCaList, runCaRotate } from './cas.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
 import { runDoctor } from './doctor.ts';
@@ -15,131 +15,139 @@ import { MgmtError } from './mgmt-client.ts';
 import { runVerify } from './verify.ts';
 import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
-/** What people can mend is said in a line; everything else is a defect, and comes with its stack. */
+/** Errors that an operator can fix: printed as one line. Any other error is a defect and printed with its stack. */
 const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError, CryptoError];
 
 const program = new Command('berth')
-  .description('Looks after a Berth: hosts, guest image, credentials. Settings are those of the broker.')
+  .description(
+    "Manage hosts, images, platforms and credentials of a Berth installation. Run it on the broker's node, as its user and with its settings.",
+  )
   .exitOverride();
 
 program
   .command('hosts')
-  .description('list the hosts of the broker that runs on this machine')
-  .option('--json', 'as JSON')
-  .action((options: { json?: boolean }) => runHosts(readSettings(), options));
+  .description('list hosts')
+  .option('--wide', 'show all columns, with full names and ids')
+  .option('--json', 'print the answer of the management API')
+  .action((options: { json?: boolean; wide?: boolean }) => runHosts(readSettings(), options));
 
-const host = program
-  .command('host')
-  .description('what can be done with one host; HOST may be the beginning of its id');
+const host = program.command('host').description('pause, suspend, wake or release one host');
+const hostArgument = 'id of the host, or its first characters';
 for (const [name, power, does] of [
-  ['pause', 'paused', 'stop its processors, whatever runs on it; the next connection wakes it'],
-  ['suspend', 'suspended', 'write its memory to disk and free it; the next connection wakes it'],
-  ['wake', 'running', 'let it go on'],
+  ['pause', 'paused', "stop the host's CPUs, even if containers run; the next connection wakes it"],
+  ['suspend', 'suspended', "write the host's memory to disk and free it; the next connection wakes it"],
+  ['wake', 'running', 'wake a paused or suspended host'],
 ] as const) {
   host
-    .command(`${name} <host>`)
+    .command(name)
+    .argument('<host>', hostArgument)
     .description(does)
     .action((id: string) => runHostPower(readSettings(), id, power));
 }
 host
-  .command('release <host>')
-  .description('end its quarantine, once you have looked into it')
+  .command('release')
+  .argument('<host>', hostArgument)
+  .description('end the quarantine of a host after you have investigated it')
   .action((id: string) => runHostRelease(readSettings(), id));
 
 program
-  .command('verify [host]')
-  .description(
-    'check now whether hosts are as they were made: all that run, or the one whose id begins so; exit code 1 where one is not',
-  )
-  .action((host: string | undefined) => runVerify(readSettings(), host));
+  .command('verify')
+  .argument('[host]', `${hostArgument}; default: every running host`)
+  .description('check hosts for drift; exit code 1 if a host has drift or could not be checked')
+  .action((id: string | undefined) => runVerify(readSettings(), id));
 
 program
   .command('doctor')
-  .description('check what this machine has and lacks, and how the broker is')
+  .description('check the requirements of this node and the health of the broker')
   .action(() => runDoctor(readSettings()));
 
 const platform = program
   .command('platform')
-  .description('the platforms that may call the broker: each is a world of its own');
+  .description('manage the platforms that may call the broker, and their passwords');
+const platformArgument = 'name of the platform';
 platform
   .command('list')
-  .description('list them')
+  .description('list platforms')
   .action(() => runPlatformList(readSettings()));
 platform
-  .command('create <name>')
-  .description('record one, and print its username and password, once')
+  .command('create')
+  .argument('<name>', platformArgument)
+  .description('create a platform, and print its username and password once')
   .action((name: string) => runPlatformCreate(readSettings(), name));
 platform
-  .command('rotate <name>')
-  .description('make a second password; the first stays valid until it is retired')
+  .command('rotate')
+  .argument('<name>', platformArgument)
+  .description('create a second password; the first stays valid until "retire"')
   .action((name: string) => runPlatformRotate(readSettings(), name));
 platform
-  .command('retire <name>')
-  .description('refuse the older of two passwords from now on')
+  .command('retire')
+  .argument('<name>', platformArgument)
+  .description('revoke the older of two passwords')
   .action((name: string) => runPlatformRetire(readSettings(), name));
 
 program
   .command('audit')
-  .description('list what was done to instances and bindings, by whom and from where, the newest last')
-  .option('--instance <id>', "only what concerns the instance with this id (the platform's)")
-  .option('--since <time>', 'only since a time (2026-11-23T12:00:00Z), or for so long: 90m, 12h, 7d')
-  .option('--limit <n>', 'at most so many rows, up to 1000', '100')
-  .option('--json', 'as JSON, with all that is known of each')
+  .description('list who changed which instances and bindings, from where and when; newest last')
+  .option('--instance <id>', "only rows of this instance (the platform's id)")
+  .option('--since <time>', 'only rows since a time (2026-11-23T12:00:00Z), or of the last 90m, 12h or 7d')
+  .option('--limit <n>', 'at most this many rows, up to 1000', '100')
+  .option('--json', 'print the answer of the management API, with all fields')
+  .addHelpText('after', '\nExample:\n  berth audit --since 12h --limit 20')
   .action((options: { instance?: string; since?: string; limit: string; json?: boolean }) =>
     runAudit(readSettings(), options),
   );
 
-const authority = program
-  .command('authority')
-  .description("the certificate authorities: client signs bindings' certificates, server the gateways' own");
-authority
-  .command('list')
-  .description('list them, with the live bindings that need each')
-  .action(() => runAuthorityList(readSettings()));
-authority
-  .command('rotate')
+const ca = program
+  .command('ca')
+  .description(
+    "manage the certificate authorities: client signs bindings' certificates, server the gateways'",
+  );
+ca.command('list')
+  .description('list CAs, with the number of live bindings that need each')
+  .action(() => runCaList(readSettings()));
+ca.command('rotate')
   .argument('<name>', 'client or server')
-  .description('put a new one in its place; live bindings go on working')
-  .action((name: string) => runAuthorityRotate(readSettings(), name));
+  .description('replace a CA by a new one; live bindings continue to work')
+  .action((name: string) => runCaRotate(readSettings(), name));
 
 const keys = program
   .command('keys')
-  .description('the master keys that secrets in the database are sealed with');
+  .description('manage the master keys that encrypt secrets in the database');
 keys
   .command('list')
-  .description('list them by their ids')
+  .description('list master keys by id')
   .action(() => runKeysList(readSettings()));
 keys
   .command('rotate')
-  .description('make a new master key, and seal with it; what the former one has sealed is wrapped anew')
+  .description('create a new master key, and rewrap all secrets with it')
   .action(() => runKeysRotate(readSettings()));
 keys
   .command('prune')
-  .description('take the keys that nothing is sealed with any more out of the master key file')
+  .description('remove retired keys from the master key file')
   .action(() => runKeysPrune(readSettings()));
 
-const image = program.command('image').description('the guest image that every host boots');
+const image = program.command('image').description('manage the guest images that hosts boot');
 image
   .command('build')
-  .description('build it with the packages as Debian has them now; says size and digest')
+  .description("build an image from Debian's current packages, and print its size and digest")
   .action(() => runImageBuild(readSettings()));
 image
   .command('list')
-  .description('list the images on this machine, and how many hosts and templates need each')
+  .description('list the images on this node, with the number of hosts and templates that use each')
   .action(() => runImageList(readSettings()));
 image
   .command('prune')
-  .description('remove the images that no host and no template needs, but for the newest')
+  .description('remove unused images, except the newest')
   .action(() => runImagePrune(readSettings()));
 
 program
   .command('context')
   .description(
-    "write a binding's credentials (standard input) for the docker CLI: ca.pem, cert.pem, key.pem, env",
+    "prepare a binding's credentials, read from standard input, for the docker CLI: ca.pem, cert.pem, key.pem, env",
   )
-  .option('--directory <directory>', 'where to write them', 'berth-context')
-  .option('--import <name>', 'make a docker context of this name instead')
-  .option('--force', 'replace what is there')
+  .option('--directory <directory>', 'where to write the files', 'berth-context')
+  .option('--import <name>', 'create a docker context of this name instead')
+  .option('--force', 'replace existing files or an existing context')
   .addHelpText(
     'after',
     '\nExample:\n  cf service-key my-host my-key | berth context && . berth-context/env && docker version',
@@ -150,7 +158,7 @@ try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
-    // Commander has said it already.
+    // Commander has printed it already.
     process.exitCode = error.exitCode;
   } else {
     const isExpected = expected.some((kind) => error instanceof kind);

@@ -2,28 +2,28 @@ import { readFile } from 'node:fs/promises';
 import { credentialsPath } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
 
-/** The management API could not be asked; the message says what to do. */
+/** A request to the management API failed; the message names the remedy. */
 export class MgmtError extends Error {
   override readonly name = 'MgmtError';
 }
 
-const usualTimeoutMs = 10_000;
+const defaultTimeoutMs = 10_000;
 
 /**
- * Asks the management API of the broker on this machine.
- * @returns the answer's JSON, also of a 503: health tells its problems so.
- * @throws MgmtError with the broker's own words where it refuses.
+ * Sends a request to the management API of the broker on this node.
+ * @returns the answer's JSON, also for a 503: the health endpoint lists problems that way.
+ * @throws MgmtError with the broker's description if it refuses the request.
  */
 export async function askMgmt<T>(
   settings: Settings,
   path: string,
   method: 'GET' | 'PUT' | 'POST' | 'DELETE' = 'GET',
-  timeoutMs = usualTimeoutMs,
+  timeoutMs = defaultTimeoutMs,
 ): Promise<T> {
   const file = credentialsPath(settings);
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {
     throw new MgmtError(
-      `${file} can't be read: run this as the broker's user, with its BERTH_STATE_DIR, once it has been started`,
+      `${file} can't be read: run this as the broker's user with its BERTH_STATE_DIR, after the broker's first start`,
       { cause },
     );
   });
@@ -37,13 +37,13 @@ export async function askMgmt<T>(
     },
     signal: AbortSignal.timeout(timeoutMs),
   }).catch((cause: unknown) => {
-    throw new MgmtError(`no broker answers on ${url}: start it with npm start`, { cause });
+    throw new MgmtError(`No broker answers at ${url}: start it with npm start.`, { cause });
   });
   if (!answer.ok && answer.status !== 503) {
     const refusal = (await answer.json().catch(() => ({}))) as { description?: string };
     throw new MgmtError(
       answer.status === 401 || refusal.description === undefined
-        ? `${url} answered ${answer.status}: do the settings here and the broker's differ?`
+        ? `${url} answered ${answer.status}: check that the settings here are those of the broker.`
         : refusal.description,
     );
   }

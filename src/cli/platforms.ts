@@ -21,26 +21,26 @@ export async function runPlatformList(settings: Settings): Promise<void> {
   printTable(columns, platforms);
 }
 
-/** `berth platform create NAME`: its credential goes to standard output, this once. */
+/** `berth platform create NAME`: prints its credentials to standard output; they can't be shown again. */
 export async function runPlatformCreate(settings: Settings, name: string): Promise<void> {
-  tell(await askMgmt<PlatformCredential>(settings, route(name), 'PUT'));
+  printCredential(await askMgmt<PlatformCredential>(settings, route(name), 'PUT'));
 }
 
-/** `berth platform rotate NAME`: a second password; the first one stays valid until `retire`. */
+/** `berth platform rotate NAME`: creates a second password; the first stays valid until `retire`. */
 export async function runPlatformRotate(settings: Settings, name: string): Promise<void> {
-  tell(await askMgmt<PlatformCredential>(settings, `${route(name)}/passwords`, 'POST'));
+  printCredential(await askMgmt<PlatformCredential>(settings, `${route(name)}/passwords`, 'POST'));
   process.stderr.write(
-    `Both passwords are valid now. Give the new one to the platform (cf update-service-broker), then: berth platform retire ${name}\n`,
+    `Both passwords are valid. Give the new one to the platform (cf update-service-broker), then run: berth platform retire ${name}\n`,
   );
 }
 
-/** `berth platform retire NAME`: the older of two passwords is refused from now on. */
+/** `berth platform retire NAME`: revokes the older of two passwords. */
 export async function runPlatformRetire(settings: Settings, name: string): Promise<void> {
   await askMgmt(settings, `${route(name)}/passwords/oldest`, 'DELETE');
-  process.stderr.write(`The older password of ${name} is refused from now on.\n`);
+  process.stderr.write(`The older password of ${name} is revoked.\n`);
 }
 
-function tell(credential: PlatformCredential): void {
+function printCredential(credential: PlatformCredential): void {
   process.stdout.write(`${JSON.stringify(credential, undefined, 2)}\n`);
-  process.stderr.write('The password is not kept and can not be shown again.\n');
+  process.stderr.write('Save the password now: Berth stores only its digest and cannot show it again.\n');
 }

@@ -1,11 +1,16 @@
-/** A column: its title, and what stands in it for an entry. */
-export type Column<T> = readonly [title: string, cell: (entry: T) => string];
+import { printable } from './printable.ts';
 
-/** Prints a line for each entry under the titles, columns aligned. */
+/** A column: its title, its text for an entry, and the width in characters beyond which the text is cut. */
+export type Column<T> = readonly [title: string, cell: (entry: T) => string, maxWidth?: number];
+
+/**
+ * Prints a line for each entry under the titles, columns aligned. Cells are escaped for the terminal: names come
+ * from platforms.
+ */
 export function printTable<T>(columns: readonly Column<T>[], entries: readonly T[]): void {
   const rows = [
     columns.map(([title]) => title),
-    ...entries.map((entry) => columns.map(([, cell]) => cell(entry))),
+    ...entries.map((entry) => columns.map(([, cell, maxWidth]) => printable(cell(entry), maxWidth))),
   ];
   const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
   for (const row of rows) {

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { tenantName } from '../core/tenant-name.ts';
 import type { Counts, HostOverview, Overview } from '../core/ports/overview.ts';
 import { expiryOf } from '../lib/certificate-expiry.ts';
 import { trustedCertificateAuthorities } from './certificate-authorities.ts';
@@ -15,6 +16,10 @@ interface HostOverviewRow extends HostRow {
   osb_id: string | null;
   instance_state: InstanceRow['state'] | null;
   tenant_key: string | null;
+  instance_name: string | null;
+  organization_name: string | null;
+  space_name: string | null;
+  namespace: string | null;
   live_bindings: number;
   integrity: HostOverview['integrity'] | null;
   created_at: Date;
@@ -24,6 +29,11 @@ interface HostOverviewRow extends HostRow {
 /** The words of `berth hosts`. */
 const integritySql = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.drift <> '[]' THEN 'altered'
   WHEN host_checks.failed_at IS NOT NULL THEN 'check failed' WHEN host_checks.checked_at IS NOT NULL THEN 'as made' END`;
+
+/** A name out of an instance's context, which is the platform's and may contain anything: null unless it is text. */
+const contextName = (field: string) =>
+  `CASE WHEN jsonb_typeof(instances.context -> '${field}') = 'string'
+     THEN nullif(left(instances.context ->> '${field}', 255), '') END AS ${field}`;
 
 /** No answer lists more hosts than this. */
 const maxHosts = 1_000;
@@ -43,6 +53,9 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
       'tenants.key as tenant_key',
       'instances.expires_at',
       database.raw(`${integritySql} AS integrity`),
+      ...['instance_name', 'organization_name', 'space_name', 'namespace'].map((field) =>
+        database.raw(contextName(field)),
+      ),
       database.raw(
         `(SELECT count(*)::integer FROM bindings WHERE bindings.instance_id = hosts.instance_id AND bindings.state = 'live') AS live_bindings`,
       ),
@@ -54,6 +67,8 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     instance: row.osb_id ?? undefined,
     instanceState: row.instance_state ?? undefined,
     tenant: row.tenant_key ?? undefined,
+    instanceName: row.instance_name ?? undefined,
+    tenantName: row.tenant_key === null ? undefined : tenantName(row.tenant_key, namesIn(row)),
     startedFrom: row.started_from ?? undefined,
     imageVersion: row.image_version ?? undefined,
     power: row.power,
@@ -65,6 +80,12 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     expiresAt: row.expires_at ?? undefined,
   }));
 }
+
+const namesIn = (row: HostOverviewRow) => ({
+  organizationName: row.organization_name ?? undefined,
+  spaceName: row.space_name ?? undefined,
+  namespace: row.namespace ?? undefined,
+});
 
 /** A worker without a report for longer is taken for dead. */
 const workerSilenceSeconds = 15;

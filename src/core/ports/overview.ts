@@ -19,6 +19,9 @@ export interface HostOverview {
   readonly instance: string | undefined;
   readonly instanceState: InstanceState | undefined;
   readonly tenant: string | undefined;
+  /** Names as the platform gave them, unescaped, each at most 255 characters; undefined if it gave none. */
+  readonly instanceName: string | undefined;
+  readonly tenantName: string | undefined;
   readonly startedFrom: string | undefined;
   /** The version of the guest image that it boots; undefined until it first ran. */
   readonly imageVersion: string | undefined;
