@@ -24,7 +24,7 @@ export async function runVerify(settings: Settings, host: string | undefined): P
   const { hosts, description } = await askMgmt<Answer>(settings, route, 'POST', timeoutMs);
   if (hosts === undefined) throw new MgmtError(description ?? 'The broker returned no results.');
   for (const { host: id, instance, drift, quarantined, checkedAt, failure } of hosts) {
-    const lastResult = checkedAt === undefined ? 'not checked' : drift.length > 0 ? 'DRIFT' : 'no drift';
+    const lastResult = checkedAt === undefined ? 'not checked' : drift.length > 0 ? 'DRIFT' : 'intact';
     const state = failure === undefined ? lastResult : `CHECK FAILED (before: ${lastResult})`;
     const owner = printable(instance ?? '(pool)');
     process.stdout.write(`${id}  ${owner}  ${state}${quarantined ? ', in quarantine' : ''}\n`);

@@ -27,8 +27,8 @@ interface HostOverviewRow extends HostRow {
 }
 
 /** The words of `berth hosts`. */
-const integritySql = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.drift <> '[]' THEN 'altered'
-  WHEN host_checks.failed_at IS NOT NULL THEN 'check failed' WHEN host_checks.checked_at IS NOT NULL THEN 'as made' END`;
+const integritySql = `CASE WHEN hosts.quarantined_at IS NOT NULL THEN 'quarantined' WHEN host_checks.drift <> '[]' THEN 'drift'
+  WHEN host_checks.failed_at IS NOT NULL THEN 'check failed' WHEN host_checks.checked_at IS NOT NULL THEN 'intact' END`;
 
 /** A name out of an instance's context, which is the platform's and may contain anything: null unless it is text. */
 const contextName = (field: string) =>

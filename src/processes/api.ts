@@ -170,7 +170,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
   });
   const mgmt = createMgmtApp({
     keys,
-    authorities,
+    certificateAuthorities: authorities,
     audit,
     overview: createOverview(database),
     records: store.records,

@@ -94,8 +94,8 @@ it('integrity check: on request, and reports drift in the answer, the list, the 
     drift,
     quarantined: false,
   });
-  expect([await integrityOf(sound), await integrityOf(other)]).toEqual(['as made', 'altered']);
-  expect((await look('/mgmt/metrics')).text).toContain('berth_hosts_checked{result="altered"} 1');
+  expect([await integrityOf(sound), await integrityOf(other)]).toEqual(['intact', 'drift']);
+  expect((await look('/mgmt/metrics')).text).toContain('berth_hosts_checked{result="drift"} 1');
   expect(log.lines.filter((line) => line['event'] === 'host.altered' && line['host'] === other)).toHaveLength(
     1,
   );
@@ -104,13 +104,13 @@ it('integrity check: on request, and reports drift in the answer, the list, the 
   expect(log.lines.filter((line) => line['event'] === 'host.altered')).toHaveLength(1);
   found = new Map();
   expect((await verify(other)).body).toMatchObject({ hosts: [{ drift: [] }] });
-  expect(await integrityOf(other)).toBe('as made');
+  expect(await integrityOf(other)).toBe('intact');
 });
 
 it('integrity check: checks every host periodically without a request', async () => {
   const host = await makeHost();
   stopChecks = broker.startIntegrityChecks('report', 20);
-  await eventually('the host was checked', async () => (await integrityOf(host)) === 'as made');
+  await eventually('the host was checked', async () => (await integrityOf(host)) === 'intact');
 });
 
 // Fails if a failure is not recorded (the answer was a 503 after a minute), if it remains after a check that succeeded,
@@ -120,7 +120,7 @@ it('integrity check: reports which host could not be checked, and why, until a c
   const [host, other] = [await makeHost(), await makeHost()];
   await verify();
   const last = (await verify(host)).body as { hosts: { checkedAt: string }[] };
-  expect([await integrityOf(host), await integrityOf(other)]).toEqual(['as made', 'as made']);
+  expect([await integrityOf(host), await integrityOf(other)]).toEqual(['intact', 'intact']);
 
   onVerify = (hostId) => {
     if (hostId === host) throw new Error('its VM does not run');
@@ -133,12 +133,12 @@ it('integrity check: reports which host could not be checked, and why, until a c
   });
   // The others are checked nevertheless.
   expect(answer.hosts.find((one) => one.host === other)?.failure).toBeUndefined();
-  expect([await integrityOf(host), await integrityOf(other)]).toEqual(['check failed', 'as made']);
+  expect([await integrityOf(host), await integrityOf(other)]).toEqual(['check failed', 'intact']);
   expect((await look('/mgmt/metrics')).text).toContain('berth_hosts_checked{result="check failed"} 1');
 
   onVerify = () => undefined;
   expect((await verify(host)).body).toMatchObject({ hosts: [{ drift: [] }] });
-  expect(await integrityOf(host)).toBe('as made');
+  expect(await integrityOf(host)).toBe('intact');
 
   // Known drift remains known.
   found = new Map([[host, drift]]);
@@ -147,7 +147,7 @@ it('integrity check: reports which host could not be checked, and why, until a c
     throw new Error('its VM does not run');
   };
   expect((await verify(host)).body).toMatchObject({ hosts: [{ drift, failure: {} }] });
-  expect(await integrityOf(host)).toBe('altered');
+  expect(await integrityOf(host)).toBe('drift');
   onVerify = () => undefined;
   found = new Map();
 });
@@ -163,7 +163,7 @@ it.each(['report', 'quarantine'] as const)(
     const sound = (await verify()).body as { hosts: { host: string; instance?: string }[] };
     expect(sound.hosts.find(({ host }) => host === bad)).toMatchObject({ drift: [] });
     expect(sound.hosts.find(({ host }) => host === bad)).not.toHaveProperty('instance');
-    expect(await integrityOf(bad)).toBe('as made');
+    expect(await integrityOf(bad)).toBe('intact');
 
     found = new Map([[bad, drift]]);
     expect((await verify(bad)).body).toMatchObject({ hosts: [{ drift, quarantined: false }] });
@@ -173,7 +173,7 @@ it.each(['report', 'quarantine'] as const)(
     await pool.runOnce();
     expect((await broker.hypervisor.list()).map(({ hostId }) => hostId)).not.toContain(bad);
     expect(await pooled()).not.toContain(bad);
-    expect(await integrityOf(good)).toBe('as made');
+    expect(await integrityOf(good)).toBe('intact');
     found = new Map();
   },
 );

@@ -175,7 +175,7 @@ export async function makeTestBroker(
   const asynchronous = makeApp(0);
   const mgmt = createMgmtApp({
     keys: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
-    authorities: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
+    certificateAuthorities: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
     audit,
     overview: createOverview(apiDatabase),
     records: store.records,

@@ -31,10 +31,10 @@ export interface HostOverview {
   readonly liveBindings: number;
   readonly createdAt: Date;
   /**
-   * What the last check found; `check failed` where it found nothing out, and nothing altered is known; undefined where
-   * there was none yet.
+   * Result of the last integrity check; `check failed` if it could not be completed and no drift is known; undefined
+   * before the first one.
    */
-  readonly integrity: 'as made' | 'altered' | 'quarantined' | 'check failed' | undefined;
+  readonly integrity: 'intact' | 'drift' | 'quarantined' | 'check failed' | undefined;
   /** When the host is destroyed, its instance's term being over. */
   readonly expiresAt: Date | undefined;
 }

@@ -34,7 +34,7 @@ export function createMgmtApp(deps: {
   ratePerSecond: number;
   audit: AuditTrail;
   keys: KeyRotation;
-  authorities: CertificateAuthorityRotation;
+  certificateAuthorities: CertificateAuthorityRotation;
   logger: Logger;
 }): Express {
   const {
@@ -47,7 +47,7 @@ export function createMgmtApp(deps: {
     ratePerSecond,
     audit,
     keys,
-    authorities,
+    certificateAuthorities,
     logger,
   } = deps;
   const known = [
@@ -90,11 +90,11 @@ export function createMgmtApp(deps: {
   });
 
   app.get('/mgmt/certificate-authorities', async (_request, response) => {
-    response.json({ certificateAuthorities: await authorities.list() });
+    response.json({ certificateAuthorities: await certificateAuthorities.list() });
   });
   for (const name of ['client', 'server'] as const) {
     app.post(`/mgmt/certificate-authorities/${name}/rotate`, async (_request, response) => {
-      response.json({ certificateAuthorities: await authorities.rotate(name) });
+      response.json({ certificateAuthorities: await certificateAuthorities.rotate(name) });
     });
   }
 

@@ -5,7 +5,7 @@ import { maximumPollingSeconds } from '../../core/operation-deadline.ts';
 
 /**
  * The catalog as the platform sees it (OSB 2.17, "Catalog Management"). Only what works today is declared.
- * @param view.simulated says in every description that there are no virtual machines behind it.
+ * @param view.simulated says in every description that there are no VMs behind it.
  * @param view.imageVersion of the image that new hosts boot: platforms offer an upgrade to hosts of another one.
  * @param view.newerFields whether the platform knows the fields that are newer than 2.14.
  */

@@ -21,7 +21,7 @@ beforeAll(async () => {
 afterAll(() => broker.stop());
 
 /** Reports a worker's node memory; the test broker reserves 1,024 MiB and overcommits memory four times. */
-const machine = (memoryAvailableMib: number, memoryTotalMib: number | undefined) =>
+const reportMemory = (memoryAvailableMib: number, memoryTotalMib: number | undefined) =>
   createWorkerRecords(broker.database).report({
     name: 'w',
     hypervisor: 'qemu',
@@ -38,10 +38,10 @@ const create = async () => {
 const instances = async () => Number((await broker.database('instances').count())[0]?.['count']);
 
 it('admission: refuses a create for which the node lacks free memory, and records nothing', async () => {
-  await machine(1024 + 192, 100_000);
+  await reportMemory(1024 + 192, 100_000);
   expect((await create()).status).toBe(201);
   const before = await instances();
-  await machine(1024 + 191, 100_000);
+  await reportMemory(1024 + 191, 100_000);
   const refusal = await create();
   expect(refusal.status).toBe(503);
   expect(refusal.text).toMatch(/191 MiB of its memory are free beyond the reserve of 1024 MiB.*192 MiB/);
@@ -50,7 +50,7 @@ it('admission: refuses a create for which the node lacks free memory, and record
 
 it('admission: refuses a create that exceeds the overcommit limit', async () => {
   // Four times the 384 MiB beyond the reserve: two hosts of 768 MiB, one of which exists.
-  await machine(50_000, 1024 + 384);
+  await reportMemory(50_000, 1024 + 384);
   const second = await create();
   expect(second.status).toBe(201);
   const refusal = await create();
@@ -59,21 +59,21 @@ it('admission: refuses a create that exceeds the overcommit limit', async () => 
 });
 
 it('admission: accepts every create if memory is unlimited or no worker has reported recently', async () => {
-  await machine(0, undefined);
+  await reportMemory(0, undefined);
   expect((await create()).status).toBe(201);
-  await machine(0, 0);
+  await reportMemory(0, 0);
   await broker.database('workers').update({ seen_at: broker.database.raw(`now() - interval '1 hour'`) });
   expect((await create()).status).toBe(201);
 });
 
 // Fails if only the report counts: then all six are admitted.
 it('admission: creates between two reports share the memory of the last report', async () => {
-  await machine(1024 + 3 * 192, 100_000);
+  await reportMemory(1024 + 3 * 192, 100_000);
   const made = await Promise.all(Array.from({ length: 6 }, create));
   expect(made.map(({ status }) => status).sort()).toEqual([201, 201, 201, 503, 503, 503]);
   expect(made.find(({ status }) => status === 503)?.text).toContain('for hosts that are starting');
   // They run, and the next report includes them.
-  await machine(1024 + 192, 100_000);
+  await reportMemory(1024 + 192, 100_000);
   expect((await create()).status).toBe(201);
 });
 
@@ -85,15 +85,15 @@ it('admission: a parked host is claimed although memory is short', async () => {
     new AbortController().signal,
   );
   await broker.makePoolController().runOnce();
-  await machine(1024, 100_000);
+  await reportMemory(1024, 100_000);
   expect((await create()).status).toBe(201);
   expect((await create()).status).toBe(503);
 });
 
 it('admission: an update needs memory only for what it adds', async () => {
-  await machine(50_000, 100_000);
+  await reportMemory(50_000, 100_000);
   const { id } = await create();
-  await machine(0, 100_000);
+  await reportMemory(0, 100_000);
   const answer = await broker
     .ask('patch', `${instance(id)}?accepts_incomplete=true`)
     .send({ service_id: ids.service, plan_id: ids.otherPlan });
