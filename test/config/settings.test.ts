@@ -12,7 +12,7 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true }));
 
 describe('settings', () => {
-  it('have defaults', () => {
+  it('settings: have defaults', () => {
     expect(readSettings({})).toMatchObject({
       stateDirectory: '/var/lib/berth',
       hypervisor: 'qemu',
@@ -42,20 +42,20 @@ describe('settings', () => {
     ['BERTH_DNS_SERVERS', '1.1.1.1,x'],
     ['BERTH_LOG_LEVEL', 'loud'],
     ['BERTH_BROKER_PASSWORD', 'secret-in-the-environment'],
-  ])('name %s where it is %s', (name, value) => {
+  ])('settings: an error names %s if it is %s', (name, value) => {
     const read = () => readSettings({ [name]: value });
     expect(read).toThrow(SettingsError);
     expect(read).toThrow(name);
   });
 
-  it('name all that is wrong at once, and show no password', () => {
+  it('settings: an error names all invalid ones at once and shows no password', () => {
     const read = () =>
       readSettings({ BERTH_PORT: 'x', BERTH_MGMT_PORT: 'y', BERTH_BROKER_PASSWORD: 'pass-word' });
     expect(read).toThrow(/BERTH_PORT[^]*BERTH_MGMT_PORT/);
     expect(read).not.toThrow('pass-word');
   });
 
-  it('refuse ports that are given twice', () => {
+  it('settings: refuse ports that are used twice', () => {
     expect(() => readSettings({ BERTH_PORT: '9000', BERTH_MGMT_PORT: '9000' })).toThrow('both 9000');
     expect(() => readSettings({ BERTH_PORT: '20001' })).toThrow('BERTH_PUBLISHED_PORTS');
     // A published port of this number would lead to the engine itself.
@@ -66,7 +66,7 @@ describe('settings', () => {
 describe('secrets', () => {
   const settings = () => readSettings({ BERTH_STATE_DIR: directory });
 
-  it('are generated once, for their owner only', async () => {
+  it('secrets: are generated once, readable by their owner only', async () => {
     const [first, second] = await Promise.all([brokerCredentials(settings()), brokerCredentials(settings())]);
     expect(first).toEqual(second);
     expect(first.broker.password).not.toBe(first.mgmt.password);
@@ -78,7 +78,7 @@ describe('secrets', () => {
     }
   });
 
-  it("take the platform's password from the file that is named", async () => {
+  it("secrets: take the platform's password from the configured file", async () => {
     const file = path.join(directory, 'password');
     await writeFile(file, 'from-a-file\n');
     const environment = {
@@ -99,7 +99,7 @@ describe('secrets', () => {
     await expect(brokerCredentials(readSettings(environment))).rejects.toThrow('more than two lines');
   });
 
-  it('that are damaged are named, and not replaced', async () => {
+  it('secrets: damaged files are named and not replaced', async () => {
     const file = path.join(directory, 'credentials.json');
     await writeFile(file, '{"broker":{}}');
     await expect(brokerCredentials(settings())).rejects.toThrow(file);

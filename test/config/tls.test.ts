@@ -81,7 +81,7 @@ it.each([
   [{ BERTH_TLS_CLIENT_CA_FILE: '/etc/hostname' }, 'BERTH_TLS_CLIENT_CA_FILE is set, but'],
   [
     { BERTH_TLS_CERT_FILE: '/does/not/exist', BERTH_TLS_KEY_FILE: '/etc/hostname' },
-    'BERTH_TLS_CERT_FILE names',
+    'BERTH_TLS_CERT_FILE is "/does/not/exist": it must be a file that can be read',
   ],
   [{ BERTH_RATE_PER_SECOND: '0' }, 'BERTH_RATE_PER_SECOND is "0"'],
 ])('settings that do not fit together are named: %j', (environment, message) => {

@@ -200,7 +200,7 @@ describe('master key rotation', () => {
       (await sealed()).every((one) => isSealedWith(newKey, one)),
     );
     expect((await states())[oldId]).toBe('retiring');
-    await expect(first.rotate()).rejects.toThrow('under way');
+    await expect(first.rotate()).rejects.toThrow('in progress');
   });
 
   it('master key rotation: is refused without changes while another api lacks the key', async () => {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { processEnvironment } from '../../config/settings.ts';
+import { processEnvironment } from '../../config/process-environment.ts';
 
 export const processNames = ['gateway', 'worker', 'api'] as const;
 export type ProcessName = (typeof processNames)[number];

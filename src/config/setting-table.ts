@@ -1,0 +1,258 @@
+import { nodeAddress, nodeNameServers } from './defaults.ts';
+import * as env from './env.ts';
+
+/** One environment variable. docs/settings.md and example.env are checked against these (tools/checks/settings.mjs). */
+export interface Setting<T> {
+  readonly name: string;
+  readonly type: env.SettingType<T>;
+  /** Default in the form of the variable's text, or, if it is computed, a description in words. */
+  readonly default: string | { readonly computed: string };
+  /** The value if the variable is unset or empty. */
+  fallback(): T;
+  readonly description: string;
+}
+
+/** A setting whose default is a literal. */
+function literal<T>(name: string, type: env.SettingType<T>, text: string, description: string): Setting<T> {
+  const value = type.parse(text);
+  if (value === undefined) throw new Error(`the default of ${name} must be ${type.expected}`);
+  return { name, type, default: text, fallback: () => value, description };
+}
+
+/** A setting whose default depends on the node. */
+const computed = <T>(
+  name: string,
+  type: env.SettingType<T>,
+  fallback: () => T,
+  what: string,
+  description: string,
+): Setting<T> => ({ name, type, default: { computed: what }, fallback, description });
+
+/** A setting that is undefined unless it is set. */
+const optional = <T>(
+  name: string,
+  type: env.SettingType<T>,
+  what: string,
+  description: string,
+): Setting<T | undefined> => computed<T | undefined>(name, type, () => undefined, what, description);
+
+const postgresUrl = env.matching(/^postgres(ql)?:\/\//, 'a URL that begins with postgresql://');
+const userName = env.matching(/^[^:\s]{1,255}$/, 'up to 255 characters, without colons and spaces');
+
+/** Every setting, in the order of the documentation. */
+export const settingTable = {
+  stateDirectory: literal(
+    'BERTH_STATE_DIR',
+    env.absolutePath,
+    '/var/lib/berth',
+    "folder for everything that Berth stores; hosts' users must be able to enter it and the folders above",
+  ),
+  hypervisor: literal(
+    'BERTH_HYPERVISOR',
+    env.oneOf('qemu', 'simulated'),
+    'qemu',
+    '`qemu`, or `simulated`: no VMs, for tests and a first look',
+  ),
+  externalHost: computed(
+    'BERTH_EXTERNAL_HOST',
+    env.hostName,
+    nodeAddress,
+    "the node's first IPv4 address",
+    "name or address at which tenants reach the gateway and published ports; part of bindings and of the gateway's certificate",
+  ),
+  listenAddress: literal(
+    'BERTH_LISTEN_ADDRESS',
+    env.ipAddress,
+    '0.0.0.0',
+    'address that the OSB API and the gateway listen on',
+  ),
+  port: literal('BERTH_PORT', env.port, '8080', 'port of the OSB API'),
+  gatewayPort: literal('BERTH_GATEWAY_PORT', env.port, '2376', 'port of the gateway'),
+  mgmtAddress: literal(
+    'BERTH_MGMT_ADDRESS',
+    env.ipAddress,
+    '127.0.0.1',
+    'address that the management API listens on',
+  ),
+  mgmtPort: literal('BERTH_MGMT_PORT', env.port, '8081', 'port of the management API'),
+  // Every answer comes within 30 s (docs/osb.md 7).
+  syncWaitMs: literal(
+    'BERTH_SYNC_WAIT_MS',
+    env.integer('a number of milliseconds', 0, 25_000),
+    '2500',
+    'how long a request waits for its operation before it is answered with 202, in milliseconds; 0 always answers 202',
+  ),
+  ratePerSecond: literal(
+    'BERTH_RATE_PER_SECOND',
+    env.integer('a number of requests a second', 1, 1_000_000),
+    '5000',
+    "requests per second that each platform may send to one api process, one second's worth at once; further ones are answered with 429",
+  ),
+  tlsCertificateFile: optional(
+    'BERTH_TLS_CERT_FILE',
+    env.readableFile,
+    'plain HTTP',
+    "PEM: the OSB listener's certificate, then its chain; if set, the OSB API speaks HTTPS only",
+  ),
+  tlsKeyFile: optional(
+    'BERTH_TLS_KEY_FILE',
+    env.readableFile,
+    'none',
+    'PEM: the private key of that certificate, without a passphrase; set both or none',
+  ),
+  tlsClientAuthoritiesFile: optional(
+    'BERTH_TLS_CLIENT_CA_FILE',
+    env.readableFile,
+    'none',
+    'PEM: CAs, one of which must have signed the certificate that clients of the OSB API present in addition to their password',
+  ),
+  memoryReserveMib: literal(
+    'BERTH_MEMORY_RESERVE_MIB',
+    env.integer('a number of MiB', 0, 16 * 1024 * 1024),
+    '1024',
+    'available memory of the node (`MemAvailable`), in MiB, that is not given to hosts: if nothing else is left, the pool shrinks, and creates, larger plans and wakes of suspended hosts are refused',
+  ),
+  memoryOvercommit: literal(
+    'BERTH_MEMORY_OVERCOMMIT',
+    env.factor,
+    '4',
+    "how many times the memory beyond the reserve may be promised to hosts: most of a host's memory is shared with its template or never touched",
+  ),
+  idleAfterSeconds: literal(
+    'BERTH_IDLE_AFTER_SECONDS',
+    env.seconds,
+    '300',
+    'a host without connections, packets and running containers for this long is paused, unless its plan says `idle: run`; in seconds',
+  ),
+  suspendAfterSeconds: literal(
+    'BERTH_SUSPEND_AFTER_SECONDS',
+    env.seconds,
+    '3600',
+    'a host that has been paused for this long is suspended to disk, if its plan says `idle: suspend`; in seconds',
+  ),
+  catalogFile: optional(
+    'BERTH_CATALOG',
+    env.readableFile,
+    'the built-in catalog',
+    'YAML file that replaces the built-in catalog, see below',
+  ),
+  brokerUsername: optional(
+    'BERTH_BROKER_USERNAME',
+    userName,
+    '`berth`',
+    "the platform's user name; set it together with the next one",
+  ),
+  brokerPasswordFile: optional(
+    'BERTH_BROKER_PASSWORD_FILE',
+    env.readableFile,
+    'generated',
+    "file with the platform's password, and on a second line the former one while it is rotated",
+  ),
+  masterKeyFile: optional(
+    'BERTH_MASTER_KEY_FILE',
+    env.readableFile,
+    '`master.key` in the state directory, generated',
+    'file with 32 bytes in base64 or hexadecimal; during a rotation two such lines',
+  ),
+  databaseUrlFile: optional(
+    'DATABASE_URL_FILE',
+    env.readableFile,
+    'the embedded Postgres',
+    'file with a URL that begins with `postgresql://`',
+  ),
+  databaseUrl: optional(
+    'DATABASE_URL',
+    postgresUrl,
+    'the embedded Postgres',
+    'the same as text; everyone who can see the environment sees the password, so prefer the file',
+  ),
+  apiDatabaseUrlFile: optional(
+    'BERTH_API_DATABASE_URL_FILE',
+    env.readableFile,
+    'made by `npm start`',
+    "file with the URL of the api's own database role; set all three or none",
+  ),
+  gatewayDatabaseUrlFile: optional(
+    'BERTH_GATEWAY_DATABASE_URL_FILE',
+    env.readableFile,
+    'made by `npm start`',
+    "file with the URL of the gateway's own database role",
+  ),
+  workerDatabaseUrlFile: optional(
+    'BERTH_WORKER_DATABASE_URL_FILE',
+    env.readableFile,
+    'made by `npm start`',
+    "file with the URL of the worker's own database role",
+  ),
+  publishedPorts: literal(
+    'BERTH_PUBLISHED_PORTS',
+    env.portRange,
+    '20000-29999',
+    'ports that hosts may publish; each host has a block of at least 20',
+  ),
+  hostNetwork: literal(
+    'BERTH_HOST_NETWORK',
+    env.hostNetwork,
+    '10.209.0.0/16',
+    "IPv4 network, /8 to /24, for hosts' addresses on this node; two per host",
+  ),
+  uidBase: literal(
+    'BERTH_UID_BASE',
+    env.integer('a number', 1000, 2_000_000_000, ': the first of a range of user ids that nothing else uses'),
+    '300000',
+    'first of the user ids of api, gateway (+ 1) and hosts (from + 16)',
+  ),
+  dnsServers: computed(
+    'BERTH_DNS_SERVERS',
+    env.addressList,
+    nodeNameServers,
+    "the node's name servers, without loopback",
+    "IPv4 addresses, separated by commas; guests' name queries go to the first",
+  ),
+  auditDays: literal(
+    'BERTH_AUDIT_DAYS',
+    env.integer('a number of days', 30, 36_500),
+    '400',
+    'retention of the audit trail, 30 to 36500 days',
+  ),
+  logLevel: literal(
+    'BERTH_LOG_LEVEL',
+    env.oneOf('info', 'debug', 'warn', 'error'),
+    'info',
+    '`debug`, `info`, `warn` or `error`; JSON lines on standard output',
+  ),
+  integrityPolicy: literal(
+    'BERTH_INTEGRITY_POLICY',
+    env.oneOf('report', 'quarantine'),
+    'report',
+    'what happens to a host with drift: `report`, or `quarantine`, which also cuts it from the gateway and from every network',
+  ),
+  integrityEverySeconds: literal(
+    'BERTH_INTEGRITY_SECONDS',
+    env.integer('a number of seconds', 5, 86_400),
+    '300',
+    'every host is compared with its manifest at this interval, in seconds',
+  ),
+  hostConnections: literal(
+    'BERTH_HOST_CONNECTIONS',
+    env.integer('a number of connections', 16, 1_000_000),
+    '4096',
+    'concurrent connections that a host may open, and as many that others may open to its published ports; further ones are dropped and counted',
+  ),
+  hostBandwidthMbit: literal(
+    'BERTH_HOST_BANDWIDTH_MBIT',
+    env.integer('a number of Mbit/s', 1, 100_000),
+    '1000',
+    'most that a host sends, and most that it receives, in Mbit/s',
+  ),
+  pageSharing: literal(
+    'BERTH_PAGE_SHARING',
+    env.oneOf('template', 'none'),
+    'template',
+    '`template`: hosts share the pages of their template that they have not written to, and with them the side channels of shared pages; `none`: each has its own copy, for more memory and slower creates',
+  ),
+} as const;
+
+export type SettingValues = {
+  readonly [Key in keyof typeof settingTable]: ReturnType<(typeof settingTable)[Key]['fallback']>;
+};
