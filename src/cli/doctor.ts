@@ -32,7 +32,7 @@ export async function runDoctor(settings: Settings): Promise<void> {
   if (findings.some(([ok]) => !ok)) process.exitCode = 1;
 }
 
-const simulated: Finding = [true, 'the hypervisor is SIMULATED: there are no virtual machines'];
+const simulated: Finding = [true, 'the hypervisor is SIMULATED: there are no VMs'];
 
 async function checkNode(settings: Settings): Promise<Finding[]> {
   const findings: Finding[] = [];

@@ -61,7 +61,7 @@ export async function runHosts(
     process.stdout.write(`${JSON.stringify(hosts, undefined, 2)}\n`);
     return;
   }
-  if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no virtual machines.\n');
+  if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no VMs.\n');
   printTable(options.wide === true ? wideColumns : columns, hosts);
 }
 

@@ -18,7 +18,7 @@ import { renderCredentials, type Credentials } from '../../src/http/osb/credenti
 import { type CertificateAuthority, createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
 
-let authority: CertificateAuthority;
+let ca: CertificateAuthority;
 let mine: Credentials;
 let other: Credentials;
 let home: string;
@@ -27,14 +27,14 @@ const expiresAt = new Date(Date.now() + 3_600_000);
 
 const makeBinding = async (): Promise<Credentials> =>
   renderCredentials({
-    certificate: await issueClientCertificate(authority, { commonName: 'binding', notAfter: expiresAt }),
-    serverCaPem: authority.certificatePem,
+    certificate: await issueClientCertificate(ca, { commonName: 'binding', notAfter: expiresAt }),
+    serverCaPem: ca.certificatePem,
     address: { host: 'berth.example.com', gatewayPort: 2376 },
     publishedPorts: { first: 20_010, count: 10 },
   });
 
 beforeAll(async () => {
-  authority = await createCertificateAuthority({ commonName: 'test', validForDays: 1 });
+  ca = await createCertificateAuthority({ commonName: 'test', validForDays: 1 });
   [mine, other] = [await makeBinding(), await makeBinding()];
 });
 beforeEach(async () => {
@@ -46,7 +46,7 @@ afterEach(async () => {
 
 const parse = (value: unknown) => parseCredentials(JSON.stringify(value));
 
-/** The message with which something is refused. */
+/** The message of the ContextError that `act` throws. */
 const refusal = (act: () => unknown): string => {
   try {
     act();
@@ -54,11 +54,11 @@ const refusal = (act: () => unknown): string => {
     expect(error).toBeInstanceOf(ContextError);
     return String(error);
   }
-  throw new Error('nothing was refused');
+  throw new Error('no ContextError was thrown');
 };
 
 describe('the credentials in a service key', () => {
-  it('are found bare, wrapped, and below the heading of cf service-key', () => {
+  it('credentials: are found bare, wrapped, and below the heading of cf service-key', () => {
     const wanted = {
       docker_host: 'tcp://berth.example.com:2376',
       ca: mine.ca,
@@ -74,7 +74,7 @@ describe('the credentials in a service key', () => {
     );
   });
 
-  it('are refused with the name of every field that is missing or wrong', () => {
+  it('credentials: an error names every missing or invalid field', () => {
     const missing = refusal(() => parse({ credentials: { host: 'x' } }));
     for (const field of ['docker_host', 'ca', 'cert', 'key'])
       expect(missing).toContain(`${field} is missing`);
@@ -96,20 +96,20 @@ describe('the credentials in a service key', () => {
     'tcp://berth.example.com:70000',
     'tcp://a,ca=/etc/passwd:2376',
     'tcp://a:2376\nexport X=1',
-  ])('are refused where docker_host is %j', (address) => {
+  ])('credentials: are refused if docker_host is %j', (address) => {
     expect(refusal(() => parse({ ...mine, docker_host: address }))).toContain("docker_host can't be used");
   });
 
-  it('take an IPv6 address', () => {
+  it('credentials: may have an IPv6 address', () => {
     expect(parse({ ...mine, docker_host: 'tcp://[fd00::1]:2376' }).docker_host).toBe('tcp://[fd00::1]:2376');
   });
 
-  it('are refused where key and certificate are of two bindings', () => {
+  it('credentials: are refused if key and certificate are from two bindings', () => {
     expect(refusal(() => parse({ ...mine, key: other.key }))).toContain('do not belong together');
   });
 
   it.each(['', 'FAILED\nService key me does not exist', '[]', '{"key": "-----BEGIN PRIVATE', '{]}'])(
-    'are refused where the input is %j, without quoting it',
+    'credentials: are refused if the input is %j, without quoting it',
     (text) => {
       const message = refusal(() => parseCredentials(text));
       expect(message).toContain('cf service-key');
@@ -117,7 +117,7 @@ describe('the credentials in a service key', () => {
     },
   );
 
-  it('are read up to a limit', async () => {
+  it('credentials: are refused if the input exceeds the limit', async () => {
     const input = function* (length: number) {
       for (let sent = 0; sent < length; sent += 1024) yield Buffer.alloc(1024, 'x');
     };
@@ -131,7 +131,7 @@ describe('the credentials in a service key', () => {
     await expect(readInput(stream(inputLimit + 1))).rejects.toThrow(ContextError);
   });
 
-  it('bring a warning once the certificate has expired', () => {
+  it('credentials: an expired certificate causes a warning', () => {
     const credentials = parse(mine);
     expect(expiryWarning(credentials, new Date())).toBeUndefined();
     expect(expiryWarning(credentials, new Date(expiresAt.getTime() + 1000))).toContain(
@@ -143,7 +143,7 @@ describe('the credentials in a service key', () => {
 describe('the directory for DOCKER_CERT_PATH', () => {
   const modeOf = async (file: string) => ((await stat(file)).mode & 0o777).toString(8);
 
-  it('holds what a Docker client needs, for its owner only', async () => {
+  it('directory: contains the files of a Docker client, readable by their owner only', async () => {
     const directory = path.join(home, 'deep', 'er');
     expect(await writeDirectory(parse(mine), directory, { force: false })).toEqual([]);
     expect(await modeOf(directory)).toBe('700');
@@ -154,7 +154,7 @@ describe('the directory for DOCKER_CERT_PATH', () => {
     expect(await readFile(path.join(directory, 'ca.pem'), 'utf8')).toBe(mine.ca);
   });
 
-  it('has an env file that a shell reads as it was meant, whatever the directory is called', async () => {
+  it('directory: its env file is safe to source, whatever the name of the directory', async () => {
     const directory = path.join(home, `it's $(touch ${home}/pwned) \`x\` "y" \\`);
     await writeDirectory(parse(mine), directory, { force: false });
     const { stdout } = await promisify(execFile)(
@@ -171,7 +171,7 @@ describe('the directory for DOCKER_CERT_PATH', () => {
     expect(await readdir(home)).toHaveLength(1);
   });
 
-  it('may be written again, but not over another binding unless forced', async () => {
+  it('directory: is not overwritten with another binding without --force', async () => {
     const directory = path.join(home, 'certs');
     await writeDirectory(parse(mine), directory, { force: false });
     await writeDirectory(parse(mine), directory, { force: false });
@@ -182,7 +182,7 @@ describe('the directory for DOCKER_CERT_PATH', () => {
     expect(await readFile(path.join(directory, 'key.pem'), 'utf8')).toBe(other.key);
   });
 
-  it('narrows the rights of files that were there, and warns of a directory that is open to others', async () => {
+  it('directory: restricts the mode of existing files, and warns if other users can access it', async () => {
     const directory = path.join(home, 'open');
     await mkdir(directory);
     await chmod(directory, 0o755);
@@ -192,7 +192,7 @@ describe('the directory for DOCKER_CERT_PATH', () => {
     expect(await modeOf(path.join(directory, 'key.pem'))).toBe('600');
   });
 
-  it('is refused with its name where it is a file', async () => {
+  it('directory: an error names the path if it is a file', async () => {
     const file = path.join(home, 'file');
     await writeFile(file, '');
     await expect(writeDirectory(parse(mine), file, { force: false })).rejects.toThrow(
@@ -200,7 +200,7 @@ describe('the directory for DOCKER_CERT_PATH', () => {
     );
   });
 
-  it('is quoted in the env file', () => {
+  it('directory: is quoted in the env file', () => {
     expect(environmentFile('tcp://h:1', "/a'b")).toContain(`DOCKER_CERT_PATH='/a'\\''b'`);
   });
 });
@@ -222,7 +222,7 @@ describe('a docker context', () => {
     return readFile(path.join(stdout.trim(), 'docker', 'key.pem'), 'utf8');
   };
 
-  it('is made by the docker CLI, with the certificates in it', async () => {
+  it('docker context: is created by the docker CLI, with the certificates', async () => {
     await importDockerContext(parse(mine), 'my-host', { force: false, environment: environment() });
     const { stdout } = await docker(
       'context',
@@ -235,7 +235,7 @@ describe('a docker context', () => {
     expect(await keyOf('my-host')).toBe(mine.key);
   });
 
-  it('is not changed unless forced', async () => {
+  it('docker context: is not replaced without --force', async () => {
     await importDockerContext(parse(mine), 'my-host', { force: false, environment: environment() });
     const again = importDockerContext(parse(other), 'my-host', { force: false, environment: environment() });
     await expect(again).rejects.toThrow(/my-host already/);
@@ -244,22 +244,25 @@ describe('a docker context', () => {
     expect(await keyOf('my-host')).toBe(other.key);
   });
 
-  it.each(['', 'x', '--help', 'a b', '../up', 'a'.repeat(129)])('can not be called %j', async (name) => {
-    const made = importDockerContext(parse(mine), name, { force: false, environment: environment() });
-    await expect(made).rejects.toThrow(/--import/);
-  });
+  it.each(['', 'x', '--help', 'a b', '../up', 'a'.repeat(129)])(
+    'docker context: the name %j is refused',
+    async (name) => {
+      const made = importDockerContext(parse(mine), name, { force: false, environment: environment() });
+      await expect(made).rejects.toThrow(/--import/);
+    },
+  );
 
-  it('is refused where there is no docker command, and with what docker said where that fails', async () => {
+  it('docker context: an error says that docker is missing, or contains its error output', async () => {
     const without = importDockerContext(parse(mine), 'my-host', {
       force: false,
       environment: { PATH: home },
     });
     await expect(without).rejects.toThrow(/install a Docker client/);
-    await writeFile(path.join(home, 'docker'), '#!/bin/sh\necho "no room in the store" >&2; exit 1\n', {
+    await writeFile(path.join(home, 'docker'), '#!/bin/sh\necho "the store is full" >&2; exit 1\n', {
       mode: 0o755,
     });
     const failing = { PATH: `${home}:/usr/bin:/bin`, HOME: home };
     const failed = importDockerContext(parse(mine), 'my-host', { force: false, environment: failing });
-    await expect(failed).rejects.toThrow(/no room in the store/);
+    await expect(failed).rejects.toThrow(/the store is full/);
   });
 });

@@ -69,7 +69,7 @@ it('berth hosts: shows names of org and instance, or shortened ids if the platfo
   const output = await outputOf({});
   const cells = linesOf(output).map((line) => line.split(/ {2,}/));
   expect(output.split('\n').slice(0, 2)).toEqual([
-    'SIMULATED: there are no virtual machines.',
+    'SIMULATED: there are no VMs.',
     expect.stringMatching(/^HOST +STATE +PLAN +TENANT +INSTANCE +INTEGRITY$/),
   ]);
   expect(cells.map(([, state, plan, tenant, name]) => [state, plan, tenant, name])).toEqual([

@@ -192,7 +192,7 @@ it('limits: 2,000 idle, stalled, silent and invalid clients cost bounded memory,
   const { counters } = state();
   expect(counters.failedHandshakes).toBe(850);
   expect(counters.dropped['address-full']).toBe(200);
-  // 50 clients that read nothing of an endless answer, 500 idle ones, 400 silent ones; the engine stand-in in
+  // 50 clients that read nothing of an endless answer, 500 idle ones, 400 silent ones; the substitute engine in
   // this process counts too. An unbounded buffer would grow to hundreds of MiB in this time.
   const mib = (process.memoryUsage.rss() - before) / 1024 / 1024;
   expect(mib).toBeLessThan(256);
