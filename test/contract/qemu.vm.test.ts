@@ -12,7 +12,7 @@ import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
 import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { silentLogger } from '../support/logger.ts';
-import { forgetSite, residueOf } from '../../tools/lib/residue.ts';
+import { removeInstallationTraces, residueOf } from '../../tools/lib/residue.ts';
 import { testSlot } from '../support/test-slot.ts';
 import { makeStateDirectory, testImage } from '../support/vm-cache.ts';
 import { describeHypervisor } from './hypervisor.ts';
@@ -155,7 +155,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
 
     async close() {
       const left = await residueOf(site);
-      await forgetSite(site);
+      await removeInstallationTraces(site);
       await state.remove();
       if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
     },

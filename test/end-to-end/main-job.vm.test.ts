@@ -11,9 +11,9 @@ import { type BrokerProcess, largerPlanId, makeBrokerProcess, serviceId } from '
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
 import { privilegesOf, tryAs } from '../support/process-privileges.ts';
-import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
+import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { connectPlatform } from '../../tools/lib/platform.ts';
-import { isOfTemplate, residueOf } from '../../tools/lib/residue.ts';
+import { isAboutTemplate, residueOf } from '../../tools/lib/residue.ts';
 
 const execute = promisify(execFile);
 const ownAddress = Object.values(networkInterfaces())
@@ -23,7 +23,7 @@ const ownAddress = Object.values(networkInterfaces())
 /** Everything that a tenant does, from create to delete, on real VMs and with the real docker CLI. */
 describe('tenant', { timeout: 1_200_000 }, () => {
   let broker: BrokerProcess;
-  let outside: Outside;
+  let outside: OutsidePeer;
   let a: Credentials;
   let b: Credentials;
   let dockerA: Docker;
@@ -34,7 +34,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
   beforeAll(async () => {
     broker = await makeBrokerProcess(0);
     cleanUp.push(() => broker.dispose());
-    outside = await makeOutside();
+    outside = await createOutsidePeer();
     cleanUp.push(() => outside.remove());
     await broker.start();
   }, 1_200_000);
@@ -374,7 +374,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
     expect((await broker.remove('instance-b')).status).toBe(200);
     // The template of another plan may be made in the background.
     const left = await residueOf(await broker.site());
-    expect(left.filter((line) => !isOfTemplate(line))).toEqual([]);
+    expect(left.filter((line) => !isAboutTemplate(line))).toEqual([]);
     expect((await dockerB.run(['ps'])).code).not.toBe(0);
     await expect(
       execute('curl', ['-s', '-m', '3', `http://${ownAddress ?? ''}:${firstPort(a)}/`]),

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Docker, dockerFor } from '../../tools/lib/docker.ts';
-import { makeOutside } from '../../tools/demo/outside.ts';
+import { createOutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { type BrokerProcess, makeBrokerProcess, serviceId } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Registry, startRegistry } from '../support/registry.ts';
@@ -38,7 +38,7 @@ describe('registries', { timeout: 1_200_000 }, () => {
   beforeAll(async () => {
     broker = await makeBrokerProcess(3);
     cleanUp.push(() => broker.dispose());
-    const outside = await makeOutside();
+    const outside = await createOutsidePeer();
     cleanUp.push(() => outside.remove());
     registry = await startRegistry(outside);
     cleanUp.push(() => registry.remove());

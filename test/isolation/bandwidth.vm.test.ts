@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
+import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { tap, uplink } from '../../src/hypervisors/qemu/names.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
@@ -23,12 +23,12 @@ const flood = (address: string, port: number) => `
  */
 describe('host bandwidth', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
-  let outside: Outside;
+  let outside: OutsidePeer;
   let a: TestHost;
   let b: TestHost;
 
   beforeAll(async () => {
-    outside = await makeOutside();
+    outside = await createOutsidePeer();
     hosts = await makeHosts({ options: { hostLimits: { connections: 64, bandwidthMbit } } });
     [a, b] = await Promise.all([
       hosts.make({ egress: { kind: 'internet' } }),
@@ -73,7 +73,7 @@ describe('host bandwidth', { timeout: 960_000 }, () => {
   it('12: bandwidth limit: applies to what others send to a guest', async () => {
     // Fails without the limit in the forward chain: four times the allowed bytes passed.
     const dropped = await droppedFor(a);
-    const send = flood(outside.machineAddress, a.spec.publishedPorts.first);
+    const send = flood(outside.nodeAddress, a.spec.publishedPorts.first);
     const share = await shareUsed(tap, () => outside.run('/usr/bin/perl', '-e', send));
     expect(share).toBeGreaterThan(0);
     expect(share).toBeLessThan(tolerance);

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { makeOutside, type Outside } from '../../tools/demo/outside.ts';
+import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { guestLink } from '../../src/guest/link.ts';
 import { tap } from '../../src/hypervisors/qemu/names.ts';
 import { eventually } from '../support/eventually.ts';
@@ -14,7 +14,7 @@ const connections = 64;
 /** What a tenant that is root in its guest can reach. Numbers refer to the rows in SECURITY.md. */
 describe('network isolation', { timeout: 960_000 }, () => {
   let hosts: TestHosts;
-  let outside: Outside;
+  let outside: OutsidePeer;
   let a: TestHost;
   let b: TestHost;
   const servers: Server[] = [];
@@ -26,7 +26,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
   const openPort = 19_900 + testSlot;
 
   beforeAll(async () => {
-    outside = await makeOutside();
+    outside = await createOutsidePeer();
     hosts = await makeHosts({ options: { hostLimits: { connections, bandwidthMbit: 1000 } } });
     // The widest egress that an operator can configure: all private networks and the internet. Everything else is closed.
     [a, b] = await Promise.all([
@@ -193,7 +193,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
     // Fails without the limits in the chain `ingress`: 412 entries were left.
     const port = b.spec.publishedPorts.first;
     const outsidePerl = (script: string) => outside.run('perl', '-e', `use Socket; ${script}`);
-    const to = `sockaddr_in(${port}, inet_aton("${outside.machineAddress}"))`;
+    const to = `sockaddr_in(${port}, inet_aton("${outside.nodeAddress}"))`;
     const guest = (await b.attacker()).perl(`
       use Socket; socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; bind($s, sockaddr_in(${port}, INADDR_ANY)) or die $!;
       while (my $from = recv($s, my $what, 100, 0)) { send($s, "heard $what", 0, $from); last if $what eq 'end' }`);

@@ -6,7 +6,7 @@ import { readSettings, type Settings } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { eventually } from './eventually.ts';
 import { testSlot } from './test-slot.ts';
-import { forgetSite, processesWith, residueOf } from '../../tools/lib/residue.ts';
+import { removeInstallationTraces, processesWith, residueOf } from '../../tools/lib/residue.ts';
 import { makeStateDirectory } from './vm-cache.ts';
 
 const project = path.join(import.meta.dirname, '..', '..');
@@ -263,5 +263,5 @@ async function destroyHosts(site: string): Promise<void> {
     // The table's elements are removed with it.
     return (await residueOf(site)).every((line) => line.startsWith('nft:'));
   });
-  await forgetSite(site);
+  await removeInstallationTraces(site);
 }

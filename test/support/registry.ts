@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { busyboxTree } from '../../tools/lib/docker.ts';
-import type { Outside } from '../../tools/demo/outside.ts';
+import type { OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { createServerRequest, signServerRequest } from '../../src/certificates/server-certificate.ts';
 
@@ -21,7 +21,7 @@ export interface Registry {
 
 const digestOf = (content: Buffer) => `sha256:${createHash('sha256').update(content).digest('hex')}`;
 
-export async function startRegistry(outside: Outside): Promise<Registry> {
+export async function startRegistry(outside: OutsidePeer): Promise<Registry> {
   const folder = await mkdtemp(path.join(tmpdir(), 'berth-registry-'));
   const host = outside.internetAddress;
   const ca = await createCertificateAuthority({ commonName: 'registry authority', validForDays: 2 });

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { forgetSite } from '../../tools/lib/residue.ts';
+import { removeInstallationTraces } from '../../tools/lib/residue.ts';
 import { compiled } from './build.ts';
 import { eventually } from './eventually.ts';
 import { testSlot } from './test-slot.ts';
@@ -83,7 +83,7 @@ export async function makeSimulatedProcess(
     async dispose() {
       await stop();
       const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
-      if (site !== undefined) await forgetSite(site.trim());
+      if (site !== undefined) await removeInstallationTraces(site.trim());
       await rm(stateDirectory, { recursive: true, force: true });
     },
   };

@@ -31,7 +31,7 @@ const inBench = (name: string) => path.join(docs, 'bench', name);
 const put = (name: string, content: unknown) =>
   writeFile(inBench(name), typeof content === 'string' ? content : JSON.stringify(content));
 const report = () => readFile(path.join(docs, 'bench.md'), 'utf8');
-/** The row of the table of targets, its cells. */
+/** The cells of a row in the table of targets. */
 const row = async (figure: string) =>
   (await report())
     .split('\n')
@@ -40,8 +40,8 @@ const row = async (figure: string) =>
     .map((cell) => cell.trim())
     .slice(3, -1);
 
-describe('the report', () => {
-  it('holds figures against targets: at least, at most, and exactly', async () => {
+describe('bench report', () => {
+  it('bench report: compares figures with targets (at least, at most, exactly)', async () => {
     await put('gateway.json', gateway);
     await writeReport(docs);
     expect(await row('gateway.throughput_over_haproxy')).toEqual(['at least 0.8', '0.7', '**no**']);
@@ -53,7 +53,7 @@ describe('the report', () => {
     expect(text).toContain('| `gateway.load.direct.mib_per_s` | 1,200 MiB/s |');
   });
 
-  it('names suites that are missing, and how to make them', async () => {
+  it('bench report: names missing suites and the command that measures them', async () => {
     await put('gateway.json', gateway);
     expect(await writeReport(docs)).toEqual(['provision', 'api', 'density']);
     const text = await report();
@@ -61,7 +61,7 @@ describe('the report', () => {
     expect(text).not.toContain('npm run bench -- gateway --json docs/bench/gateway.json');
   });
 
-  it('tells what was not reached with the reason that was written by hand, which stays', async () => {
+  it('bench report: keeps the hand-written reason for a missed target', async () => {
     const notes = '# Reasons\n\n## gateway.throughput_over_haproxy\n\nNode copies each record twice.\n';
     await put('gateway.json', gateway);
     await put('notes.md', notes);
@@ -76,7 +76,7 @@ describe('the report', () => {
     expect(await readFile(inBench('notes.md'), 'utf8')).toBe(notes);
   });
 
-  it('puts what is said of a suite into its section', async () => {
+  it("bench report: puts a suite's notes into its section", async () => {
     await put('gateway.json', gateway);
     await put('notes.md', '## gateway\n\nOn a slow day.\n');
     await writeReport(docs);
@@ -84,7 +84,7 @@ describe('the report', () => {
     expect(section).toMatch(/bench\/gateway\.json\)\)\n\nOn a slow day\.\n/);
   });
 
-  it('is the same whenever it is made of the same, and so are its plots', async () => {
+  it('bench report: the same input gives the same report and plots', async () => {
     await put('gateway.json', gateway);
     await writeReport(docs);
     const before = [await report(), await readFile(inBench('gateway-load.svg'), 'utf8')];
@@ -93,7 +93,7 @@ describe('the report', () => {
     expect(before[0]).toContain('](bench/gateway-load.svg)');
   });
 
-  it('takes away plots of what is not measured any more, and nothing else', async () => {
+  it('bench report: removes only plots of suites that are not measured any more', async () => {
     await put('gateway.json', gateway);
     await put('density-containers.svg', '<svg/>');
     await put('picture.png', 'kept');
@@ -118,17 +118,17 @@ describe('the report', () => {
     expect(await report()).toBe('former');
   });
 
-  it('refuses a note that nobody would see', async () => {
+  it('bench report: refuses a note that belongs to no section', async () => {
     await put('notes.md', '## gateway.throughput\n\nMisspelt.\n');
     await expect(writeReport(docs)).rejects.toThrow('speak of gateway.throughput, which has no target');
   });
 });
 
-describe('a plot', () => {
+describe('bar chart', () => {
   const widths = (svg: string) =>
     [...svg.matchAll(/class="bar"[^>]* width="([\d.]+)"/g)].map(([, w]) => Number(w));
 
-  it('draws bars as long as their values, the longest over all the room', () => {
+  it('bar chart: bars are proportional to their values, the longest fills the width', () => {
     const [one = 0, two = 0] = widths(
       drawBars({
         title: 't',
@@ -143,21 +143,21 @@ describe('a plot', () => {
     expect(two).toBe(450);
   });
 
-  it('on a logarithmic scale gives equal steps to equal ratios, and every value a length', () => {
+  it('bar chart: a logarithmic scale gives equal steps to equal ratios, and every bar a length', () => {
     const bars = [1, 10, 100].map((value) => ({ label: String(value), value }));
     const [one = 0, two = 0, three = 0] = widths(drawBars({ title: 't', scale: 'logarithmic', bars }));
     expect(one).toBeGreaterThan(0);
     expect(two - one).toBeCloseTo(three - two, 0);
   });
 
-  it('marks targets, makes room for them, and follows light and dark', () => {
+  it('bar chart: marks targets within its width and supports light and dark mode', () => {
     const svg = drawBars({ title: 'x', scale: 'linear', bars: [{ label: 'a', value: 50, target: 100 }] });
     expect(widths(svg)).toEqual([225]);
     expect(svg).toContain('<line class="target" x1="620"');
     expect(svg).toContain('prefers-color-scheme: dark');
   });
 
-  it('keeps labels from being markup', () => {
+  it('bar chart: escapes labels', () => {
     const svg = drawBars({ title: '<a> & "b"', scale: 'linear', bars: [{ label: '<script>', value: 0 }] });
     expect(svg).toContain('&lt;script&gt;');
     expect(svg).toContain('aria-label="&lt;a&gt; &amp; &quot;b&quot;"');

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { median, p95 } from '../../tools/bench/statistics.ts';
 
-it('takes nearest ranks', () => {
+it('percentiles: use the nearest rank', () => {
   expect(median([5, 1, 3])).toBe(3);
   expect(median([4, 1, 3, 2])).toBe(2);
   expect(p95([1, 2, 3, 4, 5])).toBe(5);

@@ -4,18 +4,18 @@ import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type * as drillModule from '../../tools/chaos/drill.ts';
 import type * as faultsModule from '../../tools/chaos/faults.ts';
-import type * as inspectModule from '../../tools/chaos/inspect.ts';
+import type * as inspectModule from '../../tools/chaos/find-violations.ts';
 import type * as platformModule from '../../tools/chaos/platform.ts';
 import type * as randomModule from '../../tools/chaos/random.ts';
-import type * as runModule from '../../tools/chaos/run.ts';
-import type * as siteModule from '../../tools/chaos/site.ts';
+import type * as runModule from '../../tools/chaos/random-kills.ts';
+import type * as siteModule from '../../tools/chaos/installation.ts';
 import { workflows } from '../../src/operations/workflows.ts';
 import { ids } from '../../tools/chaos/catalog.ts';
 import { compiledTools } from '../support/build.ts';
 import { eventually } from '../support/eventually.ts';
 import { testSlot } from '../support/test-slot.ts';
 
-// The compiled modules, as the site's processes are: they find each other by their places.
+// The compiled modules, because the installation's processes are found relative to them.
 let chaos: typeof drillModule &
   typeof faultsModule &
   typeof inspectModule &
@@ -23,9 +23,9 @@ let chaos: typeof drillModule &
   typeof randomModule &
   typeof runModule &
   typeof siteModule;
-let site: siteModule.Site;
+let site: siteModule.ChaosInstallation;
 const patienceMs = 180_000;
-/** Answers that no platform may get. */
+/** Answers that no platform may ever get. */
 let failures: string[] = [];
 
 beforeAll(async () => {
@@ -33,10 +33,18 @@ beforeAll(async () => {
   const load = async (name: string) =>
     (await import(pathToFileURL(path.join(directory, name)).href)) as object;
   const modules = await Promise.all(
-    ['drill.js', 'faults.js', 'inspect.js', 'platform.js', 'random.js', 'run.js', 'site.js'].map(load),
+    [
+      'drill.js',
+      'faults.js',
+      'find-violations.js',
+      'platform.js',
+      'random.js',
+      'random-kills.js',
+      'installation.js',
+    ].map(load),
   );
   chaos = Object.assign({}, ...modules) as typeof chaos;
-  site = await chaos.startSite({ hypervisor: 'simulated', leaseMs: 1_500, seat: testSlot });
+  site = await chaos.startInstallation({ hypervisor: 'simulated', leaseMs: 1_500, testSlot });
 }, 240_000);
 beforeEach(() => {
   failures = [];
@@ -46,17 +54,17 @@ afterEach(() => {
 });
 afterAll(() => site.stop(), 60_000);
 
-/** Asks the two apis in turn. */
+/** Uses the two apis in turn. */
 function platformOf(): platformModule.PatientPlatform {
   let turn = 0;
   return chaos.createPlatform(site, {
     choose: () => site.apiPorts[(turn += 1) % site.apiPorts.length] ?? 0,
     patienceMs,
-    complain: (violation) => failures.push(violation),
+    reportViolation: (violation) => failures.push(violation),
   });
 }
-const role = (name: string) => {
-  const found = site.roles.find((one) => one.name === name);
+const processOf = (name: string) => {
+  const found = site.processes.find((one) => one.name === name);
   if (found === undefined) throw new Error(`there is no ${name}`);
   return found;
 };
@@ -77,9 +85,9 @@ const createBody = {
   organization_guid: 'chaos-org',
   space_guid: 'chaos-space',
 };
-/** Suspends both workers while `act` runs, so that nothing is done about what it asks for. */
+/** Stops both workers (SIGSTOP) while `act` runs, so that its requests stay queued. */
 async function withoutWorkers(act: () => Promise<void>): Promise<void> {
-  const workers = ['worker 1', 'worker 2'].map(role);
+  const workers = ['worker 1', 'worker 2'].map(processOf);
   await Promise.all(workers.map((worker) => worker.ready()));
   for (const worker of workers) worker.signal('SIGSTOP');
   try {
@@ -88,14 +96,14 @@ async function withoutWorkers(act: () => Promise<void>): Promise<void> {
     for (const worker of workers) worker.signal('SIGCONT');
   }
 }
-/** Sends a request whose api is killed once `isCommitted` says that it has recorded it and is waiting. */
+/** Sends a request and kills its api after the request is recorded and before it is answered. */
 async function killBeforeAnswer(
   method: string,
   target: string,
   body: object | undefined,
   isCommitted: () => Promise<boolean>,
 ): Promise<void> {
-  await role('api 1').ready();
+  await processOf('api 1').ready();
   const answer = platformOf()
     .ask(site.apiPorts[0] ?? 0, method, target, body)
     .then(
@@ -103,12 +111,12 @@ async function killBeforeAnswer(
       () => 'no answer',
     );
   await eventually('the request is recorded', isCommitted, { deadlineMs: 20_000, everyMs: 5 });
-  role('api 1').signal('SIGKILL');
+  processOf('api 1').signal('SIGKILL');
   expect(await answer).toBe('no answer');
 }
 
-describe('a worker that is killed', { timeout: 900_000 }, () => {
-  it('before, in or after any step of any kind of operation leaves it to be ended rightly', async () => {
+describe('killed worker', { timeout: 900_000 }, () => {
+  it('killed worker: every operation ends correctly, whichever step it was killed before, during or after', async () => {
     const { kills, violations } = await chaos.drill(site, platformOf(), {
       width: 4,
       patienceMs,
@@ -119,30 +127,35 @@ describe('a worker that is killed', { timeout: 900_000 }, () => {
   });
 });
 
-describe('a worker that is suspended in the middle of a step', { timeout: 900_000 }, () => {
-  it('does not act any more after another has taken over', async () => {
+describe('suspended worker', { timeout: 900_000 }, () => {
+  it('suspended worker: is killed by the worker that takes over its operation', async () => {
     const platform = platformOf();
     const id = randomUUID();
-    const held = site.faults.armPause({ kind: 'provision', part: 'steps', step: 'start', moment: 'amid' });
+    const stoppedPid = site.faults.armPause({
+      kind: 'provision',
+      phase: 'steps',
+      step: 'start',
+      moment: 'during',
+    });
     await platform.create(id);
-    const pid = await eventually('a worker has suspended itself', held, { deadlineMs: 30_000 });
+    const pid = await eventually('a worker has stopped', stoppedPid, { deadlineMs: 30_000 });
     expect(await platform.settled(id)).toBe('succeeded');
-    // Who took over has ended it: it can't wake up in the middle of its step.
-    const suspended = site.roles.find((one) => one.pid() === pid);
+    // The worker that took over has killed it, so it can't resume in the middle of its step.
+    const suspended = site.processes.find((one) => one.pid() === pid);
     expect(suspended).toBeUndefined();
     expect(await chaos.whenQuiet(site, patienceMs)).toEqual([]);
     await platform.remove(id);
     expect(await platform.settled(id)).toBe('succeeded');
   });
 
-  it('or before it holds the host, finds its fence passed when it wakes up', async () => {
+  it('suspended worker: finds a newer fence when it resumes', async () => {
     const platform = platformOf();
     const id = randomUUID();
     await platform.create(id);
     await platform.settled(id);
-    // Suspended between two operations as seen from the locks: it holds no host, but leases of its own.
+    // It has no host locked, but it holds leases.
     const other = randomUUID();
-    const [first] = ['worker 1', 'worker 2'].map(role);
+    const [first] = ['worker 1', 'worker 2'].map(processOf);
     await first?.ready();
     first?.signal('SIGSTOP');
     await Promise.all([platform.create(other), platform.remove(id)]);
@@ -155,8 +168,8 @@ describe('a worker that is suspended in the middle of a step', { timeout: 900_00
   });
 });
 
-describe('an api that is killed between commit and answer', { timeout: 900_000 }, () => {
-  it('has begun a create, which the retry joins, and a delete', async () => {
+describe('api killed between commit and answer', { timeout: 900_000 }, () => {
+  it('killed api: a retried create and a retried delete find the recorded operation', async () => {
     const platform = platformOf();
     const id = randomUUID();
     await withoutWorkers(() =>
@@ -180,7 +193,7 @@ describe('an api that is killed between commit and answer', { timeout: 900_000 }
     expect(await chaos.whenQuiet(site, patienceMs)).toEqual([]);
   });
 
-  it('has revoked a binding, and the retry waits for the gateways all the same', async () => {
+  it('killed api: a retried unbind waits for the gateways', async () => {
     const platform = platformOf();
     const id = randomUUID();
     const bindingId = randomUUID();
@@ -188,15 +201,15 @@ describe('an api that is killed between commit and answer', { timeout: 900_000 }
     await platform.settled(id);
     const { credentials } = await platform.bind(id, bindingId);
     if (credentials === undefined) throw new Error('the binding has no credentials');
-    const gateways = ['gateway 1', 'gateway 2'].map(role);
+    const gateways = ['gateway 1', 'gateway 2'].map(processOf);
     for (const port of site.gatewayPorts) {
       await eventually(
-        'the binding is let through',
-        async () => (await chaos.knock(port, credentials)) === 'accepted',
+        'the binding is accepted',
+        async () => (await chaos.tryToConnect(port, credentials)) === 'accepted',
         { deadlineMs: 30_000 },
       );
     }
-    // A gateway that hangs keeps the unbind waiting.
+    // A stopped gateway delays the unbind.
     for (const gateway of gateways) gateway.signal('SIGSTOP');
     const target = `${route(id)}/service_bindings/${bindingId}?${hints}`;
     await killBeforeAnswer('DELETE', target, undefined, async () => {
@@ -208,29 +221,30 @@ describe('an api that is killed between commit and answer', { timeout: 900_000 }
     });
     for (const gateway of gateways) gateway.signal('SIGCONT');
     expect([200, 410]).toContain((await platform.unbind(id, bindingId)).status);
-    for (const port of site.gatewayPorts) expect(await chaos.knock(port, credentials)).not.toBe('accepted');
+    for (const port of site.gatewayPorts)
+      expect(await chaos.tryToConnect(port, credentials)).not.toBe('accepted');
     await platform.remove(id);
     await platform.settled(id);
     expect(await chaos.whenQuiet(site, patienceMs)).toEqual([]);
   });
 });
 
-describe('Postgres that ends in the middle of operations', { timeout: 900_000 }, () => {
-  it('is found again by every role, and each operation ends rightly', async () => {
+describe('Postgres crash', { timeout: 900_000 }, () => {
+  it('Postgres crash: every process reconnects and every operation ends correctly', async () => {
     const platform = platformOf();
     const made = Array.from({ length: 6 }, () => randomUUID());
     const going = Array.from({ length: 3 }, () => randomUUID());
     await Promise.all(going.map((id) => platform.create(id)));
     await Promise.all(going.map((id) => platform.settled(id)));
-    // One that is just starting again has nothing to mend.
-    await Promise.all(site.roles.map((one) => one.ready()));
-    const before = site.roles.map((one) => one.ends());
+    // A process that is still restarting would not show the reconnect.
+    await Promise.all(site.processes.map((one) => one.ready()));
+    const before = site.processes.map((one) => one.ends());
     const work = Promise.all([
       ...made.map((id) => platform.create(id)),
       ...going.map((id) => platform.remove(id)),
     ]);
     await eventually(
-      'operations are under way',
+      'operations are running',
       async () =>
         (await site.database('operations').where({ state: 'in progress' }).whereNotNull('lease_owner'))
           .length > 0,
@@ -241,29 +255,25 @@ describe('Postgres that ends in the middle of operations', { timeout: 900_000 },
     for (const id of made) expect(await platform.settled(id)).toBe('succeeded');
     for (const id of going) expect(['succeeded', 'gone']).toContain(await platform.settled(id));
     expect(await chaos.whenQuiet(site, patienceMs)).toEqual([]);
-    // They have mended themselves; none was started again for it.
-    expect(site.roles.map((one) => one.ends())).toEqual(before);
+    // All processes reconnected by themselves; none was restarted.
+    expect(site.processes.map((one) => one.ends())).toEqual(before);
     await Promise.all(made.map((id) => platform.remove(id)));
     await Promise.all(made.map((id) => platform.settled(id)));
     expect(await chaos.whenQuiet(site, patienceMs)).toEqual([]);
   });
 });
 
-describe(
-  'tenants that come and go while roles are killed and suspended at random',
-  { timeout: 900_000 },
-  () => {
-    const seed = 11;
-    it(`find everything as promised in the end (seed ${seed})`, async () => {
-      const { kills, violations } = await chaos.wreak(site, {
-        kills: 15,
-        random: chaos.createRandom(seed),
-        lanes: 4,
-        patienceMs,
-        report: () => undefined,
-      });
-      expect(violations).toEqual([]);
-      expect(kills).toBeGreaterThanOrEqual(15);
+describe('random kills', { timeout: 900_000 }, () => {
+  const seed = 11;
+  it(`random kills: no promise is violated while tenants come and go (seed ${seed})`, async () => {
+    const { kills, violations } = await chaos.runRandomKills(site, {
+      kills: 15,
+      random: chaos.createRandom(seed),
+      lanes: 4,
+      patienceMs,
+      report: () => undefined,
     });
-  },
-);
+    expect(violations).toEqual([]);
+    expect(kills).toBeGreaterThanOrEqual(15);
+  });
+});

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
-import { isOfTemplate } from '../../tools/lib/residue.ts';
+import { isAboutTemplate } from '../../tools/lib/residue.ts';
 
-it('tells what is of a template that is being made from what is of a host', () => {
+it('residue: lines about a template that is being made are told from lines about hosts', () => {
   const template = [
     'process 17293: /usr/bin/qemu-system-x86_64 -name berth-164a-template -machine q35',
     'ip: berth-164a-0 (id: 0)',
@@ -15,6 +15,6 @@ it('tells what is of a template that is being made from what is of a host', () =
     'cgroup /sys/fs/cgroup/memory/berth-164a/0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a01',
     'nft: elements = { 20000 : 10.209.0.3 }',
   ];
-  expect(template.filter((line) => !isOfTemplate(line))).toEqual([]);
-  expect(host.filter(isOfTemplate)).toEqual([]);
+  expect(template.filter((line) => !isAboutTemplate(line))).toEqual([]);
+  expect(host.filter(isAboutTemplate)).toEqual([]);
 });

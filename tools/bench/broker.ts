@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { readSettings, type Settings } from '../../src/config/settings.ts';
 import { destroyHosts } from '../../src/hypervisors/open.ts';
 import { quietLogger } from './quiet-logger.ts';
-import { forgetSite } from '../lib/residue.ts';
+import { removeInstallationTraces } from '../lib/residue.ts';
 import { putAwayOnce } from './interruption.ts';
 
 /** A broker of the bench's own, so that nothing else is measured and nothing of the operator's is touched. */
@@ -64,7 +64,7 @@ export async function startBroker(
     const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
     if (site !== undefined) {
       await destroyHosts(readSettings(environment), quietLogger);
-      await forgetSite(site.trim());
+      await removeInstallationTraces(site.trim());
     }
     await rm(stateDirectory, { recursive: true, force: true });
   });

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { noRegistries, type HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
-import { forgetSite } from '../lib/residue.ts';
+import { removeInstallationTraces } from '../lib/residue.ts';
 import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
 import type { Jail } from '../../src/hypervisors/qemu/launch/jail.ts';
 import { probeKvm } from '../../src/hypervisors/qemu/node/kvm.ts';
@@ -125,7 +125,7 @@ export async function isolationFigures(
   } finally {
     for (const hostId of hosts) await drivers[0]?.destroy(hostId);
     for (const made of drivers) await made.close();
-    await forgetSite(site);
+    await removeInstallationTraces(site);
     await rm(stateDirectory, { recursive: true, force: true });
   }
 }

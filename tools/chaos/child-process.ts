@@ -1,54 +1,54 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 
-/** One process of a role, which is started again whenever it ends unasked, as `npm start` does. */
-export interface RoleProcess {
+/** One of Berth's processes, restarted whenever it ends unasked, as `npm start` does. */
+export interface ChaosProcess {
   readonly name: string;
-  /** Undefined while it is being started again. */
+  /** Undefined while it is being restarted. */
   pid(): number | undefined;
-  /** Resolves when it is ready, the first time or again. */
+  /** Resolves when it is ready, also after a restart. */
   ready(): Promise<void>;
-  /** False where none runs to be sent it. */
+  /** False if no process runs. */
   signal(signal: NodeJS.Signals): boolean;
-  /** How often it has ended unasked. */
+  /** Number of times that it ended unasked. */
   ends(): number;
-  /** How it has ended by itself after it had been ready, each time, in words. */
+  /** Descriptions of the times when it ended by itself after it had been ready. */
   crashes(): readonly string[];
   stop(): Promise<void>;
 }
 
 const startTimeoutMs = 120_000;
 
-/** @param logFile gets everything that it prints. */
-export function startRole(
+/** @param logFile receives its output. */
+export function startChaosProcess(
   name: string,
   command: readonly string[],
   environment: Readonly<Record<string, string>>,
   logFile: string,
-): RoleProcess {
+): ChaosProcess {
   let child: ChildProcess | undefined;
   let readiness: Promise<void> = Promise.resolve();
   let ends = 0;
   const crashes: string[] = [];
   let stopping = false;
 
-  const begin = () => {
+  const start = () => {
     const started = spawn(process.execPath, command, {
       env: environment,
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
     child = started;
-    let said = '';
+    let output = '';
     let isReady = false;
     for (const stream of [started.stdout, started.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
-        said = (said + text).slice(-2000);
+        output = (output + text).slice(-2000);
         appendFileSync(logFile, text);
       });
     }
     readiness = new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        reject(new Error(`${name} did not start in time: ${said}`));
+        reject(new Error(`${name} did not start in time: ${output}`));
       }, startTimeoutMs);
       started.once('message', () => {
         clearTimeout(timer);
@@ -63,17 +63,17 @@ export function startRole(
           return;
         }
         ends += 1;
-        // Killed it was by us, or by its successor on a host. Before it is ready it may find no Postgres.
+        // SIGKILL came from us or from its successor on a host. Before it is ready, Postgres may be unavailable.
         if (isReady && signal !== 'SIGKILL')
-          crashes.push(`ended by itself (${signal ?? `code ${code ?? ''}`}): ${said.slice(-500)}`);
-        begin();
-        // Who waits for this one waits for its successor.
+          crashes.push(`ended by itself (${signal ?? `code ${code ?? ''}`}): ${output.slice(-500)}`);
+        start();
+        // Waiting for this process continues with its successor.
         readiness.then(resolve, reject);
       });
     });
     readiness.catch(() => undefined);
   };
-  begin();
+  start();
 
   return {
     name,

@@ -3,59 +3,61 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { OperationKind } from '../../src/core/model/operation.ts';
 import { workflows } from '../../src/operations/workflows.ts';
 import { faultPoints } from './faults.ts';
-import { inspect } from './inspect.ts';
-import { occasions } from './occasions.ts';
+import { findViolations } from './find-violations.ts';
+import { operationCauses } from './operation-causes.ts';
 import type { PatientPlatform } from './platform.ts';
-import type { Site } from './site.ts';
+import type { ChaosInstallation } from './installation.ts';
 
 export interface DrillOptions {
-  /** Operations at once. */
+  /** Concurrent operations. */
   readonly width: number;
-  /** Within which everything that was begun must have ended, in milliseconds. */
+  /** Deadline for everything that was started, in milliseconds. */
   readonly patienceMs: number;
-  /** Of these kinds only; of all where it is left out. */
+  /** Only these kinds; all by default. */
   readonly kinds?: readonly OperationKind[];
   readonly report: (line: string) => void;
 }
 
-/** Every kind of operation that there is. */
+/** All kinds of operations. */
 export const operationKinds = Object.keys(workflows) as readonly OperationKind[];
 
 const lookEveryMs = 100;
-/** Each round meets several points; more rounds than this mean that a point is never come by. */
-const mostRounds = 6;
+/** Each round reaches several points; if more rounds are needed, a point is never reached. */
+const maxRounds = 6;
 
 /**
- * Kills a worker before, in and after every step of every kind of operation, undo steps included, and sees to it
- * that each operation ends rightly and leaves nothing.
- * @returns what was not as promised, in words.
+ * Kills a worker before, in and after every step of every kind of operation, rollback steps included, and checks that
+ * each operation ends correctly and leaves nothing behind.
+ * @returns the number of kills and descriptions of all violations.
  */
 export async function drill(
-  site: Site,
+  site: ChaosInstallation,
   platform: PatientPlatform,
   options: DrillOptions,
 ): Promise<{ kills: number; violations: readonly string[] }> {
   const violations: string[] = [];
   const before = site.faults.fired();
   for (const kind of options.kinds ?? operationKinds) {
-    for (const part of ['steps', 'rollback'] as const) {
-      const points = faultPoints(workflows).filter((point) => point.kind === kind && point.part === part);
+    for (const phase of ['steps', 'rollback'] as const) {
+      const points = faultPoints(workflows).filter((point) => point.kind === kind && point.phase === phase);
       if (points.length === 0) continue;
       let rounds = 0;
-      const ready = () => site.faults.armed().filter((name) => name.startsWith(`${kind}.${part}.`));
+      const unreached = () => site.faults.armed().filter((name) => name.startsWith(`${kind}.${phase}.`));
       do {
         const ids = Array.from({ length: options.width }, () => randomUUID());
         if (kind !== 'provision') await Promise.all(ids.map((id) => create(platform, id)));
-        // Not earlier: another kind's operations could come by.
+        // Not earlier, because operations of another kind could reach the point.
         if (rounds === 0) for (const point of points) site.faults.arm(point);
         rounds += 1;
-        const ended = await Promise.all(ids.map((id) => bring(site, platform, kind, part, id, options)));
+        const ended = await Promise.all(
+          ids.map((id) => causeAndCheck(site, platform, kind, phase, id, options)),
+        );
         violations.push(...ended.flat(), ...(await whenQuiet(site, options.patienceMs)));
         await Promise.all(ids.map((id) => remove(platform, id)));
-      } while (ready().length > 0 && rounds < mostRounds);
-      for (const name of ready()) violations.push(`no operation came by ${name}`);
+      } while (unreached().length > 0 && rounds < maxRounds);
+      for (const name of unreached()) violations.push(`no operation reached ${name}`);
       options.report(
-        `${kind} ${part}: ${points.length} kills in ${rounds * options.width} operations, ${violations.length} violations so far`,
+        `${kind} ${phase}: ${points.length} kills in ${rounds * options.width} operations, ${violations.length} violations so far`,
       );
     }
   }
@@ -66,7 +68,7 @@ export async function drill(
 async function create(platform: PatientPlatform, id: string): Promise<void> {
   await platform.create(id);
   const state = await platform.settled(id);
-  if (state !== 'succeeded') throw new Error(`instance ${id} could not be made ready: ${state}`);
+  if (state !== 'succeeded') throw new Error(`instance ${id} did not become ready: ${state}`);
 }
 
 async function remove(platform: PatientPlatform, id: string): Promise<void> {
@@ -74,19 +76,19 @@ async function remove(platform: PatientPlatform, id: string): Promise<void> {
   await platform.settled(id);
 }
 
-async function bring(
-  site: Site,
+async function causeAndCheck(
+  site: ChaosInstallation,
   platform: PatientPlatform,
   kind: OperationKind,
-  part: 'steps' | 'rollback',
+  phase: 'steps' | 'rollback',
   id: string,
   { patienceMs }: DrillOptions,
 ): Promise<string[]> {
-  const { after } = occasions[kind];
-  if (part === 'rollback') site.faults.armFailure(kind);
-  await occasions[kind].bring(site, platform, id);
+  const { after } = operationCauses[kind];
+  if (phase === 'rollback') site.faults.armFailure(kind);
+  await operationCauses[kind].cause(site, platform, id);
   const deadline = performance.now() + patienceMs;
-  const isUndone = part === 'rollback';
+  const isRolledBack = phase === 'rollback';
   for (;;) {
     const operation = await site
       .database('operations')
@@ -100,10 +102,10 @@ async function bring(
       )
       .catch(() => undefined);
     if (operation !== undefined && operation.state !== 'in progress') {
-      const wanted = isUndone ? after.undone : after.succeeded;
-      const isRight =
-        operation.state === (isUndone ? 'failed' : 'succeeded') && operation.instance === wanted;
-      return isRight
+      const wanted = isRolledBack ? after.rolledBack : after.succeeded;
+      const isCorrect =
+        operation.state === (isRolledBack ? 'failed' : 'succeeded') && operation.instance === wanted;
+      return isCorrect
         ? []
         : [`${kind} of ${id} ended as ${JSON.stringify(operation)}, not as ${wanted ?? '?'}`];
     }
@@ -112,11 +114,11 @@ async function bring(
   }
 }
 
-/** What is not as promised, once nothing is under way any more; what passes by itself is waited for. */
-export async function whenQuiet(site: Site, patienceMs: number): Promise<string[]> {
+/** The violations once no operation is running; waits for those that disappear by themselves. */
+export async function whenQuiet(site: ChaosInstallation, patienceMs: number): Promise<string[]> {
   const deadline = performance.now() + patienceMs;
   for (;;) {
-    const found = await inspect(site);
+    const found = await findViolations(site);
     if (found.length === 0 || performance.now() > deadline) return found;
     await delay(lookEveryMs);
   }

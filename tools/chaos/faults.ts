@@ -3,49 +3,49 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync }
 import path from 'node:path';
 import type { OperationKind } from '../../src/core/model/operation.ts';
 import type { Workflows } from '../../src/operations/workflows.ts';
-import type { Step, StepContext, StepOutcome } from '../../src/operations/step.ts';
+import type { Step, StepContext, StepOutcome, Workflow } from '../../src/operations/step.ts';
 
 /**
- * Where in an operation a worker can be killed: before a step, after the first thing that the step has asked
- * for, or after the step and before that is on record.
+ * A point in an operation at which a worker can be killed: before a step, after the step's first call to something
+ * outside, or after the step but before its end is recorded.
  */
 export interface FaultPoint {
   readonly kind: OperationKind;
-  readonly part: 'steps' | 'rollback';
+  readonly phase: 'steps' | 'rollback';
   readonly step: string;
   readonly moment: (typeof moments)[number];
 }
 
-const moments = ['before', 'amid', 'after'] as const;
+const moments = ['before', 'during', 'after'] as const;
 const pauseSuffix = '.pause';
-const nameOf = ({ kind, part, step, moment }: FaultPoint) => `${kind}.${part}.${step}.${moment}`;
+const nameOf = ({ kind, phase, step, moment }: FaultPoint) => `${kind}.${phase}.${step}.${moment}`;
 
-/** Every point of every kind of operation, in order. */
-export function faultPoints(plans: Workflows): readonly FaultPoint[] {
-  return Object.values(plans).flatMap((plan) =>
-    (['steps', 'rollback'] as const).flatMap((part) =>
-      plan[part].flatMap(({ name }) =>
-        moments.map((moment) => ({ kind: plan.kind, part, step: name, moment })),
+/** Every fault point of these workflows, in order. */
+export function faultPoints(workflows: Workflows): readonly FaultPoint[] {
+  return Object.values(workflows).flatMap((workflow) =>
+    (['steps', 'rollback'] as const).flatMap((phase) =>
+      workflow[phase].flatMap(({ name }) =>
+        moments.map((moment) => ({ kind: workflow.kind, phase, step: name, moment })),
       ),
     ),
   );
 }
 
-/** Faults that wait for a worker to meet them: files in a folder that the workers look at, each met once. */
+/** Faults that wait for a worker: files in a folder that the workers read; each fires once. */
 export interface Faults {
-  /** The next worker that comes by is killed there. */
+  /** The next worker that reaches the point is killed. */
   arm(point: FaultPoint): void;
   /**
-   * The next worker that comes by is suspended there.
-   * @returns what tells its process id, once that has happened.
+   * The next worker that reaches the point is stopped (SIGSTOP).
+   * @returns a function that returns its process id once that has happened.
    */
   armPause(point: FaultPoint): () => number | undefined;
-  /** One operation of this kind, the next to come by, fails at its last step each time that it is tried. */
+  /** The next operation of this kind fails at its last step on every attempt. */
   armFailure(kind: OperationKind): void;
-  /** Takes back whatever nobody has come by. */
+  /** Removes all faults that have not fired. */
   disarm(): void;
   armed(): readonly string[];
-  /** How many have killed a worker. */
+  /** Number of faults that have killed or stopped a worker. */
   fired(): number;
 }
 
@@ -66,8 +66,8 @@ export function openFaults(directory: string): Faults {
       const name = `${nameOf(point)}${pauseSuffix}`;
       writeFileSync(path.join(armed, name), '');
       return () => {
-        const [met] = readdirSync(fired).filter((one) => one.startsWith(name));
-        return met === undefined ? undefined : Number(met.split('.').at(-1));
+        const [firedName] = readdirSync(fired).filter((one) => one.startsWith(name));
+        return firedName === undefined ? undefined : Number(firedName.split('.').at(-1));
       };
     },
     armFailure(kind) {
@@ -83,10 +83,10 @@ export function openFaults(directory: string): Faults {
 
 const failureOf = (kind: OperationKind) => `${kind}.failure`;
 
-/** The same operations, whose worker is killed and whose steps fail where a fault of this folder says so. */
-export function withFaults(plans: Workflows, directory: string): Workflows {
+/** The same workflows, but steps fail and their worker is killed as the faults in this folder say. */
+export function withWorkflowFaults(workflows: Workflows, directory: string): Workflows {
   const { armed, fired, failing } = folders(directory);
-  /** Whoever moves the file has it, and nobody else: also among processes. */
+  /** Takes a fault by renaming its file, which succeeds in one process only. */
   const takes = (name: string, target: string) => {
     try {
       renameSync(path.join(armed, name), target);
@@ -106,28 +106,28 @@ export function withFaults(plans: Workflows, directory: string): Workflows {
         process.kill(process.pid, signal);
     }
   };
-  const isToFail = (kind: OperationKind, operationId: string) => {
-    const mark = path.join(failing, operationId);
+  const mustFail = (kind: OperationKind, operationId: string) => {
+    const marker = path.join(failing, operationId);
     return (
-      existsSync(mark) ||
-      readdirSync(armed).some((name) => name.startsWith(failureOf(kind)) && takes(name, mark))
+      existsSync(marker) ||
+      readdirSync(armed).some((name) => name.startsWith(failureOf(kind)) && takes(name, marker))
     );
   };
 
-  const faulty = (kind: OperationKind, part: FaultPoint['part'], step: Step, isLast: boolean): Step => {
+  const faulty = (kind: OperationKind, phase: FaultPoint['phase'], step: Step, isLast: boolean): Step => {
     const at = (moment: FaultPoint['moment']) => {
-      pass({ kind, part, step: step.name, moment });
+      pass({ kind, phase, step: step.name, moment });
     };
     return {
       ...step,
       async run(context): Promise<StepOutcome> {
         at('before');
-        if (part === 'steps' && isLast && isToFail(kind, context.operation.id)) {
-          throw new Error('it fails on purpose');
+        if (phase === 'steps' && isLast && mustFail(kind, context.operation.id)) {
+          throw new Error('this step fails on purpose');
         }
         const outcome = await step.run(
           observed(context, () => {
-            at('amid');
+            at('during');
           }),
         );
         if (outcome.kind === 'done') at('after');
@@ -135,22 +135,22 @@ export function withFaults(plans: Workflows, directory: string): Workflows {
       },
     };
   };
-  const list = (kind: OperationKind, part: FaultPoint['part'], steps: readonly Step[]) =>
-    steps.map((step, index) => faulty(kind, part, step, index === steps.length - 1));
+  const list = (kind: OperationKind, phase: FaultPoint['phase'], steps: readonly Step[]) =>
+    steps.map((step, index) => faulty(kind, phase, step, index === steps.length - 1));
   return Object.fromEntries(
-    Object.entries(plans).map(([kind, plan]) => [
+    Object.entries(workflows).map(([kind, workflow]) => [
       kind,
       {
-        ...plan,
-        steps: list(plan.kind, 'steps', plan.steps),
-        undo: list(plan.kind, 'rollback', plan.rollback),
-      },
+        ...workflow,
+        steps: list(workflow.kind, 'steps', workflow.steps),
+        rollback: list(workflow.kind, 'rollback', workflow.rollback),
+      } satisfies Workflow,
     ]),
   ) as unknown as Workflows;
 }
 
-/** A context that tells of each thing that was asked for through it and has been done. */
-function observed(context: StepContext, told: () => void): StepContext {
+/** A context that calls `onCall` after each completed asynchronous call through it. */
+function observed(context: StepContext, onCall: () => void): StepContext {
   const watch = <T extends object>(target: T): T =>
     new Proxy(target, {
       get(from, key) {
@@ -160,7 +160,7 @@ function observed(context: StepContext, told: () => void): StepContext {
           const answer: unknown = Reflect.apply(value, from, args);
           return answer instanceof Promise
             ? answer.then((result: unknown) => {
-                told();
+                onCall();
                 return result;
               })
             : answer;

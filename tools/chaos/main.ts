@@ -4,13 +4,13 @@ import type { OperationKind } from '../../src/core/model/operation.ts';
 import { drill, operationKinds } from './drill.ts';
 import { createPlatform } from './platform.ts';
 import { createRandom } from './random.ts';
-import { wreak } from './run.ts';
-import { startSite } from './site.ts';
+import { runRandomKills } from './random-kills.ts';
+import { startInstallation } from './installation.ts';
 
 function positive(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1)
-    throw new InvalidArgumentError('It must be a whole number from 1 on.');
+    throw new InvalidArgumentError('It must be a whole number of at least 1.');
   return value;
 }
 
@@ -33,37 +33,33 @@ interface Options {
   readonly seed: number;
   readonly hypervisor: 'qemu' | 'simulated';
   readonly cache: string;
-  readonly seat: number;
+  readonly testSlot: number;
   readonly kinds?: readonly OperationKind[];
 }
 
 const program = new Command('chaos')
   .description(
-    'Kills and suspends the processes of a broker of its own while tenants come and go, and says what was not as promised. First of all a worker is killed before, in and after every step of every kind of operation.',
+    'Starts a separate broker, kills and suspends its processes while tenants come and go, and reports every violated promise. First, a worker is killed before, during and after every step of every kind of operation.',
   )
-  .option('--runs <number>', 'kills to reach', positive, 300)
-  .option('--seed <number>', 'what is done follows from it, as far as timing allows', positive, 1)
+  .option('--runs <number>', 'number of kills', positive, 300)
+  .option('--seed <number>', 'seed of all random choices; timing still varies', positive, 1)
   .option('--hypervisor <name>', 'qemu (real hosts) or simulated', hypervisorOf, 'simulated')
-  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-chaos')
-  .option('--seat <number>', 'keeps runs side by side apart: 1 to 9', positive, 9)
-  .option(
-    '--kinds <list>',
-    'kinds of operation whose every step is killed, separated by commas; all',
-    kindsOf,
-  )
+  .option('--cache <directory>', 'folder of the guest image and templates', '/var/cache/berth-chaos')
+  .option('--test-slot <number>', 'separates concurrent runs: 1 to 9', positive, 9)
+  .option('--kinds <list>', 'comma-separated kinds of operations for the first part (default: all)', kindsOf)
   .exitOverride();
 
-async function run({ runs, seed, hypervisor, cache, seat, kinds }: Options): Promise<boolean> {
+async function run({ runs, seed, hypervisor, cache, testSlot, kinds }: Options): Promise<boolean> {
   const begun = performance.now();
   const say = (line: string) => {
     process.stdout.write(`chaos: ${Math.round((performance.now() - begun) / 1000)} s: ${line}\n`);
   };
   const isReal = hypervisor === 'qemu';
-  say(`seed ${seed}, ${hypervisor} hosts; a site of its own is started`);
-  const site = await startSite({
+  say(`seed ${seed}, ${hypervisor} hosts; starting a separate installation`);
+  const site = await startInstallation({
     hypervisor,
     leaseMs: 2_000,
-    seat,
+    testSlot,
     ...(isReal && { cacheDirectory: path.resolve(cache) }),
   });
   let isGood = false;
@@ -74,17 +70,17 @@ async function run({ runs, seed, hypervisor, cache, seat, kinds }: Options): Pro
   }
   try {
     const random = createRandom(seed);
-    // A guest that is emulated on a machine with other work takes minutes to boot, and an undo boots twice.
+    // An emulated guest on a busy node takes minutes to boot, and a rollback boots twice.
     const patienceMs = isReal ? 2_400_000 : 240_000;
     const choices = random.branch('apis');
     const failures: string[] = [];
     const platform = createPlatform(site, {
       choose: () => choices.pick(site.apiPorts),
       patienceMs,
-      complain: (violation) => failures.push(violation),
+      reportViolation: (violation) => failures.push(violation),
     });
     const drilled = await drill(site, platform, {
-      // One operation meets all the points of its kind in a row; more at once would only boot more machines.
+      // One operation reaches all points of its kind in turn; more at once would only boot more VMs.
       width: isReal ? 1 : 4,
       patienceMs,
       report: say,
@@ -94,14 +90,14 @@ async function run({ runs, seed, hypervisor, cache, seat, kinds }: Options): Pro
     const left = runs - drilled.kills;
     const { kills, tally, violations } =
       drilled.violations.length === 0 && left > 0
-        ? await wreak(site, { kills: left, random, lanes: isReal ? 2 : 4, patienceMs, report: say })
+        ? await runRandomKills(site, { kills: left, random, lanes: isReal ? 2 : 4, patienceMs, report: say })
         : { kills: 0, tally: {}, violations: [] };
-    say(`${drilled.kills + kills} kills in all; besides:`);
+    say(`${drilled.kills + kills} kills in all; other events:`);
     for (const [what, count] of Object.entries(tally).sort()) say(`  ${what}: ${count}`);
     const all = [...drilled.violations, ...failures, ...violations];
-    for (const violation of all) say(`NOT AS PROMISED: ${violation}`);
+    for (const violation of all) say(`VIOLATION: ${violation}`);
     isGood = all.length === 0;
-    say(isGood ? 'everything was as promised' : `what the processes said is in ${site.logFile}`);
+    say(isGood ? 'everything worked as promised' : `the output of the processes is in ${site.logFile}`);
   } finally {
     await site.stop({ keep: !isGood });
   }

@@ -1,38 +1,38 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
-import { type Answer, type Asker, type AskerOptions, createAsker } from './asker.ts';
+import { type Answer, type ApiClient, type ApiClientOptions, createApiClient } from './api-client.ts';
 import { ids } from './catalog.ts';
-import type { Site } from './site.ts';
+import type { ChaosInstallation } from './installation.ts';
 
-/** What an update asks for. */
+/** The body of an update request. */
 export interface Change {
   readonly plan_id?: string;
   readonly parameters?: Readonly<Record<string, unknown>>;
   readonly maintenance_info?: { readonly version: string };
 }
 
-/** A platform that gives up on no request: it asks again, another api maybe, until it has an answer. */
+/** A platform that retries every request, possibly with another api, until it has a definite answer. */
 export interface PatientPlatform {
   create(id: string): Promise<Answer>;
   update(id: string, change: Change): Promise<Answer>;
   remove(id: string): Promise<Answer>;
-  /** @param predecessor another binding that this one takes the place of. */
+  /** @param predecessor the binding that this one replaces. */
   bind(
     id: string,
     bindingId: string,
     predecessor?: string,
   ): Promise<{ status: number; credentials: Credentials | undefined }>;
   unbind(id: string, bindingId: string): Promise<Answer>;
-  /** How the last operation ended: `succeeded`, `failed`, or `gone` where there is no such instance any more. */
+  /** How the last operation ended: `succeeded`, `failed`, or `gone` if the instance does not exist any more. */
   settled(id: string): Promise<string>;
-  /** One request to one api, asked once. */
-  readonly ask: Asker['ask'];
+  /** One request to one api, without retries. */
+  readonly ask: ApiClient['ask'];
 }
 
 const pollEveryMs = 150;
 
-export function createPlatform(site: Site, options: AskerOptions): PatientPlatform {
-  const { ask, insist } = createAsker(site.credentials.broker, options);
+export function createPlatform(site: ChaosInstallation, options: ApiClientOptions): PatientPlatform {
+  const { ask, askUntilAnswered: insist } = createApiClient(site.credentials.broker, options);
   const hints = `service_id=${ids.service}&plan_id=${ids.plan}`;
   const instance = (id: string) => `/v2/service_instances/${id}`;
   const binding = (id: string, bindingId: string) => `${instance(id)}/service_bindings/${bindingId}`;
@@ -65,7 +65,9 @@ export function createPlatform(site: Site, options: AskerOptions): PatientPlatfo
         if (status === 404 || status === 410) return 'gone';
         if (body['state'] !== 'in progress') return String(body['state']);
         if (performance.now() > deadline) {
-          throw new Error(`the operation on ${id} never ended; it says: ${String(body['description'])}`);
+          throw new Error(
+            `the operation on ${id} never ended; its description: ${String(body['description'])}`,
+          );
         }
         await delay(pollEveryMs);
       }

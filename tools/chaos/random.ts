@@ -1,4 +1,4 @@
-/** Numbers that follow from a seed. */
+/** Pseudo-random numbers from a seed. */
 export interface Random {
   /** At least 0, less than `below`. */
   number(below: number): number;
@@ -6,11 +6,11 @@ export interface Random {
   /** True with this probability. */
   chance(probability: number): boolean;
   pick<T>(list: readonly T[]): T;
-  /** Another sequence, which follows from this one's seed and the name. */
+  /** Another sequence, derived from this seed and the name. */
   branch(name: string): Random;
 }
 
-/** Mulberry32 by Tommy Ettinger (public domain): 32 bits of state are enough for choices. */
+/** Mulberry32 by Tommy Ettinger (public domain): 32 bits of state are enough here. */
 export function createRandom(seed: number): Random {
   let state = seed >>> 0;
   const next = () => {

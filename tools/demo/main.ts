@@ -3,16 +3,16 @@ import { siteId } from '../../src/config/secrets.ts';
 import { readSettings, type Settings, SettingsError } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { busyboxTree, type Docker, dockerFor, type Outcome } from '../lib/docker.ts';
-import { makeOutside } from './outside.ts';
+import { createOutsidePeer } from '../lib/outside-peer.ts';
 import { connectPlatform, type Platform, PlatformError } from '../lib/platform.ts';
-import { isOfTemplate, residueOf } from '../lib/residue.ts';
+import { isAboutTemplate, residueOf } from '../lib/residue.ts';
 import { BrokenPromise, createSteps, promised, type Steps } from './steps.ts';
 import { TimeoutError, withTimeout } from '../../src/lib/with-timeout.ts';
 
 const usage = `Usage: npm run demo
 
-Plays a platform and two tenants beside a running broker (npm start), with the real docker CLI. Ends with an error
-where anything is not as promised. The settings are those of the broker.
+Plays a platform and two tenants against a running broker (npm start) with the real docker CLI. Fails if a promise does
+not hold. Uses the broker's settings.
 `;
 
 const image = 'busybox:demo';
@@ -21,7 +21,7 @@ interface Stage {
   readonly settings: Settings;
   readonly platform: Platform;
   readonly steps: Steps;
-  /** What to take away again, last first, also after a failure. */
+  /** Undone in reverse order, also after a failure. */
   readonly cleanUp: (() => Promise<void>)[];
 }
 
@@ -52,7 +52,7 @@ async function main(): Promise<void> {
       play({ settings, platform: await connectPlatform(settings), steps, cleanUp }),
       interrupted,
     ]);
-    steps.say('\nEverything was as promised.');
+    steps.say('\nEverything worked as promised.');
   } finally {
     for (const act of cleanUp.reverse()) await act().catch(() => undefined);
   }
@@ -61,27 +61,23 @@ async function main(): Promise<void> {
 async function play(stage: Stage): Promise<void> {
   const { platform, steps } = stage;
   if (platform.simulated) {
-    steps.say(
-      'SIMULATED: there are no virtual machines. Containers, published ports and isolation are left out.\n',
-    );
+    steps.say('SIMULATED: no VMs exist. Containers, published ports and isolation are skipped.\n');
   }
-  await steps.step('the catalog is served', () =>
-    Promise.resolve(`first plan ${platform.offering.planName}`),
-  );
+  await steps.step('read the catalog', () => Promise.resolve(`first plan ${platform.offering.planName}`));
   const a = await newHost(stage, 'A');
   const b = await newHost(stage, 'B');
-  await steps.step('docker version, as tenant A', async () =>
+  await steps.step('docker version as tenant A', async () =>
     must(await a.docker.run(['version', '--format', 'engine {{.Server.Version}}'])).trim(),
   );
-  await steps.step("A's certificate leads to A's host, and B's to B's", async () => {
+  await steps.step("A's certificate leads to A's host and B's to B's", async () => {
     const ids = await Promise.all(
       [a, b].map(async ({ docker }) => must(await docker.run(['info', '--format', '{{.ID}}']))),
     );
-    promised(ids[0] !== ids[1], 'both certificates lead to one engine');
+    promised(ids[0] !== ids[1], 'both certificates lead to the same engine');
   });
   if (!platform.simulated) await runContainers(stage, a, b);
-  await cutOff(stage, a);
-  await leaveNothing(stage, a, b);
+  await unbindAndCheck(stage, a);
+  await deleteAndCheck(stage, a, b);
 }
 
 async function newHost(stage: Stage, name: string): Promise<TenantHost> {
@@ -111,18 +107,18 @@ async function runContainers(stage: Stage, a: TenantHost, b: TenantHost): Promis
     const server = ['/bin/httpd', '-f', '-p', '80', '-h', '/www'];
     must(await a.docker.run(['run', '-d', '--name', 'web', '-p', `${port}:80`, image, ...server]));
   });
-  const outside = await makeOutside();
+  const outside = await createOutsidePeer();
   cleanUp.push(() => outside.remove());
-  await steps.step('its page, fetched from another network namespace', async () => {
+  await steps.step('fetch its page from another network namespace', async () => {
     const page = await outside.run('curl', '-s', '-m', '10', `http://${settings.externalHost}:${port}/`);
-    promised(page.includes('hello from a container'), `the page is not there, but: ${page}`);
+    promised(page.includes('hello from a container'), `unexpected page: ${page}`);
   });
   await steps.step("B's credentials do not show A's container", async () => {
     const names = must(await b.docker.run(['ps', '-a', '--format', '{{.Names}}']));
     promised(names === '', `B sees ${names}`);
   });
   const engineOfB = (await platform.hosts()).find(({ instance }) => instance === b.instanceId)?.engine;
-  await steps.step("B's host, the machine and its network, tried from inside A", async () => {
+  await steps.step("from inside A, try B's host, the node and its network", async () => {
     const targets = [
       (engineOfB ?? '').replace(':', ' '),
       `${settings.externalHost} ${firstPort(b)}`,
@@ -133,27 +129,27 @@ async function runContainers(stage: Stage, a: TenantHost, b: TenantHost): Promis
     const probe = targets
       .map((target) => `echo | nc -w 2 ${target} >/tmp/answer && echo "${target}"`)
       .join('; ');
-    // The last one must be reached, or the probe would prove nothing.
+    // The control must answer, or the probe would prove nothing.
     const control = `echo | nc -w 2 127.0.0.1 9999 >/tmp/answer && echo control`;
     const script = `nc -l -p 9999 & sleep 1; ${probe}; ${control}; true`;
     const answered = must(
       await a.docker.run(['run', '--rm', '--network', 'host', image, '/bin/sh', '-c', script]),
     );
     promised(answered.trim() === 'control', `reached: ${answered.trim()}`);
-    return `${targets.length} addresses, none reached`;
+    return `${targets.length} addresses, none reachable`;
   });
 }
 
-async function cutOff(stage: Stage, a: TenantHost): Promise<void> {
+async function unbindAndCheck(stage: Stage, a: TenantHost): Promise<void> {
   const { platform, steps } = stage;
   const logs = platform.simulated ? undefined : await followLogs(a);
   await steps.step('unbind A', () => platform.unbind(a.instanceId, a.bindingId));
   if (logs !== undefined) {
-    await steps.step('a running docker logs -f is cut by it', () =>
+    await steps.step('the unbind cuts a running docker logs -f', () =>
       withTimeout(5_000, 'the end of docker logs -f', logs.ended),
     );
   }
-  await steps.step("A's credentials are refused from then on", async () => {
+  await steps.step("A's credentials are refused from now on", async () => {
     const refused = await a.docker.run(['ps']);
     promised(refused.code !== 0, 'docker ps still works');
     return refused.stderr.trim().split('\n')[0] ?? '';
@@ -161,8 +157,8 @@ async function cutOff(stage: Stage, a: TenantHost): Promise<void> {
 }
 
 async function followLogs(a: TenantHost): Promise<{ ended: Promise<void> }> {
-  const talk = ['/bin/sh', '-c', 'echo talking; exec sleep 1000'];
-  must(await a.docker.run(['run', '-d', '--name', 'talk', image, ...talk]));
+  const command = ['/bin/sh', '-c', 'echo talking; exec sleep 1000'];
+  must(await a.docker.run(['run', '-d', '--name', 'talk', image, ...command]));
   const logs = a.docker.follow(['logs', '-f', 'talk']);
   const ended = new Promise<void>((resolve) =>
     logs.once('close', () => {
@@ -181,7 +177,7 @@ async function followLogs(a: TenantHost): Promise<{ ended: Promise<void> }> {
   return { ended };
 }
 
-async function leaveNothing(stage: Stage, a: TenantHost, b: TenantHost): Promise<void> {
+async function deleteAndCheck(stage: Stage, a: TenantHost, b: TenantHost): Promise<void> {
   const { settings, platform, steps } = stage;
   const before = await platform.hosts();
   for (const host of [a, b]) {
@@ -193,20 +189,20 @@ async function leaveNothing(stage: Stage, a: TenantHost, b: TenantHost): Promise
     promised(listed.length === 0, 'the broker still lists a host');
     if (platform.simulated) return;
     const left = await residueOf(await siteId(settings));
-    // What others have on the machine is theirs: hosts of other tenants, and a template that is being made.
-    const theirs = left.filter((line) =>
+    // Ignore what belongs to others: hosts of other tenants, and a template that is being made.
+    const leftovers = left.filter((line) =>
       ours.some(
         ({ host, engine }) => line.includes(host) || line.includes(`${engine?.split(':')[0] ?? host} `),
       ),
     );
-    promised(theirs.length === 0, `left behind: ${theirs.join('; ')}`);
+    promised(leftovers.length === 0, `left behind: ${leftovers.join('; ')}`);
     const alone = (await platform.hosts()).length === 0;
-    const unexplained = left.filter((line) => !isOfTemplate(line));
+    const unexplained = left.filter((line) => !isAboutTemplate(line));
     if (alone) promised(unexplained.length === 0, `left behind: ${unexplained.join('; ')}`);
   });
 }
 
-/** What a docker command printed. */
+/** The output of a docker command. @throws BrokenPromise if it failed. */
 function must(outcome: Outcome): string {
   promised(outcome.code === 0, `docker failed: ${outcome.stderr.trim()}`);
   return outcome.stdout;

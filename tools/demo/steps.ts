@@ -1,6 +1,6 @@
-/** Shows what is done, a line a step with its time, and remembers whether all was as promised. */
+/** Prints one line per step with its duration. */
 export interface Steps {
-  /** Runs a step; what it throws is shown, and thrown on. What it returns as text is shown beside it. */
+  /** Runs a step and prints its result if that is text. Errors are shown and rethrown. */
   step<T>(what: string, act: () => Promise<T>): Promise<T>;
   say(line: string): void;
 }
@@ -25,12 +25,12 @@ export function createSteps(out: NodeJS.WritableStream): Steps {
   };
 }
 
-/** A promise was not kept. */
+/** A promise of Berth does not hold. */
 export class BrokenPromise extends Error {
   override readonly name = 'BrokenPromise';
 }
 
-/** @throws BrokenPromise where it is not so. */
-export function promised(isSo: boolean, otherwise: string): void {
-  if (!isSo) throw new BrokenPromise(otherwise);
+/** @throws BrokenPromise with this message unless the condition holds. */
+export function promised(holds: boolean, message: string): void {
+  if (!holds) throw new BrokenPromise(message);
 }

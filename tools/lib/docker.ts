@@ -17,14 +17,14 @@ export interface Outcome {
 /** The real docker CLI with a binding's credentials, as `berth context` writes them. */
 export interface Docker {
   run(args: readonly string[], input?: string | Buffer): Promise<Outcome>;
-  /** The same with a terminal, as a person has one: `docker exec -it`. */
+  /** The same on a terminal, for commands such as `docker exec -it`. */
   onTerminal(command: string, input: string): Promise<Outcome>;
-  /** Starts a command that goes on, such as `logs -f`. */
+  /** Starts a command that keeps running, such as `logs -f`. */
   follow(args: readonly string[]): ChildProcessWithoutNullStreams;
   dispose(): Promise<void>;
 }
 
-/** A busy machine that emulates its guests takes minutes for a build. */
+/** A build in an emulated guest on a busy node takes minutes. */
 const timeoutMs = 300_000;
 
 export async function dockerFor(credentials: Credentials): Promise<Docker> {
@@ -38,7 +38,7 @@ export async function dockerFor(credentials: Credentials): Promise<Docker> {
   }
   const env = {
     ...dockerEnvironment(),
-    // Nothing of the user's own docker configuration.
+    // Ignore the user's own docker configuration.
     HOME: directory,
     DOCKER_CONFIG: directory,
     DOCKER_HOST: credentials.docker_host,
@@ -58,7 +58,7 @@ export async function dockerFor(credentials: Credentials): Promise<Docker> {
           resolve({ code, stdout, stderr });
         },
       );
-      // A command that ends without reading its input is no failure of the test.
+      // A command may end without reading its input; that is not an error.
       child.stdin?.on('error', () => undefined);
       child.stdin?.end(input);
     });
@@ -73,7 +73,7 @@ export async function dockerFor(credentials: Credentials): Promise<Docker> {
   };
 }
 
-/** A tar of a tree with busybox and nothing else: an image made on the spot. */
+/** A tar of a tree that contains only busybox, to be imported as an image. */
 export async function busyboxTree(): Promise<Buffer> {
   const tar = pack();
   for (const name of ['bin', 'tmp', 'www']) tar.entry({ name, type: 'directory', mode: 0o755 });

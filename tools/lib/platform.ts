@@ -4,7 +4,7 @@ import { type BrokerCredentials, credentialsPath } from '../../src/config/secret
 import type { Settings } from '../../src/config/settings.ts';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 
-/** The broker can't be asked; the message says what to do. */
+/** The broker can't be reached or refuses; the message says what to do. */
 export class PlatformError extends Error {
   override readonly name = 'PlatformError';
 }
@@ -18,22 +18,25 @@ const requestTimeoutMs = 60_000;
 const pollEveryMs = 500;
 const longestWaitMs = 600_000;
 
-/** A platform, as Cloud Foundry is one: it creates, binds, polls and deletes over the OSB API. */
+/** A platform such as Cloud Foundry: creates, binds, polls and deletes over the OSB API. */
 export interface Platform {
   readonly offering: { readonly serviceId: string; readonly planId: string; readonly planName: string };
-  /** How the broker says that it is. */
+  /** Whether the broker reports simulated hosts. */
   readonly simulated: boolean;
-  /** @param planId the first plan of the catalog where it is left out. */
-  /** Resolves once it is there: to whether the answer to the request said so already. */
+  /**
+   * Creates an instance and waits until it is ready.
+   * @param planId the first plan of the catalog by default.
+   * @returns whether the request itself was answered 201.
+   */
   create(instanceId: string, org: string, planId?: string): Promise<{ synchronous: boolean }>;
   bind(instanceId: string, bindingId: string, planId?: string): Promise<Credentials>;
-  /** What last_operation says just now. */
+  /** The current description of last_operation. */
   progress(instanceId: string): Promise<string>;
   unbind(instanceId: string, bindingId: string): Promise<void>;
   remove(instanceId: string): Promise<void>;
   hosts(): Promise<
     readonly {
-      /** Left out while the host waits in the pool. */
+      /** Missing while the host is parked in the pool. */
       instance?: string;
       host: string;
       state: string;
@@ -43,13 +46,13 @@ export interface Platform {
       publishedPorts: string;
     }[]
   >;
-  /** Asks for a host to be put to sleep or woken. */
+  /** Requests that a host be paused, suspended or woken. */
   setPower(host: string, power: 'running' | 'paused' | 'suspended'): Promise<void>;
 }
 
 /**
- * Connects to the broker that runs with these settings on this machine.
- * @throws PlatformError where none runs.
+ * Connects to the broker that runs with these settings on this node.
+ * @throws PlatformError if none runs.
  */
 export async function connectPlatform(settings: Settings): Promise<Platform> {
   if (settings.tlsCertificateFile !== undefined) {
@@ -93,12 +96,12 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
   const expectStatus = (answer: Answer, ...wanted: number[]): Answer => {
     if (wanted.includes(answer.status)) return answer;
     const { description } = answer.body;
-    const said = typeof description === 'string' ? description : JSON.stringify(answer.body);
-    throw new PlatformError(`the broker answered ${answer.status}: ${said}`);
+    const message = typeof description === 'string' ? description : JSON.stringify(answer.body);
+    throw new PlatformError(`the broker answered ${answer.status}: ${message}`);
   };
 
-  /** Polls, as a platform must where the work did not end within the request. */
-  async function settle(answer: Answer, route: string): Promise<void> {
+  /** Polls until the operation has ended if the answer was 202. */
+  async function waitForOperation(answer: Answer, route: string): Promise<void> {
     if (answer.status !== 202) return;
     const deadline = performance.now() + longestWaitMs;
     for (;;) {
@@ -131,7 +134,7 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
     async create(id, org, planId = plan.id) {
       const body = { ...ids, plan_id: planId, organization_guid: org, space_guid: `${org}-space` };
       const answer = await osb('PUT', `${instance(id)}?accepts_incomplete=true`, body);
-      await settle(expectStatus(answer, 201, 202), instance(id));
+      await waitForOperation(expectStatus(answer, 201, 202), instance(id));
       return { synchronous: answer.status === 201 };
     },
     async bind(id, bindingId, planId = plan.id) {
@@ -148,7 +151,7 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
     },
     async remove(id) {
       const answer = await osb('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`);
-      await settle(expectStatus(answer, 200, 202, 410), instance(id));
+      await waitForOperation(expectStatus(answer, 200, 202, 410), instance(id));
     },
     async setPower(host, power) {
       expectStatus(await ask(settings.mgmtPort, mgmt, 'PUT', `/mgmt/hosts/${host}/power/${power}`), 202);

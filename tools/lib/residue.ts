@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 const execute = promisify(execFile);
 const run = async (program: string, ...args: string[]) => (await execute(program, args)).stdout;
 
-/** Lines of a tool's output that hold this text; none where the tool has nothing to tell. */
+/** Lines of a tool's output that contain this text; empty if the tool fails. */
 async function lines(text: string, program: string, ...args: string[]): Promise<string[]> {
   const output = await run(program, ...args).catch(() => '');
   return output
@@ -14,7 +14,7 @@ async function lines(text: string, program: string, ...args: string[]): Promise<
     .map((line) => `${program}: ${line.trim()}`);
 }
 
-/** Processes whose command line holds this text. */
+/** Processes whose command line contains this text. */
 export async function processesWith(text: string): Promise<{ pid: number; command: string }[]> {
   const found: { pid: number; command: string }[] = [];
   for (const name of await readdir('/proc')) {
@@ -26,8 +26,9 @@ export async function processesWith(text: string): Promise<{ pid: number; comman
 }
 
 /**
- * Whatever of an installation's hosts is on this machine, in words, looked for without its driver: QEMU
- * processes, namespaces, links, control groups, published ports. Empty where nothing is left.
+ * Descriptions of everything on this node that belongs to an installation's hosts, found without the driver: QEMU
+ * processes, namespaces, links, cgroups, published ports. Empty if nothing is left.
+ * @param site the installation's id.
  */
 export async function residueOf(site: string): Promise<string[]> {
   const [processes, namespaces, links, groups, elements] = await Promise.all([
@@ -46,8 +47,8 @@ export async function residueOf(site: string): Promise<string[]> {
   ];
 }
 
-/** Whether a line of {@link residueOf} is about a template that is being made, which no host has to do with. */
-export function isOfTemplate(line: string): boolean {
+/** Whether a line of {@link residueOf} is about a template that is being made and not about a host. */
+export function isAboutTemplate(line: string): boolean {
   return /berth-[0-9a-f]{4}-template\b|\bberth-[0-9a-f]{4}-0\b|\bbh[0-9a-f]{4}s0\b|\/template$/.test(line);
 }
 
@@ -64,8 +65,8 @@ async function groupsOf(site: string): Promise<string[]> {
   return found.flat();
 }
 
-/** Takes away what an installation leaves on purpose: its empty table, control groups and /run folder. */
-export async function forgetSite(site: string): Promise<void> {
+/** Removes what an installation leaves on purpose: its empty nftables table, cgroups and /run folder. */
+export async function removeInstallationTraces(site: string): Promise<void> {
   await run('nft', 'delete', 'table', 'inet', `berth_${site}`).catch(() => '');
   for (const root of [
     '/sys/fs/cgroup',

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { busyboxTree } from '../../../tools/lib/docker.ts';
-import { forgetSite, residueOf } from '../../../tools/lib/residue.ts';
+import { removeInstallationTraces, residueOf } from '../../../tools/lib/residue.ts';
 import {
   type GuestImage,
   readImage,
@@ -80,7 +80,7 @@ afterAll(async () => {
   await driver.destroy(spec.hostId);
   await driver.close();
   const left = await residueOf(site);
-  await forgetSite(site);
+  await removeInstallationTraces(site);
   await state.remove();
   await rm(dockerHome, { recursive: true, force: true });
   expect(left).toEqual([]);

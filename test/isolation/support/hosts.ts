@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { noRegistries, type Egress, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
 import { enginePort, type EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
-import { forgetSite, residueOf } from '../../../tools/lib/residue.ts';
+import { removeInstallationTraces, residueOf } from '../../../tools/lib/residue.ts';
 import { qemuProgram } from '../../../src/hypervisors/qemu/launch/arguments.ts';
 import { readImage } from '../../../src/hypervisors/qemu/image/guest-image.ts';
 import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
@@ -207,7 +207,7 @@ export async function makeHosts(
       for (const { hostId } of made) await driver.destroy(hostId);
       await driver.close();
       const left = await residueOf(site);
-      await forgetSite(site);
+      await removeInstallationTraces(site);
       await state.remove();
       if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
     },

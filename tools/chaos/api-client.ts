@@ -5,32 +5,32 @@ export interface Answer {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** Asks one of several processes that serve the same, with credentials. */
-export interface Asker {
-  /** One request to one port, asked once. */
+/** Sends requests with credentials to one of several equivalent processes. */
+export interface ApiClient {
+  /** One request to one port, without retries. */
   readonly ask: (port: number, method: string, route: string, body?: object) => Promise<Answer>;
   /**
-   * Asks again, another process maybe, until there is an answer to keep.
-   * @throws Error where there was none in time.
+   * Retries, possibly with another process, until there is a definite answer.
+   * @throws Error if there was none in time.
    */
-  readonly insist: (method: string, route: string, body?: object) => Promise<Answer>;
+  readonly askUntilAnswered: (method: string, route: string, body?: object) => Promise<Answer>;
 }
 
-export interface AskerOptions {
-  /** Picks the port for a request. */
+export interface ApiClientOptions {
+  /** Chooses the port for a request. */
   readonly choose: () => number;
-  /** Within which every request must be answered, and every operation end, in milliseconds. */
+  /** Deadline for every request and every operation, in milliseconds. */
   readonly patienceMs: number;
-  /** Told of each answer that nobody may ever get, in words: what is asked again would hide it. */
-  readonly complain: (violation: string) => void;
+  /** Called for each answer that no client may ever get, because a retry would hide it. */
+  readonly reportViolation: (violation: string) => void;
 }
 
 const retryEveryMs = 150;
 
-export function createAsker(
+export function createApiClient(
   { username, password }: { readonly username: string; readonly password: string },
-  { choose, patienceMs, complain }: AskerOptions,
-): Asker {
+  { choose, patienceMs, reportViolation: complain }: ApiClientOptions,
+): ApiClient {
   const authorization = `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 
   async function ask(port: number, method: string, route: string, body?: object): Promise<Answer> {
@@ -45,7 +45,7 @@ export function createAsker(
       signal: AbortSignal.timeout(30_000),
     });
     const answer = { status: response.status, body: (await response.json()) as Answer['body'] };
-    // 503 says that the database is away, which passes. Any other is a defect, whatever the next try brings.
+    // 503 means that the database is unavailable for now. Any other 5xx is a defect, whatever a retry returns.
     if (answer.status >= 500 && answer.status !== 503) {
       const { pathname } = new URL(response.url);
       complain(`${method} ${pathname} was answered ${answer.status}: ${JSON.stringify(answer.body)}`);
@@ -55,16 +55,16 @@ export function createAsker(
 
   return {
     ask,
-    /** Connection errors and 5xx are asked again, and so is 422 ConcurrencyError, which says that it passes. */
-    async insist(method, route, body) {
+    /** Connection errors, 5xx and 422 ConcurrencyError are temporary and are retried. */
+    async askUntilAnswered(method, route, body) {
       const deadline = performance.now() + patienceMs;
       for (;;) {
         const answer = await ask(choose(), method, route, body).catch((error: unknown) => String(error));
-        const passes =
+        const isTemporary =
           typeof answer === 'string' || answer.status >= 500 || answer.body['error'] === 'ConcurrencyError';
-        if (!passes) return answer;
+        if (!isTemporary) return answer;
         if (performance.now() > deadline) {
-          throw new Error(`${method} ${route} had no answer: ${JSON.stringify(answer)}`);
+          throw new Error(`${method} ${route} had no definite answer: ${JSON.stringify(answer)}`);
         }
         await delay(retryEveryMs);
       }

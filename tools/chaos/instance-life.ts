@@ -1,27 +1,27 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
-import { createAsker } from './asker.ts';
+import { createApiClient } from './api-client.ts';
 import { ids } from './catalog.ts';
-import { knock } from './inspect.ts';
-import { livingHostId, occasions } from './occasions.ts';
+import { tryToConnect } from './find-violations.ts';
+import { hostIdOf, operationCauses } from './operation-causes.ts';
 import type { Change, PatientPlatform } from './platform.ts';
 import type { Random } from './random.ts';
-import type { Site } from './site.ts';
+import type { ChaosInstallation } from './installation.ts';
 
-/** What a tenant's life takes. */
+/** Everything that the life of an instance needs. */
 export interface Life {
-  readonly site: Site;
+  readonly site: ChaosInstallation;
   readonly platform: PatientPlatform;
   readonly random: Random;
   readonly patienceMs: number;
-  readonly complain: (violation: string) => void;
-  /** Counts what was asked for. @throws Error where its answer has another status than one of these. */
+  readonly reportViolation: (violation: string) => void;
+  /** Counts a request. @throws Error if its answer has none of these statuses. */
   readonly expect: (what: string, status: number, allowed: readonly number[]) => void;
 }
 
-/** The life of one instance, from the end of its create to before its delete, with retries and duplicates. */
-export async function live(life: Life, id: string): Promise<void> {
+/** The life of one instance between create and delete, with retries and duplicate requests. */
+export async function liveOneInstance(life: Life, id: string): Promise<void> {
   const { site, platform, random } = life;
   const state = await platform.settled(id);
   if (state !== 'succeeded') throw new Error(`the create of ${id} ended as ${state}`);
@@ -34,19 +34,19 @@ export async function live(life: Life, id: string): Promise<void> {
     if (random.chance(0.7)) await platform.settled(id);
   }
   if (random.chance(0.2)) {
-    await occasions.restart.bring(site, platform, id);
-    life.expect('end of a machine', 0, [0]);
+    await operationCauses.restart.cause(site, platform, id);
+    life.expect('crash of a VM', 0, [0]);
   }
   if (random.chance(0.4)) {
-    await putToSleep(life, id);
-    // Whoever connects wakes it.
+    await requestSleep(life, id);
+    // A connection wakes it.
     await untilAccepted(life, credentials);
   }
   if (random.chance(0.3)) {
     const successor = randomUUID();
     const next = await bind(life, id, successor, bindingId);
     await untilAccepted(life, next);
-    // Both are valid until the former is unbound.
+    // Both bindings are valid until the old one is unbound.
     await untilAccepted(life, credentials);
     await unbind(life, id, bindingId, credentials);
     [bindingId, credentials] = [successor, next];
@@ -67,7 +67,8 @@ async function bind(
   for (const { status } of bound) expect(what, status, [200, 201]);
   const [first, second] = bound.map(({ credentials }) => credentials);
   if (first === undefined) throw new Error(`the binding of ${id} has no credentials`);
-  if (second !== undefined && second.key !== first.key) throw new Error('a retried bind has another key');
+  if (second !== undefined && second.key !== first.key)
+    throw new Error('a retried bind returned another key');
   return first;
 }
 
@@ -82,11 +83,12 @@ async function unbind(
   );
   for (const { status } of removed) expect('unbind', status, [200, 410]);
   for (const port of site.gatewayPorts) {
-    if ((await knock(port, credentials)) === 'accepted') throw new Error('a revoked certificate is accepted');
+    if ((await tryToConnect(port, credentials)) === 'accepted')
+      throw new Error('a revoked certificate is accepted');
   }
 }
 
-/** Another plan, which takes more memory, a larger disk and more ports; other parameters; or a newer image. */
+/** A larger plan (memory, disk, ports), other parameters, or a newer image. */
 async function update(life: Life, id: string): Promise<void> {
   const { platform, random, expect } = life;
   const dice = random.number(1);
@@ -100,44 +102,44 @@ async function update(life: Life, id: string): Promise<void> {
       ? ['update to a larger plan', { plan_id: ids.grown }]
       : dice < 0.8
         ? ['update of parameters', { parameters }]
-        : ['upgrade to a newer image', await age(life, id)];
+        : ['upgrade to a newer image', await pretendOldImage(life, id)];
   if (change === undefined) return;
   const { status } = await platform.update(id, change);
   expect(what, status, [200, 202]);
 }
 
-/** Lets a host look as if it had been made from an older image, which only a simulated one can be. */
-async function age({ site }: Life, id: string): Promise<Change | undefined> {
-  const hostId = await livingHostId(site, id);
-  const worker = await site.insist((database) =>
+/** Makes a simulated host look as if it had an older image; a real host can't. */
+async function pretendOldImage({ site }: Life, id: string): Promise<Change | undefined> {
+  const hostId = await hostIdOf(site, id);
+  const worker = await site.query((database) =>
     database('workers')
       .whereNotNull('image_version')
       .first<{ image_version: string } | undefined>('image_version'),
   );
   if (hostId === undefined || worker === undefined || site.settings.hypervisor !== 'simulated')
     return undefined;
-  await site.insist((database) =>
+  await site.query((database) =>
     database('hosts').where({ id: hostId }).update({ image_version: '0.0.1+older' }),
   );
   return { maintenance_info: { version: worker.image_version } };
 }
 
-/** Asks for it as an operator does. What is under way then, on the host or in the worker, may be quicker. */
-async function putToSleep(life: Life, id: string): Promise<void> {
+/** Requests pause or suspension as an operator does; another operation may come first. */
+async function requestSleep(life: Life, id: string): Promise<void> {
   const { site, random, expect } = life;
-  const hostId = await livingHostId(site, id);
+  const hostId = await hostIdOf(site, id);
   if (hostId === undefined) return;
-  const operator = createAsker(site.credentials.mgmt, {
+  const operator = createApiClient(site.credentials.mgmt, {
     ...life,
     choose: () => random.pick(site.mgmtPorts),
   });
   const power = random.pick(['paused', 'suspended']);
-  const { status } = await operator.insist('PUT', `/mgmt/hosts/${hostId}/power/${power}`);
-  // 404: its machine has not come up yet.
-  expect(`request that a host be ${power}`, status, [202, 404]);
+  const { status } = await operator.askUntilAnswered('PUT', `/mgmt/hosts/${hostId}/power/${power}`);
+  // 404: its VM does not run yet.
+  expect(`power request ${power}`, status, [202, 404]);
   const deadline = performance.now() + random.integer(3_000);
   while (performance.now() < deadline) {
-    const host = await site.insist((database) =>
+    const host = await site.query((database) =>
       database('hosts').where({ id: hostId }).first<{ power: string } | undefined>('power'),
     );
     if (host?.power === power) {
@@ -148,11 +150,11 @@ async function putToSleep(life: Life, id: string): Promise<void> {
   }
 }
 
-/** A live binding must be let through in the end, whatever is killed meanwhile. */
+/** A live binding must be accepted eventually, whatever is killed. */
 async function untilAccepted({ site, random, patienceMs }: Life, credentials: Credentials): Promise<void> {
   const deadline = performance.now() + patienceMs;
-  while ((await knock(random.pick(site.gatewayPorts), credentials)) !== 'accepted') {
-    if (performance.now() > deadline) throw new Error('a live binding is never let through');
+  while ((await tryToConnect(random.pick(site.gatewayPorts), credentials)) !== 'accepted') {
+    if (performance.now() > deadline) throw new Error('a live binding was never accepted');
     await delay(200);
   }
 }

@@ -2,19 +2,19 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import tls from 'node:tls';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
-import { isOfTemplate, residueOf } from '../lib/residue.ts';
+import { isAboutTemplate, residueOf } from '../lib/residue.ts';
 import { openHostFiles } from '../../src/hypervisors/simulated/host-files.ts';
-import type { Site } from './site.ts';
+import type { ChaosInstallation } from './installation.ts';
 
 interface Row {
   readonly [column: string]: unknown;
 }
 
 /**
- * Holds what is on record against what exists, on a site on which nothing is under way.
- * @returns every promise that is not kept, in words; empty where all are.
+ * Compares the database with what exists, on an installation on which no operation is running.
+ * @returns descriptions of all violated promises; empty if there are none.
  */
-export async function inspect(site: Site): Promise<string[]> {
+export async function findViolations(site: ChaosInstallation): Promise<string[]> {
   const found: string[] = [];
   const rows = async (sql: string) => (await site.database.raw<{ rows: Row[] }>(sql)).rows;
   const complain = async (sql: string, tell: (row: Row) => string) => {
@@ -28,11 +28,11 @@ export async function inspect(site: Site): Promise<string[]> {
     `SELECT i.osb_id, i.state, count(h.id) AS hosts
        FROM instances i LEFT JOIN hosts h ON h.instance_id = i.id AND h.state <> 'destroyed'
       GROUP BY i.id HAVING count(h.id) <> (CASE WHEN i.state = 'ready' THEN 1 ELSE 0 END)`,
-    (row) => `an instance has not the hosts that it should: ${JSON.stringify(row)}`,
+    (row) => `an instance has a wrong number of hosts: ${JSON.stringify(row)}`,
   );
   await complain(
     `SELECT osb_id, state FROM instances WHERE state NOT IN ('ready', 'failed', 'expired', 'deleted')`,
-    (row) => `an instance is left in between: ${JSON.stringify(row)}`,
+    (row) => `an instance is stuck in a transitional state: ${JSON.stringify(row)}`,
   );
   await complain(
     `SELECT h.id, h.state, h.engine_port FROM hosts h JOIN instances i ON i.id = h.instance_id
@@ -42,49 +42,51 @@ export async function inspect(site: Site): Promise<string[]> {
   await complain(
     `SELECT s.slot, s.host_id FROM slots s LEFT JOIN hosts h ON h.id = s.host_id AND h.state <> 'destroyed'
       WHERE s.host_id IS NOT NULL AND h.id IS NULL`,
-    (row) => `a slot is held for no host: ${JSON.stringify(row)}`,
+    (row) => `a slot is taken but has no host: ${JSON.stringify(row)}`,
   );
   await complain(
     `SELECT h.id, h.slot FROM hosts h LEFT JOIN slots s ON s.host_id = h.id
       WHERE h.state <> 'destroyed' AND s.slot IS DISTINCT FROM h.slot`,
-    (row) => `a host has a slot that is not held for it: ${JSON.stringify(row)}`,
+    (row) => `a host has a slot that is not recorded for it: ${JSON.stringify(row)}`,
   );
   await complain(
     `SELECT b.osb_id, i.state, h.id AS host FROM bindings b JOIN instances i ON i.id = b.instance_id
        LEFT JOIN hosts h ON h.instance_id = i.id AND h.state <> 'destroyed'
       WHERE b.state = 'live' AND (i.state <> 'ready' OR h.id IS NULL)`,
-    (row) => `a binding has outlived its instance or its host: ${JSON.stringify(row)}`,
+    (row) => `a live binding has no ready instance or no host: ${JSON.stringify(row)}`,
   );
   await complain(
     `SELECT id, reserved_plan FROM hosts WHERE state <> 'destroyed' AND reserved_plan IS NOT NULL`,
-    (row) => `room is reserved for an update that has ended: ${JSON.stringify(row)}`,
+    (row) => `usage is still reserved for an update that has ended: ${JSON.stringify(row)}`,
   );
-  await complain(miscounted, (row) => `a count of what hosts use is not their sum: ${JSON.stringify(row)}`);
+  await complain(miscounted, (row) => `a usage count is not the sum over the hosts: ${JSON.stringify(row)}`);
   for (const [what, sql] of Object.entries(leftovers)) {
     await complain(sql, (row) => `${what} is left over: ${JSON.stringify(row)}`);
   }
 
-  const onRecord = await rows(`SELECT id, state, power FROM hosts WHERE state <> 'destroyed' ORDER BY id`);
-  const known = onRecord.map(({ id }) => String(id));
-  const asleep = onRecord.filter(({ power }) => power === 'suspended').map(({ id }) => String(id));
+  const recorded = await rows(`SELECT id, state, power FROM hosts WHERE state <> 'destroyed' ORDER BY id`);
+  const known = recorded.map(({ id }) => String(id));
+  const suspended = recorded.filter(({ power }) => power === 'suspended').map(({ id }) => String(id));
   const existing = await hostsThatExist(site);
   for (const id of existing)
-    if (!known.includes(id)) found.push(`a host exists that is not on record: ${id}`);
-  for (const id of known) if (!existing.includes(id)) found.push(`a host on record does not exist: ${id}`);
+    if (!known.includes(id)) found.push(`a host exists that is not in the database: ${id}`);
+  for (const id of known)
+    if (!existing.includes(id)) found.push(`a host in the database does not exist: ${id}`);
   if (site.settings.hypervisor === 'qemu') {
-    found.push(...(await machineResidue(site, known, asleep)));
+    found.push(...(await nodeResidue(site, known, suspended)));
   } else {
-    for (const { id, power, state } of onRecord) {
-      // What nobody has claimed yet is held, and not paused.
+    for (const { id, power, state } of recorded) {
+      // A parked host is not paused in the sense of `power`.
       if (state !== 'running') continue;
       const seen = (await openHostFiles(site.settings.stateDirectory).readHost(String(id)))?.vm?.power;
-      if (seen !== power) found.push(`host ${String(id)} is ${String(power)} on record, and ${String(seen)}`);
+      if (seen !== power)
+        found.push(`host ${String(id)} is ${String(power)} in the database, but ${String(seen)}`);
     }
   }
   return found;
 }
 
-/** Counts of quotas next to what they count (migrations/011-quotas.ts); a scope without hosts counts zero. */
+/** Usage counts beside the sums over hosts (migrations/011-quotas.ts); a scope without hosts counts zero. */
 const miscounted = `
   WITH sums AS (
     SELECT usage.scope, sum(usage.instances) AS instances, sum(usage.vcpus) AS vcpus,
@@ -98,35 +100,35 @@ const miscounted = `
      IS DISTINCT FROM (coalesce(sums.instances, 0), coalesce(sums.vcpus, 0), coalesce(sums.memory_mib, 0),
       coalesce(sums.disk_gib, 0), coalesce(sums.published_ports, 0))`;
 
-/** Rows that somebody made to be taken away again, by what they are. */
+/** Queries for temporary rows that should have been deleted. */
 const leftovers = {
-  'the request for a certificate of a gateway that has died long ago': `
+  'a certificate request of a gateway that died long ago': `
     SELECT id, created_at FROM certificate_requests WHERE created_at < clock_timestamp() - interval '3 minutes'`,
-  'a request to wake a host, or to put it to sleep,': 'SELECT * FROM power_requests',
-  'the row of a gateway that has died long ago': `
+  'a power request': 'SELECT * FROM power_requests',
+  'the row of a gateway that died long ago': `
     SELECT id, lease_until FROM gateways WHERE lease_until < clock_timestamp() - interval '3 minutes'`,
-  'an acknowledgement of a revocation that nobody waits for': `
+  'an acknowledgement of a revocation that nothing waits for': `
     SELECT a.* FROM revocation_acknowledgements a JOIN bindings b ON b.id = a.binding_id
      WHERE b.settled_at < clock_timestamp() - interval '1 minute'`,
 };
 
-async function hostsThatExist({ settings }: Site): Promise<string[]> {
+async function hostsThatExist({ settings }: ChaosInstallation): Promise<string[]> {
   const { stateDirectory, hypervisor } = settings;
-  const parts = hypervisor === 'simulated' ? ['simulated', 'hosts'] : ['hosts'];
-  return (await readdir(path.join(stateDirectory, ...parts)).catch(() => [])).sort();
+  const folders = hypervisor === 'simulated' ? ['simulated', 'hosts'] : ['hosts'];
+  return (await readdir(path.join(stateDirectory, ...folders)).catch(() => [])).sort();
 }
 
-/** What is on the machine of hosts that are not on record, and what is there more than once of one that is. */
-async function machineResidue(
-  site: Site,
+/** Traces on the node of hosts that are not in the database, and hosts with a wrong number of processes. */
+async function nodeResidue(
+  site: ChaosInstallation,
   known: readonly string[],
-  asleep: readonly string[],
+  suspended: readonly string[],
 ): Promise<string[]> {
   const slots = await site
     .database<{ slot: number }>('slots')
     .whereIn('host_id', [...known])
     .select('slot');
-  const lines = (await residueOf(site.id)).filter((line) => !isOfTemplate(line));
+  const lines = (await residueOf(site.id)).filter((line) => !isAboutTemplate(line));
   const found: string[] = [];
   const seen = new Map<string, number>();
   for (const line of lines) {
@@ -138,10 +140,11 @@ async function machineResidue(
     if (line.startsWith('process') && id !== undefined) seen.set(id, (seen.get(id) ?? 0) + 1);
   }
   for (const id of known) {
-    // One that is suspended is a file; one that is paused is a process like any other.
+    // A suspended host is a file; a paused one has a process like any other.
     const count = seen.get(id) ?? 0;
-    if (asleep.includes(id) && count > 0) found.push(`host ${id} is suspended on record, and has a process`);
-    else if (!asleep.includes(id) && count !== 1) found.push(`host ${id} has ${count} machines`);
+    if (suspended.includes(id) && count > 0)
+      found.push(`host ${id} is suspended in the database, but has a process`);
+    else if (!suspended.includes(id) && count !== 1) found.push(`host ${id} has ${count} QEMU processes`);
   }
   if (known.length === 0) {
     for (const line of lines.filter((one) => one.startsWith('nft'))) found.push(`left over: ${line}`);
@@ -150,10 +153,10 @@ async function machineResidue(
 }
 
 /**
- * Whether a gateway lets somebody with these credentials through to an engine, which answers.
- * @returns `accepted`, `refused` where it does not let them in, or `unreachable` where none listens.
+ * Tries to reach an engine through a gateway with these credentials.
+ * @returns `accepted` if the engine answers, `refused` if the gateway rejects them, `unreachable` if none listens.
  */
-export function knock(
+export function tryToConnect(
   port: number,
   credentials: Credentials,
 ): Promise<'accepted' | 'refused' | 'unreachable'> {

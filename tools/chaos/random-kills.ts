@@ -3,37 +3,37 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { workflows } from '../../src/operations/workflows.ts';
 import { whenQuiet } from './drill.ts';
 import { faultPoints } from './faults.ts';
-import { live } from './life.ts';
+import { liveOneInstance } from './instance-life.ts';
 import { createPlatform } from './platform.ts';
 import type { Random } from './random.ts';
-import type { Site } from './site.ts';
+import type { ChaosInstallation } from './installation.ts';
 import { errorMessage } from '../../src/lib/error-message.ts';
 
 export interface RunOptions {
-  /** Kills to reach: processes that were sent SIGKILL. What is suspended or restarted is done besides. */
+  /** Number of processes to send SIGKILL to. Suspensions and restarts of Postgres come on top. */
   readonly kills: number;
   readonly random: Random;
-  /** Tenants at once. */
+  /** Concurrent tenants. */
   readonly lanes: number;
   readonly patienceMs: number;
   readonly report: (line: string) => void;
 }
 
-/** What happened, by what it was. */
+/** Number of events by kind. */
 export type Tally = Record<string, number>;
 
-/** So many kills between two looks at whether everything is as promised. */
+/** Kills between two checks of all promises. */
 const killsPerRound = 25;
-const longestPauseMs = 1_200;
-const longestSuspensionMs = 9_000;
+const maxPauseMs = 1_200;
+const maxSuspensionMs = 9_000;
 
 /**
- * Tenants come and go while roles are killed and suspended, in rounds; after each, once nothing is under way,
- * everything is held against what is on record.
- * @returns what was done, and what was not as promised, in words.
+ * Lets tenants come and go while processes are killed and suspended, in rounds. After each round, once no operation is
+ * running, the database is compared with what exists.
+ * @returns what was done, and descriptions of all violations.
  */
-export async function wreak(
-  site: Site,
+export async function runRandomKills(
+  site: ChaosInstallation,
   options: RunOptions,
 ): Promise<{ kills: number; tally: Tally; violations: readonly string[] }> {
   const { random, kills, report } = options;
@@ -42,8 +42,8 @@ export async function wreak(
   const count = (what: string) => {
     tally[what] = (tally[what] ?? 0) + 1;
   };
-  const complain = (violation: string) => violations.push(violation);
-  const before = site.roles.map((role) => ({ role, crashes: role.crashes().length }));
+  const reportViolation = (violation: string) => violations.push(violation);
+  const before = site.processes.map((one) => ({ process: one, crashes: one.crashes().length }));
   const firedBefore = site.faults.fired();
   let sent = 0;
   const killed = () => sent + site.faults.fired() - firedBefore;
@@ -51,26 +51,26 @@ export async function wreak(
   for (let round = 1; killed() < kills && violations.length === 0; round += 1) {
     const goal = Math.min(kills, killed() + killsPerRound);
     const isOver = () => killed() >= goal || violations.length > 0;
-    const killing = kill(site, random.branch(`killer ${round}`), isOver, (what) => {
+    const killing = killAtRandom(site, random.branch(`killer ${round}`), isOver, (what) => {
       count(what);
       if (what.startsWith('SIGKILL')) sent += 1;
     });
     const lanes = Array.from({ length: options.lanes }, (_, lane) =>
-      walk(site, options, random.branch(`lane ${round}.${lane}`), isOver, count, complain).catch(
+      runTenants(site, options, random.branch(`lane ${round}.${lane}`), isOver, count, reportViolation).catch(
         (error: unknown) => {
-          complain(`lane ${lane}: ${errorMessage(error)}`);
+          reportViolation(`lane ${lane}: ${errorMessage(error)}`);
         },
       ),
     );
     await Promise.all([killing, ...lanes]);
-    await Promise.all(site.roles.map((role) => role.ready()));
+    await Promise.all(site.processes.map((one) => one.ready()));
     violations.push(...(await whenQuiet(site, options.patienceMs)));
-    for (const { role, crashes } of before)
+    for (const { process, crashes } of before)
       violations.push(
-        ...role
+        ...process
           .crashes()
           .slice(crashes)
-          .map((why) => `${role.name} ${why}`),
+          .map((why) => `${process.name} ${why}`),
       );
     report(`round ${round}: ${killed()} kills, ${violations.length} violations`);
   }
@@ -78,9 +78,9 @@ export async function wreak(
   return { kills: killed(), tally, violations };
 }
 
-/** Kills and suspends at random, until told to stop; nothing is left suspended. */
-async function kill(
-  site: Site,
+/** Kills and suspends at random until `isOver`; leaves nothing suspended. */
+async function killAtRandom(
+  site: ChaosInstallation,
   random: Random,
   isOver: () => boolean,
   did: (what: string) => void,
@@ -88,22 +88,22 @@ async function kill(
   const points = faultPoints(workflows);
   const waking: Promise<void>[] = [];
   while (!isOver()) {
-    await delay(random.integer(longestPauseMs));
+    await delay(random.integer(maxPauseMs));
     const dice = random.number(1);
-    const role = random.pick(site.roles);
+    const target = random.pick(site.processes);
     if (dice < 0.4) {
       site.faults.arm(random.pick(points));
       did('armed a step');
     } else if (dice < 0.78) {
-      if (role.signal('SIGKILL')) did(`SIGKILL ${role.name}`);
+      if (target.signal('SIGKILL')) did(`SIGKILL ${target.name}`);
     } else if (dice < 0.95) {
-      const forMs = random.integer(longestSuspensionMs);
-      if (!role.signal('SIGSTOP')) continue;
-      did(`SIGSTOP ${role.name}`);
-      const pid = role.pid();
+      const forMs = random.integer(maxSuspensionMs);
+      if (!target.signal('SIGSTOP')) continue;
+      did(`SIGSTOP ${target.name}`);
+      const pid = target.pid();
       waking.push(
         delay(forMs).then(() => {
-          if (role.pid() === pid) role.signal('SIGCONT');
+          if (target.pid() === pid) target.signal('SIGCONT');
         }),
       );
     } else {
@@ -115,17 +115,17 @@ async function kill(
   await Promise.all(waking);
 }
 
-/** One tenant after another: creates, lives and deletes as platforms do, with their retries and duplicates. */
-async function walk(
-  site: Site,
+/** Creates, uses and deletes one instance after another as platforms do, with retries and duplicates. */
+async function runTenants(
+  site: ChaosInstallation,
   { patienceMs }: RunOptions,
   random: Random,
   isOver: () => boolean,
   count: (what: string) => void,
-  complain: (violation: string) => void,
+  reportViolation: (violation: string) => void,
 ): Promise<void> {
   const choose = () => random.pick(site.apiPorts);
-  const platform = createPlatform(site, { choose, patienceMs, complain });
+  const platform = createPlatform(site, { choose, patienceMs, reportViolation });
   const expect = (what: string, status: number, allowed: readonly number[]) => {
     count(what);
     if (!allowed.includes(status)) throw new Error(`${what} was answered ${status}`);
@@ -135,8 +135,9 @@ async function walk(
     const duplicates = random.chance(0.3) ? 3 : 1;
     const created = await Promise.all(Array.from({ length: duplicates }, () => platform.create(id)));
     for (const { status } of created) expect('create', status, [200, 201, 202]);
-    if (!random.chance(0.25)) await live({ site, platform, random, patienceMs, complain, expect }, id);
-    // Also in the middle of a create, and again and again, as orphan mitigation does.
+    if (!random.chance(0.25))
+      await liveOneInstance({ site, platform, random, patienceMs, reportViolation, expect }, id);
+    // Also during a create, and repeatedly, as orphan mitigation does.
     const deletes = random.chance(0.3) ? 3 : 1;
     const removed = await Promise.all(Array.from({ length: deletes }, () => platform.remove(id)));
     for (const { status } of removed) expect('delete', status, [200, 202, 410]);

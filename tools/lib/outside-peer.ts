@@ -4,42 +4,42 @@ import { promisify } from 'node:util';
 const execute = promisify(execFile);
 
 /**
- * Another computer, as far as this one can tell: a namespace with one link to this machine. It has an address on
- * that link, so it is on the machine's own network, and one on the internet behind it.
+ * A peer that looks like another computer: a namespace with one link to this node. It has an address on that link, so it
+ * is on one of the node's networks, and a second one behind it, which stands for the internet.
  */
-export interface Outside {
-  /** Of this machine, on the link between the two. */
-  readonly machineAddress: string;
-  /** On a network that this machine is part of. */
+export interface OutsidePeer {
+  /** The node's address on the link. */
+  readonly nodeAddress: string;
+  /** The peer's address on a network that the node is attached to. */
   readonly localAddress: string;
-  /** Behind a router: what a guest takes for the internet. */
+  /** The peer's address behind a router: the internet from a guest's view. */
   readonly internetAddress: string;
-  /** Runs a program there; returns its standard output, empty where it failed. */
+  /** Runs a program there; returns its standard output, or an empty string if it failed. */
   run(program: string, ...args: string[]): Promise<string>;
-  /** Starts a program that goes on, a server say. It ends with the namespace. */
+  /** Starts a long-running program, such as a server. It ends with the namespace. */
   start(program: string, ...args: string[]): void;
   remove(): Promise<void>;
 }
 
-export async function makeOutside(): Promise<Outside> {
+export async function createOutsidePeer(): Promise<OutsidePeer> {
   const { octet, name, link } = await claimOctet();
-  // TEST-NET-2 and TEST-NET-3 (RFC 5737): nobody's addresses.
-  const machineAddress = `198.51.100.${octet}`;
+  // TEST-NET-2 and TEST-NET-3 (RFC 5737): reserved for documentation.
+  const nodeAddress = `198.51.100.${octet}`;
   const localAddress = `198.51.100.${octet + 1}`;
   const internetAddress = `203.0.113.${octet}`;
   await ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
-  await ip('address', 'add', `${machineAddress}/31`, 'dev', link);
+  await ip('address', 'add', `${nodeAddress}/31`, 'dev', link);
   await ip('link', 'set', link, 'up');
   await ip('-n', name, 'address', 'add', `${localAddress}/31`, 'dev', 'eth0');
   await ip('-n', name, 'address', 'add', `${internetAddress}/32`, 'dev', 'lo');
   await ip('-n', name, 'link', 'set', 'eth0', 'up');
   await ip('-n', name, 'link', 'set', 'lo', 'up');
-  await ip('-n', name, 'route', 'add', 'default', 'via', machineAddress);
+  await ip('-n', name, 'route', 'add', 'default', 'via', nodeAddress);
   await ip('route', 'add', internetAddress, 'via', localAddress);
   const started: ChildProcess[] = [];
   const inside = (program: string, args: string[]) => [`--net=/run/netns/${name}`, program, ...args];
   return {
-    machineAddress,
+    nodeAddress,
     localAddress,
     internetAddress,
     run: async (program, ...args) =>
@@ -57,7 +57,7 @@ export async function makeOutside(): Promise<Outside> {
 
 const ip = (...args: string[]) => execute('ip', args);
 
-/** Several may be there at once, each with addresses of its own: who makes the namespace of a number has its addresses. */
+/** Several peers can exist at once: whoever creates the namespace of a number owns its addresses. */
 async function claimOctet(): Promise<{ octet: number; name: string; link: string }> {
   for (let octet = 64; octet < 254; octet += 2) {
     const name = `outside-${octet}`;
@@ -68,5 +68,5 @@ async function claimOctet(): Promise<{ octet: number; name: string; link: string
       if (!String(error).includes('File exists')) throw error;
     }
   }
-  throw new Error('Every network of an outside is taken: ip netns list');
+  throw new Error('all networks for outside peers are in use: see ip netns list');
 }

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { Knex } from 'knex';
 import { brokerCredentials, type BrokerCredentials, siteId } from '../../src/config/secrets.ts';
 import { readSettings, type Settings } from '../../src/config/settings.ts';
-import { forgetSite } from '../lib/residue.ts';
+import { removeInstallationTraces } from '../lib/residue.ts';
 import { createLogger } from '../../src/processes/logger.ts';
 import { provideDatabaseRoles } from '../../src/postgres/provision-roles.ts';
 import { migrate, openDatabase } from '../../src/postgres/database.ts';
@@ -15,52 +15,52 @@ import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres
 import { destroyHosts } from '../../src/hypervisors/open.ts';
 import { catalog } from './catalog.ts';
 import { type Faults, openFaults } from './faults.ts';
-import { type RoleProcess, startRole } from './child-process.ts';
+import { type ChaosProcess, startChaosProcess } from './child-process.ts';
 
-/** A broker that is there to be killed: two processes of each role, and a Postgres of its own. */
-export interface Site {
+/** A separate broker for the drill: two processes each of api, gateway and worker, and an embedded Postgres. */
+export interface ChaosInstallation {
   readonly settings: Settings;
-  /** Four hexadecimal digits, as in the names of what its hosts are made of. */
+  /** The installation id: four hexadecimal digits, part of the names of namespaces, links and cgroups. */
   readonly id: string;
   readonly credentials: BrokerCredentials;
-  /** Ports of the OSB listeners, one an api. */
+  /** Ports of the OSB listeners, one per api. */
   readonly apiPorts: readonly number[];
-  /** Of the management listeners, one an api. */
+  /** Ports of the management listeners, one per api. */
   readonly mgmtPorts: readonly number[];
   readonly gatewayPorts: readonly number[];
-  readonly roles: readonly RoleProcess[];
+  readonly processes: readonly ChaosProcess[];
   readonly faults: Faults;
-  /** As the owner of the tables. */
+  /** A connection as the owner of the tables. */
   readonly database: Knex;
-  /** Asks Postgres again, where it is being started again, until it answers. */
-  insist<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
-  /** Ends Postgres at once, in the middle of whatever it does, and starts it again. */
+  /** Retries a query while Postgres is being restarted. */
+  query<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
+  /** Crashes Postgres and starts it again. */
   restartPostgres(): Promise<void>;
-  /** Everything that the roles have printed. */
+  /** Output of all processes. */
   readonly logFile: string;
   stop(options?: { keep?: boolean }): Promise<void>;
 }
 
-export interface SiteOptions {
+export interface InstallationOptions {
   readonly hypervisor: 'simulated' | 'qemu';
   /** Length of the workers' leases on operations, in milliseconds. */
   readonly leaseMs: number;
-  /** Where guest image, templates and empty disks are kept from run to run; needed with qemu. */
+  /** Folder of guest image, templates and empty disks between runs; required with qemu. */
   readonly cacheDirectory?: string;
-  /** Tells sites that run side by side apart: 0 to 9. */
-  readonly seat?: number;
+  /** Separates concurrent installations: 0 to 9. */
+  readonly testSlot?: number;
 }
 
 const postgresStartsWithinMs = 60_000;
-const kept = ['images', 'templates', 'disks'];
+const cachedFolders = ['images', 'templates', 'disks'];
 
-export async function startSite(options: SiteOptions): Promise<Site> {
-  // A short name: Unix sockets are in it. Not in /tmp: a host's user must be able to enter it.
+export async function startInstallation(options: InstallationOptions): Promise<ChaosInstallation> {
+  // A short path, because it contains Unix sockets; not in /tmp, because hosts' users must be able to enter it.
   const directory = await mkdtemp('/var/tmp/berth-chaos-');
   await chmod(directory, 0o755);
-  const { cacheDirectory, seat = 0 } = options;
+  const { cacheDirectory, testSlot = 0 } = options;
   if (cacheDirectory !== undefined) {
-    for (const name of kept) {
+    for (const name of cachedFolders) {
       await mkdir(path.join(cacheDirectory, name), { recursive: true, mode: 0o755 });
       await symlink(path.join(cacheDirectory, name), path.join(directory, name));
     }
@@ -77,11 +77,11 @@ export async function startSite(options: SiteOptions): Promise<Site> {
     BERTH_PORT: String(a),
     BERTH_MGMT_PORT: String(c),
     BERTH_GATEWAY_PORT: String(e),
-    BERTH_HOST_NETWORK: `10.${220 + seat}.0.0/24`,
-    BERTH_UID_BASE: String(700_000 + seat * 1000),
-    BERTH_PUBLISHED_PORTS: `${23_000 + seat * 100 * 20}-${23_000 + (seat + 1) * 100 * 20 - 1}`,
+    BERTH_HOST_NETWORK: `10.${220 + testSlot}.0.0/24`,
+    BERTH_UID_BASE: String(700_000 + testSlot * 1000),
+    BERTH_PUBLISHED_PORTS: `${23_000 + testSlot * 100 * 20}-${23_000 + (testSlot + 1) * 100 * 20 - 1}`,
     BERTH_SYNC_WAIT_MS: '2500',
-    // So that hosts fall asleep by themselves while tenants come and go.
+    // Lets idle hosts be paused and suspended while tenants come and go.
     BERTH_IDLE_AFTER_SECONDS: '1',
     BERTH_SUSPEND_AFTER_SECONDS: '1',
     BERTH_RATE_PER_SECOND: '10000',
@@ -92,12 +92,12 @@ export async function startSite(options: SiteOptions): Promise<Site> {
   const cleanUp: (() => Promise<unknown>)[] = [];
   const logFile = path.join(directory, 'log');
   const id = await siteId(settings);
-  const roles: RoleProcess[] = [];
+  const processes: ChaosProcess[] = [];
   const stop = async ({ keep = false } = {}) => {
-    await Promise.all(roles.map((role) => role.stop()));
+    await Promise.all(processes.map((one) => one.stop()));
     if (options.hypervisor === 'qemu') await destroyHosts(settings, createLogger('chaos', 'warn'));
     for (const act of cleanUp.reverse()) await act();
-    if (options.hypervisor === 'qemu') await forgetSite(id);
+    if (options.hypervisor === 'qemu') await removeInstallationTraces(id);
     if (!keep) await rm(directory, { recursive: true, force: true });
   };
   try {
@@ -117,13 +117,13 @@ export async function startSite(options: SiteOptions): Promise<Site> {
 
     const program = (name: string) => fileURLToPath(new URL(name, import.meta.url));
     const start = (
-      role: 'api' | 'gateway' | 'worker',
+      name: 'api' | 'gateway' | 'worker',
       number: number,
       command: readonly string[],
       own: Readonly<Record<string, string>>,
     ) => {
-      const environment = { ...common, ...own, DATABASE_URL_FILE: urlFiles[role] };
-      roles.push(startRole(`${role} ${number}`, command, environment, logFile));
+      const environment = { ...common, ...own, DATABASE_URL_FILE: urlFiles[name] };
+      processes.push(startChaosProcess(`${name} ${number}`, command, environment, logFile));
     };
     const apiPorts = [a, b];
     const gatewayPorts = [e, f];
@@ -138,7 +138,7 @@ export async function startSite(options: SiteOptions): Promise<Site> {
       });
       start('worker', number, [program('worker.js'), faultDirectory, String(options.leaseMs)], {});
     }
-    await Promise.all(roles.map((role) => role.ready()));
+    await Promise.all(processes.map((one) => one.ready()));
 
     return {
       settings,
@@ -147,10 +147,10 @@ export async function startSite(options: SiteOptions): Promise<Site> {
       apiPorts,
       mgmtPorts,
       gatewayPorts,
-      roles,
+      processes,
       faults,
       database,
-      insist: (query) => insist(() => query(database)),
+      query: (run) => retryQuery(() => run(database)),
       async restartPostgres() {
         await killPostgres(path.join(postgresOptions.directory, 'data'));
         await postgres.ensureRunning();
@@ -164,7 +164,7 @@ export async function startSite(options: SiteOptions): Promise<Site> {
   }
 }
 
-async function insist<T>(query: () => PromiseLike<T>): Promise<T> {
+async function retryQuery<T>(query: () => PromiseLike<T>): Promise<T> {
   const deadline = performance.now() + postgresStartsWithinMs;
   for (;;) {
     try {
@@ -176,14 +176,14 @@ async function insist<T>(query: () => PromiseLike<T>): Promise<T> {
   }
 }
 
-/** SIGQUIT ends the server with all its backends at once, as a crash does (PostgreSQL manual, 18.5). */
+/** SIGQUIT ends the server and all backends at once, like a crash (PostgreSQL manual, 18.5). */
 async function killPostgres(data: string): Promise<void> {
   const pid = Number((await readFile(path.join(data, 'postmaster.pid'), 'utf8')).split('\n')[0]);
   process.kill(pid, 'SIGQUIT');
   while (existsSync(`/proc/${pid}`)) await delay(20);
 }
 
-/** Ports below the range of ephemeral ones: those of a process that is being started again stay free. */
+/** Ports below the ephemeral range, so that those of a restarting process stay free. */
 async function freePorts(count: number): Promise<readonly number[]> {
   const found: number[] = [];
   for (let port = 12_000 + (process.pid % 200) * 15; found.length < count; port += 1) {
