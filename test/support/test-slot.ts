@@ -25,7 +25,7 @@ function claim(slot: number): Promise<boolean> {
       if (error.code === 'EADDRINUSE') resolve(false);
       else reject(error);
     });
-    server.listen(`\0berth-test-seat-${slot}`, () => {
+    server.listen(`\0berth-test-slot-${slot}`, () => {
       resolve(true);
     });
   });
