@@ -1,4 +1,4 @@
-/** What the docker CLI needs of our environment, and nothing else of it. */
+/** The variables of this process's environment that the docker CLI needs. */
 export function dockerEnvironment(): Record<string, string> {
   const names = ['PATH', 'HOME', 'DOCKER_CONFIG'];
   return Object.fromEntries(

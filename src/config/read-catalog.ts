@@ -8,7 +8,7 @@ import { errorMessage } from '../lib/error-message.ts';
 
 /**
  * The catalog that `BERTH_CATALOG` names, or the built-in one.
- * @throws CatalogError which names the file and every rule that it breaks.
+ * @throws CatalogError that names the file and every broken rule.
  */
 export async function readCatalog(settings: Settings): Promise<Catalog> {
   const file = settings.catalogFile;

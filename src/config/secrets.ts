@@ -4,23 +4,23 @@ import path from 'node:path';
 import { createOnce } from '../lib/create-once.ts';
 import { type Settings, SettingsError } from './settings.ts';
 
-/** What the OSB API and the management API are opened with. */
+/** Credentials of the OSB API and the management API. */
 export interface BrokerCredentials {
   readonly broker: { readonly username: string; readonly password: string };
-  /** The second line of `BERTH_BROKER_PASSWORD_FILE`: valid as well, while a rotation is under way. */
+  /** The second line of `BERTH_BROKER_PASSWORD_FILE`: also valid, during a rotation. */
   readonly formerPassword?: string;
   readonly mgmt: { readonly username: string; readonly password: string };
 }
 
-/** Where generated credentials are kept. */
+/** File with the generated credentials. */
 export const credentialsPath = (settings: Settings) => path.join(settings.stateDirectory, 'credentials.json');
 
 const newPassword = () => randomBytes(24).toString('base64url');
 
 /**
- * The credentials of the two APIs: from `BERTH_BROKER_PASSWORD_FILE` where it is set, else generated once
+ * The credentials of the two APIs: from `BERTH_BROKER_PASSWORD_FILE` if it is set, else generated once
  * into `credentials.json`, which only its owner can read.
- * @throws SettingsError where the file is there but can't be used.
+ * @throws SettingsError if the file exists but is invalid.
  */
 export async function brokerCredentials(settings: Settings): Promise<BrokerCredentials> {
   const file = credentialsPath(settings);
@@ -45,7 +45,7 @@ export async function brokerCredentials(settings: Settings): Promise<BrokerCrede
   }
   if (more.length > 0) {
     throw new SettingsError(
-      `BERTH_BROKER_PASSWORD_FILE: ${settings.brokerPasswordFile} has more than two lines: it holds the password, and while it is being rotated the former one.`,
+      `BERTH_BROKER_PASSWORD_FILE: ${settings.brokerPasswordFile} has more than two lines: it must contain the password and, during a rotation, the former one.`,
     );
   }
   return {
@@ -56,7 +56,7 @@ export async function brokerCredentials(settings: Settings): Promise<BrokerCrede
 }
 
 function parse(text: string, file: string): BrokerCredentials {
-  const remedy = 'Restore it, or remove it to have new credentials made.';
+  const remedy = 'Restore it, or remove it to generate new credentials.';
   let value: Partial<BrokerCredentials> | null;
   try {
     value = JSON.parse(text) as Partial<BrokerCredentials> | null;
@@ -72,14 +72,14 @@ function parse(text: string, file: string): BrokerCredentials {
   return value as BrokerCredentials;
 }
 
-/** Where the master keys are kept. */
+/** File with the master keys. */
 export const masterKeyFile = (settings: Settings) =>
   settings.masterKeyFile ?? path.join(settings.stateDirectory, 'master.key');
 
 /**
  * The text of the master key file: that of `BERTH_MASTER_KEY_FILE`, else `master.key`.
- * @param make gives the text of a first key, where `master.key` does not exist; undefined: none may be made.
- * @returns undefined where there is no file.
+ * @param make returns the text of a first key, if `master.key` does not exist; undefined: don't generate one.
+ * @returns undefined if the file does not exist.
  */
 export async function masterKeyText(
   settings: Settings,
@@ -99,7 +99,7 @@ export async function databaseUrl(settings: Settings): Promise<string | undefine
   return readUrl('DATABASE_URL_FILE', settings.databaseUrlFile);
 }
 
-/** The connection string of one role that the operator has set; undefined: it is made at the start. */
+/** The connection string that the operator has set for a process; undefined: `npm start` creates the database role. */
 export async function processDatabaseUrl(
   settings: Settings,
   role: keyof Settings['processDatabaseUrlFiles'],
@@ -111,21 +111,21 @@ export async function processDatabaseUrl(
 async function readUrl(name: string, file: string): Promise<string> {
   const url = (await readFile(file, 'utf8')).trim();
   if (!/^postgres(ql)?:\/\//.test(url)) {
-    throw new SettingsError(`${name}: ${file} does not hold a URL that begins with postgresql://.`);
+    throw new SettingsError(`${name}: ${file} does not contain a URL that begins with postgresql://.`);
   }
   return url;
 }
 
 /**
- * A short name of this installation, made once: what tells its namespaces, rules and cgroups from those of
- * another Berth on the same machine. Four hexadecimal digits.
+ * The installation id, generated once: it distinguishes the namespaces, rules and cgroups of two installations on one
+ * node. Four hexadecimal digits.
  */
 export async function siteId(settings: Settings): Promise<string> {
   const file = path.join(settings.stateDirectory, 'site');
   await createOnce(file, () => `${randomBytes(2).toString('hex')}\n`);
   const site = (await readFile(file, 'utf8')).trim();
   if (!/^[0-9a-f]{4}$/.test(site)) {
-    throw new SettingsError(`${file} does not hold four hexadecimal digits: restore it from a backup.`);
+    throw new SettingsError(`${file} does not contain four hexadecimal digits: restore it from a backup.`);
   }
   return site;
 }

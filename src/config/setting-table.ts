@@ -5,7 +5,7 @@ import * as env from './env.ts';
 export interface Setting<T> {
   readonly name: string;
   readonly type: env.SettingType<T>;
-  /** Default in the form of the variable's text, or, if it is computed, a description in words. */
+  /** Default in the form of the variable's text, or, if it is computed, its description. */
   readonly default: string | { readonly computed: string };
   /** The value if the variable is unset or empty. */
   fallback(): T;

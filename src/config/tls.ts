@@ -2,7 +2,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { type Settings, SettingsError } from './settings.ts';
 
-/** What the OSB listener shows, and whom it lets in; PEM. */
+/** The OSB listener's certificate, key and trusted client CAs; PEM. */
 export interface ListenerTls {
   readonly cert: string;
   readonly key: string;
@@ -11,9 +11,9 @@ export interface ListenerTls {
 }
 
 /**
- * Certificate and key of the OSB listener, checked, so that what is wrong is known at the start and not at the
- * first handshake; undefined where none are set, and it speaks plain HTTP.
- * @throws SettingsError which names the setting. What a key's file holds is never in it.
+ * Certificate and key of the OSB listener, validated at the start instead of at the first handshake; undefined if none
+ * are set: plain HTTP.
+ * @throws SettingsError that names the setting, and never contains any content of the key file.
  */
 export async function listenerTls(settings: Settings): Promise<ListenerTls | undefined> {
   const { tlsCertificateFile, tlsKeyFile, tlsClientAuthoritiesFile } = settings;
@@ -23,7 +23,7 @@ export async function listenerTls(settings: Settings): Promise<ListenerTls | und
   const key = await readFile(tlsKeyFile, 'utf8');
   if (own?.checkPrivateKey(privateKey(key, tlsKeyFile)) !== true) {
     throw new SettingsError(
-      `BERTH_TLS_KEY_FILE: ${tlsKeyFile} does not hold the key of the first certificate in BERTH_TLS_CERT_FILE (${tlsCertificateFile}): the server's own certificate stands first there, those that vouch for it follow.`,
+      `BERTH_TLS_KEY_FILE: ${tlsKeyFile} does not hold the key of the first certificate in BERTH_TLS_CERT_FILE (${tlsCertificateFile}): put the server's certificate first, followed by its chain.`,
     );
   }
   if (Date.parse(own.validTo) <= Date.now()) {
@@ -37,7 +37,7 @@ export async function listenerTls(settings: Settings): Promise<ListenerTls | und
   const notOne = certificates(clientCas, setting, tlsClientAuthoritiesFile).find(({ ca }) => !ca);
   if (notOne !== undefined) {
     throw new SettingsError(
-      `${setting}: ${tlsClientAuthoritiesFile} holds a certificate (${JSON.stringify(notOne.subject)}) that may not sign others: list authorities there, not clients.`,
+      `${setting}: ${tlsClientAuthoritiesFile} holds a certificate (${JSON.stringify(notOne.subject)}) that may not sign others: list CAs there, not clients.`,
     );
   }
   return { cert, key, clientCas };
@@ -48,7 +48,7 @@ function certificates(text: string, setting: string, file: string): X509Certific
   try {
     if (blocks.length > 0) return blocks.map((block) => new X509Certificate(block));
   } catch {
-    // Told below: what OpenSSL says of it helps nobody.
+    // Reported below; OpenSSL's message does not help.
   }
   throw new SettingsError(`${setting}: ${file} does not hold certificates in PEM form.`);
 }

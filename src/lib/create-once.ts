@@ -3,9 +3,9 @@ import { chmod, link, rm, writeFile } from 'node:fs/promises';
 import { exists } from './exists.ts';
 
 /**
- * Writes a file that only its owner can read, unless it is there: whole or not at all, and what one has written is
- * what all read, also where several start at once, in one process or in many.
- * @param make gives its text, where there is none yet; what it gave is thrown away where another was first.
+ * Creates a file that only its owner can read, unless it exists: whole or not at all. If several callers start at
+ * once, in one process or in many, all of them read what the first one wrote.
+ * @param make returns the text of a new file; it is discarded if another caller was first.
  */
 export async function createOnce(file: string, make: () => string): Promise<void> {
   if (await exists(file)) return;

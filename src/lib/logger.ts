@@ -1,4 +1,4 @@
-/** What the parts log through: a structured record and a sentence. Never a secret. */
+/** Logs structured fields and a sentence; never a secret. */
 export interface Logger {
   debug(details: object, message: string): void;
   info(details: object, message: string): void;

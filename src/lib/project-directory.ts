@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 
-/** The project's folder, which holds `image/` and `libexec/`: found from here, compiled or not. */
+/** The project's folder, with `image/` and `libexec/`; works for the sources and for compiled code. */
 export function projectDirectory(): string {
   let directory = import.meta.dirname;
   while (!existsSync(path.join(directory, 'package.json'))) {

@@ -1,4 +1,7 @@
-/** Runs `work` now and then every `everyMs` milliseconds, one run at a time, until what it returns is called. */
+/**
+ * Runs `work` now, and again `everyMs` milliseconds after each run has ended.
+ * @returns what stops it; resolves when the last run has ended.
+ */
 export function repeat(
   everyMs: number,
   work: () => Promise<void>,

@@ -40,7 +40,7 @@ const read = (cert: string, key: string, ca?: string) =>
     }),
   );
 
-it('is plain HTTP where nothing is set, and what the files hold where they fit', async () => {
+it('listenerTls: is undefined if nothing is set, else the content of the files', async () => {
   expect(await listenerTls(readSettings({}))).toBeUndefined();
   const tls = await read(file('cert'), file('key'), file('ca'));
   expect(tls?.cert).toContain('BEGIN CERTIFICATE');

@@ -10,9 +10,9 @@ beforeEach(async () => {
 });
 afterEach(() => rm(directory, { recursive: true }));
 
-describe('a file that is created once', () => {
+describe('createOnce', () => {
   // Seen to fail with the process id in place of a random name for each attempt: one removed another's.
-  it('is what one of many wrote, whole and for its owner alone, and no attempt is left', async () => {
+  it('createOnce: all of many concurrent callers read the same whole file, and no temporary file is left', async () => {
     const file = path.join(directory, 'secret');
     const read = await Promise.all(
       Array.from({ length: 200 }, async (_, index) => {
@@ -26,7 +26,7 @@ describe('a file that is created once', () => {
     expect((await stat(file)).mode & 0o777).toBe(0o600);
   });
 
-  it('is left as it is, and nothing is made for it', async () => {
+  it('createOnce: leaves an existing file unchanged and does not call make', async () => {
     const file = path.join(directory, 'secret');
     await createOnce(file, () => 'first');
     await createOnce(file, () => {
@@ -35,7 +35,7 @@ describe('a file that is created once', () => {
     expect(await readFile(file, 'utf8')).toBe('first');
   });
 
-  it('is not there where it could not be written, which is said', async () => {
+  it('createOnce: throws and leaves no file if it can not be written', async () => {
     await expect(createOnce(path.join(directory, 'none', 'secret'), () => 'x')).rejects.toThrow('ENOENT');
     expect(await readdir(directory)).toEqual([]);
   });

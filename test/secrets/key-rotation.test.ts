@@ -108,7 +108,7 @@ describe('master key rotation', () => {
         await broker.ask('get', binding(osbId, 'before-0')).expect(200);
       }
     })();
-    await eventually('binds go on', () => binding_ > 2);
+    await eventually('binds continue', () => binding_ > 2);
     expect(await first.rotate()).toHaveLength(2);
     const begun = binding_;
     await eventually('the former key is retired', async () => (await states())[oldId] === 'retired', {
@@ -143,7 +143,7 @@ describe('master key rotation', () => {
     file += newText;
     await first.rotate();
     const areAll = async () => (await sealed()).every((one) => isSealedWith(newKey, one));
-    await eventually('all is wrapped anew', areAll);
+    await eventually('everything is rewrapped', areAll);
     await first.stop();
     // As a kill leaves it: some are rewrapped, and some are not.
     const [one, two] = await broker
@@ -175,7 +175,7 @@ describe('master key rotation', () => {
     await broker.database('bindings').where({ id: damaged }).update({ sealed_credentials: flipped });
     file += newText;
     await first.rotate();
-    await eventually('the others are wrapped anew', async () => {
+    await eventually('the others are rewrapped', async () => {
       const rows = await broker
         .database('bindings')
         .whereIn('id', whole)
@@ -196,7 +196,7 @@ describe('master key rotation', () => {
     file += newText;
     await first.rotate();
     await bind('later').expect(201);
-    await eventually('all is wrapped anew', async () =>
+    await eventually('everything is rewrapped', async () =>
       (await sealed()).every((one) => isSealedWith(newKey, one)),
     );
     expect((await states())[oldId]).toBe('retiring');
