@@ -1,8 +1,8 @@
 /** Waits until a revocation has taken effect at every gateway. */
 export interface Revocations {
   /**
-   * Resolves when each gateway that held a lease has acknowledged all of these bindings, or its lease has
-   * ended: from then on no connection of theirs is open or accepted anywhere (design: promise 3).
+   * Resolves when each gateway with a lease has acknowledged all of these bindings, or its lease has expired: from
+   * then on, no gateway has or accepts a connection of theirs.
    */
   settled(bindingIds: readonly string[]): Promise<void>;
 }
