@@ -3,47 +3,47 @@ import { setTimeout as delay } from 'node:timers/promises';
 import limitConcurrency from 'p-limit';
 
 /**
- * What keeps this machine at work goes by turns: more at once would only make each of them slower. What waits, for a
- * guest or a gateway, takes no turn, so that a tenant's host that hangs keeps nobody else's waiting.
+ * Limits on CPU-bound work: more at once would only slow down each of them. Steps that wait for a guest or a gateway
+ * are not limited, so a tenant's hanging host delays no other tenant.
  */
 export interface Concurrency {
   /** Runs a step that ends by itself. */
-  work<T>(act: () => Promise<T>): Promise<T>;
-  /** Runs a course of steps in which a guest boots. The turn passes on with its end, or before where it hangs. */
-  boot<T>(course: () => Promise<T>): Promise<T>;
+  limitStep<T>(act: () => Promise<T>): Promise<T>;
+  /** Runs the steps of an operation whose guest boots. Its slot is released when it ends, or earlier if it hangs. */
+  limitBoot<T>(act: () => Promise<T>): Promise<T>;
 }
 
 const stepsAtOnce = 8;
 const bootsAtOnce = 2 * availableParallelism();
-/** No boot takes longer that is to be waited for, in milliseconds: one takes 40 to 130 s under emulation. */
+/** The slot of a boot is released after this long, in milliseconds: a boot takes 40 to 130 s under emulation. */
 const longestBootMs = 180_000;
 
-/** @param bootMs after so many milliseconds a turn passes on whatever its course is doing. */
+/** @param bootMs when the slot of a boot is released even if it still runs, in milliseconds. */
 export function createConcurrency(bootMs = longestBootMs): Concurrency {
-  return { work: limitConcurrency(stepsAtOnce), boot: createTimedLimit(bootsAtOnce, bootMs) };
+  return { limitStep: limitConcurrency(stepsAtOnce), limitBoot: createTimedLimit(bootsAtOnce, bootMs) };
 }
 
 /**
- * So many courses at once; the others wait.
- * @param longestMs after so many milliseconds a turn passes on whatever its course is doing.
+ * Runs at most `atOnce` acts at a time; the others wait.
+ * @param longestMs when the slot of an act is released even if it still runs, in milliseconds.
  */
 export function createTimedLimit(
   atOnce: number,
   longestMs: number,
-): <T>(course: () => Promise<T>) => Promise<T> {
-  const turns = limitConcurrency(atOnce);
-  return (course) =>
+): <T>(act: () => Promise<T>) => Promise<T> {
+  const limit = limitConcurrency(atOnce);
+  return (act) =>
     new Promise((resolve, reject) => {
-      void turns(async () => {
-        const over = new AbortController();
-        const ended = course()
+      void limit(async () => {
+        const timeout = new AbortController();
+        const ended = act()
           .then(resolve, reject)
           .finally(() => {
-            over.abort();
+            timeout.abort();
           });
         await Promise.race([
           ended,
-          delay(longestMs, undefined, { signal: over.signal }).catch(() => undefined),
+          delay(longestMs, undefined, { signal: timeout.signal }).catch(() => undefined),
         ]);
       });
     });

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LeasedOperation } from '../core/model/operation.ts';
-import type { Workflows } from './workflows.ts';
+import type { Workflows } from './workflow.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
 import type { Step, StepOutcome } from './step.ts';
 import type { Progress } from '../core/ports/operation-records.ts';
@@ -10,7 +10,7 @@ import type { Store } from '../core/ports/store.ts';
 import type { Concurrency } from './concurrency.ts';
 import { errorMessage } from '../lib/error-message.ts';
 
-/** What an operation is run with. */
+/** What running an operation needs. */
 export interface ExecutorDeps {
   readonly store: Store;
   readonly hypervisor: Hypervisor;
@@ -21,28 +21,29 @@ export interface ExecutorDeps {
   readonly concurrency: Concurrency;
 }
 
-/** Up to here a worker keeps an operation in hand while it waits; beyond, others may have it. Milliseconds. */
+/** A worker waits this long for a step without releasing the operation, in milliseconds. */
 const shortWaitMs = 1_000;
 const longestBackoffMs = 30_000;
 
-/** Why a course of steps came to an end: nothing is left to do here, or it goes on with another host. */
-type Halt = 'over' | 'other host';
+/** Why a run of steps ended: this worker is finished with the operation, or must lock another host first. */
+type RunEnd = 'finished' | 'other host';
 
 /**
- * Runs a leased operation from the step on record until it ends, pauses, or is taken over by another. All the
- * while its host is held, and each step begins with a look at the fence: so who took over finds no earlier
- * holder in the middle of an act, and who was taken over does not begin one (design: three roles).
- * @param leave aborts between two steps: the operation is put down for the next worker.
+ * Runs a leased operation from its recorded step until it ends, is rescheduled, or another worker takes it over. Its
+ * host is locked throughout, and the fence is checked before each step: a worker that takes over finds no step of the
+ * former lease holder still running, and the former lease holder begins no further step.
+ * @param leave when aborted, the operation is released after the current step.
  */
 export async function runOperation(
-  parts: ExecutorDeps,
+  deps: ExecutorDeps,
   operation: LeasedOperation,
   leave: AbortSignal,
 ): Promise<void> {
-  const { store, hypervisor, workflows: plans, logger, concurrency: turns } = parts;
-  const plan = plans[operation.kind];
+  const { store, hypervisor, workflows, logger, concurrency } = deps;
+  const workflow = workflows[operation.kind];
   let { failure, attempts } = operation;
-  let steps = failure === undefined ? plan.steps : plan.rollback;
+  let steps = failure === undefined ? workflow.steps : workflow.rollback;
+  // An operation that no worker has begun has a recorded step that is not in its workflow: it starts with the first.
   let index = Math.max(
     0,
     steps.findIndex((step) => step.name === operation.step),
@@ -54,89 +55,93 @@ export async function runOperation(
     failure,
     attempts,
   });
-  const isOverdue = (byMs: number) => Date.now() > operation.deadline.getTime() + byMs;
-  const giveUp = (reason: string) => {
+  const isPastDeadline = (extraMs: number) => Date.now() > operation.deadline.getTime() + extraMs;
+  const rollBack = (reason: string) => {
     failure = reason;
     attempts = 0;
-    steps = plan.rollback;
+    steps = workflow.rollback;
     index = 0;
   };
-  const pause = async (step: Step, afterMs: number): Promise<Halt> => {
+  const reschedule = async (step: Step, afterMs: number): Promise<RunEnd> => {
     await store.records.rescheduleOperation(operation, { ...progress(step), afterMs });
-    return 'over';
+    return 'finished';
   };
 
-  async function run(heldHostId: string | undefined): Promise<Halt> {
+  async function runSteps(lockedHostId: string | undefined): Promise<RunEnd> {
     for (;;) {
-      if (failure === undefined && isOverdue(0)) {
-        giveUp(`It could not end in time; it stood at: ${steps[index]?.description ?? 'the end'}`);
+      if (failure === undefined && isPastDeadline(0)) {
+        rollBack(`The operation timed out during: ${steps[index]?.description ?? 'its end'}`);
       }
       const step = steps[index];
       if (step === undefined) return finish();
-      if (leave.aborted) return pause(step, 0);
-      if (!(await store.records.recordProgress(operation, progress(step)))) return 'over';
+      if (leave.aborted) return reschedule(step, 0);
+      if (!(await store.records.recordProgress(operation, progress(step)))) return 'finished';
       const host = await store.records.hostOfInstance(operation.instanceId);
-      if (host !== undefined && host.id !== heldHostId) return 'other host';
+      if (host !== undefined && host.id !== lockedHostId) return 'other host';
 
       let outcome: StepOutcome;
       try {
-        const act = () => step.run({ ...parts, operation, host });
-        outcome = await (step.waits === true ? act() : turns.work(act));
+        const run = () => step.run({ ...deps, operation, host });
+        outcome = await (step.waits === true ? run() : concurrency.limitStep(run));
       } catch (error) {
         attempts += 1;
         const reason = errorMessage(error);
-        logger.warn({ operation: operation.id, step: step.name, attempts, err: error }, 'A step failed');
-        if (failure === undefined && attempts >= plan.attempts) {
-          giveUp(`${step.description} failed: ${reason}`);
+        logger.warn(
+          { operation: operation.id, step: step.name, attempts, err: error },
+          'A step of an operation failed',
+        );
+        if (failure === undefined && attempts >= workflow.attempts) {
+          rollBack(`${step.description} failed: ${reason}`);
           continue;
         }
-        if (failure !== undefined && attempts >= (plan.rollbackAttempts ?? Infinity)) {
+        if (failure !== undefined && attempts >= (workflow.rollbackAttempts ?? Infinity)) {
           failure = `${failure}. ${step.description} failed as well: ${reason}`;
           return finish();
         }
-        // An undo has no other way out than to be tried again.
-        return pause(step, Math.min(longestBackoffMs, 250 * 2 ** attempts));
+        // A rollback can only be retried.
+        return reschedule(step, Math.min(longestBackoffMs, 250 * 2 ** attempts));
       }
       if (outcome.kind === 'done') {
         attempts = 0;
         index += 1;
       } else if (
         failure !== undefined &&
-        plan.rollbackBudgetMs !== undefined &&
-        isOverdue(plan.rollbackBudgetMs)
+        workflow.rollbackBudgetMs !== undefined &&
+        isPastDeadline(workflow.rollbackBudgetMs)
       ) {
-        failure = `${failure}. Nor could it be undone in time; it stood at: ${step.description}`;
+        failure = `${failure}. The rollback timed out during: ${step.description}`;
         return finish();
       } else if (outcome.afterMs > shortWaitMs) {
-        return pause(step, outcome.afterMs);
+        return reschedule(step, outcome.afterMs);
       } else {
         await delay(outcome.afterMs, undefined, { signal: leave }).catch(() => undefined);
       }
     }
   }
 
-  async function finish(): Promise<Halt> {
+  async function finish(): Promise<RunEnd> {
     const state = failure === undefined ? 'succeeded' : 'failed';
     const isOurs = await store.records.finishOperation(operation, {
       state,
       description:
-        failure ?? plan.summary?.(await store.records.hostOfInstance(operation.instanceId)) ?? 'Done',
-      instance: plan.instanceAfter[state],
+        failure ?? workflow.summary?.(await store.records.hostOfInstance(operation.instanceId)) ?? 'Done',
+      instance: workflow.instanceAfter[state],
     });
     if (isOurs) {
       const { id, kind } = operation;
       logger.info({ operation: id, kind, state, failure }, 'An operation has ended');
     }
-    return 'over';
+    return 'finished';
   }
 
-  let halt: Halt;
+  let end: RunEnd;
   do {
     const host = await store.records.hostOfInstance(operation.instanceId);
-    if (host === undefined) halt = await run(undefined);
+    if (host === undefined) end = await runSteps(undefined);
     else {
-      const course = () => hypervisor.withHostLock(host.id, () => run(host.id));
-      halt = (await plan.mayBoot?.(host, hypervisor)) === true ? await turns.boot(course) : await course();
+      const run = () => hypervisor.withHostLock(host.id, () => runSteps(host.id));
+      const mayBoot = (await workflow.mayBoot?.(host, hypervisor)) === true;
+      end = mayBoot ? await concurrency.limitBoot(run) : await run();
     }
-  } while (halt === 'other host');
+  } while (end === 'other host');
 }

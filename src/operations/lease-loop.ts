@@ -2,81 +2,85 @@ import { platformKinds, type LeasedOperation } from '../core/model/operation.ts'
 import { runOperation, type ExecutorDeps } from './executor.ts';
 import { createConcurrency } from './concurrency.ts';
 
-/** Runs operations until it is stopped. */
+/** Leases and runs operations until it is stopped. */
 export interface LeaseLoop {
-  /** There may be work: look at once. */
+  /** Looks for operations immediately. */
   wake(): void;
   /**
-   * Whether an operation is in hand that a tenant waits for, and that has not been at it for long: then it is a guest
-   * that boots, or hangs, and nothing need be put off for it.
+   * Whether an operation that a platform waits for is running, and began recently. One that takes longer waits for a
+   * guest that boots or hangs, and other work need not be delayed for it.
    */
   isBusy(): boolean;
-  /** Puts down what is under way, after the step at hand; returns when nothing runs any more. */
+  /** Releases all running operations after their current step; resolves once nothing runs any more. */
   stop(): Promise<void>;
 }
 
-/** Operations that a worker has in hand at once: most of them wait for a guest. */
-const mostInHand = 256;
-/** Out of the pool or the template a create takes less than that, and so does most else. Milliseconds. */
-const usuallyMs = 5_000;
-/** A worker looks at least this often, should no wake-up reach it. Milliseconds. */
-const lookAgainMs = 2_000;
+/** Operations that a worker runs at once: most of them wait for a guest. */
+const maxRunning = 256;
+/** A create from the pool or the template takes less than this, and so do most other operations. Milliseconds. */
+const usualOperationMs = 5_000;
+/** How often a worker looks for operations if no wake-up reaches it, in milliseconds. */
+const pollMs = 2_000;
 
 /**
- * Starts a worker: it leases operations that are due, keeps the leases by heartbeat, and runs several at once.
- * @param parts.quickMs how long a tenant's operation keeps the worker busy at the most.
- * @param parts.leaseMs how long an operation stays with a worker that shows no sign of life.
+ * Leases operations that are due, renews the leases while it runs them, and runs several at once.
+ * @param deps.name of the worker: the lease holder.
+ * @param deps.leaseMs when an operation of a silent worker may be leased by another, in milliseconds.
+ * @param deps.quickMs how long after its begin an operation counts as busy, in milliseconds ({@link LeaseLoop.isBusy}).
  */
 export function startLeaseLoop(
-  parts: Omit<ExecutorDeps, 'concurrency'> & {
+  deps: Omit<ExecutorDeps, 'concurrency'> & {
     readonly name: string;
     readonly leaseMs: number;
     readonly quickMs?: number;
   },
 ): LeaseLoop {
-  const { store, logger, name, leaseMs, quickMs: quick = usuallyMs } = parts;
-  const turns = createConcurrency();
+  const { store, logger, name, leaseMs, quickMs = usualOperationMs } = deps;
+  const concurrency = createConcurrency();
   const leave = new AbortController();
   const running = new Map<string, Promise<void>>();
-  /** When those were begun that a tenant waits for. */
-  const awaited = new Map<string, number>();
+  /** When each running operation of a platform began. */
+  const beganAt = new Map<string, number>();
   let timer: NodeJS.Timeout | undefined;
   let looking = false;
   let lookAgain = false;
 
-  /** @param former what its earlier holder in this process, who lost the lease, may still be doing. */
+  /** @param former the run of this process that lost the lease on the same operation, and may not have ended yet. */
   function begin(operation: LeasedOperation, former: Promise<void> | undefined): void {
     const heartbeat = setInterval(() => {
       store.records.renewLease(operation, leaseMs).catch((error: unknown) => {
-        logger.warn({ operation: operation.id, err: error }, 'A lease could not be renewed');
+        logger.warn({ operation: operation.id, err: error }, 'Failed to renew the lease on an operation');
       });
     }, leaseMs / 3);
     const run = Promise.resolve(former)
-      .then(() => runOperation({ ...parts, concurrency: turns }, operation, leave.signal))
+      .then(() => runOperation({ ...deps, concurrency }, operation, leave.signal))
       .catch((error: unknown) => {
-        // The database is away: the lease runs out, and the operation goes on from its step.
-        logger.error({ operation: operation.id, err: error }, 'An operation was put down');
+        // Postgres is unreachable: the lease expires, and a worker resumes the operation.
+        logger.error(
+          { operation: operation.id, err: error },
+          'Operation released after an error; a worker will resume it',
+        );
       })
       .finally(() => {
         clearInterval(heartbeat);
         if (running.get(operation.id) === run) {
           running.delete(operation.id);
-          awaited.delete(operation.id);
+          beganAt.delete(operation.id);
         }
         wake();
       });
     running.set(operation.id, run);
-    if (platformKinds.includes(operation.kind)) awaited.set(operation.id, performance.now());
+    if (platformKinds.includes(operation.kind)) beganAt.set(operation.id, performance.now());
   }
 
   async function look(): Promise<void> {
-    while (!leave.signal.aborted && running.size < mostInHand) {
+    while (!leave.signal.aborted && running.size < maxRunning) {
       const operation = await store.records.leaseOperation(name, leaseMs);
       if (operation === undefined) break;
       begin(operation, running.get(operation.id));
     }
-    const dueMs = running.size < mostInHand ? await store.records.nextDueMs() : undefined;
-    schedule(Math.min(dueMs ?? lookAgainMs, lookAgainMs));
+    const dueMs = running.size < maxRunning ? await store.records.nextDueMs() : undefined;
+    schedule(Math.min(dueMs ?? pollMs, pollMs));
   }
 
   function schedule(afterMs: number): void {
@@ -93,8 +97,8 @@ export function startLeaseLoop(
     lookAgain = false;
     look()
       .catch((error: unknown) => {
-        logger.error({ err: error }, 'Operations could not be looked for');
-        schedule(lookAgainMs);
+        logger.error({ err: error }, `Failed to look for operations; retrying in ${pollMs / 1000} s`);
+        schedule(pollMs);
       })
       .finally(() => {
         looking = false;
@@ -105,7 +109,7 @@ export function startLeaseLoop(
   wake();
   return {
     wake,
-    isBusy: () => [...awaited.values()].some((begun) => performance.now() - begun < quick),
+    isBusy: () => [...beganAt.values()].some((began) => performance.now() - began < quickMs),
     async stop() {
       leave.abort();
       clearTimeout(timer);

@@ -7,7 +7,7 @@ import { listenerTls } from '../config/tls.ts';
 import { userIds } from '../config/users.ts';
 import { createBindings } from '../core/broker/bindings.ts';
 import { createInstances } from '../core/broker/instances.ts';
-import { createParameterRules } from '../core/broker/parameters.ts';
+import { createParameterRules } from '../core/broker/parameter-rules.ts';
 import { refuseDroppedPlans } from '../core/catalog/dropped-plans.ts';
 import { createHostChecks } from '../core/host-checks.ts';
 import { createPlatforms } from '../core/platforms.ts';

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { createParameterRules, demandOf } from '../../src/core/broker/parameters.ts';
+import { createParameterRules } from '../../src/core/broker/parameter-rules.ts';
+import { demandOf } from '../../src/core/broker/demand.ts';
 import type { Plan } from '../../src/core/catalog/catalog.ts';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';

@@ -7,10 +7,10 @@ const never = () => new Promise<never>(() => undefined);
 describe('turns', () => {
   // Seen to fail without the race in `boot`, and with no limit.
   it('of boots are few, and pass on from those that hang', async () => {
-    const turns = createConcurrency(200);
+    const limits = createConcurrency(200);
     let begun = 0;
     for (let count = 0; count < 100; count += 1) {
-      void turns.boot(() => {
+      void limits.limitBoot(() => {
         begun += 1;
         return never();
       });
@@ -22,10 +22,10 @@ describe('turns', () => {
   });
 
   it('give back what was returned, and what was thrown', async () => {
-    const turns = createConcurrency();
-    expect(await turns.boot(() => Promise.resolve(1))).toBe(1);
-    expect(await turns.work(() => Promise.resolve(2))).toBe(2);
-    await expect(turns.boot(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
-    await expect(turns.work(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    const limits = createConcurrency();
+    expect(await limits.limitBoot(() => Promise.resolve(1))).toBe(1);
+    expect(await limits.limitStep(() => Promise.resolve(2))).toBe(2);
+    await expect(limits.limitBoot(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    await expect(limits.limitStep(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
   });
 });

@@ -9,7 +9,7 @@ import { createBindings } from '../../src/core/broker/bindings.ts';
 import { createInstances } from '../../src/core/broker/instances.ts';
 import { createHostChecks } from '../../src/core/host-checks.ts';
 import { createPlatforms } from '../../src/core/platforms.ts';
-import { createParameterRules } from '../../src/core/broker/parameters.ts';
+import { createParameterRules } from '../../src/core/broker/parameter-rules.ts';
 import { allPlans } from '../../src/core/catalog/lookup.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';

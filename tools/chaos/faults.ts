@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { OperationKind } from '../../src/core/model/operation.ts';
-import type { Workflows } from '../../src/operations/workflows.ts';
-import type { Step, StepContext, StepOutcome, Workflow } from '../../src/operations/step.ts';
+import type { Step, StepContext, StepOutcome } from '../../src/operations/step.ts';
+import type { Workflow, Workflows } from '../../src/operations/workflow.ts';
 
 /**
  * A point in an operation at which a worker can be killed: before a step, after the step's first call to something

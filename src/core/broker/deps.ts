@@ -8,7 +8,7 @@ import type { RenderCredentials } from '../ports/render-credentials.ts';
 import type { Revocations } from '../ports/revocations.ts';
 import type { Store } from '../ports/store.ts';
 import type { Vault } from '../ports/vault.ts';
-import type { ParameterRules } from './parameters.ts';
+import type { ParameterRules } from './parameter-rules.ts';
 
 interface BrokerDeps {
   readonly catalog: Catalog;

@@ -5,7 +5,7 @@ import type { Logger } from '../../lib/logger.ts';
 
 /**
  * The offering that a request names.
- * @throws RefusedError (400) where the catalog has none of this id.
+ * @throws RefusedError (400) if it is not in the catalog.
  */
 export function requireOffering(catalog: Catalog, serviceId: string): Offering {
   const offering = findOffering(catalog, serviceId);
@@ -17,7 +17,7 @@ export function requireOffering(catalog: Catalog, serviceId: string): Offering {
 
 /**
  * The plan that a request names.
- * @throws RefusedError (400) where the catalog has no such offering, or the offering no such plan.
+ * @throws RefusedError (400) if the offering is not in the catalog, or doesn't have the plan.
  */
 export function requirePlan(catalog: Catalog, serviceId: string, planId: string): Plan {
   const offering = requireOffering(catalog, serviceId);
@@ -29,17 +29,17 @@ export function requirePlan(catalog: Catalog, serviceId: string, planId: string)
 }
 
 /**
- * Checks the ids that a platform sends beside an instance that exists. Its plan id may be stale: another
- * plan of the same offering is accepted and logged (docs/osb.md 15, 38).
- * @throws RefusedError (400) where an id is not in the catalog, or the offering is another.
+ * Checks the ids that a platform sends with a reference to an instance. The plan id may be stale: another plan of
+ * the same offering is accepted and logged (docs/osb.md 15, 38).
+ * @throws RefusedError (400) if an id is not in the catalog, or the instance is of another offering.
  */
 export function checkPlatformIds(
   catalog: Catalog,
   instance: { id: string; serviceId: string; planId: string } | undefined,
-  hints: { serviceId: string | undefined; planId: string | undefined },
+  ids: { serviceId: string | undefined; planId: string | undefined },
   logger: Logger,
 ): void {
-  const { serviceId, planId } = hints;
+  const { serviceId, planId } = ids;
   if (serviceId !== undefined) requireOffering(catalog, serviceId);
   if (instance !== undefined && serviceId !== undefined && serviceId !== instance.serviceId) {
     throw refused.badRequest(`service_id: the instance is of another offering than ${quoted(serviceId)}.`);

@@ -9,7 +9,7 @@ import { requireQuota, usageOf } from '../quotas.ts';
 import { tenantKey } from '../tenant-key.ts';
 import { beginOperation } from './begin-operation.ts';
 import type { InstanceDeps } from './deps.ts';
-import { demandOf } from './parameters.ts';
+import { demandOf } from './demand.ts';
 import { requireOffering, requirePlan } from './plan-lookup.ts';
 import { withoutEmpty } from './platform-context.ts';
 

@@ -5,7 +5,8 @@ import type { Host } from '../model/host.ts';
 import type { Instance } from '../model/instance.ts';
 import type { JsonObject } from '../model/json.ts';
 import type { UpdateTarget } from '../model/operation.ts';
-import { type Demand, demandOf, type ParameterRules } from './parameters.ts';
+import { demandOf, type Demand } from './demand.ts';
+import type { ParameterRules } from './parameter-rules.ts';
 import type { UpdateRequest } from './update-request.ts';
 
 /** The parameters that an instance gets, and what they demand of the host. */

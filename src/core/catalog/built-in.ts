@@ -1,4 +1,4 @@
-/** The catalog that is used where `BERTH_CATALOG` names no file, in that file's own form. */
+/** The catalog that is used if `BERTH_CATALOG` names no file, in the form of such a file. */
 export const builtInCatalog = {
   offerings: [
     {

@@ -5,24 +5,24 @@ import { networkPattern } from '../networks.ts';
 import { longestCertificate, registryPattern, registryUrlPattern } from '../registries.ts';
 
 /**
- * The schema of a plan's provision parameters, in JSON schema draft 04 and no later form: Cloud Controller
- * refuses newer ones (docs/osb.md 9). Requests are validated with this very schema.
+ * The schema of a plan's provision parameters, in JSON schema draft 04: Cloud Controller refuses later
+ * drafts (docs/osb.md 9). Requests are validated with the same schema.
  */
 export function provisionSchema(plan: Plan): JsonObject {
   return schema(provisionProperties(plan));
 }
 
-/** The schema of update parameters: the same, and null takes a parameter back (docs/osb.md 24); and what is done once. */
+/** The schema of update parameters: those of a provision, which null resets (docs/osb.md 24), and one-time actions. */
 export function updateSchema(plan: Plan): JsonObject {
   const properties = Object.entries(provisionProperties(plan)).map(([name, { description, ...rule }]) => [
     name,
-    { description: `${description} Null takes it back.`, anyOf: [rule, { type: 'null' }] },
+    { description: `${description} Null resets it to its default.`, anyOf: [rule, { type: 'null' }] },
   ]);
   return schema({
     ...(Object.fromEntries(properties) as Properties),
     sleep_now: {
       description:
-        'Puts the host to sleep once, whatever runs on it: "pause" stops its processors, "suspend" frees its memory as well. The next connection wakes it.',
+        'Pauses or suspends the host once, whatever runs on it: "pause" stops its processors, "suspend" also frees its memory. The next connection wakes it.',
       type: 'string',
       enum: ['pause', 'suspend'],
     },
@@ -33,7 +33,7 @@ export function updateSchema(plan: Plan): JsonObject {
 export function bindSchema(plan: Plan): JsonObject {
   return schema({
     valid_for: {
-      description: `How long the credentials are valid, such as "90m", "12h" or "30d"; ${plan.bindingValidDays} days at the most, and where it is left out.`,
+      description: `How long the credentials are valid, such as "90m", "12h" or "30d"; at most, and by default, ${plan.bindingValidDays} days.`,
       type: 'string',
       pattern: durationPattern,
     },
@@ -52,7 +52,7 @@ function schema(properties: Properties): JsonObject {
 }
 
 function provisionProperties(plan: Plan): Properties {
-  const words = { internet: ['internet', 'none'], networks: ['none'], none: ['none'] }[plan.egress.kind];
+  const keywords = { internet: ['internet', 'none'], networks: ['none'], none: ['none'] }[plan.egress.kind];
   const networks = {
     type: 'array',
     minItems: 1,
@@ -61,24 +61,24 @@ function provisionProperties(plan: Plan): Properties {
   };
   return {
     published_ports: {
-      description: `Number of ports that containers can publish; ${plan.publishedPorts} where it is left out.`,
+      description: `Number of ports that containers can publish; the default is ${plan.publishedPorts}.`,
       type: 'integer',
       minimum: 0,
       maximum: plan.publishedPorts,
     },
     egress: {
       description:
-        'Where containers may open connections to: "internet", "none", or a list of IPv4 networks such as ["203.0.113.0/24"], within what the plan allows. Private networks, other hosts and the machine itself are refused unless the plan names them.',
-      anyOf: [{ enum: words }, ...(plan.egress.kind === 'none' ? [] : [networks])],
+        'Where containers may open connections to: "internet", "none", or a list of IPv4 networks such as ["203.0.113.0/24"], within what the plan allows. Private networks, other hosts and the node itself are refused unless the plan names them.',
+      anyOf: [{ enum: keywords }, ...(plan.egress.kind === 'none' ? [] : [networks])],
     },
     idle: {
-      description: `What happens to the host while nobody uses it and no container runs: "run" leaves it running, "pause" stops its processors, "suspend" later frees its memory as well. The next connection wakes it. "${plan.idle}" where it is left out.`,
+      description: `What happens to the host while it is unused and no container runs: "run" leaves it running, "pause" stops its processors, "suspend" later also frees its memory. The next connection wakes it. The default is "${plan.idle}".`,
       type: 'string',
       enum: ['run', 'pause', 'suspend'],
     },
     registry_mirrors: {
       description:
-        'Mirrors of Docker Hub that the engine asks first, such as ["https://mirror.example.org"]: scheme and host, with a port or not, and no path.',
+        'Mirrors of Docker Hub that the engine asks first, such as ["https://mirror.example.org"]: scheme and host, optionally a port, and no path.',
       type: 'array',
       uniqueItems: true,
       maxItems: 10,
@@ -94,7 +94,7 @@ function provisionProperties(plan: Plan): Properties {
     },
     registry_authorities: {
       description:
-        'Authorities that may vouch for a registry besides the public ones: the registry, as "host" or "host:port" just as image names have it, and their certificates in PEM.',
+        'Certificate authorities that are trusted for a registry besides the public ones: the registry, as "host" or "host:port" exactly as in image names, and the CA certificates in PEM.',
       type: 'array',
       maxItems: 10,
       items: {

@@ -8,7 +8,7 @@ import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.
 import { noRegistries, type HostSpec } from '../../core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../core/hypervisor/hypervisor.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
-import { leaseMs } from '../../core/lease.ts';
+import { leaseMs } from '../../core/lease-duration.ts';
 import { exists } from '../../lib/exists.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import { createGuestIdentity } from '../../guest/identity.ts';

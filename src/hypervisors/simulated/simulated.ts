@@ -6,7 +6,7 @@ import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
 import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { HostTraffic } from '../../core/hypervisor/power.ts';
-import { leaseMs } from '../../core/lease.ts';
+import { leaseMs } from '../../core/lease-duration.ts';
 import type { Logger } from '../../lib/logger.ts';
 import { createHostLocks } from '../host-locks.ts';
 import { type Faults, withFaults } from '../with-faults.ts';

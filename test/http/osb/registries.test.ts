@@ -108,17 +108,17 @@ describe('registries', () => {
     [
       'text instead of a certificate',
       authority('hello'),
-      /registry_authorities\/0\/certificate is no certificate/,
+      /registry_authorities\/0\/certificate is not a certificate/,
     ],
     [
       'half a certificate',
       authority('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'),
-      /registry_authorities\/0\/certificate is no certificate/,
+      /registry_authorities\/0\/certificate is not a certificate/,
     ],
     [
       'a private key',
       authority('-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----'),
-      /holds a private key/,
+      /contains a private key/,
     ],
     [
       'too many mirrors',

@@ -247,7 +247,7 @@ describe('failed update', () => {
         return body['state'] === 'failed' ? body : undefined;
       });
       expect(report).toMatchObject({ instance_usable: false });
-      expect(report['description']).toMatch(/Nor could it be undone in time/);
+      expect(report['description']).toMatch(/The rollback timed out/);
     } finally {
       await deaf.stop();
     }

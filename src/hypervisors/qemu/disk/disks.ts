@@ -12,7 +12,7 @@ import {
 } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import { leaseMs } from '../../../core/lease.ts';
+import { leaseMs } from '../../../core/lease-duration.ts';
 import { exists } from '../../../lib/exists.ts';
 import { takeFileLock } from '../../file-lock.ts';
 import { runTool } from '../../run-tool.ts';

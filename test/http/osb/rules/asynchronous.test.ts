@@ -361,9 +361,9 @@ it("18a: fails an operation that can't end in time, after cleaning up", async ()
   await on.faults.reached('destroy');
   const { body } = await on.last(id);
   expect(body['state']).toBe('in progress');
-  expect(body['description']).toMatch(/^Destroying .*could not end in time/);
+  expect(body['description']).toMatch(/^Destroying .*timed out/);
   on.faults.unblock('destroy');
-  expect((await on.ended(id))['description']).toMatch(/could not end in time/);
+  expect((await on.ended(id))['description']).toMatch(/timed out/);
   expect((await on.last(id)).body['state']).toBe('failed');
   const hosts = await on.broker.database('hosts').whereNot('state', 'destroyed').pluck('instance_id');
   const row = (await on.broker.database('instances').where({ osb_id: id }).first()) as { id: string };

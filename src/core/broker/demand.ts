@@ -1,0 +1,60 @@
+import type { Plan } from '../catalog/catalog.ts';
+import { durationMs } from '../duration.ts';
+import { refused } from '../errors.ts';
+import type { Egress, RegistrySettings } from '../hypervisor/host-spec.ts';
+import type { IdlePolicy } from '../model/host.ts';
+import type { JsonObject } from '../model/json.ts';
+import { specialNetworks } from '../networks.ts';
+import { registriesOf } from '../registries.ts';
+import { contains, overlap } from '../../lib/ipv4.ts';
+
+/** What parameters change about a host within its plan. */
+export interface Demand {
+  readonly publishedPorts: number;
+  readonly egress: Egress;
+  readonly registries: RegistrySettings;
+  readonly idle: IdlePolicy;
+  /** In milliseconds; undefined if the instance doesn't expire. */
+  readonly expiresAfterMs: number | undefined;
+}
+
+/**
+ * @param parameters match the plan's schema.
+ * @throws RefusedError (400) if they ask for more than the plan allows.
+ */
+export function demandOf(plan: Plan, parameters: JsonObject): Demand {
+  const expiresAfter = parameters['expires_after'] as string | undefined;
+  return {
+    publishedPorts: (parameters['published_ports'] as number | undefined) ?? plan.publishedPorts,
+    egress: egressOf(plan, parameters['egress'] as string | readonly string[] | undefined),
+    registries: registriesOf(parameters),
+    idle: (parameters['idle'] as IdlePolicy | undefined) ?? plan.idle,
+    expiresAfterMs: expiresAfter === undefined ? undefined : durationMs(expiresAfter),
+  };
+}
+
+/** The networks that a host may reach: those of its plan, or fewer if the parameter says so. */
+function egressOf(plan: Plan, wanted: string | readonly string[] | undefined): Egress {
+  if (wanted === undefined || wanted === plan.egress.kind) return plan.egress;
+  if (typeof wanted === 'string') return { kind: 'none' };
+  const allowed = plan.egress;
+  wanted.forEach((network, index) => {
+    const field = `parameters/egress/${index} (${network})`;
+    if (allowed.kind === 'networks' && !allowed.cidrs.some((cidr) => contains(cidr, network))) {
+      throw refused.badRequest(
+        `${field} is in none of the networks that the plan allows: ${allowed.cidrs.join(', ')}.`,
+      );
+    }
+    const special = specialNetworks.find((one) => overlap(one, network));
+    if (allowed.kind === 'internet' && special !== undefined) {
+      throw refused.badRequest(
+        `${field} has addresses of ${special}, a private or special network: leave them out.`,
+      );
+    }
+  });
+  return {
+    kind: 'networks',
+    cidrs: wanted,
+    ...(allowed.kind === 'internet' && { publicOnly: true }),
+  };
+}
