@@ -10,7 +10,7 @@ export interface Binding {
   readonly expiresAt: Date;
   readonly state: 'live' | 'revoked';
   readonly revokedAt: Date | undefined;
-  /** What was asked for, to tell a retry from a conflict. */
+  /** What was requested, to tell a retry from a conflict. */
   readonly request: BindingRequest;
   /** The credentials, encrypted under the master key and tied to this row; undefined once revoked. */
   readonly sealedCredentials: Buffer | undefined;
@@ -19,6 +19,6 @@ export interface Binding {
 export interface BindingRequest {
   readonly appGuid: string | undefined;
   readonly parameters: JsonObject;
-  /** The platform's id of the binding whose place this one takes. */
+  /** The platform's id of the binding that this one replaces. */
   readonly predecessor: string | undefined;
 }

@@ -1,7 +1,7 @@
 import type { HostSpec } from '../hypervisor/host-spec.ts';
 import type { Host, PooledHost } from './host.ts';
 
-/** What the hypervisor needs to know of a host, out of its row. */
+/** What the hypervisor needs to know about a host. */
 export function toHostSpec(host: Host | PooledHost): HostSpec {
   return {
     hostId: host.id,

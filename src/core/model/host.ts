@@ -4,7 +4,7 @@ import type { EngineAddress } from '../hypervisor/network.ts';
 
 /**
  * The VM that serves an instance.
- * `creating`: recorded, perhaps partly made. `running`: made, identified, connected. `destroyed`: gone for good.
+ * `creating`: recorded, perhaps partly created. `running`: created, identified, connected. `destroyed`: gone.
  */
 export interface Host {
   readonly id: string;
@@ -16,41 +16,41 @@ export interface Host {
   readonly publishedPorts: PortBlock;
   readonly egress: Egress;
   readonly registries: RegistrySettings;
-  /** Version of the image that it boots; undefined until it first ran. */
+  /** Version of the image that it boots; undefined until it has run. */
   readonly imageVersion: string | undefined;
   readonly state: HostState;
   readonly startedFrom: StartedFrom | undefined;
-  /** What is done with it while nobody uses it. */
+  /** What happens while it is idle. */
   readonly idle: IdlePolicy;
   readonly power: HostPower;
   readonly powerSince: Date;
   readonly engine: EngineAddress | undefined;
-  /** It was found altered and is cut off, until it is destroyed. */
+  /** It differs from its manifest and is cut off from all networks until an operator releases it or it is destroyed. */
   readonly quarantined: boolean;
 }
 
 export type HostState = 'creating' | 'running' | 'destroyed';
 
 /**
- * Whether a running host's processors run. `paused` and `suspended` are on record before they are so, `on` after it
- * is: who finds a host asleep asks for it to be woken, and is right or does no harm.
+ * Whether a running host's processors run. `paused` and `suspended` are recorded before they take effect, `running`
+ * afterwards: if the record says asleep, asking for a wake is right or harmless.
  */
 export type HostPower = 'running' | 'paused' | 'suspended';
 
-/** What a gateway or an operator wants of a host. */
+/** A power state that a gateway or an operator asks for. */
 export interface PowerRequest {
   readonly hostId: string;
   readonly power: HostPower;
-  /** Tells it from a later one of the same host. */
+  /** Distinguishes it from a later request for the same host. */
   readonly askedAt: Date;
 }
 
-/** What is done with a host that nobody uses. */
+/** What happens to an idle host. */
 export type IdlePolicy = 'run' | 'pause' | 'suspend';
 
 /**
- * A host that belongs to nobody yet. `parking`: recorded, being made or being destroyed. `parked`: held ready,
- * for an instance to claim it. It never comes back from there.
+ * A host without an owner. `parking`: recorded, being created or destroyed. `parked`: ready, until an instance claims
+ * it. A claimed host never returns to the pool.
  */
 export interface PooledHost {
   readonly id: string;

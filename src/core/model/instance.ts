@@ -2,7 +2,7 @@ import type { JsonObject } from './json.ts';
 
 /**
  * An OSB service instance: what a tenant asked for.
- * `creating` → `ready` | `failed`; `ready` → `expired` at the end of its term; any of them → `deleting` →
+ * `creating` → `ready` | `failed`; `ready` → `expired` at its expiry; any of them → `deleting` →
  * `deleted`, or back to `failed`.
  */
 export interface Instance {
@@ -15,10 +15,10 @@ export interface Instance {
   readonly serviceId: string;
   readonly planId: string;
   readonly parameters: JsonObject;
-  /** What the platform says of it: names of org and space, and such. */
+  /** The platform's context, such as the ids and names of org and space. */
   readonly context: JsonObject;
   readonly state: InstanceState;
-  /** When its host is destroyed; undefined where it has no term. */
+  /** When its host is destroyed; undefined if it doesn't expire. */
   readonly expiresAt: Date | undefined;
 }
 

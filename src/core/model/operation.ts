@@ -3,56 +3,56 @@ import type { IdlePolicy } from './host.ts';
 import type { JsonObject } from './json.ts';
 
 /**
- * The kinds of operation. Berth's own are `restart`, which brings back a host whose machine has gone, and
- * `expire`, which destroys a host whose instance's term is over.
+ * The kinds of operation. Berth itself begins `restart`, if a host's VM has ended, and `expire`, which destroys the
+ * host of an expired instance.
  */
 export type OperationKind = 'provision' | 'update' | 'deprovision' | 'restart' | 'expire';
 
-/** The kinds that a platform asked for; what Berth does on its own account is not its business. */
+/** The kinds that platforms begin; only these are reported to them. */
 export const platformKinds: readonly OperationKind[] = ['provision', 'update', 'deprovision'];
 
-/** What an update is to make of an instance and its host. It is kept as JSON. */
+/** What an update changes an instance and its host to. Stored as JSON. */
 export interface UpdateTarget {
   readonly planId: string;
   readonly planName: string;
   readonly parameters: JsonObject;
   readonly shape: HostShape;
-  /** Number of ports out of the host's block. */
+  /** Number of ports of the host's block that are published. */
   readonly publishedPorts: number;
   readonly egress: Egress;
   readonly registries: RegistrySettings;
-  /** Left out: whichever the host has. */
+  /** Undefined leaves the host's version. */
   readonly imageVersion?: string;
   readonly idle: IdlePolicy;
-  /** ISO 8601; null: the instance has no term. */
+  /** ISO 8601; null if the instance doesn't expire. */
   readonly expiresAt: string | null;
 }
 
-/** One durable piece of work on an instance. */
+/** A durable unit of work on an instance. */
 export interface Operation {
   readonly id: string;
   readonly kind: OperationKind;
   readonly instanceId: string;
   readonly state: 'in progress' | 'succeeded' | 'failed';
-  /** Name of the step under way. */
+  /** Name of the current step; `queued` before the first. */
   readonly step: string;
-  /** The step in words for people; after a failure, why it failed. */
+  /** The current step, for people; after a failure, the reason. */
   readonly description: string;
-  /** Why the operation is being undone; undefined while it goes forward. */
+  /** Why the operation is rolled back; undefined while it goes forward. */
   readonly failure: string | undefined;
-  /** How often the step under way has failed so far. */
+  /** Failed attempts of the current step. */
   readonly attempts: number;
-  /** An operation that can't end by then fails itself and cleans up first (docs/osb.md 18). */
+  /** An operation that has not succeeded by then is rolled back and fails (docs/osb.md 18). */
   readonly deadline: Date;
   readonly createdAt: Date;
-  /** Of an update only. */
+  /** Only of an update. */
   readonly target: UpdateTarget | undefined;
 }
 
-/** What a platform is told of. */
+/** What is reported to a platform. */
 export type ReportedOperation = Pick<Operation, 'kind' | 'instanceId' | 'state' | 'description'>;
 
-/** An operation that a worker holds: who has a higher fence has taken it over. */
+/** An operation that a worker has leased. A lease with a higher fence has replaced it. */
 export interface LeasedOperation extends Operation {
   readonly fence: number;
 }

@@ -1,7 +1,7 @@
-/** Whom a host belongs to. */
+/** The owner of a host. */
 export interface Tenant {
   readonly id: string;
   readonly platformId: string;
-  /** What tells tenants of one platform apart, for example `org:6f0c…`. */
+  /** Identifies the tenant within its platform: see `tenantKey`. */
   readonly key: string;
 }

@@ -1,18 +1,18 @@
 import type { JsonObject } from '../model/json.ts';
 
-/** One thing that somebody did or tried to do. Never holds a secret: of parameters, only their names. */
+/** An action, or an attempt at one. Never contains a secret: of parameters, only their names. */
 export interface AuditEntry {
   /** `platform`: a request to the OSB API. `operator`: one to the management API. `berth`: what follows from them. */
   readonly actor: 'platform' | 'operator' | 'berth';
-  /** Name of the platform whose credential was used; undefined where none was right. */
+  /** Name of the platform whose credential was used; undefined if it was wrong. */
   readonly platform?: string | undefined;
-  /** On whose behalf, as the platform says (OSB 2.17, "Originating Identity"). */
+  /** The user, as the platform says (OSB 2.17, "Originating Identity"). */
   readonly identity?: OriginatingIdentity | undefined;
   readonly action: string;
   /** The platform's ids. */
   readonly instanceId?: string | undefined;
   readonly bindingId?: string | undefined;
-  /** Address at the other end of the connection: a proxy's, where there is one. */
+  /** Peer address of the connection: a proxy's, if there is one. */
   readonly remoteAddress?: string | undefined;
   readonly requestId?: string | undefined;
   /** HTTP status of the answer. */
@@ -38,7 +38,7 @@ export interface AuditQuery {
   /** The platform's id of an instance. */
   readonly instanceId: string | undefined;
   readonly since: Date | undefined;
-  /** At most so many, the newest. */
+  /** How many rows at most: the newest ones. */
   readonly limit: number;
 }
 
@@ -51,10 +51,10 @@ export interface AuditRetention {
   deleteOlderThan(days: number): Promise<number>;
 }
 
-/** The audit trail, which is only added to. */
+/** The append-only audit trail. */
 export interface AuditTrail {
-  /** Adds a row; what is too long for it is cut short. */
+  /** Adds a row; values that are too long are truncated. */
   record(entry: AuditEntry): Promise<void>;
-  /** The newest rows that fit, the oldest of them first. */
+  /** The newest matching rows, oldest first. */
   list(query: AuditQuery): Promise<readonly AuditRecord[]>;
 }

@@ -19,9 +19,9 @@ export interface NewBinding {
 /** Bindings. */
 export interface BindingRecords {
   binding(instanceId: string, osbId: string): Promise<Binding | undefined>;
-  /** False where the instance has a binding of this id already; nothing is written then. */
+  /** False, and nothing is written, if the instance already has a binding with this id. */
   insertBinding(binding: NewBinding): Promise<boolean>;
-  /** Revokes a binding and forgets its private key; gateways hear of it on commit. */
+  /** Revokes a binding and deletes its credentials; gateways are notified on commit. */
   revokeBinding(id: string): Promise<void>;
   /** Revokes every live binding of an instance; returns their ids. */
   revokeBindingsOf(instanceId: string): Promise<readonly string[]>;

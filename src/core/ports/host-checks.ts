@@ -1,32 +1,32 @@
 import type { Drift } from '../hypervisor/integrity.ts';
 
-/** What becomes of a host that is found altered: an operator is told, or it is cut off as well. */
+/** What happens to a host with drift: it is reported, or put into quarantine as well. */
 export type IntegrityPolicy = 'report' | 'quarantine';
 
-/** How a host stood when it was last checked. */
+/** Result of a host's last integrity check. */
 export interface HostCheck {
   readonly host: string;
-  /** The platform's id of the instance; undefined while the host waits in the pool. */
+  /** The platform's id of the instance; undefined while the host is in the pool. */
   readonly instance: string | undefined;
-  /** When that last succeeded; undefined where it has not yet. */
+  /** When a check last succeeded; undefined if none has. */
   readonly checkedAt: Date | undefined;
-  /** Why the last check came to nothing; undefined where it did not. What is known is from the one before. */
+  /** Why the last check failed; undefined if it succeeded. The other fields are from the last successful check. */
   readonly failure: { readonly at: Date; readonly reason: string } | undefined;
   readonly drift: readonly Drift[];
   readonly quarantined: boolean;
 }
 
-/** What operators do: ask for a check now, read what was found, and let a host go that was cut off for it. */
+/** What operators do: check hosts now, read the results, and release a host from quarantine. */
 export interface HostChecks {
   /**
-   * Has the workers check hosts now, and waits until they have.
-   * @param host the beginning of a host's id; undefined: every host that runs or waits in the pool.
-   * @throws RefusedError where there is no such host, or no worker has checked it in time.
+   * Makes the workers check hosts now, and waits for the results.
+   * @param host prefix of a host's id; undefined means every running or parked host.
+   * @throws RefusedError if there is no such host, or no worker has checked it in time.
    */
   now(host: string | undefined): Promise<readonly HostCheck[]>;
   /**
    * Asks the workers to end a host's quarantine.
-   * @returns false where no host with this id is in quarantine.
+   * @returns false if no host with this id is in quarantine.
    */
   release(hostId: string): Promise<boolean>;
 }
@@ -46,8 +46,8 @@ export interface CheckRequests {
 }
 
 /**
- * A host that may be checked: it runs, is connected, and no operation is under way on its instance; or it is held for
- * the pool.
+ * A host that can be checked: it is running and connected, and no operation is in progress on its instance; or it is
+ * parked.
  */
 export interface CheckableHost {
   readonly hostId: string;
@@ -56,22 +56,22 @@ export interface CheckableHost {
   readonly drift: readonly Drift[];
 }
 
-/** What the worker's check needs of Postgres. */
+/** What the worker's integrity checks need from Postgres. */
 export interface CheckRecords {
   checkable(): Promise<readonly CheckableHost[]>;
-  /** The check is over, a quarantine that it led to included. */
+  /** Records the end of a check, and of the quarantine that it led to. */
   recordCheck(hostId: string, drift: readonly Drift[]): Promise<void>;
-  /** The host could not be checked: what was known of it before stays on record, and so does that this is old. */
+  /** Records that a check failed; the result of the last successful check stays recorded. */
   recordFailure(hostId: string, reason: string): Promise<void>;
   /**
-   * The host has no address until an operator has released it: gateways refuse its bindings, and reconciliation does
-   * not bring it back. Why is on record with it. The check goes on until it is recorded as well.
+   * Records a quarantine and its reason. Until an operator releases the host it has no address: gateways refuse its
+   * bindings, and reconciliation doesn't restart it. The check continues until {@link recordCheck}.
    */
   recordQuarantine(hostId: string, drift: readonly Drift[]): Promise<void>;
-  /** Hosts whose quarantine is on record, but not the end of the check that led to it: its worker died in between. */
+  /** Hosts whose quarantine is recorded, but not the end of its check: the worker died in between. */
   unfinishedQuarantines(): Promise<readonly Pick<CheckableHost, 'hostId' | 'drift'>[]>;
-  /** Ids of the hosts in quarantine that an operator has let go, where no operation is under way. */
+  /** Ids of the hosts that an operator has released from quarantine and that no operation is changing. */
   released(): Promise<readonly string[]>;
-  /** Ends the quarantine on record. The host has no address until reconciliation has brought it back. */
+  /** Records the end of a quarantine. The host has no address until reconciliation has restarted it. */
   recordRelease(hostId: string): Promise<void>;
 }

@@ -12,11 +12,11 @@ export interface NewHost extends NewPooledHost {
   readonly idle: IdlePolicy;
 }
 
-/** Hosts of instances, and the slots that hosts take. */
+/** Hosts of instances, and the slots of hosts. */
 export interface HostRecords {
   /**
-   * Gives an instance its host: one that waits in the pool, of this plan and shape, by one update of its row
-   * (`host.id` is not used then); else a new one with a slot of its own. Undefined where no slot is free.
+   * Gives an instance its host: a parked one of this plan and shape, by one update of its row (`host.id` is not used
+   * then), otherwise a new one in a free slot. Undefined if no slot is free.
    */
   insertHost(host: NewHost): Promise<Host | undefined>;
   /** The host of an instance, unless it has been destroyed. */
@@ -27,13 +27,13 @@ export interface HostRecords {
   livingHosts(): Promise<readonly Host[]>;
   setHostRunning(
     hostId: string,
-    machine: { startedFrom: StartedFrom; engine: EngineAddress; imageVersion: string },
+    vm: { startedFrom: StartedFrom; engine: EngineAddress; imageVersion: string },
   ): Promise<void>;
-  /** The host has no address until it runs again: gateways refuse its bindings. */
+  /** Removes the host's address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
-  /** Takes the host off the books and frees its slot. Only once nothing of it is left. */
+  /** Records the host as destroyed and frees its slot. Only once nothing of it exists any more. */
   setHostDestroyed(hostId: string): Promise<void>;
   freeSlots(): Promise<number>;
-  /** How many hosts there can be at a time. */
+  /** How many hosts can exist at once. */
   readonly slotCount: number;
 }

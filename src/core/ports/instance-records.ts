@@ -16,38 +16,38 @@ export interface NewInstance {
 }
 
 /**
- * How a row is held until the transaction ends: `lock` for who changes it, `share` for who needs it to stay
- * as it is while others may do the same.
+ * How a row is locked until the transaction ends: `lock` to change it; `share` to prevent changes while others may
+ * share it.
  */
 export type RowLock = 'lock' | 'share';
 
 /** Tenants and instances. */
 export interface InstanceRecords {
-  /** The tenant of this key, recorded where it is new. */
+  /** The tenant with this key; recorded if it is new. */
   findOrCreateTenant(platformId: string, key: string): Promise<Tenant>;
   /** The instance with the platform's id, deleted ones included. */
   instance(platformId: string, osbId: string, lock?: RowLock): Promise<Instance | undefined>;
-  /** The instance with this id of its row. */
+  /** The instance with this row id. */
   instanceById(id: string, lock?: RowLock): Promise<Instance | undefined>;
-  /** The caller holds its id, and has found no instance of it. */
+  /** The caller has locked the id (`lockInstanceId`) and found no instance with it. */
   insertInstance(instance: NewInstance): Promise<void>;
   setInstanceState(id: string, state: InstanceState): Promise<void>;
   setInstanceContext(id: string, context: JsonObject): Promise<void>;
-  /** Writes what an update has come to: plan, parameters and term. */
+  /** Records the result of an update: plan, parameters and expiry. */
   setInstanceTarget(id: string, target: UpdateTarget): Promise<void>;
   /**
-   * Ids of instances whose deletion failed so long ago, in milliseconds, and of which a host is left; at most 100 at a
-   * time.
+   * Ids of instances whose deletion failed at least `sinceMs` milliseconds ago and whose host still exists; at most
+   * 100 at a time.
    */
   instancesWithFailedDelete(sinceMs: number): Promise<readonly string[]>;
-  /** Ids of instances that are ready and whose term is over; at most 100 at a time. */
+  /** Ids of ready instances whose expiry has passed; at most 100 at a time. */
   instancesDueToExpire(): Promise<readonly string[]>;
   /**
-   * Keeps all others off this id until the transaction ends, also while there is no row of it: a DELETE that comes
-   * in the middle of its PUT must find it.
+   * Locks an id until the transaction ends, even if it has no row: a DELETE that arrives during the PUT must find the
+   * instance.
    */
   lockInstanceId(platformId: string, osbId: string): Promise<void>;
-  /** Remembers for an hour that this id was deleted before it was ever seen (docs/osb.md 40). */
+  /** Remembers for an hour that this id was deleted before its creation arrived (docs/osb.md 40). */
   recordEarlyDelete(platformId: string, osbId: string): Promise<void>;
   wasDeletedEarly(platformId: string, osbId: string): Promise<boolean>;
 }

@@ -1,7 +1,7 @@
 import type { Instance, InstanceState } from '../model/instance.ts';
 import type { LeasedOperation, Operation, OperationKind, ReportedOperation } from '../model/operation.ts';
 
-/** How an operation stands after a step. */
+/** The state of an operation between two steps. */
 export interface Progress {
   readonly step: string;
   readonly description: string;
@@ -9,7 +9,7 @@ export interface Progress {
   readonly attempts: number;
 }
 
-/** What a worker runs again, and when. */
+/** The state with which an operation is released, and when to continue. */
 export interface Reschedule extends Progress {
   /** Milliseconds until the operation may be leased again. */
   readonly afterMs: number;
@@ -17,7 +17,7 @@ export interface Reschedule extends Progress {
 
 /** Operations, their leases and their progress. */
 export interface OperationRecords {
-  /** @throws RefusedError (ConcurrencyError) where another is in progress on the instance. */
+  /** @throws RefusedError (ConcurrencyError) if another is in progress on the instance. */
   insertOperation(
     operation: Pick<Operation, 'id' | 'kind' | 'instanceId' | 'step' | 'description' | 'deadline' | 'target'>,
   ): Promise<void>;
@@ -25,34 +25,34 @@ export interface OperationRecords {
   /** The operation that is in progress on an instance; there is at most one. */
   unfinishedOperation(instanceId: string): Promise<Operation | undefined>;
   /**
-   * An instance, and the operation on it that a platform is told of: the named one where it is of this instance and of
-   * these kinds, else the newest of them. In one question, which platforms ask more often than any other.
+   * An instance and the operation to report for it: the named one if it belongs to the instance and is of these kinds,
+   * otherwise the newest of these kinds. One query, because platforms ask for this more often than for anything else.
    */
   reportedOperation(
     reference: { platformId: string; osbId: string; operationId: string | undefined },
     kinds: readonly OperationKind[],
   ): Promise<{ instance: Instance; operation: ReportedOperation | undefined } | undefined>;
-  /** Ends an operation from outside, in favour of another; whoever holds it finds its fence passed. */
+  /** Fails an operation in favour of another. Writes of its lease holder are refused from then on. */
   cancelOperation(id: string, description: string): Promise<void>;
   /**
-   * Forgets operations of instances that were deleted so long ago, at most `limit` of them.
-   * @returns how many it were.
+   * Deletes at most `limit` operations of instances that were deleted more than `olderThanMs` milliseconds ago.
+   * @returns the number of deleted operations.
    */
   deleteOldOperations(olderThanMs: number, limit: number): Promise<number>;
-  /** Takes the oldest operation that is due and that no live lease holds. */
+  /** Leases the oldest operation that is due and has no valid lease. */
   leaseOperation(worker: string, leaseMs: number): Promise<LeasedOperation | undefined>;
-  /** Each of the next four is refused, with false, where another has taken the operation over. */
+  /** This method and the next three return false, and write nothing, if another worker has leased the operation. */
   renewLease(operation: LeasedOperation, leaseMs: number): Promise<boolean>;
   recordProgress(operation: LeasedOperation, progress: Progress): Promise<boolean>;
   rescheduleOperation(operation: LeasedOperation, pause: Reschedule): Promise<boolean>;
   /**
-   * Ends the operation and puts its instance into this state, where one is named. What an update that has
-   * succeeded was to make of instance and host is recorded with it.
+   * Ends the operation and sets the state of its instance, unless undefined. The target of a successful update is
+   * recorded in instance and host with it.
    */
   finishOperation(
     operation: LeasedOperation,
     outcome: { state: 'succeeded' | 'failed'; description: string; instance: InstanceState | undefined },
   ): Promise<boolean>;
-  /** Milliseconds until the next operation is due; undefined where none waits. */
+  /** Milliseconds until the next operation is due; undefined if none is waiting. */
   nextDueMs(): Promise<number | undefined>;
 }

@@ -3,7 +3,7 @@ import type { Usage } from '../model/usage.ts';
 import type { HostPower, HostState, PooledHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
 
-/** What operators see: read from Postgres alone, so that any api process can tell it. */
+/** What operators see. Read from Postgres alone, so that any api process can answer. */
 export interface Overview {
   /** Every host that has not been destroyed; at most the first 1,000. */
   hosts(): Promise<readonly HostOverview[]>;
@@ -15,7 +15,7 @@ export interface HostOverview {
   readonly host: string;
   readonly state: HostState | PooledHost['state'];
   readonly plan: string;
-  /** The platform's id of the instance; undefined, as the tenant is, while the host waits in the pool. */
+  /** The platform's id of the instance; undefined, like the tenant, while the host is in the pool. */
   readonly instance: string | undefined;
   readonly instanceState: InstanceState | undefined;
   readonly tenant: string | undefined;
@@ -35,28 +35,28 @@ export interface HostOverview {
    * before the first one.
    */
   readonly integrity: 'intact' | 'drift' | 'quarantined' | 'check failed' | undefined;
-  /** When the host is destroyed, its instance's term being over. */
+  /** When the host is destroyed, because its instance expires. */
   readonly expiresAt: Date | undefined;
 }
 
 /** Counts, for metrics and health. */
 export interface Counts {
   readonly instances: readonly { state: string; count: number }[];
-  /** A running host that sleeps counts as what it is: `paused` or `suspended`. */
+  /** A sleeping host counts as `paused` or `suspended`. */
   readonly hosts: readonly { state: string; plan: string; count: number }[];
-  /** How hosts came to run for the first time, destroyed ones included. */
+  /** What hosts were first started from, including destroyed ones. */
   readonly made: readonly { from: string; plan: string; count: number }[];
   readonly operations: readonly { kind: string; state: string; count: number; seconds: number }[];
   readonly bindings: readonly { state: string; count: number }[];
-  /** Instances whose term ends within so long; none of them has ended. */
+  /** Instances that expire within each of several periods; expired ones are not counted. */
   readonly expiring: readonly { within: string; count: number }[];
-  /** What is in use of what quotas limit, over all tenants. */
+  /** Usage of all quotas, over all tenants. */
   readonly usage: Usage;
-  /** Hosts that run or wait in the pool, by what their last check found, and the age of the oldest of these checks. */
+  /** Running and parked hosts by the result of their last check, and the age of the oldest of these checks. */
   readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
-  /** Those that are trusted, and when their certificates end. */
+  /** Trusted certificate authorities, and when their certificates expire. */
   readonly authorities: readonly Pick<CertificateAuthorityOverview, 'name' | 'state' | 'endsAt'>[];
-  /** Hosts that sleep, and whose last wake was refused for want of memory. */
+  /** Sleeping hosts whose last wake was refused for lack of memory. */
   readonly wakesRefused: number;
   readonly freeSlots: number;
   readonly gateways: { readonly live: number; readonly connections: number };

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 
-/** Who calls the OSB API: a Cloud Foundry or a Kubernetes, each a world of its own, known by its credential. */
+/** A client of the OSB API: a Cloud Foundry or a Kubernetes, known by its credential and separate from all others. */
 export interface Platform {
   /** UUID of the row. */
   readonly id: string;
   readonly name: string;
 }
 
-/** A username and password that is valid now, and whose it is. */
+/** A valid username and password, and the platform to which they belong. */
 export interface KnownCredential {
   /** {@link credentialDigest} of the pair. */
   readonly digest: Buffer;
@@ -15,11 +15,11 @@ export interface KnownCredential {
 }
 
 /**
- * What is compared and kept in place of a username and password: SHA-256 over both. Enough for passwords that
- * Berth makes itself (256 random bits); those of an operator's file are never stored, only compared.
+ * What is stored and compared instead of a username and password: SHA-256 over both. That is enough for passwords
+ * that Berth generates (256 random bits); those of an operator's file are never stored, only compared.
  */
 export function credentialDigest(username: string, password: string): Buffer {
-  // A username holds no colon (RFC 7617), so no two pairs read the same.
+  // A username can't contain a colon (RFC 7617), so different pairs have different texts.
   return createHash('sha256').update(`${username}:${password}`).digest();
 }
 
@@ -47,22 +47,22 @@ export interface Platforms {
   list(): Promise<readonly PlatformOverview[]>;
   /**
    * Records a platform with its first password.
-   * @throws RefusedError where the name is taken, or is no name.
+   * @throws RefusedError if the name is taken or invalid.
    */
   create(name: string): Promise<PlatformCredential>;
   /**
    * Adds a second password; the first stays valid until {@link retirePassword}.
-   * @throws RefusedError where there is no such platform, or it has two passwords already.
+   * @throws RefusedError if there is no such platform, or it has two passwords already.
    */
   addPassword(name: string): Promise<PlatformCredential>;
   /**
    * Ends the older of two passwords.
-   * @throws RefusedError where there is no such platform, or it would be left without any.
+   * @throws RefusedError if there is no such platform, or this is its only password.
    */
   retirePassword(name: string): Promise<void>;
 }
 
-/** Told once, when it is made: the broker keeps a digest only. */
+/** Shown only once, when it is created: the broker stores a digest. */
 export interface PlatformCredential {
   readonly username: string;
   readonly password: string;
@@ -71,7 +71,7 @@ export interface PlatformCredential {
 export interface PlatformOverview {
   readonly name: string;
   readonly createdAt: Date;
-  /** Passwords kept in Postgres; one out of a file comes on top. */
+  /** Passwords stored in Postgres; a password from a file is not counted. */
   readonly passwords: number;
   readonly instances: number;
 }

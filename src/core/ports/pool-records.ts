@@ -9,16 +9,16 @@ export interface NewPooledHost {
   readonly egress: Egress;
 }
 
-/** Hosts that nobody owns yet. */
+/** Hosts of the pool, which have no owner. */
 export interface PoolRecords {
-  /** Records a host for the pool, in state `parking`; undefined where no slot is free. */
+  /** Records a host for the pool, in state `parking`; undefined if no slot is free. */
   insertPooledHost(host: NewPooledHost): Promise<PooledHost | undefined>;
-  /** The hosts that belong to nobody yet, the oldest first. */
+  /** The hosts of the pool, oldest first. */
   pooledHosts(): Promise<readonly PooledHost[]>;
-  /** Lets instances claim the host. False where it is not being made any more. */
+  /** Lets instances claim the host; false if it is no longer `parking`. */
   setHostParked(hostId: string): Promise<boolean>;
-  /** Lets nobody claim the host any more, so that it can be destroyed. False where somebody has claimed it. */
+  /** Makes the host unclaimable, so that it can be destroyed; false if an instance has claimed it. */
   withdrawPooledHost(hostId: string): Promise<boolean>;
-  /** Makes `owner` the one who keeps this for so long, and true; false while another does. */
+  /** Makes `owner` the leader of this controller for `leaseMs` milliseconds; false while another one is. */
   acquireLeadership(name: string, owner: string, leaseMs: number): Promise<boolean>;
 }

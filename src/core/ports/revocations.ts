@@ -2,7 +2,7 @@
 export interface Revocations {
   /**
    * Resolves when each gateway with a lease has acknowledged all of these bindings, or its lease has expired: from
-   * then on, no gateway has or accepts a connection of theirs.
+   * then on no connection with their certificates is open or accepted anywhere.
    */
   settled(bindingIds: readonly string[]): Promise<void>;
 }

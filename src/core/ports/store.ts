@@ -6,14 +6,14 @@ import type { PoolRecords } from './pool-records.ts';
 import type { PowerRecords } from './power-records.ts';
 import type { UsageRecords } from './usage-records.ts';
 
-/** The port to Postgres. One object, so that what belongs together is written in one transaction. */
+/** The port to Postgres. One object, so that related records are written in one transaction. */
 export interface Store {
-  /** Reads and single writes, each in a transaction of its own. */
+  /** Reads and single writes, each in a separate transaction. */
   readonly records: Records;
   /**
-   * Runs `work` in one transaction. It must not wait for anything but the database. Wake-ups that it asks
-   * for are sent when it commits. Where Postgres has undone it in favour of another transaction it is run again.
-   * An instance is locked before what belongs to it: its operation, its host, its bindings.
+   * Runs `work` in one transaction. It must not wait for anything but the database. Its notifications are sent on
+   * commit. It runs again if Postgres aborts it because of a deadlock or a serialization failure. Lock order: an
+   * instance before its operation, its host and its bindings.
    */
   transaction<T>(work: (records: Records) => Promise<T>): Promise<T>;
 }
