@@ -48,7 +48,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
   dropPrivileges(userIds(settings.uidBase).gateway);
   const { port } = await gateway.start().catch((cause: unknown) => {
     throw new Error(
-      `Port ${settings.gatewayPort} on ${settings.listenAddress} can't be used: end what uses it, or set BERTH_GATEWAY_PORT to another one.`,
+      `Port ${settings.gatewayPort} on ${settings.listenAddress} can't be used: stop the process that uses it, or set BERTH_GATEWAY_PORT to another port.`,
       { cause },
     );
   });

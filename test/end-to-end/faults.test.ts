@@ -64,7 +64,7 @@ describe('faults', { timeout: 600_000 }, () => {
       await new Promise((resolve) => taken.once('listening', resolve));
       await expect(one.start()).rejects.toThrow(
         new RegExp(
-          `Port ${port} on [\\d.]+ can't be used.*: end what uses it, or set ${setting} to another one`,
+          `Port ${port} on [\\d.]+ can't be used.*: stop the process that uses it, or set ${setting} to another port`,
         ),
       );
       await nothingRuns(one);
