@@ -72,7 +72,7 @@ async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
   }
   if (found.length > 0 && JSON.stringify(found) !== JSON.stringify(before)) {
     logger.error(
-      { event: 'host.altered', host: hostId, drift: found, policy },
+      { event: 'host.drift', host: hostId, drift: found, policy },
       'A host differs from its manifest',
     );
   }

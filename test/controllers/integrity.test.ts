@@ -96,12 +96,12 @@ it('integrity check: on request, and reports drift in the answer, the list, the 
   });
   expect([await integrityOf(sound), await integrityOf(other)]).toEqual(['intact', 'drift']);
   expect((await look('/mgmt/metrics')).text).toContain('berth_hosts_checked{result="drift"} 1');
-  expect(log.lines.filter((line) => line['event'] === 'host.altered' && line['host'] === other)).toHaveLength(
+  expect(log.lines.filter((line) => line['event'] === 'host.drift' && line['host'] === other)).toHaveLength(
     1,
   );
   // One event for one drift, even if it is found again.
   await verify(other.slice(0, 8));
-  expect(log.lines.filter((line) => line['event'] === 'host.altered')).toHaveLength(1);
+  expect(log.lines.filter((line) => line['event'] === 'host.drift')).toHaveLength(1);
   found = new Map();
   expect((await verify(other)).body).toMatchObject({ hosts: [{ drift: [] }] });
   expect(await integrityOf(other)).toBe('intact');
@@ -167,7 +167,7 @@ it.each(['report', 'quarantine'] as const)(
 
     found = new Map([[bad, drift]]);
     expect((await verify(bad)).body).toMatchObject({ hosts: [{ drift, quarantined: false }] });
-    expect(log.lines).toContainEqual(expect.objectContaining({ event: 'host.altered', host: bad }));
+    expect(log.lines).toContainEqual(expect.objectContaining({ event: 'host.drift', host: bad }));
     // It is the oldest, which a create would have claimed.
     expect([await makeHost(), await makeHost()]).not.toContain(bad);
     await pool.runOnce();
