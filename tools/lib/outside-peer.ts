@@ -57,7 +57,7 @@ export async function createOutsidePeer(): Promise<OutsidePeer> {
 
 const ip = (...args: string[]) => execute('ip', args);
 
-/** Several peers can exist at once: whoever creates the namespace of a number owns its addresses. */
+/** Several peers can exist at once: the process that creates the namespace of a number owns its addresses. */
 async function claimOctet(): Promise<{ octet: number; name: string; link: string }> {
   for (let octet = 64; octet < 254; octet += 2) {
     const name = `outside-${octet}`;

@@ -3,7 +3,7 @@ import { agentPortName, guestLink } from '../../../guest/link.ts';
 import type { GuestImage } from '../image/guest-image.ts';
 import type { Accelerator } from '../options.ts';
 
-/** Where a VM's memory comes from. */
+/** The source of a VM's memory. */
 export type Memory =
   /** Ordinary memory: a cold boot. */
   | { readonly kind: 'own' }

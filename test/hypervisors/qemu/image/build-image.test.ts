@@ -125,7 +125,7 @@ describe('guest image build', () => {
       'a file is renamed',
       (recipe: string) => rename(path.join(recipe, 'units.txt'), path.join(recipe, 'units')),
     ],
-  ])('makes another where the recipe is another one: %s', async (_, change) => {
+  ])('ensure image: builds a new image if the recipe has changed: %s', async (_, change) => {
     const first = await ensure();
     await change(options.recipeDirectory);
     expect(await findGuestImage(options)).toBeUndefined();

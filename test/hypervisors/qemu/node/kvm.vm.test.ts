@@ -50,7 +50,7 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
     const place = layoutOf(options, 'kvm', 1);
     const network = createHostNetworking(options);
     const group = 616_200 + testSlot;
-    // A file's permissions stand in for a device's.
+    // A file's permissions work like a device's.
     const device = path.join(folder, 'device');
     await writeFile(device, '');
     await chown(device, 0, group);
