@@ -17,7 +17,7 @@ function changed(change: (file: File) => void): unknown {
 const plans = (file: File) => file.offerings[0]?.['plans'] as Changed[];
 
 describe('the catalog', () => {
-  it('that is built in keeps the rules', () => {
+  it('catalog: the built-in one is valid', () => {
     const catalog = loadCatalog(builtInCatalog, 'built in');
     expect(allPlans(catalog).map(({ name }) => name)).toEqual(['small', 'medium', 'large']);
     const [offering] = catalog.offerings;
@@ -63,7 +63,7 @@ describe('the catalog', () => {
       '/egress',
     ],
     ['something else than an object', 'text', 'object'],
-  ])('with %s is refused, and the message names it', (_, file, words) => {
+  ])('catalog: is refused with %s, and the message names it', (_, file, words) => {
     const load = () => loadCatalog(file, 'catalog.yaml');
     expect(load).toThrow(CatalogError);
     expect(load).toThrow('catalog.yaml');

@@ -22,7 +22,7 @@ const egress = (of: Plan, wanted?: unknown) =>
   demandOf(of, wanted === undefined ? {} : { egress: wanted }).egress;
 
 describe('egress', () => {
-  it('is what the plan allows, or less where the parameter says so', () => {
+  it('egress: is what the plan allows, or less if the parameter says so', () => {
     expect(egress(plan())).toEqual({ kind: 'internet' });
     expect(egress(plan(), 'none')).toEqual({ kind: 'none' });
     expect(egress(plan(), ['203.0.113.0/24'])).toEqual({
@@ -36,7 +36,7 @@ describe('egress', () => {
     });
   });
 
-  it('is never more than the plan allows', () => {
+  it('egress: is never more than the plan allows', () => {
     for (const network of [
       '10.0.0.0/24',
       '169.254.169.254/32',
@@ -62,7 +62,7 @@ it.each([
   [{ published_ports: 1.5 }, 'parameters/published_ports must be integer'],
   [{ published_ports: null }, 'parameters/published_ports'],
   [{ colour: 1 }, '"colour"'],
-])('parameters %j are refused with their path and the rule', (parameters, words) => {
+])('parameters: %j are refused with path and rule', (parameters, words) => {
   const catalog = loadCatalog(builtInCatalog, 'test');
   const small = catalog.offerings[0]?.plans[0];
   if (small === undefined) throw new Error('no plan');
@@ -75,7 +75,7 @@ describe('a tenant', () => {
   const request = { instanceId: 'i-1', organizationGuid: 'o-1', spaceGuid: 's-1', context: {} };
   const kubernetes = { platform: 'kubernetes', clusterid: 'c', namespace: 'n' };
 
-  it('is cut as the offering says', () => {
+  it('tenant: is an org, a space or an instance, as the offering says', () => {
     const key = (cut: 'org' | 'space' | 'instance', more = {}) => tenantKey(cut, { ...request, ...more });
     expect(key('org')).toBe(key('org', { spaceGuid: 's-2', instanceId: 'i-2' }));
     expect(key('space')).toBe(key('space', { instanceId: 'i-2' }));
@@ -89,7 +89,7 @@ describe('a tenant', () => {
     );
   });
 
-  it('on Kubernetes falls back to the fields beside the context, and is no tenant of Cloud Foundry', () => {
+  it('tenant: falls back to the top-level fields on Kubernetes, and differs from every tenant of Cloud Foundry', () => {
     const key = (context: object, more = {}) =>
       tenantKey('org', { ...request, ...more, context: { platform: 'kubernetes', ...context } });
     expect(key({ clusterid: '', namespace: 'n' })).toBe(key({ clusterid: 'o-1', namespace: 'n' }));
@@ -98,7 +98,7 @@ describe('a tenant', () => {
     expect(key({})).not.toBe(tenantKey('org', request));
   });
 
-  it('can not be forged by an id with the separator of another', () => {
+  it('tenant: can not be forged by an id that contains the separator', () => {
     const key = (organizationGuid: string, spaceGuid: string) =>
       tenantKey('space', { ...request, organizationGuid, spaceGuid });
     expect(key('a","b', 'c')).not.toBe(key('a', 'b","c'));

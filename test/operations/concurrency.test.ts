@@ -4,9 +4,9 @@ import { eventually } from '../support/eventually.ts';
 
 const never = () => new Promise<never>(() => undefined);
 
-describe('turns', () => {
-  // Seen to fail without the race in `boot`, and with no limit.
-  it('of boots are few, and pass on from those that hang', async () => {
+describe('concurrency', () => {
+  // Fails without the race in `createTimedLimit`, and without a limit.
+  it('concurrency: boots are limited, and a hanging boot loses its slot', async () => {
     const limits = createConcurrency(200);
     let begun = 0;
     for (let count = 0; count < 100; count += 1) {
@@ -21,7 +21,7 @@ describe('turns', () => {
     await eventually('the next begin', () => begun > first);
   });
 
-  it('give back what was returned, and what was thrown', async () => {
+  it('concurrency: passes on results and errors', async () => {
     const limits = createConcurrency();
     expect(await limits.limitBoot(() => Promise.resolve(1))).toBe(1);
     expect(await limits.limitStep(() => Promise.resolve(2))).toBe(2);

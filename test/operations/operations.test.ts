@@ -31,7 +31,7 @@ const ended = (id: string) =>
     const report = await last(id);
     return report.state === 'in progress' ? undefined : report;
   });
-/** Until so many transactions wait for a lock. */
+/** Waits until `count` transactions wait for a lock. */
 const waiting = (count: number) =>
   eventually('they wait for each other', async () => {
     const { rows } = await broker.database.raw<{ rows: unknown[] }>(
@@ -42,16 +42,16 @@ const waiting = (count: number) =>
 const livingHosts = async () => (await broker.store.records.livingHosts()).length;
 
 describe('an operation', () => {
-  it('goes on where a worker that was stopped has put it down', async () => {
-    let letGo: () => void = () => undefined;
-    const held = new Promise<void>((resolve) => (letGo = resolve));
-    before = (act) => (act === 'identify' ? held : undefined);
+  it('operation: continues from its step after its worker was stopped', async () => {
+    let release: () => void = () => undefined;
+    const blocked = new Promise<void>((resolve) => (release = resolve));
+    before = (act) => (act === 'identify' ? blocked : undefined);
     const first = broker.startWorker('first');
     const id = randomUUID();
     await begin(id);
     await eventually('the first worker waits', async () => (await last(id)).description.includes('identity'));
     const stopping = first.stop();
-    letGo();
+    release();
     await stopping;
     expect((await last(id)).state).toBe('in progress');
     const acts: string[] = [];
@@ -63,7 +63,7 @@ describe('an operation', () => {
     expect(await livingHosts()).toBe(1);
   });
 
-  it('is taken over from a worker that has fallen silent, whose later writes are refused', async () => {
+  it('operation: another worker leases it from a silent one, whose later writes are refused', async () => {
     const { records } = broker.store;
     const id = randomUUID();
     await begin(id);
@@ -83,7 +83,7 @@ describe('an operation', () => {
     expect((await broker.ask('get', instance(id))).status).toBe(404);
   });
 
-  it('tries again what fails, and then succeeds', async () => {
+  it('operation: retries a failing step, and then succeeds', async () => {
     let failures = 2;
     before = (act) => {
       if (act !== 'start' || failures === 0) return;
@@ -96,7 +96,7 @@ describe('an operation', () => {
     expect((await ended(id)).state).toBe('succeeded');
   });
 
-  it('that can not succeed is undone, says why, and leaves nothing', async () => {
+  it('operation: is rolled back if it can not succeed, reports the reason, and leaves nothing', async () => {
     before = (act) => {
       if (act === 'start') throw new Error('QEMU said no');
     };
@@ -108,14 +108,14 @@ describe('an operation', () => {
     expect(report.description).toContain('QEMU said no');
     expect(await livingHosts()).toBe(0);
     expect(await broker.hypervisor.list()).toEqual([]);
-    // Its id is not used again before it was deleted, and it can be deleted.
+    // Its id can't be reused before it is deleted, and it can be deleted.
     const again = await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
     expect(again.status).toBe(409);
     const removed = await broker.ask('delete', `${instance(id)}?accepts_incomplete=true&${hints}`);
     expect(removed.status).toBe(200);
   });
 
-  it('of 200 at once ends rightly each time, with two workers', { timeout: 480_000 }, async () => {
+  it('operation: 200 at once all succeed with two workers', { timeout: 480_000 }, async () => {
     broker.startWorker('one');
     broker.startWorker('two');
     const all = Array.from({ length: 200 }, () => randomUUID());
@@ -135,18 +135,18 @@ describe('an operation', () => {
     expect(new Set(slots).size).toBe(200);
   });
 
-  // Each seen to fail where such a step took a turn.
+  // Each fails if such a step counts toward the limit on concurrent steps.
   it.each(['identify', 'connect', 'engineAnswers'] as const)(
-    'waits for no other, however many of those hang in %s',
+    'operation: is not delayed by 40 others that hang in %s',
     async (act) => {
       const stuck = new Set<string>();
-      let letGo: () => void = () => undefined;
-      const held = new Promise<void>((resolve) => (letGo = resolve));
+      let release: () => void = () => undefined;
+      const blocked = new Promise<void>((resolve) => (release = resolve));
       let hangs = true;
       before = (seen, hostId) => {
         if (seen !== act || (!hangs && !stuck.has(hostId))) return undefined;
         stuck.add(hostId);
-        return held;
+        return blocked;
       };
       await broker.hypervisor.makeTemplate(
         { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
@@ -161,13 +161,13 @@ describe('an operation', () => {
       const other = randomUUID();
       await begin(other);
       expect((await ended(other)).state).toBe('succeeded');
-      letGo();
+      release();
       for (const id of hanging) expect((await ended(id)).state).toBe('succeeded');
     },
   );
 
-  // Seen as a deadlock, and a 500, where it locked the operation before its instance.
-  it('that ends while a delete halts it lets the delete go first', async () => {
+  // Fails with a deadlock, and a 500, if the operation is locked before its instance.
+  it('operation: ends after the delete that cancels it at the same time', async () => {
     const id = randomUUID();
     await begin(id);
     const operation = await broker.workerStore.records.leaseOperation('worker', 60_000);
@@ -185,7 +185,7 @@ describe('an operation', () => {
     expect(await last(id)).toMatchObject({ state: 'failed', description: 'Halted' });
   });
 
-  it('is refused, with nothing recorded, where no slot is free', async () => {
+  it('operation: is refused, with nothing recorded, if no slot is free', async () => {
     await broker.database('slots').where('slot', '>', 1).delete();
     broker.startWorker();
     const id = randomUUID();
@@ -206,7 +206,7 @@ describe('an operation', () => {
 });
 
 describe('reconciliation', () => {
-  it('brings back a host whose machine has gone, and destroys one that nobody knows', async () => {
+  it('reconciliation: restarts a host whose VM has ended, and destroys an orphan', async () => {
     broker.startWorker();
     const id = randomUUID();
     await begin(id);
@@ -226,17 +226,17 @@ describe('reconciliation', () => {
     await broker.hypervisor.prepare(orphan);
 
     await broker.reconcile();
-    await eventually('the machine runs again', async () => {
+    await eventually('the VM runs again', async () => {
       const seen = await broker.hypervisor.list();
       const [now] = await broker.store.records.livingHosts();
       return seen.length === 1 && seen[0]?.state === 'running' && now?.engine !== undefined;
     });
-    // The platform is told of its own operations only.
+    // Operations that Berth began are not reported to the platform.
     expect(await last(id)).toMatchObject({ state: 'succeeded' });
     expect((await broker.ask('get', instance(id))).status).toBe(200);
   });
 
-  it('brings back a host that runs and that nothing leads to, as an update can leave it that failed', async () => {
+  it('reconciliation: restarts a running host without an address, as a failed update can leave it', async () => {
     broker.startWorker();
     const id = randomUUID();
     await begin(id);
@@ -245,7 +245,7 @@ describe('reconciliation', () => {
     if (host === undefined) throw new Error('there is no host');
     await broker.store.records.setHostUnreachable(host.id);
     await broker.reconcile();
-    await eventually('something leads to it', async () => {
+    await eventually('it has an address again', async () => {
       const [now] = await broker.store.records.livingHosts();
       return now?.engine !== undefined;
     });
@@ -255,8 +255,8 @@ describe('reconciliation', () => {
     expect(await count()).toBe(1);
   });
 
-  // Seen to fail with a unique violation where it took no lock.
-  it('waits for a request that is about to begin an operation, and leaves the host to that', async () => {
+  // Fails with a unique violation without the lock.
+  it('reconciliation: waits for a request that is about to begin an operation, and leaves the host to it', async () => {
     broker.startWorker();
     const id = randomUUID();
     await begin(id);
@@ -276,7 +276,7 @@ describe('reconciliation', () => {
     expect(await broker.database('operations').where({ kind: 'restart' })).toEqual([]);
   });
 
-  it('leaves down what a delete has failed to destroy, and the delete is tried again until nothing is left', async () => {
+  it('reconciliation: does not restart a host whose delete failed; the delete is retried until nothing is left', async () => {
     const worker = broker.startWorker();
     const id = randomUUID();
     await begin(id);
@@ -293,7 +293,7 @@ describe('reconciliation', () => {
       worker.wake();
       return (await last(id)).state === 'failed';
     });
-    // It was killed half-way.
+    // The VM was stopped half-way.
     await broker.hypervisor.stop(host.id);
     const kinds = async () =>
       (await broker.database<{ kind: string }>('operations').orderBy('created_at')).map(({ kind }) => kind);
@@ -313,14 +313,14 @@ describe('reconciliation', () => {
   });
 });
 
-it('a second operation on an instance is refused as concurrent, whoever begins it', async () => {
+it('operation: a second one on the same instance is refused with ConcurrencyError', async () => {
   await begin('i');
   const { id = '' } = (await broker.store.records.instance(broker.platformId, 'i')) ?? {};
   const beginning = broker.store.transaction((records) => beginOperation(records, 'restart', id));
   await expect(beginning).rejects.toMatchObject({ refusal: { status: 422, code: 'ConcurrencyError' } });
 });
 
-it('a transaction that Postgres undoes because of a deadlock is run again', async () => {
+it('store: a transaction that Postgres aborts because of a deadlock runs again', async () => {
   const { database, store } = broker;
   const ids = await Promise.all(
     ['one', 'two'].map(async (name) => {
