@@ -28,7 +28,7 @@ export async function createCredentialDirectory(deps: {
     const rows: { digest: Buffer; id: string; name: string }[] = await database('platform_passwords')
       .join('platforms', 'platforms.id', 'platform_passwords.platform_id')
       .select('digest', 'platforms.id', 'name');
-    // A slower read that began earlier must not bring back a retired password.
+    // A slower read that began earlier must not restore a retired password.
     if (mine === newest) {
       known = [...fixed, ...rows.map(({ digest, id, name }) => ({ digest, platform: { id, name } }))];
     }

@@ -93,7 +93,7 @@ describe('createCertificateAuthority', () => {
 });
 
 describe('issueClientCertificate', () => {
-  it('client certificate: is valid for clients of its own CA only', async () => {
+  it('client certificate: is valid for clients of its CA only', async () => {
     const issued = await issueClientCertificate(ca, { commonName: 'binding', notAfter: inDays(1) });
     expect(await verify('sslclient', ca.certificatePem, issued.certificatePem)).toBe('OK');
     expect(await verify('sslserver', ca.certificatePem, issued.certificatePem)).toContain(

@@ -3,7 +3,7 @@ import { createPowerFixture } from './support/power-fixture.ts';
 
 const fixture = createPowerFixture();
 
-/** Runs `run` until the worker reaches `act`, where it is killed. */
+/** Runs `run` until the worker reaches `act` and is killed there. */
 async function killAt(act: string, run: () => Promise<void>): Promise<void> {
   let isKilled = false;
   fixture.before = (at) => {

@@ -28,7 +28,7 @@ afterEach(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-/** A process that holds a host while `act` runs; what is in `act` can use `flag(name)` and `until(name)`. */
+/** A process that locks a host while `act` runs; `act` can use `flag(name)` and `until(name)`. */
 async function startHolder(act: string): Promise<ChildProcess> {
   const script = `
     import { existsSync, writeFileSync } from 'node:fs';

@@ -114,7 +114,7 @@ describe('master key rotation', () => {
     await eventually('the former key is retired', async () => (await states())[oldId] === 'retired', {
       deadlineMs: 25_000,
     });
-    await eventually('binds have gone on', () => binding_ > begun + 2);
+    await eventually('binds continue', () => binding_ > begun + 2);
     enough.abort();
     await goingOn;
     expect(await states()).toEqual({ [oldId]: 'retired', [newId]: 'current' });

@@ -57,7 +57,7 @@ for (const file of checked) {
     for (const rule of list.match(/\d+[a-z]?/g))
       if (!rules.has(rule)) report(index, `docs/osb.md has no rule ${rule}`);
   }
-  // Names of tests: `15c: …`, as a string of its own or as the first cell of a table.
+  // Names of tests: `15c: …`, as a separate string or as the first cell of a table.
   if (/\.test\.ts$/.test(file)) {
     for (const { index, 1: list } of source.matchAll(/(?<=['"`])(\d+[a-z]?(?:, \d+[a-z]?)*): /g)) {
       for (const rule of list.split(', '))

@@ -2,7 +2,7 @@
 export interface Drift {
   /** Section of the manifest, such as `firewall`. */
   readonly part: string;
-  /** What is missing and what was added; for operators. */
+  /** Missing and added lines, for operators. */
   readonly detail: string;
 }
 

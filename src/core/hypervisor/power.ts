@@ -23,7 +23,7 @@ export interface Power {
   suspend(hostId: string): Promise<void>;
 
   /**
-   * Continues a paused or suspended VM where it stopped; a running one is left alone. The guest's clock is behind
+   * Continues a paused or suspended VM; a running one is left alone. The guest's clock is behind
    * until {@link Guest.identify}. A suspended host needs {@link Lifecycle.prepare} before and
    * {@link Network.connect} after.
    * @throws HypervisorError if there is no VM to continue.

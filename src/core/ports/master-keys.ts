@@ -13,7 +13,7 @@ export interface MasterKeyState {
 export interface KeyRotation {
   list(): Promise<readonly MasterKeyState[]>;
   /**
-   * Reads the master key file again and uses the new key in it, in every api; what was sealed before is
+   * Reads the master key file again and uses the new key in it, in every api; secrets sealed before are
    * rewrapped in the background, also after a restart.
    * @throws RefusedError if the file contains no new key, a rotation is in progress, or an api lacks the key.
    */

@@ -11,11 +11,10 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   for (const { state, count } of counts.instances) instances.set({ state }, count);
   const hosts = gauge('berth_hosts', 'Hosts that have not been destroyed', ['state', 'plan']);
   for (const { state, plan, count } of counts.hosts) hosts.set({ state, plan }, count);
-  const created = gauge(
-    'berth_hosts_made',
-    'Hosts created so far, by where they came from: pool, template or cold boot',
-    ['from', 'plan'],
-  );
+  const created = gauge('berth_hosts_made', 'Hosts created so far, by origin: pool, template or cold boot', [
+    'from',
+    'plan',
+  ]);
   for (const { from, plan, count } of counts.made) created.set({ from, plan }, count);
   const bindings = gauge('berth_bindings', 'Service bindings by state', ['state']);
   for (const { state, count } of counts.bindings) bindings.set({ state }, count);
