@@ -22,11 +22,7 @@ const egress = (of: Plan, wanted?: unknown) =>
   demandOf(of, wanted === undefined ? {} : { egress: wanted }).egress;
 
 describe('egress', () => {
-<<<<<<< HEAD
   it('egress: is what the plan allows, or less if the parameter says so', () => {
-=======
-  it('is what the plan allows, or less if the parameter says so', () => {
->>>>>>> 04c439e (checks: fewer false alarms; reword what they still found)
     expect(egress(plan())).toEqual({ kind: 'internet' });
     expect(egress(plan(), 'none')).toEqual({ kind: 'none' });
     expect(egress(plan(), ['203.0.113.0/24'])).toEqual({
@@ -93,11 +89,7 @@ describe('a tenant', () => {
     );
   });
 
-<<<<<<< HEAD
   it('tenant: falls back to the top-level fields on Kubernetes, and differs from every tenant of Cloud Foundry', () => {
-=======
-  it('on Kubernetes falls back to the fields beside the context, and is not a tenant of Cloud Foundry', () => {
->>>>>>> 04c439e (checks: fewer false alarms; reword what they still found)
     const key = (context: object, more = {}) =>
       tenantKey('org', { ...request, ...more, context: { platform: 'kubernetes', ...context } });
     expect(key({ clusterid: '', namespace: 'n' })).toBe(key({ clusterid: 'o-1', namespace: 'n' }));

@@ -40,7 +40,7 @@ const phrases = [
   [`\\b(?:tells? of|asks? after|tell of)\\b`, 'name, report, ask for'],
   [`\\bbr(?:ing|ings|ought) back\\b`, 'restart, restore'],
   [`\\bcomes? to nothing\\b`, 'fail'],
-  [`(?<!\\b(?:virtual|state|Virtual|QEMU) |-)\\b[Mm]achines?\\b(?!-| id| code| firewall')`, 'VM, host, node'],
+  [`(?<!\\b(?:virtual|state|Virtual|QEMU) |-)\\b[Mm]achines?\\b(?!-| id| code| firewall)`, 'VM, host, node'],
 ];
 const checks = phrases.map(([source, instead]) => [
   new RegExp(source.replaceAll(' ', '\\s+'), 'gm'),

@@ -3,11 +3,7 @@ import path from 'node:path';
 import { exists } from '../../../lib/exists.ts';
 
 /**
-<<<<<<< HEAD
  * Whether tenants' memory may be written to the node's swap and so outlast its host. cgroup v2 can forbid it
-=======
- * Whether tenants' memory may be written to the node's swap and outlast its host there. cgroup v2 can forbid it
->>>>>>> 04c439e (checks: fewer false alarms; reword what they still found)
  * (`memory.swap.max`); cgroup v1 only limits memory and swap together, and a swappiness of 0 makes it rare.
  * @returns a message with the remedy for operators; undefined if there is no problem.
  */

@@ -125,11 +125,7 @@ describe('guest image build', () => {
       'a file is renamed',
       (recipe: string) => rename(path.join(recipe, 'units.txt'), path.join(recipe, 'units')),
     ],
-<<<<<<< HEAD
   ])('ensure image: builds a new image if the recipe has changed: %s', async (_, change) => {
-=======
-  ])('builds another image if the recipe differs: %s', async (_, change) => {
->>>>>>> 04c439e (checks: fewer false alarms; reword what they still found)
     const first = await ensure();
     await change(options.recipeDirectory);
     expect(await findGuestImage(options)).toBeUndefined();
