@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { median, p95 } from '../../tools/bench/statistics.ts';
+import { median, p95 } from '../../tools/bench/lib/statistics.ts';
 
 it('percentiles: use the nearest rank', () => {
   expect(median([5, 1, 3])).toBe(3);

@@ -7,10 +7,10 @@ import { createProgress } from '../../src/lib/progress.ts';
 import { apiSuite } from './api/suite.ts';
 import { densitySuite } from './density/suite.ts';
 import { gatewaySuite } from './gateway/suite.ts';
-import { isolationFigures } from './isolation.ts';
+import { isolationFigures } from './provision/isolation.ts';
 import { provisionSuite } from './provision/suite.ts';
 import { writeReport } from './report/write-report.ts';
-import { describeComputer, describeMachine, type Figure, publish, save } from './suite.ts';
+import { describeNode, describeNodeWithQemu, type Figure, publish, save } from './lib/figures.ts';
 
 function atLeastFive(text: string): number {
   const runs = Number(text);
@@ -81,7 +81,7 @@ program
     });
     const date = new Date().toISOString();
     const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-    const machine = await describeMachine(accelerator);
+    const machine = await describeNodeWithQemu(accelerator);
     await publish({ suite: 'provision', machine, date, figures }, options.json);
   });
 
@@ -112,7 +112,7 @@ program
     }) => {
       await mkdir(options.cache, { recursive: true, mode: 0o755 });
       const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-      const machine = await describeMachine(accelerator);
+      const machine = await describeNodeWithQemu(accelerator);
       const date = new Date().toISOString();
       const reportOf = (figures: readonly Figure[]) => ({ suite: 'density', machine, date, figures });
       const progress = createProgress(process.stderr);
@@ -148,7 +148,7 @@ program
     });
     const date = new Date().toISOString();
     const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-    const machine = await describeMachine(accelerator);
+    const machine = await describeNodeWithQemu(accelerator);
     await publish({ suite: 'gateway', machine, date, figures }, options.json);
   });
 
@@ -171,7 +171,7 @@ program
       progress.end();
     });
     const date = new Date().toISOString();
-    await publish({ suite: 'api', machine: describeComputer(), date, figures }, options.json);
+    await publish({ suite: 'api', machine: describeNode(), date, figures }, options.json);
   });
 
 program

@@ -5,8 +5,8 @@ import { type Connection, createConnection } from './client.ts';
 import { type Ask, type Tally, throughput, timed } from './load.ts';
 import { buildRig, ownSlots, type Rig, type RigBroker } from './rig.ts';
 import { type Population, seed, seededInstance, seededOrg } from './seed.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median, p95 } from '../statistics.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median, p95 } from '../lib/statistics.ts';
 
 export interface ApiSuiteOptions {
   /** How long each throughput is measured. */

@@ -4,8 +4,8 @@ import limitConcurrency from 'p-limit';
 import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../lib/docker.ts';
 import type { Platform } from '../../lib/platform.ts';
-import { cpuSeconds, machinesOf, pssMib } from '../provision/machines.ts';
-import { ping } from '../tenant.ts';
+import { cpuSeconds, vmPids, pssMib } from '../lib/proc.ts';
+import { ping } from '../lib/engine-requests.ts';
 
 export interface Tenant {
   readonly instanceId: string;
@@ -106,12 +106,12 @@ export function createFleet(platform: Platform, site: string): Fleet {
     },
 
     async pssOfAll() {
-      const sizes = await Promise.all((await machinesOf(site)).map(pssMib));
+      const sizes = await Promise.all((await vmPids(site)).map(pssMib));
       return sizes.reduce((sum, size) => sum + size, 0);
     },
 
     async cost() {
-      const machines = await machinesOf(site);
+      const machines = await vmPids(site);
       const used = async () => {
         const seconds = await Promise.all(machines.map(cpuSeconds));
         return seconds.reduce((sum, each) => sum + each, 0);

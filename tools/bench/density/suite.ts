@@ -1,8 +1,8 @@
 import { siteId } from '../../../src/config/secrets.ts';
 import { connectPlatform } from '../../lib/platform.ts';
-import { startBroker } from '../broker.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median, p95 } from '../statistics.ts';
+import { startBroker } from '../lib/broker.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median, p95 } from '../lib/statistics.ts';
 import { createFleet, type Fleet, type Tenant, twoAtATime } from './fleet.ts';
 import { errorMessage } from '../../../src/lib/error-message.ts';
 

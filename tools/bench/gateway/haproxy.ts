@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import { createServerRequest } from '../../../src/certificates/server-certificate.ts';
-import { ended } from './processes.ts';
+import { stopChild } from '../lib/child-process.ts';
 
 /**
  * Debian's HAProxy in front of one engine, with what the gateway does for it: mutual TLS by the same authorities,
@@ -57,6 +57,6 @@ listen gateway
       if (child.exitCode !== null) throw new Error(`haproxy has ended: ${said}`);
       return child.pid ?? 0;
     },
-    stop: () => ended(child, 'SIGTERM'),
+    stop: () => stopChild(child, 'SIGTERM'),
   };
 }

@@ -15,11 +15,12 @@ import { channels } from '../../../src/postgres/channels.ts';
 import { openDatabase } from '../../../src/postgres/database.ts';
 import { startEmbeddedPostgres } from '../../../src/postgres/server/embedded.ts';
 import { startListener } from '../../../src/postgres/listener.ts';
-import { startBroker } from '../broker.ts';
-import { putAwayOnce } from '../interruption.ts';
+import { startBroker } from '../lib/broker.ts';
+import { registerCleanup } from '../lib/cleanup.ts';
 import type { Target } from './connection.ts';
 import { startHaproxy } from './haproxy.ts';
-import { ended, pin } from './processes.ts';
+import { stopChild } from '../lib/child-process.ts';
+import { pin } from '../lib/proc.ts';
 
 /** The three ways to one engine. */
 export const ways = ['direct', 'haproxy', 'berth'] as const;
@@ -73,7 +74,7 @@ export async function buildRig(
   const cores = availableParallelism();
   if (cores < 2) throw new Error('two cores are needed: one for what is measured, one for what measures');
   const stops: (() => Promise<void>)[] = [];
-  const stop = putAwayOnce(async () => {
+  const stop = registerCleanup(async () => {
     const failures: unknown[] = [];
     for (let act = stops.pop(); act !== undefined; act = stops.pop()) {
       await act().catch((error: unknown) => failures.push(error));
@@ -152,7 +153,7 @@ async function engineOf(database: Knex): Promise<EngineAddress> {
 /** Starts the stand-in, and puts it on record as the engine of the one host: the gateway goes by the record. */
 async function standIn(database: Knex, stops: (() => Promise<void>)[]): Promise<EngineAddress> {
   const child = fork(fileURLToPath(new URL('stand-in.js', import.meta.url)), { env: {} });
-  stops.push(() => ended(child, 'SIGTERM'));
+  stops.push(() => stopChild(child, 'SIGTERM'));
   const port = await new Promise<number>((resolve, reject) => {
     child.once('message', (message) => {
       resolve(Number(message));

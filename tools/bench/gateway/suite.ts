@@ -6,11 +6,11 @@ import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import { type Connection, openConnection, type Target } from './connection.ts';
 import { makeImageArchive } from './image-archive.ts';
 import { populate } from './population.ts';
-import { cpuSeconds, rssMib } from './processes.ts';
+import { cpuSeconds, rssMib } from '../lib/proc.ts';
 import { buildRig, type Engine, type Rig, type Way, ways } from './rig.ts';
 import { createUploader } from './upload.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median, p95 } from '../statistics.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median, p95 } from '../lib/statistics.ts';
 
 interface Sizes {
   readonly uploads: number;

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Platform } from '../../lib/platform.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median } from '../statistics.ts';
-import { ping } from '../tenant.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median } from '../lib/statistics.ts';
+import { ping } from '../lib/engine-requests.ts';
 
 export const ways = ['cold', 'template', 'pool'] as const;
 

@@ -1,8 +1,8 @@
 import { busyboxTree, dockerFor } from '../../lib/docker.ts';
 import type { Platform } from '../../lib/platform.ts';
-import { startNativeEngine } from '../native-engine.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median } from '../statistics.ts';
+import { startNativeEngine } from './native-engine.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median } from '../lib/statistics.ts';
 import { create } from './creates.ts';
 
 const dockerRunsEach = 9;

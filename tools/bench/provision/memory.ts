@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Platform } from '../../lib/platform.ts';
-import { availableMib, machinesOf, pssMib } from './machines.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median } from '../statistics.ts';
+import { availableMib, vmPids, pssMib } from '../lib/proc.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median } from '../lib/statistics.ts';
 import { create } from './creates.ts';
 
 /** An idle host has come to rest after this: timers of its first minute included. */
@@ -18,7 +18,7 @@ export async function memoryOfHosts(
 ): Promise<Figure[]> {
   progress('memory of hosts');
   // Hosts of the pool are not among them.
-  const others = new Set(await machinesOf(site));
+  const others = new Set(await vmPids(site));
   const before = await availableMib();
   const instances: string[] = [];
   for (let index = 0; index < count; index += 1) {
@@ -26,7 +26,7 @@ export async function memoryOfHosts(
   }
   await delay(settleMs);
   const after = await availableMib();
-  const machines = (await machinesOf(site)).filter((pid) => !others.has(pid));
+  const machines = (await vmPids(site)).filter((pid) => !others.has(pid));
   const running = await Promise.all(machines.map(pssMib));
   for (const { host, instance } of await platform.hosts()) {
     if (instance !== undefined && instances.includes(instance)) await platform.setPower(host, 'paused');

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Platform } from '../../lib/platform.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median } from '../statistics.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median } from '../lib/statistics.ts';
 
 /** Hosts that are held ready. */
 export const poolSize = 4;

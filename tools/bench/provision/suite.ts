@@ -1,8 +1,8 @@
 import { siteId } from '../../../src/config/secrets.ts';
 import { connectPlatform } from '../../lib/platform.ts';
-import { startBroker } from '../broker.ts';
-import { type Figure, figure } from '../suite.ts';
-import { median, p95 } from '../statistics.ts';
+import { startBroker } from '../lib/broker.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median, p95 } from '../lib/statistics.ts';
 import { breakdown, create, type Sample, type Way, ways } from './creates.ts';
 import { dockerRuns } from './docker-runs.ts';
 import { memoryOfHosts } from './memory.ts';

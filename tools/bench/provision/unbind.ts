@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Platform } from '../../lib/platform.ts';
-import { openRequest, ping } from '../tenant.ts';
+import { openRequest, ping } from '../lib/engine-requests.ts';
 
 /** From the DELETE of a binding until its open stream is closed and a new connection is refused. */
 export async function unbind(platform: Platform, instanceId: string): Promise<number> {

@@ -1,4 +1,4 @@
-import type { Figure, Report } from '../suite.ts';
+import type { Figure, Report } from '../lib/figures.ts';
 import { formatNumber } from './bar-chart.ts';
 import { isReached, type Suite, suites, type Target, targets } from './targets.ts';
 

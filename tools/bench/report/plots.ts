@@ -1,4 +1,4 @@
-import type { Figure } from '../suite.ts';
+import type { Figure } from '../lib/figures.ts';
 import type { Bar, BarChart } from './bar-chart.ts';
 import { type Suite, targets } from './targets.ts';
 

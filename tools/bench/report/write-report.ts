@@ -1,6 +1,6 @@
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { Report } from '../suite.ts';
+import type { Report } from '../lib/figures.ts';
 import { drawBars } from './bar-chart.ts';
 import { parseNotes, writeDocument } from './document.ts';
 import { plotsOf } from './plots.ts';

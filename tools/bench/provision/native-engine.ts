@@ -2,10 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { access, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { busyboxTree } from '../lib/docker.ts';
-import { runTool } from '../../src/hypervisors/run-tool.ts';
-import { ended } from './gateway/processes.ts';
-import { putAwayOnce } from './interruption.ts';
+import { busyboxTree } from '../../lib/docker.ts';
+import { runTool } from '../../../src/hypervisors/run-tool.ts';
+import { stopChild } from '../lib/child-process.ts';
+import { registerCleanup } from '../lib/cleanup.ts';
 
 /** Debian's Docker engine on this machine itself, beside nothing of the machine's own. */
 export interface NativeEngine {
@@ -49,8 +49,8 @@ export async function startNativeEngine(directory: string): Promise<NativeEngine
       ...(input !== undefined && { input }),
       timeoutMs: 120_000,
     });
-  const stop = putAwayOnce(async () => {
-    for (const child of children.reverse()) await ended(child, 'SIGTERM');
+  const stop = registerCleanup(async () => {
+    for (const child of children.reverse()) await stopChild(child, 'SIGTERM');
     // In each hierarchy of version 1, or in the one of version 2.
     for (const name of ['', ...(await readdir('/sys/fs/cgroup'))]) {
       await runTool('rmdir', [path.join('/sys/fs/cgroup', name, cgroup)]).catch(() => '');

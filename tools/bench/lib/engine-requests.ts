@@ -1,8 +1,8 @@
 import type { ClientRequest } from 'node:http';
 import { request } from 'node:https';
-import type { Credentials } from '../../src/http/osb/credentials-body.ts';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 
-/** A request to the engine of a binding, through the gateway, on a connection of its own. */
+/** A request through the gateway to a binding's engine, on a new connection. */
 export function openRequest(credentials: Credentials, path: string): ClientRequest {
   const { hostname, port } = new URL(credentials.docker_host);
   return request({
@@ -16,11 +16,11 @@ export function openRequest(credentials: Credentials, path: string): ClientReque
   });
 }
 
-/** Whether the engine answers `_ping` through the gateway, within so many milliseconds. */
+/** Whether the engine answers `_ping` through the gateway within the timeout, in milliseconds. */
 export function ping(credentials: Credentials, timeoutMs = 30_000): Promise<boolean> {
   return new Promise((resolve) => {
     const sent = openRequest(credentials, '/_ping');
-    sent.setTimeout(timeoutMs, () => sent.destroy(new Error('no answer in time')));
+    sent.setTimeout(timeoutMs, () => sent.destroy(new Error(`no answer within ${timeoutMs} ms`)));
     sent.on('response', (response) => {
       response.resume().on('end', () => {
         resolve(response.statusCode === 200);

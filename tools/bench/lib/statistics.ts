@@ -1,4 +1,4 @@
-/** The value below which a share of the samples lies: nearest rank, so it is always one of them. */
+/** The percentile by nearest rank, so it is always one of the samples. @throws if there are none. */
 export function percentile(samples: readonly number[], share: number): number {
   const sorted = [...samples].sort((one, other) => one - other);
   const value = sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];

@@ -9,9 +9,10 @@ export interface Figure {
   readonly unit: string;
 }
 
-/** What every suite writes. */
+/** The result of one suite, as docs/bench/SUITE.json stores it. */
 export interface Report {
   readonly suite: string;
+  /** The node, in one line; stored files call it `machine`. */
   readonly machine: string;
   /** ISO 8601. */
   readonly date: string;
@@ -24,20 +25,20 @@ export const figure = (name: string, value: number, unit: string): Figure => ({
   unit,
 });
 
-/** What figures depend on that have nothing to do with virtual machines, in one line. */
-export function describeComputer(): string {
+/** The node's processors, memory, kernel and Node version, in one line. */
+export function describeNode(): string {
   const memory = (totalmem() / 1024 ** 3).toFixed(0);
   return `${cpus().length} × ${cpus()[0]?.model ?? '?'}, ${memory} GiB, Linux ${release()}, Node ${process.version}`;
 }
 
-/** The same with what makes virtual machines. */
-export async function describeMachine(accelerator: string): Promise<string> {
+/** {@link describeNode}, with QEMU's version and accelerator. */
+export async function describeNodeWithQemu(accelerator: string): Promise<string> {
   const { stdout } = await promisify(execFile)('qemu-system-x86_64', ['--version']);
   const qemu = /version (\S+)/.exec(stdout)?.[1] ?? '?';
-  return `${describeComputer()}, QEMU ${qemu} (${accelerator})`;
+  return `${describeNode()}, QEMU ${qemu} (${accelerator})`;
 }
 
-/** Prints the figures, and writes them where a file is named. */
+/** Prints the figures, and saves them if a file is named. */
 export async function publish(report: Report, file: string | undefined): Promise<void> {
   const widest = Math.max(...report.figures.map(({ name }) => name.length));
   process.stdout.write(`\n${report.suite}: ${report.machine}\n\n`);
@@ -47,7 +48,7 @@ export async function publish(report: Report, file: string | undefined): Promise
   await save(report, file);
 }
 
-/** Writes the figures where a file is named. */
+/** Saves the figures as JSON if a file is named. */
 export async function save(report: Report, file: string | undefined): Promise<void> {
   if (file !== undefined) await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
 }

@@ -1,19 +1,19 @@
-import { quietLogger } from './quiet-logger.ts';
+import { quietLogger } from '../lib/quiet-logger.ts';
 import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { noRegistries, type HostSpec } from '../../src/core/hypervisor/host-spec.ts';
-import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
-import { removeInstallationTraces } from '../lib/residue.ts';
-import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
-import type { Jail } from '../../src/hypervisors/qemu/launch/jail.ts';
-import { probeKvm } from '../../src/hypervisors/qemu/node/kvm.ts';
-import type { PageSharing, QemuOptions } from '../../src/hypervisors/qemu/options.ts';
-import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
-import { projectDirectory } from '../../src/lib/project-directory.ts';
-import { type Figure, figure } from './suite.ts';
-import { median } from './statistics.ts';
+import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
+import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
+import { removeInstallationTraces } from '../../lib/residue.ts';
+import { ensureGuestImage } from '../../../src/hypervisors/qemu/image/build-image.ts';
+import type { Jail } from '../../../src/hypervisors/qemu/launch/jail.ts';
+import { probeKvm } from '../../../src/hypervisors/qemu/node/kvm.ts';
+import type { PageSharing, QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
+import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
+import { projectDirectory } from '../../../src/lib/project-directory.ts';
+import { type Figure, figure } from '../lib/figures.ts';
+import { median } from '../lib/statistics.ts';
 
 const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
 /** Of this installation alone, beside the bench's broker. */

@@ -2,27 +2,28 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readSettings, type Settings } from '../../src/config/settings.ts';
-import { destroyHosts } from '../../src/hypervisors/open.ts';
+import { readSettings, type Settings } from '../../../src/config/settings.ts';
+import { destroyHosts } from '../../../src/hypervisors/open.ts';
 import { quietLogger } from './quiet-logger.ts';
-import { removeInstallationTraces } from '../lib/residue.ts';
-import { putAwayOnce } from './interruption.ts';
+import { removeInstallationTraces } from '../../lib/residue.ts';
+import { stopChild } from './child-process.ts';
+import { registerCleanup } from './cleanup.ts';
 
-/** A broker of the bench's own, so that nothing else is measured and nothing of the operator's is touched. */
+/** A broker with its own state, ports and addresses: the operator's installation is neither measured nor touched. */
 export interface BenchBroker {
   readonly settings: Settings;
   stop(): Promise<void>;
 }
 
-/** Kept from run to run: the guest image and templates take minutes to make. */
-const kept = ['images', 'templates', 'disks'];
+/** Reused by later runs: the guest image and templates take minutes to make. */
+const cachedDirectories = ['images', 'templates', 'disks'];
 const startTimeoutMs = 20 * 60 * 1000;
 
 /**
- * Starts a broker with this catalog, beside whatever else runs.
- * @param cacheDirectory where guest image and templates are kept.
- * @param progress is told what it says while it starts.
- * @param settings of the environment that are to be other than the bench's own.
+ * Starts a broker with this catalog; other installations on the node may run at the same time.
+ * @param cacheDirectory contains the guest image and the templates, for later runs too.
+ * @param progress receives the lines that the broker prints while it starts.
+ * @param settings environment variables that override the bench's defaults.
  */
 export async function startBroker(
   catalog: object,
@@ -32,7 +33,7 @@ export async function startBroker(
 ): Promise<BenchBroker> {
   const stateDirectory = await mkdtemp('/var/tmp/berth-bench-');
   await chmod(stateDirectory, 0o755);
-  for (const name of kept) {
+  for (const name of cachedDirectories) {
     await mkdir(path.join(cacheDirectory, name), { recursive: true, mode: 0o755 });
     await symlink(path.join(cacheDirectory, name), path.join(stateDirectory, name));
   }
@@ -52,15 +53,15 @@ export async function startBroker(
     BERTH_CATALOG: catalogFile,
     ...settings,
   };
-  const main = fileURLToPath(new URL('../../src/main.js', import.meta.url));
+  const main = fileURLToPath(new URL('../../../src/main.js', import.meta.url));
   const child = spawn(process.execPath, [main], {
     env: environment,
     stdio: ['ignore', 'pipe', 'pipe'],
-    // Ctrl-C is for the bench, which then puts the broker away, and its hosts before.
+    // In its own process group, so that Ctrl-C reaches only the bench, which stops the broker and destroys its hosts.
     detached: true,
   });
-  const stop = putAwayOnce(async () => {
-    await ended(child);
+  const stop = registerCleanup(async () => {
+    await stopChild(child, 'SIGINT');
     const site = await readFile(path.join(stateDirectory, 'site'), 'utf8').catch(() => undefined);
     if (site !== undefined) {
       await destroyHosts(readSettings(environment), quietLogger);
@@ -79,37 +80,26 @@ export async function startBroker(
 
 function ready(child: ChildProcess, progress: (line: string) => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    let said = '';
+    let output = '';
     const timer = setTimeout(() => {
-      reject(new Error(`the broker did not start in time: ${said}`));
+      reject(new Error(`the broker did not start within ${startTimeoutMs / 60_000} min: ${output}`));
     }, startTimeoutMs);
-    const settle = (act: () => void) => {
+    const settle = (action: () => void) => {
       clearTimeout(timer);
-      act();
+      action();
     };
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
-        said = (said + text).slice(-4000);
+        output = (output + text).slice(-4000);
         const last = /berth: ([^\n]+)\n[^\n]*$/.exec(text)?.[1];
         if (last !== undefined) progress(last);
-        if (said.includes('Berth is ready.')) settle(resolve);
+        if (output.includes('Berth is ready.')) settle(resolve);
       });
     }
     child.once('exit', () => {
       settle(() => {
-        reject(new Error(`the broker ended: ${said}`));
+        reject(new Error(`the broker ended while it started: ${output}`));
       });
     });
   });
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const over = new Promise<void>((resolve) => {
-    child.once('exit', () => {
-      resolve();
-    });
-  });
-  child.kill('SIGINT');
-  await over;
 }

@@ -1,8 +1,8 @@
-import type { Logger } from '../../src/lib/logger.ts';
+import type { Logger } from '../../../src/lib/logger.ts';
 
 const quiet = () => undefined;
 
-/** For parts that log where the bench shows its own progress; what fails is thrown. */
+/** Discards everything: the bench shows its own progress, and failures are thrown. */
 export const quietLogger: Logger = {
   debug: quiet,
   info: quiet,
