@@ -1,0 +1,67 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { Guest } from '../../core/hypervisor/guest.ts';
+import { noRegistries } from '../../core/hypervisor/host-spec.ts';
+import { enginePort } from '../../core/hypervisor/network.ts';
+import { createGuestAgent } from '../../guest/agent.ts';
+import { createGuestIdentity } from '../../guest/identity.ts';
+import type { QemuDeps } from './deps.ts';
+import { runningContainers, startContainer } from './engine/containers.ts';
+import { engineAnswers } from './engine/engine.ts';
+import { writeHostRecord } from './host-record.ts';
+import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
+
+export function createGuest({ hosts, vms, logger }: QemuDeps): Guest {
+  return {
+    async identify(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      await vms.requireAlive(at);
+      return createGuestAgent(at.agentSocket).identify(createGuestIdentity(spec.hostId), agentTimeoutMs);
+    },
+
+    async configureRegistries(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      await vms.requireAlive(at);
+      const { hasRegistries = false, ...record } = await hosts.requireRecord(spec.hostId);
+      const wantsRegistries = !isDeepStrictEqual(spec.registries, noRegistries);
+      // Most creates want none, and should not wait for another round trip to the guest.
+      if (!wantsRegistries && !hasRegistries) return true;
+      // Recorded first: from here on the engine may have them.
+      await writeHostRecord(at.record, { ...record, hasRegistries: true });
+      if (!(await createGuestAgent(at.agentSocket).configure(spec.registries, agentTimeoutMs))) return false;
+      await writeHostRecord(at.record, { ...record, hasRegistries: wantsRegistries });
+      return true;
+    },
+
+    async engineAnswers(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      if (await engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs)) return true;
+      await vms.requireAlive(at);
+      return false;
+    },
+
+    async runningContainers(spec) {
+      const engine = { host: hosts.layoutOfSpec(spec).hostAddress, port: enginePort };
+      return (await runningContainers(engine, engineTimeoutMs)).length;
+    },
+
+    async restartContainers(hostId) {
+      const { slot, containers = [] } = await hosts.requireRecord(hostId);
+      if (containers.length === 0) return true;
+      const at = hosts.layout(hostId, slot);
+      const engine = { host: at.hostAddress, port: enginePort };
+      if (!(await engineAnswers(engine, engineTimeoutMs))) {
+        await vms.requireAlive(at);
+        return false;
+      }
+      const [next = '', ...left] = containers;
+      await startContainer(engine, next).catch((error: unknown) => {
+        logger.warn(
+          { host: hostId, container: next, err: error },
+          'A container did not start again; skipping it',
+        );
+      });
+      await writeHostRecord(at.record, { ...(await hosts.requireRecord(hostId)), containers: left });
+      return left.length === 0;
+    },
+  };
+}

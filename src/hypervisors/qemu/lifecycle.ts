@@ -1,0 +1,168 @@
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
+import { enginePort } from '../../core/hypervisor/network.ts';
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import type { Lifecycle, ObservedHost } from '../../core/hypervisor/lifecycle.ts';
+import { createGuestAgent } from '../../guest/agent.ts';
+import type { QemuDeps } from './deps.ts';
+import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
+import { growDisk } from './disk/grow-disk.ts';
+import { runningContainers } from './engine/containers.ts';
+import { engineAnswers } from './engine/engine.ts';
+import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
+import { imageOfVersion, imageVersion } from './image/image-version.ts';
+import { killLeakedProcesses } from './launch/leaked-processes.ts';
+import { largestFile } from './launch/sizes.ts';
+import { type HostLayout, removeRunFiles, slotsIn } from './layout.ts';
+import { resumeHost } from './resume-host.ts';
+import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
+
+const powerOffTimeoutMs = 60_000;
+/** A busy engine under emulation. */
+const listTimeoutMs = 10_000;
+
+export function createLifecycle(deps: QemuDeps): Lifecycle {
+  const { options, hosts, cgroups, network, vms, starter, suspension, silentChecks, logger } = deps;
+  const { image } = options;
+
+  /** Lets a parked VM run. */
+  async function claim(at: HostLayout, record: HostRecord): Promise<void> {
+    // Recorded first: from its first instruction on the VM may be a tenant's, and must not be made again.
+    await writeHostRecord(at.record, { ...record, parked: false });
+    await vms.run(at);
+  }
+
+  async function stateOf(hostId: string): Promise<ObservedHost['state']> {
+    const record = await hosts.record(hostId);
+    if (await hosts.isAlive(hostId)) {
+      return record?.parked === true || record?.power === 'paused' ? 'paused' : 'running';
+    }
+    return record !== undefined && (await suspension.isSuspended(hosts.layout(hostId, record.slot)))
+      ? 'suspended'
+      : 'stopped';
+  }
+
+  /**
+   * Records which containers run, before they are stopped. Those that an earlier stop recorded and that were not
+   * started again since stay recorded.
+   */
+  async function recordContainers(at: HostLayout): Promise<void> {
+    const engine = { host: at.hostAddress, port: enginePort };
+    try {
+      if (!(await engineAnswers(engine, engineTimeoutMs))) return;
+      const running = await runningContainers(engine, listTimeoutMs);
+      const record = await hosts.requireRecord(at.id);
+      const containers = [...new Set([...(record.containers ?? []), ...running])];
+      await writeHostRecord(at.record, { ...record, containers });
+    } catch (error) {
+      logger.warn(
+        { host: at.id, err: error },
+        'The running containers could not be listed before a stop; they will not be started again',
+      );
+    }
+  }
+
+  return {
+    async prepare(spec) {
+      if (spec.slot < 1 || spec.slot > slotsIn(options.hostNetwork)) {
+        throw new HypervisorError(`slot ${spec.slot} has no address in ${options.hostNetwork}`);
+      }
+      // A VM that runs has all of it, and may be a tenant's already.
+      if (await hosts.isAlive(spec.hostId)) return;
+      const at = hosts.layoutOfSpec(spec);
+      const record = (await readHostRecord(at.record)) ?? newHostRecord(spec, image.digest);
+      await writeHostRecord(at.record, record);
+      await Promise.all([
+        network.make(at),
+        record.startedFrom === undefined ? starter.newDisk(at, record) : undefined,
+      ]);
+    },
+
+    async start(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      const record = await hosts.requireRecord(spec.hostId);
+      if (await hosts.isAlive(spec.hostId)) {
+        if (record.parked) return claim(at, record);
+        // A worker was killed while it started this VM, which nobody has used yet.
+        if (record.startedFrom === undefined) await cgroups.kill(spec.hostId);
+      }
+      if (await resumeHost(deps, at, record)) return;
+      await writeHostRecord(at.record, await starter.start(at, record));
+    },
+
+    async stop(hostId) {
+      const record = await hosts.record(hostId);
+      if (record === undefined) return;
+      const at = hosts.layout(hostId, record.slot);
+      // What is only in its memory must reach its disk. A VM whose monitor is gone has ended, or is killed below.
+      const isSuspended = await suspension.isSuspended(at);
+      const runs = await resumeHost(deps, at, record).catch((error: unknown) => {
+        if (isSuspended) throw error;
+        logger.warn({ host: hostId, err: error }, 'A VM could not be asked to shut down; killing it');
+        return false;
+      });
+      if (runs) await recordContainers(at);
+      await network.disconnect(at, record.publishedPorts);
+      if (runs) {
+        await createGuestAgent(at.agentSocket)
+          .powerOff(agentTimeoutMs)
+          .catch(() => false);
+        await cgroups.untilEmpty(hostId, powerOffTimeoutMs);
+      }
+      await cgroups.kill(hostId);
+      await killLeakedProcesses(at);
+    },
+
+    async reshape(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      const record = await hosts.requireRecord(spec.hostId);
+      if (await hosts.isAlive(spec.hostId)) {
+        throw new HypervisorError(`host ${spec.hostId} runs: it must be stopped first`);
+      }
+      const newImage = await imageOfVersion(path.join(options.stateDirectory, 'images'), spec.imageVersion);
+      await requireDiskSpace(at.directory);
+      await growDisk(at.disk, spec.shape.diskGib, at.uid, largestFile(spec.shape));
+      await writeHostRecord(at.record, {
+        ...record,
+        planName: spec.planName,
+        // A disk never shrinks, even if the plan is smaller.
+        shape: { ...spec.shape, diskGib: Math.max(spec.shape.diskGib, record.shape.diskGib) },
+        baseDiskGib: record.baseDiskGib ?? record.shape.diskGib,
+        image: newImage ?? record.image,
+      });
+    },
+
+    async destroy(hostId) {
+      const record = await hosts.record(hostId);
+      await cgroups.kill(hostId);
+      await cgroups.remove(hostId);
+      vms.forget(hostId);
+      silentChecks.delete(hostId);
+      if (record !== undefined) {
+        const at = hosts.layout(hostId, record.slot);
+        await killLeakedProcesses(at);
+        await network.destroy(at, record.publishedPorts);
+        await wipeDisk(at.disk);
+        await suspension.wipe(at);
+        await removeRunFiles(at);
+      }
+      // Last: as long as this folder exists, the host is listed.
+      await rm(path.join(hosts.directory, hostId), { recursive: true, force: true });
+    },
+
+    async list() {
+      const ids = await hosts.ids();
+      return Promise.all(ids.map(async (hostId) => ({ hostId, state: await stateOf(hostId) })));
+    },
+
+    async startedFrom(hostId) {
+      const { startedFrom } = await hosts.requireRecord(hostId);
+      if (startedFrom === undefined) throw new HypervisorError(`host ${hostId} has never run`);
+      return startedFrom;
+    },
+
+    async imageVersionOf(hostId) {
+      return imageVersion((await hosts.requireRecord(hostId)).image);
+    },
+  };
+}

@@ -1,0 +1,77 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import type { Templates } from '../../core/hypervisor/templates.ts';
+import type { QemuDeps } from './deps.ts';
+import { writeHostRecord } from './host-record.ts';
+import { hasRun } from './launch/vm-starter.ts';
+import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
+import { warmRestoredGuest } from './warm-restored-guest.ts';
+
+/** Name of a lock: templates are made one at a time on a node. */
+const templateLock = 'template';
+const pollMs = 1_000;
+
+/** Removes the VM of a template whose worker was killed; one that another worker is making is left alone. */
+export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
+  return deps.locks.tryWithLock(templateLock, () => removeTemplateVm(deps));
+}
+
+export function createTemplates(deps: QemuDeps): Templates {
+  const { hosts, cgroups, vms, starter, templates, locks } = deps;
+  /** Template keys by plan name, for the plans that {@link Templates.makeTemplate} was called with. */
+  const keys = new Map<string, string>();
+
+  async function templatesInUse(): Promise<ReadonlySet<string>> {
+    const records = await Promise.all((await hosts.ids()).map((hostId) => hosts.record(hostId)));
+    return new Set(records.map((record) => record?.template).filter((key) => key !== undefined));
+  }
+
+  return {
+    async hasTemplate(planName) {
+      const key = keys.get(planName);
+      return key !== undefined && templates.has(key);
+    },
+
+    async makeTemplate(plan, report, signal) {
+      const key = templates.key(plan.planName, plan.shape);
+      keys.set(plan.planName, key);
+      const make = async () => {
+        if (await templates.has(key)) return;
+        if ((await templates.isDamaged(key)) && (await templatesInUse()).has(key)) {
+          throw new HypervisorError(
+            `The template in ${templates.directory(key)} is damaged, and disks of hosts are based on it: it can only be made again once these hosts are destroyed`,
+          );
+        }
+        await makeTemplate(deps, plan, { key, directory: templates.directory(key) }, report, signal);
+        await templates.removeOthers(plan.planName, key, await templatesInUse());
+      };
+      while (!(await templates.has(key))) {
+        await locks.tryWithLock(templateLock, make);
+        if (await templates.has(key)) return;
+        report('waiting for another worker that makes a template');
+        await delay(pollMs, undefined, { signal });
+      }
+    },
+
+    async park(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      const record = await hosts.requireRecord(spec.hostId);
+      const key = templates.key(spec.planName, spec.shape);
+      const isParked = record.parked && record.template === key && (await templates.has(key));
+      if (await hosts.isAlive(spec.hostId)) {
+        if (isParked) return true;
+        if (record.startedFrom !== undefined) return false;
+        // A worker was killed while it parked this host.
+        await cgroups.kill(spec.hostId);
+      } else if (hasRun(record)) return false;
+      const fresh = await starter.freshDisk(at, record);
+      const template = fresh.template === key ? await templates.load(key) : undefined;
+      if (template === undefined) return false;
+      await starter.restore(at, fresh, template);
+      await warmRestoredGuest(deps, at, spec);
+      await vms.pause(at);
+      await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', parked: true });
+      return true;
+    },
+  };
+}
