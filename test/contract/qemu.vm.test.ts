@@ -90,7 +90,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
         sent.end(body);
       }),
 
-    async killMachine(hostId) {
+    async killVm(hostId) {
       await execute('pkill', ['-KILL', '-f', `berth-${site}-${hostId}`]);
     },
 

@@ -43,7 +43,7 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
     },
 
     // A driver object that serves nothing can only change the files, as a process beside the worker would.
-    killMachine: (hostId) => createSimulatedHypervisor({ stateDirectory }).stop(hostId),
+    killVm: (hostId) => createSimulatedHypervisor({ stateDirectory }).stop(hostId),
 
     halfMade: [
       {

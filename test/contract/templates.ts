@@ -1,0 +1,62 @@
+import { expect } from 'vitest';
+import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
+import type { Suite } from './suite.ts';
+
+export function describeTemplates(suite: Suite): void {
+  const { newSpec, bringUp, stateOf, identityOf, itNeeds } = suite;
+
+  itNeeds(
+    ['park'],
+    'park: a parked host is paused and unused until it is started, also for another worker',
+    async () => {
+      const spec = newSpec();
+      await expect(suite.driver.park(spec)).rejects.toThrow(HypervisorError);
+      await suite.driver.prepare(spec);
+      expect(await suite.driver.park(spec)).toBe(true);
+      expect(await suite.driver.park(spec)).toBe(true);
+      expect(await stateOf(spec)).toBe('paused');
+      expect(await suite.driver.identify(spec)).toBe(false);
+
+      await suite.restartWorker();
+      const { driver } = suite;
+      await suite.makeTemplate();
+      expect(await driver.park(spec)).toBe(true);
+
+      const address = await bringUp(spec);
+      await identityOf(address);
+      expect(await driver.startedFrom(spec.hostId)).toBe('pool');
+      // It has run, so it can't be parked again, whether it runs or not.
+      expect(await driver.park(spec)).toBe(false);
+      await driver.stop(spec.hostId);
+      expect(await driver.park(spec)).toBe(false);
+    },
+  );
+
+  itNeeds(['park'], 'park: false without a template; restores a parked host whose VM has ended', async () => {
+    const { driver, harness } = suite;
+    const without = { ...newSpec(), planName: 'without-template' };
+    await driver.prepare(without);
+    expect(await driver.park(without)).toBe(false);
+
+    const ended = newSpec();
+    await driver.prepare(ended);
+    expect(await driver.park(ended)).toBe(true);
+    await harness.killVm(ended.hostId);
+    await suite.expectStopped(ended);
+    expect(await driver.park(ended)).toBe(true);
+    expect(await stateOf(ended)).toBe('paused');
+
+    // Claimed, but its VM ends before it is started: it is unused, and need not boot.
+    await harness.killVm(ended.hostId);
+    await suite.expectStopped(ended);
+    await identityOf(await bringUp(ended));
+    expect(await driver.startedFrom(ended.hostId)).toBe('template');
+  });
+
+  itNeeds(['templates'], 'makeTemplate: leaves no template if it is aborted', async () => {
+    const plan = { ...suite.harness.plan, planName: 'aborted' };
+    const making = suite.driver.makeTemplate(plan, () => undefined, AbortSignal.abort());
+    await expect(making).rejects.toThrow();
+    expect(await suite.driver.hasTemplate(plan.planName)).toBe(false);
+  });
+}

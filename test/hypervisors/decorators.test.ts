@@ -1,0 +1,120 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { allCapabilities } from '../../src/core/hypervisor/capabilities.ts';
+import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
+import type { Driver } from '../../src/core/hypervisor/hypervisor.ts';
+import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
+import { requireCapabilities } from '../../src/core/hypervisor/require-capabilities.ts';
+import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
+import { loadCatalog } from '../../src/core/catalog/load.ts';
+import { allPlans } from '../../src/core/catalog/lookup.ts';
+import type { HostLocks } from '../../src/hypervisors/host-locks.ts';
+import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
+import { withFaults } from '../../src/hypervisors/with-faults.ts';
+import { withHostLocks } from '../../src/hypervisors/with-host-locks.ts';
+
+const spec = {
+  hostId: '0b7c1c5e-6a0f-4d5f-9a1c-3f6a2f0f8d11',
+  slot: 1,
+  planName: 'small',
+  shape: { vcpus: 1, memoryMib: 768, diskGib: 4 },
+  publishedPorts: { first: 20_000, count: 0 },
+  egress: { kind: 'none' },
+  registries: noRegistries,
+} as const;
+
+describe('decorators of drivers', () => {
+  let stateDirectory: string;
+  let driver: Driver;
+  let events: string[];
+  const locks: HostLocks = {
+    async withLock(hostId, act) {
+      events.push(`lock ${hostId.slice(0, 4)}`);
+      try {
+        return await act();
+      } finally {
+        events.push('unlock');
+      }
+    },
+    tryWithLock: (_hostId, act) => act(),
+  };
+
+  beforeEach(async () => {
+    stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-decorators-'));
+    driver = createSimulatedHypervisor({ stateDirectory });
+    await driver.open();
+    events = [];
+  });
+  afterEach(async () => {
+    await driver.close();
+    await rm(stateDirectory, { recursive: true });
+  });
+
+  it('withHostLocks: acts on a host take its lock, by spec and by id; questions take none', async () => {
+    const locked = withHostLocks(driver, locks);
+    await locked.prepare(spec);
+    await locked.stop(spec.hostId);
+    expect(events).toEqual(['lock 0b7c', 'unlock', 'lock 0b7c', 'unlock']);
+    await locked.list();
+    expect(await locked.imageVersionOf(spec.hostId)).toBe(driver.imageVersion);
+    expect(await locked.memoryUsage(spec.hostId)).toBeUndefined();
+    expect(events).toHaveLength(4);
+  });
+
+  it('withHostLocks: the lock is released if the act fails', async () => {
+    const locked = withHostLocks(driver, locks);
+    await expect(locked.start(spec)).rejects.toThrow(HypervisorError);
+    expect(events).toEqual(['lock 0b7c', 'unlock']);
+  });
+
+  it('withFaults: a fault runs under the lock, and fails the call before the driver acts', async () => {
+    const faulty = withFaults(driver, {
+      before(method, hostId) {
+        events.push(`${method} ${hostId.slice(0, 4)}`);
+        if (method === 'prepare') throw new HypervisorError('broken on purpose');
+      },
+    });
+    const locked = withHostLocks(faulty, locks);
+    await expect(locked.prepare(spec)).rejects.toThrow('broken on purpose');
+    expect(events).toEqual(['lock 0b7c', 'prepare 0b7c', 'unlock']);
+    expect(await driver.list()).toEqual([]);
+  });
+
+  it('withFaults: drift and containers replace what the driver found', async () => {
+    const drift = [{ part: 'firewall', detail: 'missing: a rule' }];
+    const faulty = withFaults(driver, {
+      before: () => undefined,
+      drift: () => drift,
+      runningContainers: () => 3,
+    });
+    await faulty.prepare(spec);
+    // The driver is asked first: a host without a VM can't be checked, with faults or without.
+    await expect(faulty.verify(spec.hostId)).rejects.toThrow(HypervisorError);
+    await faulty.start(spec);
+    expect(await faulty.verify(spec.hostId)).toEqual(drift);
+    expect(await faulty.runningContainers(spec)).toBe(3);
+    expect(await driver.verify(spec.hostId)).toEqual([]);
+  });
+});
+
+describe('capabilities of a driver', () => {
+  const plans = allPlans(loadCatalog(builtInCatalog, 'built in'));
+
+  it('requireCapabilities: accepts the built-in catalog for a driver that can do everything', () => {
+    expect(() => {
+      requireCapabilities({ name: 'qemu', capabilities: allCapabilities }, plans);
+    }).not.toThrow();
+  });
+
+  it('requireCapabilities: names the plan, the field and the remedy', () => {
+    const capabilities = { ...allCapabilities, park: false, pause: false, egress: ['none' as const] };
+    const refuse = () => {
+      requireCapabilities({ name: 'qemu', capabilities }, plans);
+    };
+    expect(refuse).toThrow('plan small: pool: 3 is not supported; set pool: 0');
+    expect(refuse).toThrow('plan small: idle: pause is not supported; set idle: run');
+    expect(refuse).toThrow('plan small: egress: internet is not supported');
+  });
+});
