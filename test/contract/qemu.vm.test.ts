@@ -102,7 +102,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
         },
       },
       {
-        name: 'a record that was not yet put in its place',
+        name: 'a record that was not yet renamed',
         leave: async (spec) => {
           await mkdir(path.dirname(recordFile(spec)), { recursive: true });
           await writeFile(`${recordFile(spec)}.new`, '{"hostId":');

@@ -42,7 +42,7 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
       return { status: response.status, body: await response.text() };
     },
 
-    // A driver object that serves nothing can only change the files, as a process beside the worker would.
+    // A second driver object that serves no engine: it changes the files only, as another process would.
     killVm: (hostId) => createSimulatedHypervisor({ stateDirectory }).stop(hostId),
 
     halfMade: [
@@ -53,7 +53,7 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
         },
       },
       {
-        name: 'a state file that was not yet put in its place',
+        name: 'a state file that was not yet renamed',
         async leave({ hostId }) {
           await mkdir(directoryOf(hostId), { recursive: true });
           await writeFile(path.join(directoryOf(hostId), 'host.json.1.new'), '{"spec":');

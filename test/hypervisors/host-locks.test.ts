@@ -38,13 +38,13 @@ async function startHolder(act: string): Promise<ChildProcess> {
     const flag = (name) => writeFileSync('${directory}/' + name + '.flag', '');
     const until = async (name) => { while (!existsSync('${directory}/' + name + '.flag')) await delay(10); };
     const locks = createHostLocks('${directory}', { patienceMs: ${patienceMs} });
-    await locks.withLock('host', async () => { flag('held'); ${act} });
+    await locks.withLock('host', async () => { flag('locked'); ${act} });
     flag('over');`;
   const holder = spawn(process.execPath, ['--input-type=module', '--eval', script], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   holders.push(holder);
-  await raised('held');
+  await raised('locked');
   return holder;
 }
 const isRaised = (name: string) => existsSync(path.join(directory, `${name}.flag`));
@@ -52,8 +52,8 @@ const raise = (name: string) => writeFile(path.join(directory, `${name}.flag`), 
 const raised = (name: string) => eventually(`the flag ${name} is raised`, () => isRaised(name));
 const hasEnded = (holder: ChildProcess) => holder.exitCode !== null || holder.signalCode !== null;
 
-/** Whether an act has begun. */
-function hold(): { begun: () => boolean; done: Promise<void> } {
+/** Asks for the lock, with an act that records that it has begun. */
+function lock(): { begun: () => boolean; done: Promise<void> } {
   let begun = false;
   const done = locks.withLock('host', () => {
     begun = true;
@@ -62,10 +62,10 @@ function hold(): { begun: () => boolean; done: Promise<void> } {
   return { begun: () => begun, done };
 }
 
-describe('a host that another process holds', () => {
-  it('is waited for as long as that process shows signs of life', async () => {
+describe('a host lock that another process has', () => {
+  it('host lock: waits while the holder shows signs of life', async () => {
     const holder = await startHolder(`await delay(${3 * patienceMs}); flag('ready'); await until('go');`);
-    const ours = hold();
+    const ours = lock();
     await raised('ready');
     expect(ours.begun()).toBe(false);
     expect(hasEnded(holder)).toBe(false);
@@ -74,35 +74,35 @@ describe('a host that another process holds', () => {
     await raised('over');
   });
 
-  it('is free as soon as that process is killed', async () => {
+  it('host lock: is free as soon as the holder is killed', async () => {
     const holder = await startHolder(`await until('never');`);
-    const ours = hold();
+    const ours = lock();
     holder.kill('SIGKILL');
     await ours.done;
   });
 
-  it('is taken from a process that is suspended, which is ended before', async () => {
+  it('host lock: a suspended holder is killed before the lock passes on', async () => {
     const holder = await startHolder(`await until('go'); flag('acted');`);
     holder.kill('SIGSTOP');
     await raise('go');
-    await hold().done;
+    await lock().done;
     holder.kill('SIGCONT');
     await eventually('the holder has ended', () => hasEnded(holder));
     expect(holder.signalCode).toBe('SIGKILL');
     expect(isRaised('acted')).toBe(false);
   });
 
-  it('stays held by a tool that has outlived its killed process', async () => {
+  it('host lock: stays taken while a tool outlives its killed process', async () => {
     const holder = await startHolder(
       `await runTool('sh', ['-c', 'touch ${directory}/tool.flag; sleep 1; touch ${directory}/tool-over.flag']);`,
     );
     await raised('tool');
     holder.kill('SIGKILL');
-    await hold().done;
+    await lock().done;
     expect(isRaised('tool-over')).toBe(true);
   });
 
-  it('is passed over by who does not want to wait', async () => {
+  it('tryWithLock: does nothing if another process has the lock', async () => {
     await startHolder(`await until('go');`);
     let ran = false;
     const act = () => {
@@ -118,8 +118,8 @@ describe('a host that another process holds', () => {
   });
 });
 
-describe('a host that this process holds', () => {
-  it('is held once: acts within go straight on, others wait for their turn', async () => {
+describe('a host lock that this process has', () => {
+  it('host lock: calls within the act run at once, other calls wait in order', async () => {
     const seen: string[] = [];
     const late: Promise<void>[] = [];
     await locks.withLock('host', async () => {
@@ -135,22 +135,22 @@ describe('a host that this process holds', () => {
     expect(seen.slice(3)).toEqual(['turn 1', 'turn 2', 'turn 3']);
   });
 
-  it('is not taken for held by what an act has left running', async () => {
+  it('host lock: code that an act left running no longer has the lock', async () => {
     let left: Promise<boolean> | undefined;
-    let go: () => void = () => undefined;
-    const gone = new Promise<void>((resolve) => (go = resolve));
+    let proceed: () => void = () => undefined;
+    const gone = new Promise<void>((resolve) => (proceed = resolve));
     await locks.withLock('host', () => {
       left = gone.then(() => locks.withLock('host', () => Promise.resolve(isRaised('last'))));
       return Promise.resolve();
     });
     await startHolder(`await until('go'); flag('last');`);
-    go();
+    proceed();
     await raise('go');
     expect(await left).toBe(true);
   });
 
-  it('leaves no file behind, whether its act succeeds or fails', async () => {
-    await hold().done;
+  it('host lock: leaves no file, whether the act succeeds or fails', async () => {
+    await lock().done;
     await expect(locks.withLock('host', () => Promise.reject(new Error('no')))).rejects.toThrow('no');
     expect(await readdir(directory)).toEqual([]);
   });

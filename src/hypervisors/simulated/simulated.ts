@@ -243,7 +243,7 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
     async connect({ hostId, publishedPorts, egress }) {
       const vm = await engines.requireVm(hostId);
       if (!vm.identified)
-        throw new HypervisorError(`simulated host ${hostId} has no identity of its own yet`);
+        throw new HypervisorError(`simulated host ${hostId} has no identity yet`);
       if (await files.isQuarantined(hostId)) {
         throw new HypervisorError(`simulated host ${hostId} is in quarantine`);
       }

@@ -24,7 +24,7 @@ const newSpec = (): HostSpec => ({
   registries: noRegistries,
 });
 
-describe('the simulated hypervisor', () => {
+describe('the simulated driver', () => {
   let stateDirectory: string;
   let opened: Hypervisor[];
   let blockers: Server[];
@@ -47,7 +47,7 @@ describe('the simulated hypervisor', () => {
     return driver;
   };
 
-  // Held from the first act to the last, as an operation does.
+  // Under one lock from the first act to the last, as in an operation.
   const bringUp = (driver: Hypervisor, spec: HostSpec) =>
     driver.withHostLock(spec.hostId, async () => {
       await driver.prepare(spec);
@@ -67,7 +67,7 @@ describe('the simulated hypervisor', () => {
       timeout: 20_000,
     });
 
-  it('serves the real docker CLI its questions, and says that it is simulated', async () => {
+  it('simulated engine: answers the real docker CLI, and says that it is simulated', async () => {
     const spec = newSpec();
     const { url } = await bringUp(await open(), spec);
     expect((await docker(url, 'version')).stdout).toContain('20.10.24+simulated');
@@ -80,7 +80,7 @@ describe('the simulated hypervisor', () => {
     expect((await docker(url, 'volume', 'ls')).stdout).toContain('data');
   });
 
-  it('answers whatever else the CLI asks with 501, and says that it is simulated', async () => {
+  it('simulated engine: answers unsupported requests with 501, and says that it is simulated', async () => {
     const { url } = await bringUp(await open(), newSpec());
     await expect(docker(url, 'run', '--rm', 'busybox')).rejects.toMatchObject({
       stderr: expect.stringContaining(
@@ -97,7 +97,7 @@ describe('the simulated hypervisor', () => {
     expect(other.headers.get('server')).toContain('simulated');
   });
 
-  it('refuses volumes without a usable name, however long the body', async () => {
+  it('simulated engine: refuses volumes without a valid name, also in a long body', async () => {
     const { url } = await bringUp(await open(), newSpec());
     const long = JSON.stringify({ Name: 'data', Driver: 'x'.repeat(200_000) });
     for (const body of ['', '{', '{}', '{"Name":"../x"}', '{"Name":7}', 'null', long]) {
@@ -106,17 +106,17 @@ describe('the simulated hypervisor', () => {
     }
   });
 
-  it('does not serve a guest before it is connected', async () => {
+  it('simulated engine: does not answer before the host is connected', async () => {
     const driver = await open();
     const spec = newSpec();
     await driver.prepare(spec);
     await driver.start(spec);
-    await expect(driver.connect(spec)).rejects.toThrow(/no identity of its own/);
+    await expect(driver.connect(spec)).rejects.toThrow(/no identity yet/);
     await driver.identify(spec);
     expect(await driver.engineAnswers(spec)).toBe(false);
   });
 
-  it('makes 200 hosts at once', async () => {
+  it('simulated driver: makes 200 hosts at once', async () => {
     const driver = await open();
     const specs = Array.from({ length: 200 }, newSpec);
     const made = await Promise.all(specs.map((spec) => bringUp(driver, spec)));
@@ -126,7 +126,7 @@ describe('the simulated hypervisor', () => {
     expect(await readdir(path.join(stateDirectory, 'simulated', 'hosts'))).toEqual([]);
   });
 
-  it('takes a host for stopped whose address was taken while no worker ran', async () => {
+  it('simulated driver: a host whose port was taken while no worker ran is stopped', async () => {
     const spec = newSpec();
     const first = await open();
     const { port } = await bringUp(first, spec);
@@ -140,7 +140,7 @@ describe('the simulated hypervisor', () => {
     expect((await bringUp(second, spec)).port).not.toBe(port);
   });
 
-  it('wakes a host that another worker than its own has suspended', async () => {
+  it('simulated driver: resumes a host that another worker suspended', async () => {
     const spec = newSpec();
     const [one, other] = [await open(), await open()];
     const { port, url } = await bringUp(one, spec);
@@ -151,7 +151,7 @@ describe('the simulated hypervisor', () => {
     expect(await other.engineAnswers(spec)).toBe(true);
   });
 
-  it('counts a suspended host whose address was taken as stopped', async () => {
+  it('simulated driver: a suspended host whose port was taken is stopped', async () => {
     const spec = newSpec();
     const driver = await open();
     const { port } = await bringUp(driver, spec);
@@ -165,7 +165,7 @@ describe('the simulated hypervisor', () => {
     expect((await bringUp(driver, spec)).port).not.toBe(port);
   });
 
-  it('lets two workers share the hosts', async () => {
+  it('simulated driver: two workers share the hosts', async () => {
     const [one, other] = [await open(), await open()];
     const [stopped, destroyed, left] = [newSpec(), newSpec(), newSpec()];
     const served = await bringUp(one, stopped);
@@ -182,28 +182,28 @@ describe('the simulated hypervisor', () => {
     expect(await stateOf(one, stopped)).toBe('stopped');
 
     await one.close();
-    // The other one goes on serving it.
+    // The other worker serves it from here on.
     expect(await stateOf(other, left)).toBe('running');
     await bringUp(other, left);
   });
 
-  it('fails an act where a fault says so, with nothing half done', async () => {
+  it('simulated driver: a fault fails the call, and nothing is half done', async () => {
     const spec = newSpec();
     let starts = 0;
     const driver = await open({
       before(act, hostId) {
         if (act === 'start' && hostId === spec.hostId && ++starts === 1) {
-          throw new HypervisorError('the machine is on fire');
+          throw new HypervisorError('the VM is on fire');
         }
       },
     });
     await driver.prepare(spec);
-    await expect(driver.start(spec)).rejects.toThrow('the machine is on fire');
+    await expect(driver.start(spec)).rejects.toThrow('the VM is on fire');
     expect(await stateOf(driver, spec)).toBe('stopped');
     await bringUp(driver, spec);
   });
 
-  it('destroys a host whose file is damaged, and names a damaged disk', async () => {
+  it('simulated driver: destroys a host whose file is damaged, and names a damaged disk', async () => {
     const driver = await open();
     const [damagedFile, damagedDisk] = [newSpec(), newSpec()];
     for (const spec of [damagedFile, damagedDisk]) await driver.prepare(spec);
@@ -218,19 +218,19 @@ describe('the simulated hypervisor', () => {
     expect(await driver.list()).toEqual([]);
   });
 
-  it('makes the template anew when the plan has changed, and says so', async () => {
+  it('simulated driver: makes the template again when the plan has changed, and reports it', async () => {
     const driver = await open();
-    const said: string[] = [];
+    const reports: string[] = [];
     const make = (memoryMib: number) =>
       driver.makeTemplate(
         { planName: 'small', shape: { ...shape, memoryMib } },
-        (progress) => said.push(progress),
+        (progress) => reports.push(progress),
         AbortSignal.timeout(5000),
       );
     await make(768);
     await make(768);
-    expect(said).toHaveLength(1);
+    expect(reports).toHaveLength(1);
     await make(1024);
-    expect(said).toEqual(Array(2).fill('Making a simulated template of plan small'));
+    expect(reports).toEqual(Array(2).fill('Making a simulated template of plan small'));
   });
 });
