@@ -242,8 +242,7 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
 
     async connect({ hostId, publishedPorts, egress }) {
       const vm = await engines.requireVm(hostId);
-      if (!vm.identified)
-        throw new HypervisorError(`simulated host ${hostId} has no identity yet`);
+      if (!vm.identified) throw new HypervisorError(`simulated host ${hostId} has no identity yet`);
       if (await files.isQuarantined(hostId)) {
         throw new HypervisorError(`simulated host ${hostId} is in quarantine`);
       }
