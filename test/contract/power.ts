@@ -55,7 +55,7 @@ export function describePower(suite: Suite): void {
       await suite.restartWorker();
       const { driver } = suite;
       expect(await stateOf(spec)).toBe('suspended');
-      // It continues where it stopped: it does not boot.
+      // It is resumed, not booted.
       expect(await bringUp(spec)).toEqual(address);
       expect(await driver.startedFrom(spec.hostId)).toBe('template');
       expect(await identityOf(address)).toMatchObject({ ID: before.ID, Name: before.Name });

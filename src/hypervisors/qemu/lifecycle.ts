@@ -94,7 +94,7 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       const record = await hosts.record(hostId);
       if (record === undefined) return;
       const at = hosts.layout(hostId, record.slot);
-      // What is only in its memory must reach its disk. A VM whose monitor is gone has ended, or is killed below.
+      // Writes that the guest has not flushed must reach its disk. A VM whose monitor is gone has ended, or is killed below.
       const isSuspended = await suspension.isSuspended(at);
       const runs = await resumeHost(deps, at, record).catch((error: unknown) => {
         if (isSuspended) throw error;

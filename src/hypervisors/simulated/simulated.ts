@@ -35,7 +35,7 @@ export interface SimulatedOptions {
 }
 
 /**
- * A hypervisor that makes no VMs: each host is a state file and an HTTP server on 127.0.0.1 that stands in for its
+ * A hypervisor that makes no VMs: each host is a state file and an HTTP server on 127.0.0.1 in place of its
  * Docker engine. It needs neither root nor QEMU, isolates nothing, and says in every answer that it is simulated.
  *
  * An engine is served by the process that started its host. If that process ends, the next one that looks at the host
