@@ -67,11 +67,11 @@ describe('bench report', () => {
     await put('notes.md', notes);
     await writeReport(docs);
     await writeReport(docs);
-    const [, missed = ''] = (await report()).split('## Not reached');
+    const [, missed = ''] = (await report()).split('## Targets not reached');
     expect(missed).toContain(
       '`gateway.throughput_over_haproxy` is 0.7; the target is at least 0.8.\n\nNode copies each record twice.',
     );
-    expect(missed).toMatch(/gateway\.cut_100_streams_ms` is 100\.5 ms.*\n\nNo reason is written down yet/);
+    expect(missed).toMatch(/gateway\.cut_100_streams_ms` is 100\.5 ms.*\n\nNo reason is recorded yet/);
     expect(missed).not.toContain('`gateway.ping_added_ms` is');
     expect(await readFile(inBench('notes.md'), 'utf8')).toBe(notes);
   });
@@ -106,10 +106,10 @@ describe('bench report', () => {
   });
 
   it.each([
-    ['is no JSON', '{'],
-    ['does not hold the figures', { ...gateway, suite: 'density' }],
-    ['does not hold the figures', { ...gateway, figures: [{ name: 'one', value: '1', unit: 'ms' }] }],
-  ])('says which file %s, and leaves the former report', async (problem, content) => {
+    ['is not JSON', '{'],
+    ['does not contain the figures', { ...gateway, suite: 'density' }],
+    ['does not contain the figures', { ...gateway, figures: [{ name: 'one', value: '1', unit: 'ms' }] }],
+  ])('report: names a file that %s, and leaves the former report unchanged', async (problem, content) => {
     await put('gateway.json', content);
     await writeFile(path.join(docs, 'bench.md'), 'former');
     await expect(writeReport(docs)).rejects.toThrow(
@@ -120,7 +120,9 @@ describe('bench report', () => {
 
   it('bench report: refuses a note that belongs to no section', async () => {
     await put('notes.md', '## gateway.throughput\n\nMisspelt.\n');
-    await expect(writeReport(docs)).rejects.toThrow('speak of gateway.throughput, which has no target');
+    await expect(writeReport(docs)).rejects.toThrow(
+      'has a heading for gateway.throughput, which has no target',
+    );
   });
 });
 

@@ -44,7 +44,7 @@ function seconds(text: string): number {
   return value;
 }
 
-/** Where setup/run unpacks Debian's Docker engine. */
+/** setup/run unpacks Debian's Docker engine there. */
 const engineDirectory = path.join(projectDirectory(), 'node_modules/.cache/berth/docker-engine/engine');
 
 async function provisionAndIsolation(
@@ -58,17 +58,23 @@ async function provisionAndIsolation(
 }
 
 const program = new Command('bench')
-  .description('Measures Berth on this machine, each figure beside what it is compared with, in one run.')
+  .description(
+    'Measures Berth on this node, together with the alternatives that it is compared with, in one run.',
+  )
   .exitOverride();
 
 program
   .command('provision')
   .description(
-    'cold boot against template and pool, creates at once and sustained, memory of hosts, deletes, unbinds, isolation',
+    'cold boot, template and pool; concurrent and sustained creates; memory of hosts; deletes, unbinds, isolation',
   )
   .option('--runs <number>', 'creates of each kind', atLeastFive, 5)
-  .option('--json <file>', 'write the figures there')
-  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
+  .option('--json <file>', 'save the figures to this file')
+  .option(
+    '--cache <directory>',
+    'directory that caches the guest image and templates',
+    '/var/cache/berth-bench',
+  )
   .action(async (options: { runs: number; json?: string; cache: string }) => {
     const progress = createProgress(process.stderr);
     const figures = await provisionAndIsolation(
@@ -88,19 +94,23 @@ program
 program
   .command('density')
   .description(
-    'hosts side by side: what they cost running and paused, and how fast they wake; then until the broker refuses one',
+    'many hosts: their cost running and paused, and how fast they wake; then more, until the broker refuses one',
   )
-  .option('--hosts <number>', 'hosts side by side', hosts, 100)
-  .option('--most <number>', 'paused hosts in the end, if the broker does not refuse one before', hosts, 900)
+  .option('--hosts <number>', 'number of hosts at the same time', hosts, 100)
+  .option('--most <number>', 'maximum number of paused hosts, if the broker refuses none earlier', hosts, 900)
   .option(
     '--reserve-mib <number>',
-    'memory of the machine that hosts may not take: this bench and Postgres live there; more, and it is full sooner',
+    'memory of the node that hosts may not use, for this bench and Postgres; with more, the node is full sooner',
     mebibytes,
     2_048,
   )
-  .option('--no-containers', 'leave out the hundred containers, which take most of the time')
-  .option('--json <file>', 'write the figures there')
-  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
+  .option('--no-containers', 'skip the hundred containers, which take most of the time')
+  .option('--json <file>', 'save the figures to this file')
+  .option(
+    '--cache <directory>',
+    'directory that caches the guest image and templates',
+    '/var/cache/berth-bench',
+  )
   .action(
     async (options: {
       hosts: number;
@@ -121,7 +131,7 @@ program
         (line) => {
           progress.show(line);
         },
-        // It may be an hour: what was measured by then is there also where it is interrupted.
+        // The suite may take an hour: an interrupted run leaves its figures.
         (soFar) => save(reportOf(soFar), options.json),
       ).finally(() => {
         progress.end();
@@ -132,10 +142,14 @@ program
 
 program
   .command('gateway')
-  .description('throughput, latency and cuts of the gateway, beside HAProxy and no gateway at all')
-  .option('--guests', 'also with the engine of a real host', false)
-  .option('--json <file>', 'write the figures there')
-  .option('--cache <directory>', 'where guest image and templates are kept', '/var/cache/berth-bench')
+  .description('throughput, latency and revocation of the gateway, compared with HAProxy and no gateway')
+  .option('--guests', 'measure the engine of a real host as well', false)
+  .option('--json <file>', 'save the figures to this file')
+  .option(
+    '--cache <directory>',
+    'directory that caches the guest image and templates',
+    '/var/cache/berth-bench',
+  )
   .action(async (options: { guests: boolean; json?: string; cache: string }) => {
     const progress = createProgress(process.stderr);
     const figures = await gatewaySuite(
@@ -157,9 +171,9 @@ program
   .description(
     'the OSB API on one core, with simulated hosts: latency, throughput, and the cost of 100,000 instances',
   )
-  .option('--seconds <number>', 'how long each throughput is measured', seconds, 10)
-  .option('--json <file>', 'write the figures there')
-  .option('--profile <directory>', 'write CPU profiles of the apis there')
+  .option('--seconds <number>', 'duration of each throughput measurement', seconds, 10)
+  .option('--json <file>', 'save the figures to this file')
+  .option('--profile <directory>', 'save CPU profiles of the api processes to this directory')
   .action(async (options: { seconds: number; json?: string; profile?: string }) => {
     const progress = createProgress(process.stderr);
     const figures = await apiSuite(
@@ -176,10 +190,10 @@ program
 
 program
   .command('report')
-  .description('write docs/bench.md and its plots out of docs/bench/SUITE.json')
+  .description('write docs/bench.md and its plots from docs/bench/SUITE.json and docs/bench/notes.md')
   .action(async () => {
     const missing = await writeReport(path.join(projectDirectory(), 'docs'));
-    process.stdout.write('docs/bench.md is written\n');
+    process.stdout.write('docs/bench.md has been written\n');
     for (const suite of missing) process.stdout.write(`missing: docs/bench/${suite}.json\n`);
   });
 

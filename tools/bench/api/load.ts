@@ -1,6 +1,6 @@
 import type { Answer, Connection } from './client.ts';
 
-/** What came back, over the whole suite. */
+/** Unexpected answers during the whole suite. */
 export interface Tally {
   serverErrors: number;
   /** Refused because of the rate limit. */
@@ -15,7 +15,7 @@ export interface Ask {
   readonly expect: number;
 }
 
-/** Sends one request and waits for its answer; milliseconds. A 5xx or 429 is counted, anything else unexpected is the end. */
+/** Sends one request and waits for its answer; milliseconds. A 5xx or 429 is counted; any other unexpected status throws. */
 export async function timed(connection: Connection, ask: Ask, tally: Tally): Promise<number> {
   const begun = performance.now();
   const answer = await connection.ask(ask.method, ask.path, ask.body);
@@ -34,8 +34,8 @@ function unexpected(ask: Ask, answer: Answer): Error {
 }
 
 /**
- * Each connection asks again as soon as it is answered, for so long.
- * @returns right answers a second; those that failed or were refused are not among them.
+ * Each connection sends its next request as soon as it has an answer, until the time is over.
+ * @returns expected answers per second, without failed and refused requests.
  */
 export async function throughput(
   connections: readonly Connection[],

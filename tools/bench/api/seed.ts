@@ -6,8 +6,8 @@ export interface Population {
   readonly bindingsPerInstance: number;
 }
 
-/** What the rows of the bench's database are made to look like. */
-export interface SeedParts {
+/** Values for the seeded rows. */
+export interface SeedOptions {
   readonly platformId: string;
   readonly serviceId: string;
   readonly planId: string;
@@ -20,7 +20,7 @@ export interface SeedParts {
   readonly firstSlot: number;
 }
 
-/** Out of so many random bytes all sealed credentials are cut. */
+/** All sealed credentials are slices of this number of random bytes. */
 const noiseBytes = 1024 * 1024;
 
 /** Instances of one org. */
@@ -38,13 +38,13 @@ export const seededOrg = (number: number) => guid(`org${Math.floor(number / inst
 /**
  * Fills the database with ready instances, each with its tenant, host, slot, finished operation and live
  * bindings, and lets Postgres count them. Secrets are random bytes of the right length, which compress as little
- * as real ones; nothing opens them. Ports are numbers only: a machine has fewer than 100,000 hosts need.
+ * as real ones; nothing opens them. Ports are numbers only: a node has fewer ports than 100,000 hosts need.
  */
-export async function seed(database: Knex, parts: SeedParts, population: Population): Promise<void> {
+export async function seed(database: Knex, options: SeedOptions, population: Population): Promise<void> {
   const { instances, bindingsPerInstance } = population;
   // Nothing about uuids made of a number is random, but indexes on random ones are what is measured: hence md5.
   const id = (kind: string, number: string) => `md5('${kind}' || ${number})::uuid`;
-  const sealed = `substr(noise.bytes, 1 + (i * 7919 + b) % ${noiseBytes - parts.sealedBytes}, :sealedBytes::integer)`;
+  const sealed = `substr(noise.bytes, 1 + (i * 7919 + b) % ${noiseBytes - options.sealedBytes}, :sealedBytes::integer)`;
   const statements = [
     `INSERT INTO tenants (id, platform_id, key)
      SELECT ${id('tenant', 'i')}, :platformId::uuid, tenant_key(i) FROM generate_series(0, (:instances::integer - 1) / ${instancesPerOrg}) i`,
@@ -81,7 +81,7 @@ export async function seed(database: Knex, parts: SeedParts, population: Populat
       ALTER TABLE hosts DISABLE TRIGGER count_host_usage`);
     await transaction('noise').insert({ bytes: randomBytes(noiseBytes) });
     for (const statement of statements) {
-      await transaction.raw(statement, { ...parts, instances, bindingsPerInstance });
+      await transaction.raw(statement, { ...options, instances, bindingsPerInstance });
     }
     await transaction.raw(`
       DROP FUNCTION org_guid, tenant_key, instance_guid;
@@ -93,6 +93,6 @@ export async function seed(database: Knex, parts: SeedParts, population: Populat
           sum(usage.published_ports)
         FROM hosts, host_usage(hosts) AS usage GROUP BY usage.scope`);
   });
-  // As autovacuum would sooner or later; a plan made without it is nobody's.
+  // Autovacuum would do it later; query plans need the statistics now.
   await database.raw('VACUUM ANALYZE');
 }

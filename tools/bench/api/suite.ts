@@ -18,7 +18,7 @@ const small: Population = { instances: 100, bindingsPerInstance: 3 };
 const large: Population = { instances: 100_000, bindingsPerInstance: 3 };
 const concurrency = 32;
 const createsAtOnce = 200;
-/** Of the comparison: rounds, each of so many requests of a kind to one database and then to the other. */
+/** The comparison's rounds; in each, `perRound` requests of a kind go to one database and then to the other. */
 const rounds = 30;
 const perRound = 10;
 const warmUpRequests = 300;
@@ -76,7 +76,7 @@ async function firstPlan(connection: Connection): Promise<Plan> {
   return { service_id: service.id, plan_id: plan.id, name: plan.name };
 }
 
-/** One real create and bind tell what the rows are made of; then the same broker is given a filled database. */
+/** One real create and bind provide the values for the rows; then the same broker's database is filled. */
 async function fill(rig: Rig, name: string, population: Population): Promise<Filled> {
   const broker = await rig.startBroker(name, { withWorker: false });
   const connection = createConnection(broker.port, broker.user);
@@ -175,7 +175,7 @@ function createAsks(plan: Plan, { instances }: Population) {
 /** Kinds of requests whose cost must not grow with the database. */
 const compared = ['provision', 'bind', 'fetch', 'last_operation'] as const;
 
-/** In alternation, so that whatever else the machine does meets both. */
+/** Alternates, so that other load on the node affects both. */
 async function compare(
   few: Filled,
   many: Filled,
@@ -193,7 +193,7 @@ async function compare(
     }
   }
   for (let round = 1; round <= rounds; round += 1) {
-    progress(`${large.instances} instances against ${small.instances}: round ${round} of ${rounds}`);
+    progress(`${large.instances} instances compared with ${small.instances}: round ${round} of ${rounds}`);
     const order = round % 2 === 0 ? (['few', 'many'] as const) : (['many', 'few'] as const);
     for (const kind of compared) {
       for (const which of order) {

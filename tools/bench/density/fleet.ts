@@ -14,33 +14,33 @@ export interface Tenant {
   readonly credentials: Credentials;
 }
 
-/** Hosts side by side on one broker, and what can be told of them. */
+/** The hosts of one broker, and their measurements. */
 export interface Fleet {
-  /** Makes a host that runs. */
+  /** Creates a running host. */
   add(planId: string): Promise<Tenant>;
-  /** Has these hosts paused, and waits until they are. */
+  /** Pauses these hosts and waits until they are paused. */
   pause(tenants: readonly Tenant[]): Promise<void>;
-  /** How many hosts are paused just now. */
+  /** Number of paused hosts. */
   paused(): Promise<number>;
-  /** From the opening of a connection to a host's engine to its answer, in milliseconds; undefined: none came. */
+  /** From opening a connection to the engine until its answer, in milliseconds; undefined if none came. */
   timedPing(tenant: Tenant): Promise<number | undefined>;
-  /** Starts a container that does nothing; its image is brought along where the host has none. */
+  /** Starts a container that does nothing; the image is imported if the host has none. */
   runContainer(tenant: Tenant): Promise<void>;
   /** How long a `docker run` that prints a word takes, in milliseconds. */
   timedRun(tenant: Tenant): Promise<number>;
-  /** Proportional set size of all machines together, in MiB. */
+  /** Proportional set size of all VMs together, in MiB. */
   pssOfAll(): Promise<number>;
-  /** Memory of each machine in MiB, and the processor time that all of them together use, in cores. */
+  /** Memory of each VM in MiB, and the CPU time of all VMs together, in cores. */
   cost(): Promise<{ pss: readonly number[]; cpuShare: number }>;
   remove(tenant: Tenant): Promise<void>;
-  /** Forgets the credentials that were written down for the docker CLI. */
+  /** Deletes the credentials that were stored for the docker CLI. */
   dispose(): Promise<void>;
 }
 
 const image = 'density:1';
 /** A container that costs as little as one can. */
 const sleeper = ['/bin/sleep', '1000000'];
-/** So long the processors are watched, in milliseconds. */
+/** Duration of a CPU time measurement, in milliseconds. */
 const watchMs = 20_000;
 const pauseTimeoutMs = 300_000;
 const lookEveryMs = 100;
@@ -49,7 +49,7 @@ const pingTimeoutMs = 60_000;
 export function createFleet(platform: Platform, site: string): Fleet {
   const dockers = new Map<string, { docker: Promise<Docker>; imported: Promise<void> }>();
 
-  /** The docker CLI for a host, which has the image: one a host, also where two ask for it at once. */
+  /** The docker CLI for a host, with the image imported: one per host, even for concurrent callers. */
   async function dockerOf({ host, credentials }: Tenant): Promise<Docker> {
     let known = dockers.get(host);
     if (known === undefined) {
@@ -82,7 +82,8 @@ export function createFleet(platform: Platform, site: string): Fleet {
           ({ host, power }) => wanted.has(host) && power !== 'paused',
         );
         if (awake.length === 0) return;
-        if (performance.now() > until) throw new Error(`${awake.length} hosts can't be paused`);
+        if (performance.now() > until)
+          throw new Error(`${awake.length} hosts were not paused within ${pauseTimeoutMs / 1000} s`);
         await delay(lookEveryMs);
       }
     },
@@ -111,15 +112,15 @@ export function createFleet(platform: Platform, site: string): Fleet {
     },
 
     async cost() {
-      const machines = await vmPids(site);
+      const pids = await vmPids(site);
       const used = async () => {
-        const seconds = await Promise.all(machines.map(cpuSeconds));
+        const seconds = await Promise.all(pids.map(cpuSeconds));
         return seconds.reduce((sum, each) => sum + each, 0);
       };
       const [before, begun] = [await used(), performance.now()];
       await delay(watchMs);
       const cpuShare = ((await used()) - before) / ((performance.now() - begun) / 1000);
-      return { pss: await Promise.all(machines.map(pssMib)), cpuShare };
+      return { pss: await Promise.all(pids.map(pssMib)), cpuShare };
     },
 
     async remove({ instanceId, host }) {
@@ -132,7 +133,7 @@ export function createFleet(platform: Platform, site: string): Fleet {
       for (const { docker } of dockers.values()) {
         await docker.then(
           (made) => made.dispose(),
-          // What could not be made has nothing to be put away.
+          // Creation failed, so there is nothing to remove.
           () => undefined,
         );
       }
@@ -141,7 +142,7 @@ export function createFleet(platform: Platform, site: string): Fleet {
   };
 }
 
-/** As many as there are processors on the machine that the targets are for. */
+/** Two at a time: the targets are for a node with two processors. */
 export const twoAtATime = async <T>(
   items: readonly T[],
   act: (item: T, index: number) => Promise<void>,

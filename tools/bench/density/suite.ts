@@ -8,7 +8,7 @@ import { errorMessage } from '../../../src/lib/error-message.ts';
 
 const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 0 };
 const planId = 'density';
-/** A hundred containers need more memory than a small host has, some 11 MiB each. */
+/** A hundred containers need some 11 MiB each, more than a small host has. */
 const loneId = 'density-lone';
 const catalog = {
   offerings: [
@@ -21,7 +21,7 @@ const catalog = {
         {
           id: loneId,
           name: 'medium',
-          description: 'For many containers: one host shares its template with nobody, so it needs none',
+          description: 'For many containers: with one host, a template would save nothing',
           free: true,
           host: { ...host, vcpus: 2, memory_mib: 2048 },
           idle: 'run',
@@ -32,23 +32,23 @@ const catalog = {
   ],
 };
 
-/** Containers on the one host, and hosts with one container each, that are held against each other. */
+/** Containers in one host, compared with as many hosts with one container each. */
 const sideBySide = 100;
 /** More hosts than these keep two processors under emulation so busy that only their queue would be measured. */
 const mostRunning = 30;
-/** `docker run` is timed on one host each time that the number of hosts has grown by so many. */
+/** `docker run` is timed on one host each time this many hosts were added. */
 const every = 10;
-/** So many hosts are asked once the machine is full. */
+/** Number of hosts that are woken once the node is full. */
 const asked = 20;
-/** The broker's words where the machine, or its addresses, can't hold one host more. */
-const fullMachine = /^the broker answered 503: .*\bis full\b/;
+/** The broker's answer if memory (src/core/memory-admission.ts) or host slots (src/core/broker/provision.ts) run out. */
+const refusedAsFull = /^the broker answered 503: (The node is out of memory|This broker is full)\b/;
 
 export interface DensityOptions {
-  /** Paused hosts side by side. */
+  /** Paused hosts at the same time. */
   readonly hosts: number;
-  /** Paused hosts in the end, if the broker does not refuse one before. */
+  /** Maximum number of paused hosts, if the broker refuses none earlier. */
   readonly most: number;
-  /** Memory of the machine that hosts may not take, in MiB. */
+  /** Memory of the node that hosts may not use, in MiB. */
   readonly reserveMib: number;
   /** Whether a hundred containers are measured as well, in one host and in a host each: most of the time goes there. */
   readonly containers: boolean;
@@ -56,10 +56,10 @@ export interface DensityOptions {
 }
 
 /**
- * Hosts side by side: what one costs that runs idle, that is paused, and that holds a container; how fast a paused
- * one answers, and how long a `docker run` takes the more there are. Then paused ones besides, until the broker
- * refuses one. One host with many containers, last, is what a tenant has who shares a virtual machine.
- * @param measured is told all figures that there are by then, whenever there are more.
+ * The cost of an idle running host, a paused one and one with a container; how fast a paused host answers; how long
+ * `docker run` takes as the number of hosts grows; then more paused hosts until the broker refuses one; last, one host
+ * with many containers, as a tenant uses it.
+ * @param measured receives all figures so far, each time there are more.
  */
 export async function densitySuite(
   options: DensityOptions,
@@ -76,7 +76,7 @@ export async function densitySuite(
     BERTH_PUBLISHED_PORTS: '20000-39999',
     BERTH_MEMORY_OVERCOMMIT: '99',
     BERTH_MEMORY_RESERVE_MIB: String(options.reserveMib),
-    // What is measured does not come and go by itself.
+    // No integrity check during a measurement.
     BERTH_INTEGRITY_SECONDS: '86400',
   });
   let fleet: Fleet | undefined;
@@ -120,7 +120,7 @@ async function runningHosts(
       );
     }
   }
-  progress('what hosts cost that run idle');
+  progress('measuring the cost of idle running hosts');
   const { pss, cpuShare } = await fleet.cost();
   return [
     figure('density.running_hosts', count, 'count'),
@@ -136,7 +136,7 @@ async function pausedHosts(
   { hosts }: DensityOptions,
   progress: (line: string) => void,
 ): Promise<Figure[]> {
-  progress('pausing them');
+  progress('pausing the hosts');
   await fleet.pause(tenants);
   const runs: Figure[] = [];
   while (tenants.length < hosts) {
@@ -155,7 +155,7 @@ async function pausedHosts(
       await fleet.pause(tenants.slice(0, 1));
     }
   }
-  progress('what hosts cost that are paused');
+  progress('measuring the cost of paused hosts');
   const count = await fleet.paused();
   const { pss, cpuShare } = await fleet.cost();
   const wakes = await wakeEach(fleet, tenants, progress);
@@ -186,7 +186,7 @@ async function wakeEach(
   return wakes;
 }
 
-/** Nothing to tell of where none answered. */
+/** Empty if no host answered. */
 const wakeFigures = (name: string, wakes: readonly number[]): Figure[] =>
   wakes.length === 0
     ? []
@@ -197,15 +197,17 @@ async function hostsWithOneContainer(
   tenants: readonly Tenant[],
   progress: (line: string) => void,
 ): Promise<Figure[]> {
-  const held = tenants.slice(0, sideBySide);
+  const withContainer = tenants.slice(0, sideBySide);
   let begun = 0;
-  await twoAtATime(held, async (tenant) => {
-    progress(`a container on host ${(begun += 1)} of ${held.length}`);
+  await twoAtATime(withContainer, async (tenant) => {
+    progress(`a container on host ${(begun += 1)} of ${withContainer.length}`);
     await fleet.runContainer(tenant);
     await fleet.pause([tenant]);
   });
-  // Fewer hosts than that are never called so many: the figure is left out then.
-  return held.length < sideBySide ? [] : [figure('density.hosts_100_pss_mib', await fleet.pssOfAll(), 'MiB')];
+  // The figure's name contains the number, so with fewer hosts it is omitted.
+  return withContainer.length < sideBySide
+    ? []
+    : [figure('density.hosts_100_pss_mib', await fleet.pssOfAll(), 'MiB')];
 }
 
 /** Makes further hosts and pauses each, until the broker refuses one: then some of them are woken. */
@@ -223,12 +225,12 @@ async function fullOfPausedHosts(
       tenants.push(tenant);
       await fleet.pause([tenant]);
     } catch (error) {
-      const said = errorMessage(error);
-      if (!fullMachine.test(said)) throw error;
-      refusal = said;
+      const message = errorMessage(error);
+      if (!refusedAsFull.test(message)) throw error;
+      refusal = message;
     }
   }
-  progress(`no further host: ${refusal ?? 'that is the most that was asked for'}`);
+  progress(`no further host: ${refusal ?? 'the requested maximum (--most) is reached'}`);
   const step = Math.ceil(tenants.length / asked);
   const some = tenants.filter((_, index) => index % step === 0);
   const wakes = await wakeEach(fleet, some, progress);

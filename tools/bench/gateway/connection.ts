@@ -1,7 +1,7 @@
 import net from 'node:net';
 import tls from 'node:tls';
 
-/** Somewhere that speaks to an engine: the engine itself, or what stands in front of it. */
+/** An engine, or a proxy in front of it. */
 export interface Target {
   readonly host: string;
   readonly port: number;
@@ -15,14 +15,14 @@ export interface Target {
 export interface Connection {
   /** Resolves when `GET path` is answered in full; for a stream, when its head is there. */
   get(path: string): Promise<void>;
-  /** Resolves when the connection has closed, whoever closed it. */
+  /** Resolves when either side has closed the connection. */
   readonly closed: Promise<void>;
   close(): void;
 }
 
 const timeoutMs = 30_000;
 
-/** @throws where it is not taken, or not in time. */
+/** @throws if the connection is refused or not accepted in time. */
 export async function openConnection(target: Target): Promise<Connection> {
   const socket = await connected(target);
   let received = '';
@@ -63,7 +63,7 @@ export async function openConnection(target: Target): Promise<Connection> {
 }
 
 async function connected({ host, port, tls: secure, uid }: Target): Promise<net.Socket> {
-  // A socket belongs to whoever made it, for good: so only its making is done as another (socket(7), nft meta skuid).
+  // A socket keeps the uid that created it, so only its creation needs the other uid (socket(7), nft meta skuid).
   if (uid !== undefined) process.seteuid?.(uid);
   try {
     return await new Promise((resolve, reject) => {
@@ -75,14 +75,14 @@ async function connected({ host, port, tls: secure, uid }: Target): Promise<net.
           : tls.connect({ host, port, ...secure, minVersion: 'TLSv1.3' }, () => {
               resolve(socket.setNoDelay());
             });
-      const patience = setTimeout(() => {
-        socket.destroy(new Error(`${host}:${port} took no connection within ${timeoutMs} ms`));
+      const timer = setTimeout(() => {
+        socket.destroy(new Error(`${host}:${port} accepted no connection within ${timeoutMs} ms`));
       }, timeoutMs);
       socket.once('error', reject).once('close', () => {
-        clearTimeout(patience);
+        clearTimeout(timer);
       });
       socket.once(secure === undefined ? 'connect' : 'secureConnect', () => {
-        clearTimeout(patience);
+        clearTimeout(timer);
         socket.off('error', reject).on('error', () => undefined);
       });
     });

@@ -1,13 +1,12 @@
 import type { Knex } from 'knex';
 
-/** What one instance of the population has. */
 const bindingsPerInstance = 3;
 /** The api gives the slots below to its own hosts. */
 const firstSlot = 1_000_000;
 
 /**
- * Puts so many live bindings on record, of instances that are as the broker's own, so that the gateway sees them.
- * Their hosts are planned and not running, since no hypervisor has them: reconciliation would bring them back.
+ * Inserts this number of live bindings, with instances like the broker's, so that the gateway reads them.
+ * Their hosts are `creating` because no hypervisor has them: reconciliation would restart running ones.
  */
 export async function populate(database: Knex, bindings: number): Promise<void> {
   const last = Math.ceil(bindings / bindingsPerInstance) - 1;

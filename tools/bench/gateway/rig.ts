@@ -35,13 +35,13 @@ export interface Rig {
   readonly database: Knex;
   readonly gatewayPid: number;
   readonly haproxyPid: number;
-  /** For what must not be read by others. */
+  /** For files that other users must not read. */
   readonly directory: string;
   targets(credentials: Credentials): Readonly<Record<Way, Target>>;
   stop(): Promise<void>;
 }
 
-/** Of the engine that is measured: this machine's stand-in, behind a simulated host, or a real guest's. */
+/** The measured engine: a stand-in on the node behind a simulated host, or a real guest's. */
 export type Engine = 'stand-in' | 'guest';
 
 const haproxyPort = 17_089;
@@ -63,8 +63,7 @@ const catalog = {
 };
 
 /**
- * Gateway and HAProxy run on the last core, where each is alone while the other waits; everything else, and we, on
- * the first.
+ * Gateway and HAProxy run on the last core, each alone while the other is idle; everything else runs on the first.
  */
 export async function buildRig(
   engineKind: Engine,
@@ -72,19 +71,19 @@ export async function buildRig(
   progress: (line: string) => void,
 ): Promise<Rig> {
   const cores = availableParallelism();
-  if (cores < 2) throw new Error('two cores are needed: one for what is measured, one for what measures');
+  if (cores < 2) throw new Error('two cores are needed: one for the gateways, one for the load generator');
   const stops: (() => Promise<void>)[] = [];
   const stop = registerCleanup(async () => {
     const failures: unknown[] = [];
     for (let act = stops.pop(); act !== undefined; act = stops.pop()) {
       await act().catch((error: unknown) => failures.push(error));
     }
-    if (failures.length > 0) throw new AggregateError(failures, 'not all of the bench could be put away');
+    if (failures.length > 0) throw new AggregateError(failures, 'the bench could not clean up everything');
   });
   try {
     await pin(process.pid, '0');
     stops.push(() => pin(process.pid, `0-${cores - 1}`));
-    // Postgres' user has to get through it; what is secret in it is in files of mode 0600.
+    // Postgres's user must be able to enter it; secrets in it are in files of mode 0600.
     const directory = await mkdtemp('/var/tmp/berth-bench-gateway-');
     await chmod(directory, 0o755);
     stops.push(() => rm(directory, { recursive: true, force: true }));
@@ -116,11 +115,11 @@ export async function buildRig(
       listenTo: [channels.certificateRequests],
       onLost: () => undefined,
     });
-    const clientAuthority = (await createGatewayCertificateAuthorities(database, listener).read()).clients[0]
+    const clientCa = (await createGatewayCertificateAuthorities(database, listener).read()).clients[0]
       ?.certificatePem;
-    if (clientAuthority === undefined) throw new Error('the broker has no authority for clients');
+    if (clientCa === undefined) throw new Error('the broker has no CA for client certificates');
     const haproxy = await startHaproxy({
-      ...{ directory, port: haproxyPort, engine, clientAuthority, uid },
+      ...{ directory, port: haproxyPort, engine, clientCa, uid },
       sign: async (request) =>
         (await createCertificateRequester(database, listener).request(request, 10_000)).chain,
     }).finally(() => listener.stop());
@@ -150,7 +149,7 @@ async function engineOf(database: Knex): Promise<EngineAddress> {
   return { host: host.engine_host, port: host.engine_port };
 }
 
-/** Starts the stand-in, and puts it on record as the engine of the one host: the gateway goes by the record. */
+/** Starts the stand-in, and records it as the engine of the one host; the gateway reads the record. */
 async function standIn(database: Knex, stops: (() => Promise<void>)[]): Promise<EngineAddress> {
   const child = fork(fileURLToPath(new URL('stand-in.js', import.meta.url)), { env: {} });
   stops.push(() => stopChild(child, 'SIGTERM'));

@@ -1,7 +1,7 @@
 import net from 'node:net';
 
 /**
- * Stands in for an engine, as a process of its own: `GET /_ping`, `GET /events`, which stays open, and `POST
+ * Replaces an engine, as a separate process: `GET /_ping`, `GET /events`, which stays open, and `POST
  * /images/load`, whose body goes nowhere. A guest under emulation is slower than any gateway, and would hide what
  * a gateway costs. Node's own HTTP server would, too, so this is as little of HTTP/1.1 as that takes.
  */

@@ -30,7 +30,7 @@ const bindings = 300_000;
 const openBindings = 200;
 const inSyncDeadlineMs = 60_000;
 
-/** What the gateway costs, beside HAProxy and no gateway at all, the three by turns in one run. */
+/** What the gateway costs, compared with HAProxy and no gateway, alternating in one run. */
 export async function gatewaySuite(
   options: { cacheDirectory: string; guests: boolean },
   progress: (line: string) => void,
@@ -81,7 +81,7 @@ async function passing(
 
   const speeds = byWay();
   const cpu = byWay();
-  // The first round brings caches and compilers to where they stay, and is not counted.
+  // The first round warms caches and the JIT compiler, and is not counted.
   for (let round = 0; round <= sizes.uploads; round += 1) {
     progress(`${prefix}: load ${round} of ${sizes.uploads}`);
     for (const way of inTurn(round)) {
@@ -94,7 +94,7 @@ async function passing(
     }
   }
   progress(`${prefix}: _ping`);
-  const kept = await keptAlivePings(targets, sizes.pings);
+  const reused = await keptAlivePings(targets, sizes.pings);
   const fresh = await freshPings(targets, Math.ceil(sizes.pings / 5));
   const of = (samples: Record<Way, number[]>, way: Way) => median(samples[way]);
   return [
@@ -102,10 +102,10 @@ async function passing(
     figure(`${prefix}.throughput_over_haproxy`, of(speeds, 'berth') / of(speeds, 'haproxy'), 'ratio'),
     figure(`${prefix}.load.haproxy.cpu_s_per_gib`, of(cpu, 'haproxy'), 's/GiB'),
     figure(`${prefix}.load.berth.cpu_s_per_gib`, of(cpu, 'berth'), 's/GiB'),
-    ...ways.map((way) => figure(`${prefix}.ping.${way}.p50_ms`, of(kept, way), 'ms')),
-    figure(`${prefix}.ping.berth.p95_ms`, p95(kept.berth), 'ms'),
-    figure(`${prefix}.ping_added_ms`, of(kept, 'berth') - of(kept, 'direct'), 'ms'),
-    figure(`${prefix}.ping_added_by_haproxy_ms`, of(kept, 'haproxy') - of(kept, 'direct'), 'ms'),
+    ...ways.map((way) => figure(`${prefix}.ping.${way}.p50_ms`, of(reused, way), 'ms')),
+    figure(`${prefix}.ping.berth.p95_ms`, p95(reused.berth), 'ms'),
+    figure(`${prefix}.ping_added_ms`, of(reused, 'berth') - of(reused, 'direct'), 'ms'),
+    figure(`${prefix}.ping_added_by_haproxy_ms`, of(reused, 'haproxy') - of(reused, 'direct'), 'ms'),
     ...ways.map((way) => figure(`${prefix}.connect_and_ping.${way}.p50_ms`, of(fresh, way), 'ms')),
     figure(`${prefix}.load.samples`, sizes.uploads, 'each'),
     figure(`${prefix}.ping.samples`, sizes.pings, 'each'),
@@ -190,11 +190,11 @@ async function cutting(rig: Rig, progress: (line: string) => void): Promise<Figu
 
 /** Memory, and the way back after a lost connection, with a lot of live bindings on record. */
 async function manyBindings(rig: Rig, progress: (line: string) => void): Promise<Figure[]> {
-  progress(`putting ${bindings} bindings on record`);
+  progress(`inserting ${bindings} bindings`);
   await populate(rig.database, bindings);
   const open: Connection[] = [];
   for (let count = 1; count <= openBindings; count += 1) {
-    if (count === 1) progress(`opening ${openBindings} streams, each of a binding of its own`);
+    if (count === 1) progress(`opening ${openBindings} streams, each with its own binding`);
     const connection = await openConnection(rig.targets(await bind(rig)).berth);
     await connection.get('/events');
     open.push(connection);

@@ -8,7 +8,7 @@ import type { Target } from './connection.ts';
 export interface Uploader {
   /**
    * Sends the file to a target.
-   * @returns MiB a second, from the end of the handshake to the end of the answer.
+   * @returns MiB per second, from the end of the handshake to the end of the answer.
    */
   upload(name: string, target: Target): Promise<number>;
 }
@@ -18,10 +18,10 @@ const timeoutSeconds = 600;
 
 /**
  * curl, since a client in Node would take longer than what is measured. docker, like all of Go, prefers AES-128.
- * @param parts.directory of our own, in which keys are written: for nobody else to read.
- * @param parts.file what is sent, readable by every user.
+ * @param options.directory for the keys; other users must not be able to read them.
+ * @param options.file the upload, readable by every user.
  */
-export function createUploader(parts: { directory: string; file: string; bytes: number }): Uploader {
+export function createUploader(options: { directory: string; file: string; bytes: number }): Uploader {
   return {
     async upload(name, target) {
       const url = `${target.tls === undefined ? 'http' : 'https'}://${target.host}:${target.port}/images/load?quiet=1`;
@@ -32,7 +32,7 @@ export function createUploader(parts: { directory: string; file: string; bytes: 
           cert: target.tls.cert,
           key: target.tls.key,
         })) {
-          const file = path.join(parts.directory, `${name}-${option}.pem`);
+          const file = path.join(options.directory, `${name}-${option}.pem`);
           await writeFile(file, text, { mode: 0o600 });
           credentials.push(`--${option}`, file);
         }
@@ -48,14 +48,14 @@ export function createUploader(parts: { directory: string; file: string; bytes: 
             '--request',
             'POST',
             '--upload-file',
-            parts.file,
+            options.file,
           ],
           ...['--output', '/dev/null', '--write-out', '%{time_pretransfer} %{time_total}', url],
         ],
         target.uid === undefined ? {} : { uid: target.uid, gid: target.uid },
       );
       const [from = 0, to = 0] = stdout.split(' ').map(Number);
-      return parts.bytes / 2 ** 20 / (to - from);
+      return options.bytes / 2 ** 20 / (to - from);
     },
   };
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Platform } from '../../lib/platform.ts';
 import { type Figure, figure } from '../lib/figures.ts';
+import { workflows } from '../../../src/operations/workflows.ts';
 import { median } from '../lib/statistics.ts';
 import { ping } from '../lib/engine-requests.ts';
 
@@ -16,16 +17,16 @@ export interface Sample {
   /** From the same moment to the first `_ping` through the gateway, bind included. */
   readonly pingMs: number;
   readonly synchronous: boolean;
-  /** Time in each step, by the words of last_operation; only where it was asked. */
+  /** Time in each step, by the description of last_operation; empty unless the create was watched. */
   readonly steps: ReadonlyMap<string, number>;
 }
 
-/** Names in the figures, for the steps' words (src/operations/steps/host-steps.ts). */
+/** Steps of a create, and their names in the figures. */
 const stepNames: readonly [string, string][] = [
-  ['Making the disk', 'disk_and_network_ms'],
-  ['Starting the virtual', 'machine_ms'],
-  ['Waiting for the virtual', 'guest_and_identity_ms'],
-  ['Waiting for the Docker', 'engine_ms'],
+  ['prepare', 'disk_and_network_ms'],
+  ['start', 'machine_ms'],
+  ['identify', 'guest_and_identity_ms'],
+  ['connect', 'engine_ms'],
 ];
 
 export async function create(
@@ -44,7 +45,7 @@ export async function create(
   return { instanceId, sample: { createMs, pingMs: performance.now() - begun, synchronous, steps } };
 }
 
-/** How long last_operation speaks of which step; as exact as it is asked often. */
+/** How long last_operation reports each step; accurate to the polling interval. */
 function watchSteps(platform: Platform, instanceId: string) {
   const times = new Map<string, number>();
   let going = true;
@@ -69,7 +70,9 @@ function watchSteps(platform: Platform, instanceId: string) {
 }
 
 export function breakdown(way: Way, samples: readonly Sample[]): Figure[] {
-  return stepNames.map(([words, name]) => {
+  return stepNames.map(([step, name]) => {
+    const words = workflows.provision.steps.find((one) => one.name === step)?.description;
+    if (words === undefined) throw new Error(`a create has no step ${step}`);
     const times = samples.map(
       ({ steps }) => [...steps].find(([description]) => description.startsWith(words))?.[1] ?? 0,
     );

@@ -8,17 +8,17 @@ import { create } from './creates.ts';
 const dockerRunsEach = 9;
 
 /**
- * `docker run` of one image, by turns in a host and, for scale, by Debian's engine on the machine itself, where that
- * runs here: what a container costs a tenant beside what it costs who shares his kernel.
+ * `docker run` of one image, alternately in a host and, for comparison, by Debian's engine on the node itself if
+ * that runs here: the cost of a container with its own kernel compared with one on a shared kernel.
  */
 export async function dockerRuns(
   platform: Platform,
   engineDirectory: string,
   progress: (line: string) => void,
 ): Promise<Figure[]> {
-  progress('docker run, in a host and on the machine itself');
+  progress('docker run, in a host and on the node itself');
   const native = await startNativeEngine(engineDirectory).catch((error: unknown) => {
-    progress(`without Debian's engine on the machine itself: ${String(error)}`);
+    progress(`without Debian's engine on the node itself: ${String(error)}`);
     return undefined;
   });
   const { instanceId } = await create(platform, 'template');
@@ -30,22 +30,22 @@ export async function dockerRuns(
   try {
     await must(['import', '-', 'bench:1'], await busyboxTree());
     const inHost: number[] = [];
-    const onMachine: number[] = [];
-    // The first of each brings programs into memory.
+    const onNode: number[] = [];
+    // The first run of each loads programs into memory and is not counted.
     for (let count = 0; count <= dockerRunsEach; count += 1) {
       const begun = performance.now();
       await must(['run', '--rm', '--network', 'none', 'bench:1', '/bin/echo', 'hello']);
       if (count > 0) inHost.push(performance.now() - begun);
       const took = await native?.timedRun();
-      if (count > 0 && took !== undefined) onMachine.push(took);
+      if (count > 0 && took !== undefined) onNode.push(took);
     }
     return [
       figure('docker_run.host.p50_ms', median(inHost), 'ms'),
-      ...(onMachine.length === 0
+      ...(onNode.length === 0
         ? []
         : [
-            figure('docker_run.native.p50_ms', median(onMachine), 'ms'),
-            figure('docker_run.host_over_native', median(inHost) / median(onMachine), 'ratio'),
+            figure('docker_run.native.p50_ms', median(onNode), 'ms'),
+            figure('docker_run.host_over_native', median(inHost) / median(onNode), 'ratio'),
           ]),
       figure('docker_run.samples', inHost.length, 'each'),
     ];

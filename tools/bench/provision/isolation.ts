@@ -16,7 +16,7 @@ import { type Figure, figure } from '../lib/figures.ts';
 import { median } from '../lib/statistics.ts';
 
 const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
-/** Of this installation alone, beside the bench's broker. */
+/** Installation id, different from that of the bench's broker. */
 const site = 'be7c';
 const checkedHosts = 5;
 
@@ -26,9 +26,9 @@ const noJail: Jail = { command: (command) => command };
 type Way = 'jailed' | 'unjailed' | 'copied';
 
 /**
- * What isolation costs: a restore (disk, network, machine) in the jail and outside of one, with pages shared and
- * not, alternating in one run; and a check of a running host against its manifest. Beside no broker: the driver is
- * asked directly, since an operator can not switch the jail off.
+ * What isolation costs: a restore (disk, network, VM) in the jail and outside of one, with pages shared and
+ * not, alternating in one run; and a check of a running host against its manifest. Without a broker: the driver is
+ * called directly, because an operator can't switch the jail off.
  */
 export async function isolationFigures(
   options: { runs: number; cacheDirectory: string },
@@ -106,8 +106,7 @@ export async function isolationFigures(
     const begun = performance.now();
     for (const hostId of checked) {
       const found = await ways.jailed.verify(hostId);
-      if (found.length > 0)
-        throw new Error(`a host that was left alone is altered: ${JSON.stringify(found)}`);
+      if (found.length > 0) throw new Error(`an unchanged host shows drift: ${JSON.stringify(found)}`);
     }
     const each = (performance.now() - begun) / checked.length;
     return [
@@ -130,7 +129,7 @@ export async function isolationFigures(
   }
 }
 
-/** What the kernel charges to a host's control group: memory of its own, and pages of files that it read first. */
+/** What the kernel charges to a host's control group: its private memory, and pages of files that it read first. */
 async function chargedMib(hostId: string): Promise<number> {
   const files = [
     `/sys/fs/cgroup/memory/berth-${site}/${hostId}/memory.usage_in_bytes`,
@@ -140,7 +139,7 @@ async function chargedMib(hostId: string): Promise<number> {
     const text = await readFile(file, 'utf8').catch(() => undefined);
     if (text !== undefined) return Number(text) / 1024 ** 2;
   }
-  throw new Error(`the control group of host ${hostId} tells nothing of its memory`);
+  throw new Error(`the control group of host ${hostId} does not report its memory use`);
 }
 
 async function driverOptions(stateDirectory: string): Promise<Omit<QemuOptions, 'pageSharing'>> {

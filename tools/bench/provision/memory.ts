@@ -5,19 +5,19 @@ import { type Figure, figure } from '../lib/figures.ts';
 import { median } from '../lib/statistics.ts';
 import { create } from './creates.ts';
 
-/** An idle host has come to rest after this: timers of its first minute included. */
+/** After this time a new host is idle; timers of its first minute have fired. */
 const settleMs = 30_000;
-/** Side by side, of one template: what they share is reckoned to each by its part. */
+/** Hosts of one template; PSS divides shared pages among them. */
 const count = 10;
 
-/** Memory of hosts that run idle, of the same ones paused, and of those that wait in the pool. */
+/** Memory of hosts that run idle, of the same ones paused, and of parked hosts. */
 export async function memoryOfHosts(
   platform: Platform,
   site: string,
   progress: (line: string) => void,
 ): Promise<Figure[]> {
   progress('memory of hosts');
-  // Hosts of the pool are not among them.
+  // Parked hosts.
   const others = new Set(await vmPids(site));
   const before = await availableMib();
   const instances: string[] = [];
@@ -26,13 +26,13 @@ export async function memoryOfHosts(
   }
   await delay(settleMs);
   const after = await availableMib();
-  const machines = (await vmPids(site)).filter((pid) => !others.has(pid));
-  const running = await Promise.all(machines.map(pssMib));
+  const pids = (await vmPids(site)).filter((pid) => !others.has(pid));
+  const running = await Promise.all(pids.map(pssMib));
   for (const { host, instance } of await platform.hosts()) {
     if (instance !== undefined && instances.includes(instance)) await platform.setPower(host, 'paused');
   }
   while ((await platform.hosts()).filter(({ power }) => power === 'paused').length < count) await delay(100);
-  const paused = await Promise.all(machines.map(pssMib));
+  const paused = await Promise.all(pids.map(pssMib));
   const pooled = await Promise.all([...others].map(pssMib));
   for (const instanceId of instances) await platform.remove(instanceId);
   return [

@@ -7,7 +7,7 @@ import { runTool } from '../../../src/hypervisors/run-tool.ts';
 import { stopChild } from '../lib/child-process.ts';
 import { registerCleanup } from '../lib/cleanup.ts';
 
-/** Debian's Docker engine on this machine itself, beside nothing of the machine's own. */
+/** Debian's Docker engine on the node itself, separate from any engine that is installed there. */
 export interface NativeEngine {
   /** How long `docker run` of a container that prints a word takes, in milliseconds. */
   timedRun(): Promise<number>;
@@ -16,14 +16,14 @@ export interface NativeEngine {
 
 const image = 'native:1';
 const startTimeoutMs = 60_000;
-/** Of its own, so that nothing is put among the machine's. */
+/** Separate from the node's other control groups. */
 const cgroup = '/berth-bench-native';
 
 /**
- * Starts containerd and dockerd with directories, sockets and a control group of their own, and without a bridge or
+ * Starts containerd and dockerd with separate directories, sockets and control group, and without a bridge or
  * firewall rules.
  * @param directory Debian's packages docker.io, containerd and runc, unpacked (setup/run).
- * @throws Error with its last words where it does not run here: a kernel without overlayfs, say.
+ * @throws Error with its last output if it does not run here, for example on a kernel without overlayfs.
  */
 export async function startNativeEngine(directory: string): Promise<NativeEngine> {
   const programs = ['usr/bin', 'usr/sbin'].map((name) => path.join(directory, name));
@@ -32,7 +32,7 @@ export async function startNativeEngine(directory: string): Promise<NativeEngine
   const at = (name: string) => path.join(state, name);
   const socket = `unix://${at('docker.sock')}`;
   const children: ChildProcess[] = [];
-  let said = '';
+  let output = '';
   const start = (name: string, args: readonly string[]) => {
     const child = spawn(name, args, {
       env: { PATH: [...programs, '/usr/sbin:/usr/bin:/sbin:/bin'].join(':') },
@@ -40,8 +40,8 @@ export async function startNativeEngine(directory: string): Promise<NativeEngine
       // Ctrl-C is for the bench, which then ends it.
       detached: true,
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(-4000)));
-    child.on('error', (error) => (said += error.message));
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-4000)));
+    child.on('error', (error) => (output += error.message));
     children.push(child);
   };
   const docker = (args: readonly string[], input?: Buffer) =>
@@ -77,7 +77,7 @@ export async function startNativeEngine(directory: string): Promise<NativeEngine
       );
       if (isUp) break;
       if (children.some(({ exitCode }) => exitCode !== null) || performance.now() > deadline) {
-        throw new Error(`Debian's engine does not run on this machine: ${said.slice(-500)}`);
+        throw new Error(`Debian's engine does not run on this node: ${output.slice(-500)}`);
       }
       await delay(100);
     }

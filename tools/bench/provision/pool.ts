@@ -2,14 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Platform } from '../../lib/platform.ts';
 import { type Figure, figure } from '../lib/figures.ts';
+import { workflows } from '../../../src/operations/workflows.ts';
+import type { Host } from '../../../src/core/model/host.ts';
 import { median } from '../lib/statistics.ts';
 
-/** Hosts that are held ready. */
+/** Parked hosts. */
 export const poolSize = 4;
 
 const atOnce = 20;
 
-/** So long the refill rate is measured, in milliseconds. */
+/** Duration of the refill rate measurement, in milliseconds. */
 const refillMs = 60_000;
 
 /** Creates at the refill rate, each of which is to be answered within the request. */
@@ -17,18 +19,22 @@ const sustainedCreates = 100;
 
 const poolTimeoutMs = 120_000;
 
-/** Waits until the pool holds so many hosts. */
-async function poolHolds(platform: Platform, wanted: number): Promise<void> {
+/** The description of last_operation if the host came from the pool. */
+const claimedSummary = workflows.provision.summary?.({ startedFrom: 'pool' } as Host);
+
+/** Waits until the pool has at least `wanted` parked hosts. */
+async function waitForPool(platform: Platform, wanted: number): Promise<void> {
   const until = performance.now() + poolTimeoutMs;
   for (;;) {
     const ready = (await platform.hosts()).filter(({ state }) => state === 'parked').length;
     if (ready >= wanted) return;
-    if (performance.now() > until) throw new Error(`the pool holds ${ready} hosts and is not filled further`);
+    if (performance.now() > until)
+      throw new Error(`the pool has only ${ready} of ${wanted} hosts after ${poolTimeoutMs / 1000} s`);
     await delay(20);
   }
 }
 
-export const poolIsFull = (platform: Platform) => poolHolds(platform, poolSize);
+export const poolIsFull = (platform: Platform) => waitForPool(platform, poolSize);
 
 /** Creates that all begin at the same moment: until the last of them is there. */
 export async function createTogether(
@@ -54,20 +60,20 @@ export async function createTogether(
   ];
 }
 
-/** A create whenever the pool holds a host, each instance deleted at once: so many a minute are refilled beside it. */
+/** Creates per minute if each starts as soon as the pool has a host and its instance is deleted at once. */
 async function refillRate(
   platform: Platform,
   remove: (instanceId: string) => Promise<void>,
   progress: (line: string) => void,
 ): Promise<number> {
-  progress('how fast the pool is refilled beside creates and deletes');
+  progress('measuring how fast the pool is refilled during creates and deletes');
   await poolIsFull(platform);
-  // What it holds at the beginning was not refilled within the time.
+  // Hosts that are parked already were not refilled within the measured time.
   for (let count = 0; count < poolSize; count += 1) await createAndRemove(platform, remove);
   const begun = performance.now();
   let creates = 0;
   while (performance.now() - begun < refillMs) {
-    await poolHolds(platform, 1);
+    await waitForPool(platform, 1);
     await createAndRemove(platform, remove);
     creates += 1;
   }
@@ -80,7 +86,7 @@ async function createAndRemove(
 ): Promise<{ synchronous: boolean; fromPool: boolean }> {
   const instanceId = `bench-${randomUUID()}`;
   const { synchronous } = await platform.create(instanceId, 'bench', 'pool');
-  const fromPool = (await platform.progress(instanceId)).includes('out of the pool');
+  const fromPool = (await platform.progress(instanceId)) === claimedSummary;
   await remove(instanceId);
   return { synchronous, fromPool };
 }

@@ -41,7 +41,7 @@ const catalog = {
 };
 
 const unbindsPerRun = 4;
-/** Creates without a cold boot are short: there are more of them, for the sake of the 95 of 100. */
+/** Creates without a cold boot are short: there are more of them, for the 95th percentile. */
 const shortRunsPerRun = 4;
 
 /** Cold boot, template and pool in one run; memory of hosts that run and that are paused; unbinds and deletes. */
@@ -50,7 +50,7 @@ export async function provisionSuite(
   progress: (line: string) => void,
 ): Promise<readonly Figure[]> {
   const broker = await startBroker(catalog, options.cacheDirectory, progress, {
-    // As it is shipped.
+    // The default.
     BERTH_SYNC_WAIT_MS: '2500',
   });
   try {
@@ -78,7 +78,7 @@ export async function provisionSuite(
           }
           await remove(instanceId);
         }
-        // Who asks how far it is slows it down: the breakdown comes from creates of its own.
+        // Polling slows a create down, so the breakdown comes from separate creates.
         if (way === 'pool') await poolIsFull(platform);
         const { instanceId, sample } = await create(platform, way, 'watched');
         watched[way].push(sample);

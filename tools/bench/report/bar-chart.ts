@@ -20,7 +20,7 @@ const barHeight = 18;
 
 /**
  * Draws horizontal bars, with values beside them and targets across them. The same chart is always the same text.
- * What is text follows the reader's light or dark background (CSS media queries, level 5); bars stand on both.
+ * Text follows the reader's light or dark background (CSS media queries, level 5); bars are visible on both.
  */
 export function drawBars({ title, scale, bars }: BarChart): string {
   const height = top + bars.length * rowHeight + 28;

@@ -2,18 +2,18 @@ import type { Figure, Report } from '../lib/figures.ts';
 import { formatNumber } from './bar-chart.ts';
 import { isReached, type Suite, suites, type Target, targets } from './targets.ts';
 
-/** What the document is made of. */
+/** The document's content. */
 export interface DocumentParts {
   readonly reports: ReadonlyMap<Suite, Report>;
-  /** Written by hand, by the name of the figure or the suite that they are about. */
+  /** Written by hand; the key is the name of a figure or a suite. */
   readonly notes: ReadonlyMap<string, string>;
-  /** Titles of each suite's plots, and where they are, seen from the document. */
+  /** Titles and paths of each suite's plots, relative to the document. */
   readonly plots: ReadonlyMap<Suite, readonly { readonly title: string; readonly path: string }[]>;
 }
 
 /**
- * Reads notes: a heading `## NAME` of level 2 for each figure or suite, and what is to be said of it below.
- * @throws Error where a heading names no suite, and no figure that has a target: nobody would see what it says.
+ * Reads notes: a heading `## NAME` of level 2 for each figure or suite, followed by the text about it.
+ * @throws Error if a heading names neither a suite nor a figure with a target: the report would not show the note.
  */
 export function parseNotes(text: string): ReadonlyMap<string, string> {
   const notes = new Map<string, string>();
@@ -22,7 +22,7 @@ export function parseNotes(text: string): ReadonlyMap<string, string> {
     const name = heading.trim();
     if (![...targets.map(({ figure }) => figure), ...suites].includes(name)) {
       throw new Error(
-        `the notes speak of ${name}, which has no target: name a suite, or a figure of the first table`,
+        `notes.md has a heading for ${name}, which has no target: name a suite, or a figure of the first table`,
       );
     }
     const note = lines.join('\n').trim();
@@ -31,18 +31,18 @@ export function parseNotes(text: string): ReadonlyMap<string, string> {
   return notes;
 }
 
-/** The report as Markdown. Nothing in it comes from anywhere but its parts. */
+/** The report as Markdown, from its parts alone: the same parts give the same text. */
 export function writeDocument(parts: DocumentParts): string {
   return [
     '# Figures',
-    'Measured with `npm run bench -- SUITE --json docs/bench/SUITE.json` and put together by `npm run bench -- report`, which writes this page: reasons are written in [bench/notes.md](bench/notes.md). Every suite measures what it compares in the same run, by turns. The machine stands with each suite; `kvm` says that the processor ran the guests itself, `tcg` that there was no usable KVM and QEMU emulated them.',
+    'Measured with `npm run bench -- SUITE --json docs/bench/SUITE.json` and put together by `npm run bench -- report`, which writes this page; the notes and reasons come from [bench/notes.md](bench/notes.md). Every suite measures the things that it compares alternately in one run. Each suite names its node: `kvm` means that the processor ran the guests, `tcg` that KVM was not usable and QEMU emulated them.',
     '## Targets',
-    'For 2 cores and 24 GiB without KVM.',
+    'For a node with 2 cores and 24 GiB, without KVM.',
     table(
       ['what', 'figure', 'target', 'measured', 'reached'],
       targets.map((target) => targetRow(target, measured(parts, target))),
     ),
-    '## Not reached',
+    '## Targets not reached',
     notReached(parts),
     ...suites.flatMap((suite) => suiteSection(suite, parts)),
   ].join('\n\n');
@@ -67,13 +67,13 @@ function notReached(parts: DocumentParts): string {
   const missed = targets.flatMap((target) => {
     const figure = measured(parts, target);
     if (figure !== undefined && isReached(target, figure.value)) return [];
-    const reason = parts.notes.get(target.figure) ?? 'No reason is written down yet (bench/notes.md).';
-    const stands = figure === undefined ? 'not measured' : quantity(figure.value, figure.unit);
+    const reason = parts.notes.get(target.figure) ?? 'No reason is recorded yet (bench/notes.md).';
+    const current = figure === undefined ? 'not measured' : quantity(figure.value, figure.unit);
     return [
-      `### ${target.what}\n\n\`${target.figure}\` is ${stands}; the target is ${target.limit} ${quantity(target.value, target.unit)}.\n\n${reason}`,
+      `### ${target.what}\n\n\`${target.figure}\` is ${current}; the target is ${target.limit} ${quantity(target.value, target.unit)}.\n\n${reason}`,
     ];
   });
-  return missed.length === 0 ? 'Everything was reached.' : missed.join('\n\n');
+  return missed.length === 0 ? 'All targets were reached.' : missed.join('\n\n');
 }
 
 function suiteSection(suite: Suite, parts: DocumentParts): string[] {
@@ -88,7 +88,7 @@ function suiteSection(suite: Suite, parts: DocumentParts): string[] {
   }
   return [
     heading,
-    `${report.date.slice(0, 10)}, on ${report.machine} ([all of it](bench/${suite}.json))`,
+    `${report.date.slice(0, 10)}, on ${report.machine} ([raw data](bench/${suite}.json))`,
     ...(note === undefined ? [] : [note]),
     ...(parts.plots.get(suite) ?? []).map(({ title, path }) => `![${title}](${path})`),
     table(

@@ -45,7 +45,7 @@ const plots: readonly Plot[] = [
   {
     suite: 'api',
     name: 'throughput',
-    title: 'Requests a second, broker on one core',
+    title: 'Requests per second, api on one core',
     scale: 'linear',
     bars: [
       { figure: 'bind.per_s', label: 'bind' },
@@ -63,7 +63,7 @@ const plots: readonly Plot[] = [
   {
     suite: 'gateway',
     name: 'ping',
-    title: '_ping over a connection that is kept (ms, median)',
+    title: '_ping over an open connection (ms, median)',
     scale: 'linear',
     bars: threeWays('gateway.ping', 'p50_ms'),
   },
@@ -74,7 +74,7 @@ const plots: readonly Plot[] = [
     scale: 'logarithmic',
     bars: [
       { figure: 'docker_run.host.p50_ms', label: 'in a host' },
-      { figure: 'docker_run.native.p50_ms', label: 'on the machine itself' },
+      { figure: 'docker_run.native.p50_ms', label: 'on the node itself' },
     ],
   },
   {
@@ -99,7 +99,7 @@ const plots: readonly Plot[] = [
   },
 ];
 
-/** The plots of a suite, of what was measured; none where fewer than two bars would stand side by side. */
+/** A suite's plots of the measured figures, without plots that would have fewer than two bars. */
 export function plotsOf(suite: Suite, figures: readonly Figure[]): { name: string; chart: BarChart }[] {
   return plots
     .filter((plot) => plot.suite === suite)

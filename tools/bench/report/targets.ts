@@ -1,4 +1,4 @@
-/** What a figure is to reach. */
+/** The value that a figure should reach. */
 export interface Target {
   readonly suite: Suite;
   readonly figure: string;
@@ -19,38 +19,38 @@ const atLeast = (suite: Suite, figure: string, value: number, unit: string, what
   ...{ suite, figure, limit: 'at least', value, unit, what },
 });
 
-/** For a machine with 2 cores and 24 GiB, without usable KVM. */
+/** For a node with 2 cores and 24 GiB, without usable KVM. */
 export const targets: readonly Target[] = [
   atMost('provision', 'create.pool.p50_ms', 300, 'ms', 'create from the pool, median'),
-  atMost('provision', 'create.pool.p95_ms', 600, 'ms', 'create from the pool, 95 of 100'),
+  atMost('provision', 'create.pool.p95_ms', 600, 'ms', 'create from the pool, 95th percentile'),
   atMost('provision', 'create.template.p50_ms', 800, 'ms', 'create from the template, median'),
-  atLeast('provision', 'create.cold_over_pool', 100, 'ratio', 'the pool against cold boot'),
-  atLeast('provision', 'create.cold_over_template', 40, 'ratio', 'the template against cold boot'),
+  atLeast('provision', 'create.cold_over_pool', 100, 'ratio', 'cold boot compared with the pool'),
+  atLeast('provision', 'create.cold_over_template', 40, 'ratio', 'cold boot compared with the template'),
   atLeast('provision', 'create.synchronous_share', 0.99, 'ratio', 'creates answered 201 at the refill rate'),
   atLeast(
     'provision',
     'create.refill_per_minute',
     20,
     '1/min',
-    'the refill rate, beside creates and deletes',
+    'the refill rate, during creates and deletes',
   ),
-  atMost('provision', 'host.running.pss_mib', 140, 'MiB', 'memory of a running idle host, few side by side'),
-  atMost('provision', 'host.paused.pss_mib', 50, 'MiB', 'memory of a paused host, few side by side'),
+  atMost('provision', 'host.running.pss_mib', 140, 'MiB', 'memory of a running idle host, 10 at a time'),
+  atMost('provision', 'host.paused.pss_mib', 50, 'MiB', 'memory of a paused host, 10 at a time'),
   atMost('provision', 'delete.p50_ms', 1000, 'ms', 'deprovision, median'),
-  atMost('provision', 'unbind.cut.p95_ms', 200, 'ms', 'from unbind to refused and cut, 95 of 100'),
+  atMost('provision', 'unbind.cut.p95_ms', 200, 'ms', 'from unbind to refused and cut, 95th percentile'),
   atMost('api', 'bind.p50_ms', 10, 'ms', 'bind at concurrency 1, median'),
   atLeast('api', 'bind.per_s', 300, '1/s', 'binds at concurrency 32'),
   atLeast('api', 'last_operation.per_s', 2000, '1/s', 'last_operation'),
   atLeast('api', 'catalog.per_s', 4000, '1/s', 'catalog'),
-  atMost('api', 'errors.5xx', 0, 'count', 'answers of 5xx'),
-  atMost('api', 'scale.100000_over_100', 1.25, 'ratio', 'medians with 100,000 instances against 100'),
-  atLeast('gateway', 'gateway.throughput_over_haproxy', 0.8, 'ratio', 'throughput against HAProxy'),
+  atMost('api', 'errors.5xx', 0, 'count', '5xx answers'),
+  atMost('api', 'scale.100000_over_100', 1.25, 'ratio', 'medians with 100,000 instances compared with 100'),
+  atLeast('gateway', 'gateway.throughput_over_haproxy', 0.8, 'ratio', 'throughput compared with HAProxy'),
   atMost('gateway', 'gateway.ping_added_ms', 1, 'ms', 'added to the median latency of a ping'),
   atMost('gateway', 'gateway.cut_100_streams_ms', 100, 'ms', 'from unbind to the last of 100 streams cut'),
   atMost('density', 'density.running.pss_mib', 140, 'MiB', 'memory of a running idle host among 30'),
   atMost('density', 'density.paused.pss_mib', 50, 'MiB', 'memory of a paused host among 100'),
-  atLeast('density', 'density.paused_hosts', 100, 'count', 'paused hosts side by side'),
-  atMost('density', 'density.wake.p95_ms', 1000, 'ms', 'until a paused host answers, 95 of 100'),
+  atLeast('density', 'density.paused_hosts', 100, 'count', 'paused hosts at the same time'),
+  atMost('density', 'density.wake.p95_ms', 1000, 'ms', 'until a paused host answers, 95th percentile'),
 ];
 
 export const isReached = ({ limit, value }: Pick<Target, 'limit' | 'value'>, measured: number): boolean =>

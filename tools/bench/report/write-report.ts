@@ -7,9 +7,9 @@ import { plotsOf } from './plots.ts';
 import { type Suite, suites } from './targets.ts';
 
 /**
- * Makes `bench.md` and its plots out of the suites' files in `bench/`, all in this directory.
+ * Writes `bench.md` and its plots from the suites' files in `bench/`, all in this directory.
  * @returns the suites that are missing.
- * @throws Error where a file is damaged; what was there before is left as it was.
+ * @throws Error if a file is damaged; the previous report is then unchanged.
  */
 export async function writeReport(docsDirectory: string): Promise<readonly Suite[]> {
   const directory = path.join(docsDirectory, 'bench');
@@ -49,10 +49,10 @@ async function readReport(file: string, suite: Suite): Promise<Report | undefine
   try {
     content = JSON.parse(text);
   } catch (cause) {
-    throw new Error(`${file} is no JSON: ${remedy}`, { cause });
+    throw new Error(`${file} is not JSON: ${remedy}`, { cause });
   }
   if (!isReport(content) || content.suite !== suite) {
-    throw new Error(`${file} does not hold the figures of the suite ${suite}: ${remedy}`);
+    throw new Error(`${file} does not contain the figures of suite ${suite}: ${remedy}`);
   }
   return content;
 }
