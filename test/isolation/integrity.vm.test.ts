@@ -43,7 +43,7 @@ describe('drift', { timeout: 960_000 }, () => {
     undo: () => Promise<unknown>,
   ) {
     await altered(alter, undo, (found) => {
-      expect(found.map((alteration) => alteration.part)).toEqual([part].flat());
+      expect(found.map((drift) => drift.part)).toEqual([part].flat());
       expect(found[0]?.detail).toMatch(detail);
     });
   }
