@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- all tests share one broker, one driver with faults and one pool controller */
 import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterEach, beforeEach, expect, inject, it } from 'vitest';

@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- one search over everything that one broker leaves behind */
 import { createPrivateKey, createPublicKey, randomBytes, X509Certificate } from 'node:crypto';
 import { mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

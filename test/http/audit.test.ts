@@ -1,4 +1,4 @@
-// Longer than 300 lines: request rows and table rights are read through one broker and one set of helpers.
+/* eslint-disable max-lines -- request rows and table rights are read through one broker and one set of helpers */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import express from 'express';

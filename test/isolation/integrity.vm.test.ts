@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- all tests share real hosts, which take minutes to make */
 import { execFile } from 'node:child_process';
 import { copyFile, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';

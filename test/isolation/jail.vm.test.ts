@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- all tests share real hosts, which take minutes to make */
 import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, open, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

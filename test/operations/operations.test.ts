@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- all tests share one broker and its fault control */
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';

@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- one broker in one process, wired as the api and the worker are */
 import { randomUUID } from 'node:crypto';
 import { createAuditTrail } from '../../src/postgres/audit.ts';
 import { mkdtemp, rm } from 'node:fs/promises';

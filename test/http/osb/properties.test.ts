@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- all properties share the generators */
 import fc from 'fast-check';
 import { Agent, request as httpRequest } from 'node:http';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
@@ -22,8 +23,6 @@ import {
  * Property tests with generated requests: no answer is a 5xx, an error has a JSON description, and a refused request
  * changes no table. No worker runs, so nothing else changes the tables. fast-check prints the seed and the
  * counterexample of a failure; `BERTH_TEST_RUNS` sets the number of runs.
- *
- * One file although it is longer than 300 lines: all properties share the generators.
  */
 const runs = Number(process.env['BERTH_TEST_RUNS'] ?? 100);
 

@@ -1,4 +1,4 @@
-// Longer than 300 lines: one file per chapter of docs/osb.md, whose rules share one broker.
+/* eslint-disable max-lines -- one file per chapter of docs/osb.md, whose rules share one broker */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { readSettings } from '../../../../src/config/settings.ts';

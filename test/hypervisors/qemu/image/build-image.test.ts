@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- all tests share one stand-in recipe */
 import { appendFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
