@@ -8,7 +8,7 @@ import type { Trigger } from './controller.ts';
 interface Deps {
   readonly checks: CheckRecords;
   readonly hypervisor: Hypervisor;
-  readonly store: { readonly records: Pick<Records, 'withdrawPooledHost'> };
+  readonly store: { readonly records: Pick<Records, 'withdrawPoolHost'> };
   readonly policy: IntegrityPolicy;
   readonly logger: Logger;
 }
@@ -80,7 +80,7 @@ async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
     await checks.recordCheck(hostId, found);
     // No tenant gets it: the pool controller destroys withdrawn hosts. If it was claimed just now, this changes
     // nothing, and the next check applies the policy.
-    await store.records.withdrawPooledHost(hostId);
+    await store.records.withdrawPoolHost(hostId);
   } else if (found.length > 0 && policy === 'quarantine') {
     // Recorded first, so that gateways cut it off even if the hypervisor fails; the next run retries that part.
     await checks.recordQuarantine(hostId, found);

@@ -5,7 +5,7 @@ import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { PooledHost } from '../core/model/host.ts';
+import type { PoolHost } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
 import type { Store } from '../core/ports/store.ts';
 
@@ -56,8 +56,8 @@ export function createPoolController(deps: {
   const isLeader = () => records.acquireLeadership('pool', owner, leadershipMs);
 
   /** Withdraws the host first, so that it can't be claimed any more. If a claim was faster, leaves it alone. */
-  async function discard(host: PooledHost, why: string): Promise<void> {
-    if (!(await records.withdrawPooledHost(host.id))) return;
+  async function discard(host: PoolHost, why: string): Promise<void> {
+    if (!(await records.withdrawPoolHost(host.id))) return;
     await hypervisor.destroy(host.id);
     await records.setHostDestroyed(host.id);
     verified.delete(host.id);
@@ -65,10 +65,10 @@ export function createPoolController(deps: {
   }
 
   /** Undefined if the hypervisor has no record of it. */
-  const imageVersionOf = (host: PooledHost) => hypervisor.imageVersionOf(host.id).catch(() => undefined);
+  const imageVersionOf = (host: PoolHost) => hypervisor.imageVersionOf(host.id).catch(() => undefined);
 
   /** Why a host of the pool is unusable; undefined if it is usable. */
-  async function defectOf(host: PooledHost): Promise<string | undefined> {
+  async function defectOf(host: PoolHost): Promise<string | undefined> {
     // This worker is the leader, so no other one is creating or destroying the host.
     if (host.state === 'parking') return 'it was left half made, or drift was found';
     const plan = plans.find(({ name }) => name === host.planName);
@@ -88,7 +88,7 @@ export function createPoolController(deps: {
 
   /** Parks one more host. False if there is no slot for it or no template. */
   async function parkOne(plan: Plan): Promise<boolean> {
-    const host = await records.insertPooledHost({
+    const host = await records.insertPoolHost({
       id: randomUUID(),
       planName: plan.name,
       shape: plan.shape,
@@ -131,8 +131,8 @@ export function createPoolController(deps: {
   return {
     async runOnce() {
       if (!(await isLeader())) return;
-      const usable: PooledHost[] = [];
-      for (const host of await records.pooledHosts()) {
+      const usable: PoolHost[] = [];
+      for (const host of await records.poolHosts()) {
         const why = await defectOf(host);
         if (why === undefined) usable.push(host);
         else await discard(host, why);

@@ -21,11 +21,11 @@ export async function reconcile(deps: {
   const { store, hypervisor, logger } = deps;
   // In this order: a host is recorded before its VM is made, so a VM that was listed but is not recorded is an orphan.
   const observed = await hypervisor.list();
-  const pooled = await store.records.pooledHosts();
+  const poolHosts = await store.records.poolHosts();
   // Read after the pool: a host that is claimed in between is in both lists, never in neither.
   const hosts = await store.records.livingHosts();
 
-  const known = new Set([...pooled, ...hosts].map(({ id }) => id));
+  const known = new Set([...poolHosts, ...hosts].map(({ id }) => id));
   for (const orphan of observed.filter(({ hostId }) => !known.has(hostId))) {
     logger.warn({ host: orphan.hostId }, 'Found a host that is not recorded; destroying it');
     await hypervisor.destroy(orphan.hostId);

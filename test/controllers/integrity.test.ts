@@ -158,7 +158,7 @@ it.each(['report', 'quarantine'] as const)(
   async (policy) => {
     stopChecks = broker.startIntegrityChecks(policy, hour);
     await pool.runOnce();
-    const pooled = async () => (await broker.store.records.pooledHosts()).map(({ id }) => id);
+    const pooled = async () => (await broker.store.records.poolHosts()).map(({ id }) => id);
     const [bad = '', good = ''] = await pooled();
     const sound = (await verify()).body as { hosts: { host: string; instance?: string }[] };
     expect(sound.hosts.find(({ host }) => host === bad)).toMatchObject({ drift: [] });

@@ -45,7 +45,7 @@ const create = (id: string) =>
   broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(provisionBody);
 const last = async (id: string) =>
   (await broker.ask('get', `${instance(id)}/last_operation`)).body as { state: string; description: string };
-const pooled = () => broker.store.records.pooledHosts();
+const pooled = () => broker.store.records.poolHosts();
 const ready = async () => (await pooled()).filter(({ state }) => state === 'parked').map(({ id }) => id);
 const existing = async () => (await broker.hypervisor.list()).map(({ hostId }) => hostId).sort();
 const owned = async () => (await broker.store.records.livingHosts()).map(({ id }) => id);
@@ -56,7 +56,7 @@ it('pool: a host that could not be recorded takes no slot', async () => {
   const free = await records.freeSlots();
   const impossible = { ...shape, memoryMib: 2 ** 40 };
   await expect(
-    records.insertPooledHost({
+    records.insertPoolHost({
       ...{ id: randomUUID(), planName: 'small', shape: impossible },
       ...{ publishedPorts: 2, egress: { kind: 'none' } },
     }),
@@ -187,7 +187,7 @@ it('pool: nothing is lost if a worker hangs while it parks a host and fails afte
     expect(await existing()).toEqual([...(await ready())].sort());
     await broker.database('leadership_leases').update({ lease_until: new Date(0) });
     for (const id of await ready()) {
-      await broker.store.records.withdrawPooledHost(id);
+      await broker.store.records.withdrawPoolHost(id);
     }
   }
 });

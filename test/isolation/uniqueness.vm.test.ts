@@ -93,7 +93,7 @@ describe(`${count} hosts of one template, half of them from the pool`, { timeout
         released: none,
       },
       hypervisor: hosts.driver,
-      store: { records: { withdrawPooledHost: unwanted } },
+      store: { records: { withdrawPoolHost: unwanted } },
       policy: 'report',
       logger: silentLogger,
       signal: new AbortController().signal,

@@ -1,8 +1,8 @@
 import type { HostSpec } from '../hypervisor/host-spec.ts';
-import type { Host, PooledHost } from './host.ts';
+import type { Host, PoolHost } from './host.ts';
 
 /** What the hypervisor needs to know about a host. */
-export function toHostSpec(host: Host | PooledHost): HostSpec {
+export function toHostSpec(host: Host | PoolHost): HostSpec {
   return {
     hostId: host.id,
     slot: host.slot,

@@ -52,7 +52,7 @@ export type IdlePolicy = 'run' | 'pause' | 'suspend';
  * A host without an owner. `parking`: recorded, being created or destroyed. `parked`: ready, until an instance claims
  * it. A claimed host never returns to the pool.
  */
-export interface PooledHost {
+export interface PoolHost {
   readonly id: string;
   readonly planName: string;
   readonly slot: number;

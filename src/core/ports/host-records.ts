@@ -3,9 +3,9 @@ import type { EngineAddress } from '../hypervisor/network.ts';
 import type { Host } from '../model/host.ts';
 import type { RegistrySettings } from '../hypervisor/host-spec.ts';
 import type { IdlePolicy } from '../model/host.ts';
-import type { NewPooledHost } from './pool-records.ts';
+import type { NewPoolHost } from './pool-records.ts';
 
-export interface NewHost extends NewPooledHost {
+export interface NewHost extends NewPoolHost {
   readonly instanceId: string;
   readonly tenantId: string;
   readonly registries: RegistrySettings;

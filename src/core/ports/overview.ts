@@ -1,6 +1,6 @@
 import type { CertificateAuthorityOverview } from './certificate-authorities.ts';
 import type { Usage } from '../model/usage.ts';
-import type { HostPower, HostState, PooledHost } from '../model/host.ts';
+import type { HostPower, HostState, PoolHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
 
 /** What operators see. Read from Postgres alone, so that any api process can answer. */
@@ -13,7 +13,7 @@ export interface Overview {
 /** A host as operators see it. */
 export interface HostOverview {
   readonly host: string;
-  readonly state: HostState | PooledHost['state'];
+  readonly state: HostState | PoolHost['state'];
   readonly plan: string;
   /** The platform's id of the instance; undefined, like the tenant, while the host is in the pool. */
   readonly instance: string | undefined;

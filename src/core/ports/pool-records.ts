@@ -1,7 +1,7 @@
-import type { PooledHost } from '../model/host.ts';
+import type { PoolHost } from '../model/host.ts';
 import type { Egress, HostShape } from '../hypervisor/host-spec.ts';
 
-export interface NewPooledHost {
+export interface NewPoolHost {
   readonly id: string;
   readonly planName: string;
   readonly shape: HostShape;
@@ -12,13 +12,13 @@ export interface NewPooledHost {
 /** Hosts of the pool, which have no owner. */
 export interface PoolRecords {
   /** Records a host for the pool, in state `parking`; undefined if no slot is free. */
-  insertPooledHost(host: NewPooledHost): Promise<PooledHost | undefined>;
+  insertPoolHost(host: NewPoolHost): Promise<PoolHost | undefined>;
   /** The hosts of the pool, oldest first. */
-  pooledHosts(): Promise<readonly PooledHost[]>;
+  poolHosts(): Promise<readonly PoolHost[]>;
   /** Lets instances claim the host; false if it is no longer `parking`. */
   setHostParked(hostId: string): Promise<boolean>;
   /** Makes the host unclaimable, so that it can be destroyed; false if an instance has claimed it. */
-  withdrawPooledHost(hostId: string): Promise<boolean>;
+  withdrawPoolHost(hostId: string): Promise<boolean>;
   /** Makes `owner` the leader of this controller for `leaseMs` milliseconds; false while another one is. */
   acquireLeadership(name: string, owner: string, leaseMs: number): Promise<boolean>;
 }

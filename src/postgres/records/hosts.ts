@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import type { HostRecords } from '../../core/ports/host-records.ts';
 import type { PortBlocks } from '../database.ts';
 import { notifyGatewaysSql } from './notify-gateways.ts';
-import { claimPooledHost } from './pool.ts';
+import { claimPoolHost } from './pool.ts';
 import { type HostRow, toHost } from './rows.ts';
 import { countFreeSlots, insertHostRow } from './slots.ts';
 
@@ -10,7 +10,7 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
   return {
     async insertHost(host) {
       const row =
-        (await claimPooledHost(connection, host)) ??
+        (await claimPoolHost(connection, host)) ??
         (await insertHostRow(connection, portBlocks, host, {
           instance_id: host.instanceId,
           tenant_id: host.tenantId,

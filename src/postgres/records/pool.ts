@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 import type { NewHost } from '../../core/ports/host-records.ts';
-import type { NewPooledHost, PoolRecords } from '../../core/ports/pool-records.ts';
+import type { NewPoolHost, PoolRecords } from '../../core/ports/pool-records.ts';
 import type { PortBlocks } from '../database.ts';
-import { type HostRow, toPooledHost } from './rows.ts';
+import { type HostRow, toPoolHost } from './rows.ts';
 import { insertHostRow } from './slots.ts';
 
 /** Concurrent claims skip each other's rows instead of waiting. */
@@ -17,7 +17,7 @@ const claimSql = `
   ) RETURNING *`;
 
 /** Gives a parked host to an instance; undefined if none of its plan and shape is parked. */
-export async function claimPooledHost(connection: Knex, host: NewHost): Promise<HostRow | undefined> {
+export async function claimPoolHost(connection: Knex, host: NewHost): Promise<HostRow | undefined> {
   const { rows } = await connection.raw<{ rows: HostRow[] }>(claimSql, {
     instance: host.instanceId,
     tenant: host.tenantId,
@@ -45,25 +45,25 @@ export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): Poo
     connection<HostRow>('hosts').where({ id }).whereIn('state', states);
 
   return {
-    async insertPooledHost(host: NewPooledHost) {
+    async insertPoolHost(host: NewPoolHost) {
       // One transaction: a slot taken for a host without a row would never become free again.
       const row = await connection.transaction((transaction) =>
         insertHostRow(transaction, portBlocks, host, { state: 'parking' }),
       );
-      return row === undefined ? undefined : toPooledHost(row);
+      return row === undefined ? undefined : toPoolHost(row);
     },
 
-    async pooledHosts() {
+    async poolHosts() {
       const rows = await connection<HostRow>('hosts')
         .whereIn('state', ['parking', 'parked'])
         .orderBy('created_at');
-      return rows.map(toPooledHost);
+      return rows.map(toPoolHost);
     },
 
     setHostParked: async (hostId) =>
       (await inState(hostId, 'parking').update({ state: 'parked', updated_at: new Date() })) === 1,
 
-    withdrawPooledHost: async (hostId) =>
+    withdrawPoolHost: async (hostId) =>
       (await inState(hostId, 'parking', 'parked').update({ state: 'parking', updated_at: new Date() })) === 1,
 
     async acquireLeadership(name, holder, leaseMs) {

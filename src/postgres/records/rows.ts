@@ -1,7 +1,7 @@
 import type { Egress, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { Binding } from '../../core/model/binding.ts';
-import type { Host, HostPower, HostState, IdlePolicy, PooledHost } from '../../core/model/host.ts';
+import type { Host, HostPower, HostState, IdlePolicy, PoolHost } from '../../core/model/host.ts';
 import type { Instance, InstanceState } from '../../core/model/instance.ts';
 import type { JsonObject } from '../../core/model/json.ts';
 import type { LeasedOperation, Operation, OperationKind, UpdateTarget } from '../../core/model/operation.ts';
@@ -52,7 +52,7 @@ export interface HostRow {
   egress: Egress;
   registries: RegistrySettings;
   image_version: string | null;
-  state: HostState | PooledHost['state'];
+  state: HostState | PoolHost['state'];
   started_from: StartedFrom | null;
   first_started_from: StartedFrom | null;
   idle: IdlePolicy;
@@ -84,7 +84,7 @@ export function toHost(row: HostRow): Host {
   };
 }
 
-export function toPooledHost(row: HostRow): PooledHost {
+export function toPoolHost(row: HostRow): PoolHost {
   if (row.state !== 'parking' && row.state !== 'parked') throw new Error(`host ${row.id} is not in the pool`);
   return { ...body(row), state: row.state };
 }

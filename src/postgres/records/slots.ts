@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import type { NewPooledHost } from '../../core/ports/pool-records.ts';
+import type { NewPoolHost } from '../../core/ports/pool-records.ts';
 import type { PortBlocks } from '../database.ts';
 import type { HostRow } from './rows.ts';
 
@@ -13,7 +13,7 @@ const takeSlotSql = `
 export async function insertHostRow(
   connection: Knex,
   portBlocks: PortBlocks,
-  host: NewPooledHost,
+  host: NewPoolHost,
   owner: Pick<HostRow, 'state'> & Partial<Pick<HostRow, 'instance_id' | 'tenant_id' | 'registries' | 'idle'>>,
 ): Promise<HostRow | undefined> {
   if (host.publishedPorts > portBlocks.size) {
