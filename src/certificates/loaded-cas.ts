@@ -9,7 +9,7 @@ import type { Vault } from '../core/ports/vault.ts';
 import { expiryOf } from '../lib/certificate-expiry.ts';
 import { type CertificateAuthority, createCertificateAuthority, crossSign, longestChain } from './ca.ts';
 
-/** Twice the longest validity of a binding (core/catalog/load.ts): no rotation is needed in the first ten years. */
+/** Twice the longest validity of a binding (core/catalog/catalog-file.ts): no rotation is needed in the first ten years. */
 const validForDays = 20 * 365;
 
 /** A CA that signs, with its private key in plain text. */

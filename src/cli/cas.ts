@@ -4,7 +4,8 @@ import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
-type CaLine = Omit<CertificateAuthorityOverview, 'since' | 'endsAt'> & Record<'since' | 'endsAt', string>;
+type CaLine = Omit<CertificateAuthorityOverview, 'since' | 'expiresAt'> &
+  Record<'since' | 'expiresAt', string>;
 interface Answer {
   readonly certificateAuthorities: readonly CaLine[];
 }
@@ -14,7 +15,7 @@ const columns: readonly Column<CaLine>[] = [
   ['CA', ({ id }) => id.slice(0, 8)],
   ['STATE', ({ state }) => state],
   ['SINCE', ({ since }) => since.slice(0, 19)],
-  ['EXPIRES', ({ endsAt }) => endsAt.slice(0, 10)],
+  ['EXPIRES', ({ expiresAt }) => expiresAt.slice(0, 10)],
   ['BINDINGS', ({ liveBindings }) => String(liveBindings)],
 ];
 /** Longer than the 25 s that the broker waits for gateways to trust a new CA. */

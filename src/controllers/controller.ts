@@ -6,7 +6,7 @@ export type Trigger = 'start' | 'timer' | 'notification';
 
 /** A periodic loop of the worker. */
 export interface Controller<Channel extends string = string> {
-  /** Begins its log messages: "Reconciliation failed; retrying in 5 s". */
+  /** Subject of its log messages, as in "Reconciliation failed; retrying in 5 s". */
   readonly name: string;
   /** Time from the end of a run to the start of the next, in milliseconds; undefined: it runs once, at the start. */
   readonly everyMs: number | undefined;

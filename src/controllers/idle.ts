@@ -119,7 +119,8 @@ export function createIdleController(deps: {
       const known = new Set(hosts.map(({ id }) => id));
       for (const id of quiet.keys()) if (!known.has(id)) quiet.delete(id);
       const candidates = hosts.filter(({ power: now, idle }) => now === 'running' && idle !== 'run');
-      const traffic = await hypervisor.traffic(candidates.map(toHostSpec));
+      const traffic =
+        candidates.length === 0 ? new Map() : await hypervisor.traffic(candidates.map(toHostSpec));
       for (const one of hosts) {
         const act = dueAct(one, states.get(one.id), traffic.get(one.id) ?? noTraffic);
         if (act === undefined) continue;

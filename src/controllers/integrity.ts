@@ -65,7 +65,7 @@ async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
   try {
     found = await hypervisor.verify(hostId);
   } catch (error) {
-    // Its VM may have ended, say, which reconciliation repairs. Operators see the failure in any case.
+    // If its VM has ended, reconciliation restarts it. Operators see the failure in any case.
     logger.warn({ event: 'host.check_failed', host: hostId, err: error }, 'A host could not be checked');
     await checks.recordFailure(hostId, error instanceof Error ? error.message : String(error));
     return;

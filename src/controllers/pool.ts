@@ -49,7 +49,7 @@ export function createPoolController(deps: {
   const owner = randomUUID();
   const verified = new Map<string, number>();
   /** Memory that the pool leaves free: the reserve and one host of any plan, so that it never causes a refusal. */
-  const keptMib =
+  const freeForCreatesMib =
     admission.reserveMib + Math.max(0, ...plans.map(({ shape }) => expectedMib(admission, shape.memoryMib)));
   let isMemoryShort = false;
 
@@ -114,15 +114,15 @@ export function createPoolController(deps: {
   async function room(): Promise<'short' | 'enough' | 'plenty'> {
     const available = await availableMib();
     const slots = await records.freeSlots();
-    if (available < keptMib !== isMemoryShort) {
+    if (available < freeForCreatesMib !== isMemoryShort) {
       isMemoryShort = !isMemoryShort;
       logger.warn(
-        { availableMib: Math.floor(available), keptMib },
+        { availableMib: Math.floor(available), freeForCreatesMib },
         isMemoryShort ? 'Memory is short; the pool shrinks' : 'Memory is no longer short; the pool may grow',
       );
     }
     if (isMemoryShort || slots === 0) return 'short';
-    return available < keptMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
+    return available < freeForCreatesMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
   }
 
   const mayGrow = async () =>

@@ -10,7 +10,7 @@ import { createTimedLimit } from '../operations/concurrency.ts';
 
 /** More at once would only make each of them slower. */
 const concurrentHosts = 8;
-/** A host whose guest hangs frees its place after this time. Milliseconds. */
+/** After this time another host is started although this one, whose guest may hang, has not finished. Milliseconds. */
 const longestTurnMs = 1_000;
 
 /** Fulfils the power requests of gateways and operators. */

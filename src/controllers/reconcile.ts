@@ -61,7 +61,10 @@ function hostsIn(
 const vmHasEnded = 'its VM has ended';
 const unreachable = 'it has no address';
 
-/** Hosts being destroyed are not restarted, even if that has failed halfway: the disk may be partly wiped. */
+/**
+ * Whether the instance should have a running host. While its host is being destroyed it should not, even if that has
+ * failed half-way, because the disk may be partly wiped.
+ */
 function isWanted({ state, expiresAt }: Instance): boolean {
   return state === 'ready' && (expiresAt === undefined || expiresAt.getTime() > Date.now());
 }

@@ -15,8 +15,15 @@ export interface ConnectionGate {
   close(): void;
 }
 
-/** Limit of all connections; limit of one address; evicted to make room for another; timed out. */
-export type DropReason = 'full' | 'address-full' | 'room-needed' | 'too-slow';
+export type DropReason =
+  /** The limit of all connections is reached. */
+  | 'full'
+  /** The limit of unauthenticated connections from one address is reached. */
+  | 'address-full'
+  /** Evicted to make room for a newer connection. */
+  | 'room-needed'
+  /** Not admitted in time. */
+  | 'too-slow';
 
 interface Unauthenticated {
   readonly socket: net.Socket;

@@ -3,12 +3,6 @@ import type { Lease } from './lease.ts';
 import type { LiveCache } from './live-cache.ts';
 import { withTimeout } from '../lib/with-timeout.ts';
 
-/**
- * How a binding ends: the api revokes its row and notifies. A session reads the row again, and since it isn't
- * live removes it from the cache, which cuts its streams. Only then the session acknowledges the revocation to
- * Postgres, and the api answers the unbind once every gateway with a lease has acknowledged.
- */
-
 export interface SessionDeps {
   readonly source: LiveBindingsSource;
   readonly cache: LiveCache;
@@ -41,6 +35,11 @@ const openTimeoutMs = 15_000;
 /** Bindings per query: few enough that applying an answer never delays relayed traffic noticeably. */
 const batchSize = 500;
 
+/**
+ * How a binding ends: the api revokes its row and notifies. A session reads the row again, and since it isn't
+ * live removes it from the cache, which cuts its streams. Only then the session acknowledges the revocation to
+ * Postgres, and the api answers the unbind once every gateway with a lease has acknowledged.
+ */
 export function createSession(deps: SessionDeps): Session {
   const { source, cache, lease, leaseMs } = deps;
   /** Bindings whose change was notified and that have not been read since. */

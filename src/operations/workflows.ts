@@ -11,8 +11,8 @@ import { start } from './steps/start.ts';
 import { updateRollback, updateSteps } from './steps/update.ts';
 import type { Workflows } from './workflow.ts';
 
-/** From a recorded host to an engine that answers. */
-const createHost: readonly Step[] = [prepare, start, identify, connect];
+/** From a recorded host to an engine that answers. A restart runs these steps too. */
+const bringUpHost: readonly Step[] = [prepare, start, identify, connect];
 
 /** Leaves nothing of the instance; also rolls back a create. */
 const removeHost: readonly Step[] = [revokeBindings, destroy];
@@ -31,7 +31,7 @@ const always = () => Promise.resolve(true);
 export const workflows: Workflows = {
   provision: {
     kind: 'provision',
-    steps: createHost,
+    steps: bringUpHost,
     rollback: removeHost,
     mayBoot: async ({ planName }, hypervisor) => !(await hypervisor.hasTemplate(planName)),
     attempts: 3,
@@ -53,7 +53,7 @@ export const workflows: Workflows = {
   deprovision: {
     kind: 'deprovision',
     steps: removeHost,
-    // A delete can't be undone. If it fails, the platform asks for it again.
+    // A delete can't be undone. If it fails, the platform or controllers/failed-deletes.ts starts it again.
     rollback: [],
     attempts: 20,
     instanceAfter: { succeeded: 'deleted', failed: 'failed' },
@@ -68,7 +68,7 @@ export const workflows: Workflows = {
   },
   restart: {
     kind: 'restart',
-    steps: [...createHost, restartContainers],
+    steps: [...bringUpHost, restartContainers],
     // The host stays, because it has its tenant's data. The next reconciliation tries again.
     rollback: [],
     mayBoot: always,

@@ -94,7 +94,7 @@ export function createCertificateAuthorityStore(
       );
       return rows.map(({ id, name, state, since, certificate, live }): CertificateAuthorityOverview => ({
         ...{ id, name, state, since },
-        endsAt: expiryOf(certificate),
+        expiresAt: expiryOf(certificate),
         liveBindings: live,
       }));
     },

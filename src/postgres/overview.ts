@@ -157,9 +157,9 @@ async function counts(database: Knex): Promise<Counts> {
     bindings,
     expiring,
     integrity: checked,
-    authorities: authorities.map(({ name, state, certificatePem }) => ({
+    certificateAuthorities: authorities.map(({ name, state, certificatePem }) => ({
       ...{ name, state },
-      endsAt: expiryOf(certificatePem),
+      expiresAt: expiryOf(certificatePem),
     })),
     usage: usage.get('total') ?? noUsage,
     wakesRefused: refusals[0]?.count ?? 0,

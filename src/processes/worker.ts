@@ -120,7 +120,7 @@ export async function startWorker(
     },
     { name: 'The heartbeat', everyMs: 5_000, run: () => sendHeartbeat({ name, hypervisor, plans, workers }) },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
-    { name: 'The retry of failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
+    { name: 'The search for failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },
     { name: 'Making templates', everyMs: undefined, run: () => makeTemplates({ ...deps, plans, signal }) },

@@ -65,7 +65,7 @@ export function startKeyRotation(deps: {
       if (damaged.length > 0) {
         logger.error(
           { rows: damaged.slice(0, 100), count: damaged.length },
-          'Secrets in these rows can not be opened and were skipped; the former master key stays in use until they are restored or unbound',
+          'Secrets in these rows are unreadable and were skipped; the former master key stays in use until the rows are restored, or deleted with their binding',
         );
       }
     }

@@ -257,10 +257,10 @@ it('issue: allows the longest validity of a catalog, and no certificate outlives
   expect(daysOf((await issue(3650)).expiresAt)).toBe(3650);
   // As in a CA's last years: the certificate expires with its CA, and `expiresAt` says so.
   const current = (await cas.list()).find(({ name }) => name === 'client');
-  expect((await issue(30 * 365)).expiresAt).toEqual(current?.endsAt);
+  expect((await issue(30 * 365)).expiresAt).toEqual(current?.expiresAt);
   const { text } = await metricsText(await createOverview(database).counts());
   expect(text).toContain(
-    `berth_ca_expiry_timestamp_seconds{name="client",state="current"} ${Number(current?.endsAt) / 1000}\n`,
+    `berth_ca_expiry_timestamp_seconds{name="client",state="current"} ${Number(current?.expiresAt) / 1000}\n`,
   );
 });
 

@@ -20,7 +20,7 @@ export interface Suite {
   readonly newSpec: () => HostSpec;
   readonly destroyHosts: () => Promise<void>;
   readonly waitFor: (what: string, ask: () => Promise<boolean>) => Promise<unknown>;
-  /** Makes a host, or brings it back, with the steps of an operation (src/operations/steps). */
+  /** Makes or restarts a host with the driver calls of an operation's steps (registries left out). */
   readonly bringUp: (spec: HostSpec) => Promise<EngineAddress>;
   readonly stateOf: (spec: HostSpec) => Promise<string | undefined>;
   readonly identityOf: (address: EngineAddress) => Promise<{ ID: string; Name: string }>;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { createParameterRules } from '../../src/core/broker/parameter-rules.ts';
-import { demandOf } from '../../src/core/broker/demand.ts';
+import { requestedSettings } from '../../src/core/broker/requested-settings.ts';
 import type { Plan } from '../../src/core/catalog/catalog.ts';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
@@ -19,7 +19,7 @@ const plan = (egress?: unknown): Plan => {
   return loaded;
 };
 const egress = (of: Plan, wanted?: unknown) =>
-  demandOf(of, wanted === undefined ? {} : { egress: wanted }).egress;
+  requestedSettings(of, wanted === undefined ? {} : { egress: wanted }).egress;
 
 describe('egress', () => {
   it('egress: is what the plan allows, or less if the parameter says so', () => {

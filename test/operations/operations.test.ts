@@ -257,7 +257,7 @@ describe('reconciliation', () => {
   });
 
   // Fails with a unique violation without the lock.
-  it('reconciliation: waits for a request that is about to begin an operation, and leaves the host to it', async () => {
+  it('reconciliation: begins no restart if a request begins an operation first', async () => {
     broker.startWorker();
     const id = randomUUID();
     await begin(id);

@@ -2,7 +2,7 @@ import type { HostMethod } from '../../src/hypervisors/host-methods.ts';
 import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { eventually } from './eventually.ts';
 
-/** Blocks acts of the simulated hypervisor, or makes them fail, so that a test can look at an operation in progress. */
+/** Blocks methods of the simulated hypervisor, or makes them fail, so that a test can look at an operation in progress. */
 export function createFaultControl() {
   const blocked = new Map<HostMethod, { unblocked: Promise<void>; unblock: () => void }>();
   const reached = new Set<HostMethod>();

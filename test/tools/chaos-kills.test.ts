@@ -131,7 +131,7 @@ describe('suspended worker', { timeout: 900_000 }, () => {
   it('suspended worker: is killed by the worker that takes over its operation', async () => {
     const platform = platformOf();
     const id = randomUUID();
-    const stoppedPid = site.faults.armPause({
+    const stoppedPid = site.faults.armSuspension({
       kind: 'provision',
       phase: 'steps',
       step: 'start',

@@ -39,7 +39,7 @@ export interface Faults {
    * The next worker that reaches the point is stopped (SIGSTOP).
    * @returns a function that returns its process id once that has happened.
    */
-  armPause(point: FaultPoint): () => number | undefined;
+  armSuspension(point: FaultPoint): () => number | undefined;
   /** The next operation of this kind fails at its last step on every attempt. */
   armFailure(kind: OperationKind): void;
   /** Removes all faults that have not fired. */
@@ -62,7 +62,7 @@ export function openFaults(directory: string): Faults {
     arm(point) {
       writeFileSync(path.join(armed, nameOf(point)), '');
     },
-    armPause(point) {
+    armSuspension(point) {
       const name = `${nameOf(point)}${pauseSuffix}`;
       writeFileSync(path.join(armed, name), '');
       return () => {

@@ -9,7 +9,7 @@ import { requireQuota, usageOf } from '../quotas.ts';
 import { tenantKey } from '../tenant-key.ts';
 import { beginOperation } from './begin-operation.ts';
 import type { InstanceDeps } from './deps.ts';
-import { demandOf } from './demand.ts';
+import { requestedSettings } from './requested-settings.ts';
 import { requireOffering, requirePlan } from './plan-lookup.ts';
 import { withoutEmpty } from './platform-context.ts';
 
@@ -35,7 +35,7 @@ export function provision(deps: InstanceDeps, request: ProvisionRequest): Promis
   const { catalog, rules, store, imageVersion, admission } = deps;
   const plan = requirePlan(catalog, request.serviceId, request.planId);
   rules.checkProvision(plan, request.parameters);
-  const demand = demandOf(plan, request.parameters);
+  const demand = requestedSettings(plan, request.parameters);
   const key = tenantKey(requireOffering(catalog, request.serviceId).tenant, request);
 
   return store.transaction(async (records) => {

@@ -5,14 +5,14 @@ import type { Host } from '../model/host.ts';
 import type { Instance } from '../model/instance.ts';
 import type { JsonObject } from '../model/json.ts';
 import type { UpdateTarget } from '../model/operation.ts';
-import { demandOf, type Demand } from './demand.ts';
+import { requestedSettings, type RequestedSettings } from './requested-settings.ts';
 import type { ParameterRules } from './parameter-rules.ts';
 import type { UpdateRequest } from './update-request.ts';
 
 /** The parameters that an instance gets, and what they demand of the host. */
 interface DesiredState {
   readonly parameters: JsonObject;
-  readonly demand: Demand;
+  readonly demand: RequestedSettings;
 }
 
 /**
@@ -34,7 +34,7 @@ export function desiredStateOf(
 }
 
 export function desiredState(plan: Plan, parameters: JsonObject): DesiredState {
-  return { parameters, demand: demandOf(plan, parameters) };
+  return { parameters, demand: requestedSettings(plan, parameters) };
 }
 
 export function buildTarget(

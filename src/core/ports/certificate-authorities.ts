@@ -13,7 +13,7 @@ export interface CertificateAuthorityOverview {
   readonly state: CertificateAuthorityState;
   readonly since: Date;
   /** When its certificate expires; no binding's certificate that it signs is valid for longer. */
-  readonly endsAt: Date;
+  readonly expiresAt: Date;
   /** Live bindings that need it. */
   readonly liveBindings: number;
 }

@@ -21,7 +21,7 @@ export interface HostRecords {
   insertHost(host: NewHost): Promise<Host | undefined>;
   /** The host of an instance, unless it has been destroyed. */
   hostOfInstance(instanceId: string): Promise<Host | undefined>;
-  /** A host of an instance, unless it has been destroyed. */
+  /** The host with this id, if it belongs to an instance and has not been destroyed. */
   livingHost(hostId: string): Promise<Host | undefined>;
   /** Every host of an instance that has not been destroyed. */
   livingHosts(): Promise<readonly Host[]>;

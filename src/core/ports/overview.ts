@@ -55,7 +55,10 @@ export interface Counts {
   /** Running and parked hosts by the result of their last check, and the age of the oldest of these checks. */
   readonly integrity: readonly { result: string; count: number; oldestSeconds: number }[];
   /** Trusted certificate authorities, and when their certificates expire. */
-  readonly authorities: readonly Pick<CertificateAuthorityOverview, 'name' | 'state' | 'endsAt'>[];
+  readonly certificateAuthorities: readonly Pick<
+    CertificateAuthorityOverview,
+    'name' | 'state' | 'expiresAt'
+  >[];
   /** Sleeping hosts whose last wake was refused for lack of memory. */
   readonly wakesRefused: number;
   readonly freeSlots: number;

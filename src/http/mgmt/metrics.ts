@@ -49,12 +49,14 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'state',
   ]);
   // Of several retiring CAs, the first to expire wins: it is set last.
-  for (const { name, state, endsAt } of [...counts.authorities].sort((a, b) => +b.endsAt - +a.endsAt)) {
-    caExpiry.set({ name, state }, Math.floor(endsAt.getTime() / 1000));
+  for (const { name, state, expiresAt } of [...counts.certificateAuthorities].sort(
+    (a, b) => +b.expiresAt - +a.expiresAt,
+  )) {
+    caExpiry.set({ name, state }, Math.floor(expiresAt.getTime() / 1000));
   }
   gauge(
     'berth_hosts_wake_refused',
-    'Sleeping hosts whose last wake was refused because memory was short',
+    'Hosts that are asleep and whose last wake was refused because the node lacked memory',
   ).set(counts.wakesRefused);
   gauge('berth_free_slots', 'Hosts that can still be created before slots run out').set(counts.freeSlots);
   gauge('berth_gateways', 'Gateways with a lease').set(counts.gateways.live);

@@ -46,7 +46,7 @@ export async function verifyHost(
         cause,
       });
     }
-    silent = `the monitor does not answer, in ${maxSilentChecks} checks in turn or more`;
+    silent = `the monitor does not answer, in at least ${maxSilentChecks} consecutive checks`;
     return [];
   });
   if (silent === undefined) silentChecks.delete(layout.id);
@@ -63,13 +63,13 @@ export async function verifyHost(
     ];
   }
   const { firewall, digests: made = [] } = manifest.facts;
-  const living: Facts = {
+  const current: Facts = {
     ...vm,
     digests: await Promise.all(made.map((line) => digestLine(line, digests))),
     // A host has no recorded rules before its network is opened.
     ...(firewall === undefined ? {} : await network.facts(layout).catch(unreadable)),
   };
-  const found = compare(manifest.facts, living);
+  const found = compare(manifest.facts, current);
   // More useful than a list of every device as missing.
   return found.map((one) =>
     one.part === 'devices' && silent !== undefined ? { ...one, detail: silent } : one,
@@ -84,8 +84,8 @@ export async function firewallDrift(
   const { firewall, 'node firewall': nodeFirewall } =
     (await deps.manifests.read(layout.manifest))?.facts ?? {};
   if (firewall === undefined || nodeFirewall === undefined) return [];
-  const living = await deps.network.facts(layout).catch(unreadable);
-  return compare({ firewall, 'node firewall': nodeFirewall }, living);
+  const current = await deps.network.facts(layout).catch(unreadable);
+  return compare({ firewall, 'node firewall': nodeFirewall }, current);
 }
 
 /** `DIGEST FILE`, as sha256sum(1) prints it. */
@@ -103,10 +103,10 @@ function unreadable(error: unknown): Facts {
 }
 
 /** The differences by section. Sections that are not recorded are not compared. */
-export function compare(made: Facts, living: Facts): Drift[] {
+export function compare(expected: Facts, found: Facts): Drift[] {
   return manifestSections.flatMap((part) => {
-    const before = made[part];
-    return before === undefined ? [] : differences(part, before, living[part] ?? []);
+    const before = expected[part];
+    return before === undefined ? [] : differences(part, before, found[part] ?? []);
   });
 }
 

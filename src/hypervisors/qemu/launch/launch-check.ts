@@ -4,8 +4,8 @@ import { compare } from '../integrity/verify.ts';
 import type { HostLayout } from '../layout.ts';
 
 /**
- * Rejects a process whose arguments, user or privileges differ from the launch spec, so that a manifest records what
- * was asked for and not what happens to run.
+ * Rejects a process whose arguments, user or privileges differ from the launch spec, so that a manifest never records
+ * an altered process as the expected one.
  * @throws HypervisorError that names the first difference.
  */
 export function requireMatchesLaunchSpec(

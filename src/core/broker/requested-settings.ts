@@ -8,8 +8,8 @@ import { specialNetworks } from '../networks.ts';
 import { registriesOf } from '../registries.ts';
 import { contains, overlap } from '../../lib/ipv4.ts';
 
-/** What parameters change about a host within its plan. */
-export interface Demand {
+/** Settings of a host that an instance's parameters ask for, within its plan. */
+export interface RequestedSettings {
   readonly publishedPorts: number;
   readonly egress: Egress;
   readonly registries: RegistrySettings;
@@ -22,7 +22,7 @@ export interface Demand {
  * @param parameters match the plan's schema.
  * @throws RefusedError (400) if they ask for more than the plan allows.
  */
-export function demandOf(plan: Plan, parameters: JsonObject): Demand {
+export function requestedSettings(plan: Plan, parameters: JsonObject): RequestedSettings {
   const expiresAfter = parameters['expires_after'] as string | undefined;
   return {
     publishedPorts: (parameters['published_ports'] as number | undefined) ?? plan.publishedPorts,
