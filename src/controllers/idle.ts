@@ -120,7 +120,9 @@ export function createIdleController(deps: {
       for (const id of quiet.keys()) if (!known.has(id)) quiet.delete(id);
       const candidates = hosts.filter(({ power: now, idle }) => now === 'running' && idle !== 'run');
       const traffic =
-        candidates.length === 0 ? new Map() : await hypervisor.traffic(candidates.map(toHostSpec));
+        candidates.length === 0
+          ? new Map<string, HostTraffic>()
+          : await hypervisor.traffic(candidates.map(toHostSpec));
       for (const one of hosts) {
         const act = dueAct(one, states.get(one.id), traffic.get(one.id) ?? noTraffic);
         if (act === undefined) continue;

@@ -147,7 +147,7 @@ describe('drift', { timeout: 960_000 }, () => {
       await expect(verify()).rejects.toThrow(/devices could not be checked/);
       await expect(verify()).rejects.toThrow(/devices could not be checked/);
       expect(await verify()).toMatchObject([
-        { part: 'devices', detail: expect.stringMatching(/3 checks in turn/) as string },
+        { part: 'devices', detail: expect.stringMatching(/3 consecutive checks/) as string },
       ]);
     } finally {
       process.kill(pid, 'SIGCONT');
