@@ -31,7 +31,7 @@ export interface Jail {
 
 /**
  * A jail made by bubblewrap (bwrap(1)): a root that contains only copies of QEMU and its libraries; separate user,
- * mount, pid, ipc, uts and cgroup namespaces; no capabilities, no new privileges, no environment. libexec/berth-launch
+ * mount, pid, ipc, uts and cgroup namespaces; no Linux capabilities, no new privileges, no environment. libexec/berth-launch
  * sets user, limits and network namespace. The copies are made once, and again if one of the files has changed; running
  * hosts keep theirs.
  * @param accelerator with KVM its device is visible too.

@@ -35,7 +35,7 @@ export interface QmpOptions {
 }
 
 /**
- * Connects to a monitor, negotiates capabilities, runs `use`, and closes the connection in any case. A monitor serves
+ * Connects to a monitor, negotiates QMP capabilities, runs `use`, and closes the connection in any case. A monitor serves
  * one client at a time, so no connection is kept open.
  * @throws HypervisorError if the monitor can't be reached (QEMU has ended) or the timeout expires.
  */
