@@ -57,7 +57,13 @@ async function nodeTree(): Promise<Buffer> {
       ...['--create', '--dereference', '--file=-', '-C', '/', 'bin/busybox', ...libraries],
       ...['-C', path.dirname(process.execPath), path.basename(process.execPath)],
       ...['-C', project, 'package.json', '-C', path.join(import.meta.dirname, 'support'), 'cgroup-v2.mjs'],
-      ...['-C', code, 'hypervisors/qemu/cgroup.js', 'core/hypervisor.js'],
+      ...[
+        '-C',
+        code,
+        'hypervisors/qemu/launch/cgroups.js',
+        'core/hypervisor/hypervisor-error.js',
+        'lib/kill-until-gone.js',
+      ],
     ],
     { encoding: 'buffer', maxBuffer: 512 * 1024 ** 2 },
   );

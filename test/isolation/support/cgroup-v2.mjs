@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { access } from 'node:fs/promises';
 import { stdout } from 'node:process';
-import { openCgroups } from './hypervisors/qemu/cgroup.js';
+import { openCgroups } from './hypervisors/qemu/launch/cgroups.js';
 
 const shape = { vcpus: 2, memoryMib: 768, diskGib: 4 };
 const found = {};

@@ -32,7 +32,7 @@ describe('jail root', { timeout: 600_000 }, () => {
   function startWorker(state: string, name: string, go: string) {
     const script = `
       import { existsSync, writeFileSync } from 'node:fs';
-      import { openJail } from '${program}/hypervisors/qemu/jail.js';
+      import { openJail } from '${program}/hypervisors/qemu/launch/jail.js';
       writeFileSync('${state}/${name}.ready', '');
       while (!existsSync('${go}'));
       console.log(JSON.stringify((await openJail('${state}')).command([], '/')));`;

@@ -55,7 +55,7 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
     await writeFile(device, '');
     await chown(device, 0, group);
     await chmod(device, 0o660);
-    const launcher = path.join(import.meta.dirname, '..', '..', '..', 'libexec', 'berth-launch');
+    const launcher = path.join(import.meta.dirname, '..', '..', '..', '..', 'libexec', 'berth-launch');
     const open = async (user: string) => {
       const inside = [
         '--unshare-user',
