@@ -7,6 +7,11 @@ export interface Progress {
   end(): void;
 }
 
+const elapsedText = (seconds: number) => ` (${seconds} s)`;
+
+/** A printed progress line without its elapsed time, for a program that passes the line on. */
+export const withoutElapsed = (line: string) => line.replace(/ \(\d+ s\)$/, '');
+
 type Output = Pick<WriteStream, 'write'> & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>;
 
 export function createProgress(out: Output): Progress {
@@ -16,7 +21,7 @@ export function createProgress(out: Output): Progress {
     show(line) {
       if (line === last) return;
       last = line;
-      const elapsed = ` (${Math.round((performance.now() - begun) / 1000)} s)`;
+      const elapsed = elapsedText(Math.round((performance.now() - begun) / 1000));
       const text = `berth: ${line}`;
       if (out.isTTY !== true) {
         out.write(`${text}${elapsed}\n`);

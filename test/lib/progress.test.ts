@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { createProgress } from '../../src/lib/progress.ts';
+import { createProgress, withoutElapsed } from '../../src/lib/progress.ts';
 
 function recordingOutput(terminal: { columns?: number } | undefined) {
   const written: string[] = [];
@@ -29,4 +29,11 @@ it('progress: a line that is wider than the terminal is cut and keeps the elapse
   createProgress(out).show('a step with a long name');
   expect(written).toEqual(['\r\x1b[Kberth: a step (0 s)']);
   expect(written[0]?.slice('\r\x1b[K'.length).length).toBeLessThan(20);
+});
+
+// Fails without `withoutElapsed`: the outer line ended in "(3 s) (0 s)".
+it("progress: a line of another program's progress is shown with one elapsed time", () => {
+  const { written, out } = recordingOutput(undefined);
+  createProgress(out).show(withoutElapsed('template small: booting the guest (3 s)'));
+  expect(written).toEqual(['berth: template small: booting the guest (0 s)\n']);
 });

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { readSettings, type Settings } from '../../../src/config/settings.ts';
 import { destroyHosts } from '../../../src/hypervisors/open.ts';
 import { quietLogger } from './quiet-logger.ts';
+import { withoutElapsed } from '../../../src/lib/progress.ts';
 import { removeInstallationTraces } from '../../lib/residue.ts';
 import { stopChild } from './child-process.ts';
 import { registerCleanup } from './cleanup.ts';
@@ -92,7 +93,7 @@ function ready(child: ChildProcess, progress: (line: string) => void): Promise<v
       stream?.setEncoding('utf8').on('data', (text: string) => {
         output = (output + text).slice(-4000);
         const last = /berth: ([^\n]+)\n[^\n]*$/.exec(text)?.[1];
-        if (last !== undefined) progress(last);
+        if (last !== undefined) progress(withoutElapsed(last));
         if (output.includes('Berth is ready.')) settle(resolve);
       });
     }
