@@ -73,7 +73,7 @@ export async function runOperation(
         rollBack(`The operation timed out during: ${steps[index]?.description ?? 'its end'}`);
       }
       const step = steps[index];
-      if (step === undefined) return finish();
+      if (step === undefined) return finish(lockedHostId);
       if (leave.aborted) return reschedule(step, 0);
       if (!(await store.records.recordProgress(operation, progress(step)))) return 'finished';
       const host = await store.records.hostOfInstance(operation.instanceId);
@@ -87,7 +87,7 @@ export async function runOperation(
         attempts += 1;
         const reason = errorMessage(error);
         logger.warn(
-          { operation: operation.id, step: step.name, attempts, err: error },
+          { operation: operation.id, host: host?.id, step: step.name, attempts, err: error },
           'A step of an operation failed',
         );
         if (failure === undefined && attempts >= workflow.attempts) {
@@ -96,7 +96,7 @@ export async function runOperation(
         }
         if (failure !== undefined && attempts >= (workflow.rollbackAttempts ?? Infinity)) {
           failure = `${failure}. ${step.description} failed as well: ${reason}`;
-          return finish();
+          return finish(lockedHostId);
         }
         // A rollback can only be retried.
         return reschedule(step, Math.min(longestBackoffMs, 250 * 2 ** attempts));
@@ -110,7 +110,7 @@ export async function runOperation(
         isPastDeadline(workflow.rollbackBudgetMs)
       ) {
         failure = `${failure}. The rollback timed out during: ${step.description}`;
-        return finish();
+        return finish(lockedHostId);
       } else if (outcome.afterMs > shortWaitMs) {
         return reschedule(step, outcome.afterMs);
       } else {
@@ -119,7 +119,7 @@ export async function runOperation(
     }
   }
 
-  async function finish(): Promise<RunEnd> {
+  async function finish(hostId: string | undefined): Promise<RunEnd> {
     const state = failure === undefined ? 'succeeded' : 'failed';
     const isOurs = await store.records.finishOperation(operation, {
       state,
@@ -129,7 +129,7 @@ export async function runOperation(
     });
     if (isOurs) {
       const { id, kind } = operation;
-      logger.info({ operation: id, kind, state, failure }, 'An operation has ended');
+      logger.info({ operation: id, kind, host: hostId, state, failure }, 'An operation has ended');
     }
     return 'finished';
   }

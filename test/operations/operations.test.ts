@@ -6,13 +6,17 @@ import { beginOperation } from '../../src/core/broker/begin-operation.ts';
 import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { hints, instance, makeTestBroker, provisionBody, type TestBroker } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
+import { createLineLogger } from '../support/logger.ts';
 
 let broker: TestBroker;
+let log: ReturnType<typeof createLineLogger>;
 let before: Faults['before'] = () => undefined;
 
 beforeEach(async () => {
   before = () => undefined;
+  log = createLineLogger();
   broker = await makeTestBroker(inject('postgres'), {
+    logger: log.logger,
     slots: 220,
     faults: { before: (act, hostId) => before(act, hostId) },
   });
@@ -84,7 +88,7 @@ describe('an operation', () => {
     expect((await broker.ask('get', instance(id))).status).toBe(404);
   });
 
-  it('operation: retries a failing step, and then succeeds', async () => {
+  it('operation: retries a failing step, and then succeeds; the log lines have the host', async () => {
     let failures = 2;
     before = (act) => {
       if (act !== 'start' || failures === 0) return;
@@ -95,6 +99,12 @@ describe('an operation', () => {
     const id = randomUUID();
     await begin(id);
     expect((await ended(id)).state).toBe('succeeded');
+    const [host] = await broker.store.records.livingHosts();
+    const hostsOf = (message: string) =>
+      log.lines.filter((line) => line.message === message).map(({ details }) => details['host']);
+    expect(hostsOf('A step of an operation failed')).toEqual([host?.id, host?.id]);
+    await eventually('the end is logged', () => hostsOf('An operation has ended').length === 1);
+    expect(hostsOf('An operation has ended')).toEqual([host?.id]);
   });
 
   it('operation: is rolled back if it can not succeed, reports the reason, and leaves nothing', async () => {
