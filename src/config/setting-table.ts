@@ -1,40 +1,7 @@
 import { nodeAddress, nodeNameServers } from './defaults.ts';
 import * as env from './env.ts';
-
-/** One environment variable. docs/settings.md and example.env are checked against these (tools/checks/settings.mjs). */
-export interface Setting<T> {
-  readonly name: string;
-  readonly type: env.SettingType<T>;
-  /** Default in the form of the variable's text, or, if it is computed, its description. */
-  readonly default: string | { readonly computed: string };
-  /** The value if the variable is unset or empty. */
-  fallback(): T;
-  readonly description: string;
-}
-
-/** A setting whose default is a literal. */
-function literal<T>(name: string, type: env.SettingType<T>, text: string, description: string): Setting<T> {
-  const value = type.parse(text);
-  if (value === undefined) throw new Error(`the default of ${name} must be ${type.expected}`);
-  return { name, type, default: text, fallback: () => value, description };
-}
-
-/** A setting whose default depends on the node. */
-const computed = <T>(
-  name: string,
-  type: env.SettingType<T>,
-  fallback: () => T,
-  what: string,
-  description: string,
-): Setting<T> => ({ name, type, default: { computed: what }, fallback, description });
-
-/** A setting that is undefined unless it is set. */
-const optional = <T>(
-  name: string,
-  type: env.SettingType<T>,
-  what: string,
-  description: string,
-): Setting<T | undefined> => computed<T | undefined>(name, type, () => undefined, what, description);
+import { limitSettings } from './limit-settings.ts';
+import { computed, literal, optional } from './setting.ts';
 
 const postgresUrl = env.matching(/^postgres(ql)?:\/\//, 'a URL that begins with postgresql://');
 const userName = env.matching(/^[^:\s]{1,255}$/, 'up to 255 characters, without colons and spaces');
@@ -233,24 +200,13 @@ export const settingTable = {
     '300',
     'every host is compared with its manifest at this interval, in seconds',
   ),
-  hostConnections: literal(
-    'BERTH_HOST_CONNECTIONS',
-    env.integer('a number of connections', 16, 1_000_000),
-    '4096',
-    'concurrent connections that a host may open, and as many that others may open to its published ports; further ones are dropped and counted',
-  ),
-  hostBandwidthMbit: literal(
-    'BERTH_HOST_BANDWIDTH_MBIT',
-    env.integer('a number of Mbit/s', 1, 100_000),
-    '1000',
-    'most that a host sends, and most that it receives, in Mbit/s',
-  ),
   pageSharing: literal(
     'BERTH_PAGE_SHARING',
     env.oneOf('template', 'none'),
     'template',
     '`template`: hosts share the pages of their template that they have not written to, and with them the side channels of shared pages; `none`: each has its own copy, for more memory and slower creates',
   ),
+  ...limitSettings,
 } as const;
 
 export type SettingValues = {

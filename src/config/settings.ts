@@ -1,6 +1,7 @@
 import { type Environment, textOf } from './env.ts';
 import { conflicts } from './setting-conflicts.ts';
-import { type Setting, settingTable, type SettingValues } from './setting-table.ts';
+import type { Setting } from './setting.ts';
+import { settingTable, type SettingValues } from './setting-table.ts';
 
 /** Everything that an operator can set, validated and frozen. Secrets are in files, and not in here. */
 export interface Settings {

@@ -1,0 +1,18 @@
+import * as env from './env.ts';
+import { literal } from './setting.ts';
+
+/** Limits of one host, tenant or address on what all share. SECURITY.md, "Shared resources", lists them. */
+export const limitSettings = {
+  hostConnections: literal(
+    'BERTH_HOST_CONNECTIONS',
+    env.integer('a number of connections', 16, 1_000_000),
+    '4096',
+    'concurrent connections that a host may open, and as many that others may open to its published ports; further ones are dropped and counted',
+  ),
+  hostBandwidthMbit: literal(
+    'BERTH_HOST_BANDWIDTH_MBIT',
+    env.integer('a number of Mbit/s', 1, 100_000),
+    '1000',
+    'most that a host sends, and most that it receives, in Mbit/s',
+  ),
+} as const;
