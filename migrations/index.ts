@@ -16,6 +16,7 @@ import * as releases from './041-releases.ts';
 import * as roomForWakes from './051-room-for-wakes.ts';
 import * as failedChecks from './042-failed-checks.ts';
 import * as vocabulary from './070-vocabulary.ts';
+import * as slotsRest from './085-slots-rest.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -40,6 +41,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '051-room-for-wakes', migration: roomForWakes },
   { name: '042-failed-checks', migration: failedChecks },
   { name: '070-vocabulary', migration: vocabulary },
+  { name: '085-slots-rest', migration: slotsRest },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -15,4 +15,10 @@ export const limitSettings = {
     '1000',
     'most that a host sends, and most that it receives, in Mbit/s',
   ),
+  slotRestSeconds: literal(
+    'BERTH_SLOT_REST_SECONDS',
+    env.integer('a number of seconds', 0, 86_400),
+    '300',
+    "time after the deletion of a host in which its published ports and its addresses are not given to another tenant's host, in seconds",
+  ),
 } as const;

@@ -57,6 +57,8 @@ export interface Settings {
   readonly integrityEverySeconds: number;
   /** Limits of one host on shared resources. */
   readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
+  /** How long ports and addresses of a deleted host are not given to another tenant, in seconds. */
+  readonly slotRestSeconds: number;
   /** Retention of the audit trail, in days. */
   readonly auditDays: number;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';

@@ -7,6 +7,11 @@ export function networkRange(network: string): { readonly first: number; readonl
   return { first, last: first + size - 1 };
 }
 
+/** Number of address pairs (/31) in a network, without the first one. */
+export function addressPairs(network: string): number {
+  return 2 ** (31 - Number(network.split('/')[1])) - 1;
+}
+
 /** An IPv4 address in dotted decimal. */
 export function formatAddress(address: number): string {
   return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join('.');

@@ -53,20 +53,22 @@ export async function migrate(database: Knex): Promise<void> {
   await database.migrate.latest({ migrationSource });
 }
 
-/** The ports that hosts get, in blocks of equal size, one per slot. */
-export interface PortBlocks {
+/** The slots of hosts, each with a block of ports. */
+export interface SlotRules {
   /** First port of the first block. */
   readonly first: number;
   /** Ports in a block. */
   readonly size: number;
   /** Number of blocks, and so of hosts. */
   readonly count: number;
+  /** How long a slot rests after its host was destroyed, before another tenant's host gets it. Seconds. */
+  readonly restSeconds: number;
 }
 
 /** Inserts the missing slots, one per block of ports. */
-export async function seedSlots(database: Knex, blocks: PortBlocks): Promise<void> {
+export async function seedSlots(database: Knex, rules: SlotRules): Promise<void> {
   await database.raw(
     'INSERT INTO slots (slot) SELECT generate_series(1, ?::integer) ON CONFLICT DO NOTHING',
-    [blocks.count],
+    [rules.count],
   );
 }

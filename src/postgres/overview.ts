@@ -133,7 +133,8 @@ async function counts(database: Knex): Promise<Counts> {
            coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS "oldestSeconds"
          FROM hosts LEFT JOIN host_checks ON host_id = hosts.id WHERE hosts.state IN ('running', 'parked') GROUP BY 1`,
     ),
-    rows<{ count: number }>('SELECT count(*)::integer AS count FROM slots WHERE host_id IS NULL'),
+    rows<{ count: number }>(`SELECT count(*)::integer AS count FROM slots
+         WHERE host_id IS NULL AND (rests_until IS NULL OR rests_until <= clock_timestamp())`),
     rows<{ count: number }>(
       `SELECT count(*)::integer AS count FROM hosts
          WHERE state = 'running' AND power <> 'running' AND wake_refused_at IS NOT NULL`,

@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import type { Records, Store } from '../core/ports/store.ts';
 import { createBindingRecords } from './records/bindings.ts';
-import type { PortBlocks } from './database.ts';
+import type { SlotRules } from './database.ts';
 import { createHostRecords } from './records/hosts.ts';
 import { createInstanceRecords } from './records/instances.ts';
 import { createOperationRecords } from './records/operations.ts';
@@ -10,11 +10,11 @@ import { createPoolRecords } from './records/pool.ts';
 import { createPowerRecords } from './records/power.ts';
 
 /** The store over Postgres. Within a transaction all records use its one connection. */
-export function createStore(database: Knex, portBlocks: PortBlocks): Store {
+export function createStore(database: Knex, slotRules: SlotRules): Store {
   const recordsOn = (connection: Knex): Records => ({
     ...createInstanceRecords(connection),
-    ...createHostRecords(connection, portBlocks),
-    ...createPoolRecords(connection, portBlocks),
+    ...createHostRecords(connection, slotRules),
+    ...createPoolRecords(connection, slotRules),
     ...createPowerRecords(connection),
     ...createBindingRecords(connection),
     ...createOperationRecords(connection),
@@ -37,7 +37,10 @@ export function createStore(database: Knex, portBlocks: PortBlocks): Store {
 /** Attempts of a transaction that Postgres aborts in favour of another one. */
 const maxAttempts = 3;
 
-/** A deadlock or serialization failure: a retry can succeed (PostgreSQL manual, appendix A, class 40). */
+/**
+ * A deadlock or serialization failure (PostgreSQL manual, appendix A, class 40), or ports that another transaction has
+ * taken in between (23P01, exclusion violation): a retry can succeed.
+ */
 function wasAborted(error: unknown): boolean {
-  return ['40P01', '40001'].includes((error as { code?: string }).code ?? '');
+  return ['40P01', '40001', '23P01'].includes((error as { code?: string }).code ?? '');
 }

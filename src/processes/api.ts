@@ -44,7 +44,7 @@ import { openCertificateAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
 import { requireDatabaseUrl } from './database-url.ts';
-import { portBlocks } from './port-blocks.ts';
+import { slotRules } from './slot-rules.ts';
 import { repeat } from '../lib/repeat.ts';
 import type { RunningProcess } from './running-process.ts';
 
@@ -64,7 +64,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
   await refuseOwner(database, 'api');
   await refuseDroppedPlans(createPlansInUse(database), catalog);
   const vault = await openKeyRing(settings, createMasterKeyStore(database));
-  const blocks = portBlocks(settings, catalog);
+  const blocks = slotRules(settings, catalog);
   await seedSlots(database, blocks);
   const store = createStore(database, blocks);
   const listener = await startListener({

@@ -33,7 +33,7 @@ import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { createStore } from '../postgres/store.ts';
 import { createWorkerRecords } from '../postgres/workers.ts';
 import { requireDatabaseUrl } from './database-url.ts';
-import { portBlocks } from './port-blocks.ts';
+import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
 
 /** What a test replaces in a worker (tools/chaos/worker.ts). Production never sets it. */
@@ -65,7 +65,7 @@ export async function startWorker(
       logger.warn({ err: error }, 'The connection to Postgres was lost; reconnecting');
     },
   });
-  const store = createStore(database, portBlocks(settings, catalog));
+  const store = createStore(database, slotRules(settings, catalog));
 
   const stopping = new AbortController();
   const { signal } = stopping;

@@ -42,8 +42,8 @@ it('schema: the owner of the tables can not change the tenant of a host', async 
 /** A destroyed host of the first tenant. */
 const addDestroyedHost = (id: string, slot: number) =>
   sql(
-    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
-     SELECT ?, id, tenant_id, 'small', ?, 1, 768, 4, 29000, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
+    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, port_block, egress, state)
+     SELECT ?, id, tenant_id, 'small', ?, 1, 768, 4, 29000, 0, 0, '{}', 'destroyed' FROM instances WHERE osb_id = ?`,
     id,
     slot,
     first,
@@ -94,8 +94,8 @@ it('schema: a parked host gets an owner once, and never returns to the pool', as
   const insert = async (slot: number, state: string) => {
     const id = randomUUID();
     await sql(
-      `INSERT INTO hosts (id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
-       VALUES (?, 'small', ${slot}, 1, 768, 4, 29000, 0, '{}', ?)`,
+      `INSERT INTO hosts (id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, port_block, egress, state)
+       VALUES (?, 'small', ${slot}, 1, 768, 4, 29000, 0, 0, '{}', ?)`,
       id,
       state,
     );
@@ -146,8 +146,8 @@ it('schema: a destroyed host can not be used again', async () => {
 it('schema: an instance and a slot have at most one living host', async () => {
   const insert = (slot: number, owner: string) =>
     sql(
-      `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
-       SELECT gen_random_uuid(), id, tenant_id, 'small', ${slot}, 1, 768, 4, 29000, 0, '{}', 'creating' FROM instances WHERE osb_id = ?`,
+      `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, port_block, egress, state)
+       SELECT gen_random_uuid(), id, tenant_id, 'small', ${slot}, 1, 768, 4, 29000, 0, 0, '{}', 'creating' FROM instances WHERE osb_id = ?`,
       owner,
     );
   await expect(insert(45, first)).rejects.toThrow('hosts_one_living_per_instance');

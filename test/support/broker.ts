@@ -78,6 +78,8 @@ export async function makeTestBroker(
     syncWaitMs?: number;
     faults?: Faults;
     slots?: number;
+    /** How long a freed slot rests, in seconds. */
+    restSeconds?: number;
     ratePerSecond?: number;
     answerWithinMs?: number;
     logger?: Logger;
@@ -89,6 +91,7 @@ export async function makeTestBroker(
     syncWaitMs = 10_000,
     faults,
     slots = 50,
+    restSeconds = 0,
     ratePerSecond = 5_000,
     answerWithinMs = longestAnswerMs,
     logger: processLogger = silentLogger,
@@ -102,7 +105,7 @@ export async function makeTestBroker(
   const database = openDatabase(connectionString);
   const apiDatabase = openDatabase(urls.api, { timeouts: processTimeouts });
   const workerDatabase = openDatabase(urls.worker, { timeouts: processTimeouts });
-  const blocks = { first: 20_000, size: 20, count: slots };
+  const blocks = { first: 20_000, size: 20, count: slots, restSeconds };
   await seedSlots(apiDatabase, blocks);
   const platform = await createPlatformStore(apiDatabase).ensure('test');
   const platformId = platform.id;

@@ -90,7 +90,7 @@ export function provision(deps: InstanceDeps, request: ProvisionRequest): Promis
     });
     if (host === undefined) {
       throw refused.unavailable(
-        `This broker is full: it has ports for ${records.slotCount} hosts, including those of the pool, and all are in use. Delete an instance, or ask the operator of the broker for more (BERTH_PUBLISHED_PORTS).`,
+        `This broker is full: it has ports for ${records.slotCount} hosts, including those of the pool, and all are in use, or were until a few minutes ago. Delete an instance, try again later, or ask the operator of the broker for more (BERTH_PUBLISHED_PORTS).`,
       );
     }
     await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));

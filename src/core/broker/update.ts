@@ -152,6 +152,14 @@ async function reserve(
     diskGib: more(target.shape.diskGib, host.shape.diskGib),
     publishedPorts: more(target.publishedPorts, host.publishedPorts.count),
   };
+  if (
+    target.publishedPorts > host.portBlock &&
+    !(await records.growPortBlock(host.id, target.publishedPorts))
+  ) {
+    throw refused.unprocessable(
+      `parameters/published_ports: the host can publish ${host.portBlock} ports at most, since the ports after them belong to another host, and ${target.publishedPorts} are needed. Set published_ports to at most ${host.portBlock} in the same request, or create a new instance.`,
+    );
+  }
   await records.reserveUsage(host.id, plan.name, added);
   const ofPlan = plan.name === host.planName ? added : usageOf(plan, target.publishedPorts);
   await requireQuota(records, catalog, plan, instance.tenantId, added, ofPlan);

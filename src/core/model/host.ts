@@ -14,6 +14,8 @@ export interface Host {
   readonly slot: number;
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
+  /** Number of ports from the first published one on that no other host gets. */
+  readonly portBlock: number;
   readonly egress: Egress;
   readonly registries: RegistrySettings;
   /** Version of the image that it boots; undefined until it has run. */
@@ -58,6 +60,7 @@ export interface PoolHost {
   readonly slot: number;
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;
+  readonly portBlock: number;
   readonly egress: Egress;
   readonly registries: RegistrySettings;
   readonly imageVersion: string | undefined;

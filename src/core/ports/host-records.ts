@@ -31,8 +31,11 @@ export interface HostRecords {
   ): Promise<void>;
   /** Removes the host's address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
-  /** Records the host as destroyed and frees its slot. Only once nothing of it exists any more. */
+  /** Records the host as destroyed and frees its slot, which rests if the host had a tenant. Only once nothing of it exists any more. */
   setHostDestroyed(hostId: string): Promise<void>;
+  /** Extends the host's block of ports; false if another host has some of them, or the range of ports ends. */
+  growPortBlock(hostId: string, ports: number): Promise<boolean>;
+  /** Slots that a host of any tenant could get now. */
   freeSlots(): Promise<number>;
   /** How many hosts can exist at once. */
   readonly slotCount: number;

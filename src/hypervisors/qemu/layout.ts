@@ -63,11 +63,6 @@ export function layoutOf(options: Naming, id: string, slot: number): HostLayout 
   };
 }
 
-/** Highest slot for which the network has addresses. */
-export function slotsIn(hostNetwork: string): number {
-  return 2 ** (31 - Number(hostNetwork.split('/')[1])) - 1;
-}
-
 /** Removes the files of a VM below /run. */
 export async function removeRunFiles(at: HostLayout): Promise<void> {
   for (const directory of [at.runDirectory, at.exchangeDirectory]) {

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { enginePort } from '../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Lifecycle, ObservedHost } from '../../core/hypervisor/lifecycle.ts';
+import { addressPairs } from '../../lib/ipv4.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import type { QemuDeps } from './deps.ts';
 import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
@@ -13,7 +14,7 @@ import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from 
 import { imageOfVersion, imageVersion } from './image/image-version.ts';
 import { killLeakedProcesses } from './launch/leaked-processes.ts';
 import { largestFile } from './launch/sizes.ts';
-import { type HostLayout, removeRunFiles, slotsIn } from './layout.ts';
+import { type HostLayout, removeRunFiles } from './layout.ts';
 import { resumeHost } from './resume-host.ts';
 import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
 
@@ -64,7 +65,7 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
 
   return {
     async prepare(spec) {
-      if (spec.slot < 1 || spec.slot > slotsIn(options.hostNetwork)) {
+      if (spec.slot < 1 || spec.slot > addressPairs(options.hostNetwork)) {
         throw new HypervisorError(`slot ${spec.slot} has no address in ${options.hostNetwork}`);
       }
       // A VM that runs has all of it, and may be a tenant's already.

@@ -1,17 +1,17 @@
 import type { Knex } from 'knex';
 import type { HostRecords } from '../../core/ports/host-records.ts';
-import type { PortBlocks } from '../database.ts';
+import type { SlotRules } from '../database.ts';
 import { notifyGatewaysSql } from './notify-gateways.ts';
 import { claimPoolHost } from './pool.ts';
 import { type HostRow, toHost } from './rows.ts';
-import { countFreeSlots, insertHostRow } from './slots.ts';
+import { countFreeSlots, freeSlot, growPortBlock, insertHostRow } from './slots.ts';
 
-export function createHostRecords(connection: Knex, portBlocks: PortBlocks): HostRecords {
+export function createHostRecords(connection: Knex, slotRules: SlotRules): HostRecords {
   return {
     async insertHost(host) {
       const row =
         (await claimPoolHost(connection, host)) ??
-        (await insertHostRow(connection, portBlocks, host, {
+        (await insertHostRow(connection, slotRules, host, {
           instance_id: host.instanceId,
           tenant_id: host.tenantId,
           registries: host.registries,
@@ -80,11 +80,13 @@ export function createHostRecords(connection: Knex, portBlocks: PortBlocks): Hos
           engine_port: null,
           updated_at: new Date(),
         });
-        await transaction('slots').where({ host_id: hostId }).update({ host_id: null });
+        await freeSlot(transaction, slotRules, hostId);
       });
     },
 
-    slotCount: portBlocks.count,
-    freeSlots: () => countFreeSlots(connection, portBlocks),
+    growPortBlock: (hostId, ports) => growPortBlock(connection, slotRules, hostId, ports),
+
+    slotCount: slotRules.count,
+    freeSlots: () => countFreeSlots(connection, slotRules),
   };
 }

@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import type { NewHost } from '../../core/ports/host-records.ts';
 import type { NewPoolHost, PoolRecords } from '../../core/ports/pool-records.ts';
-import type { PortBlocks } from '../database.ts';
+import type { SlotRules } from '../database.ts';
 import { type HostRow, toPoolHost } from './rows.ts';
 import { insertHostRow } from './slots.ts';
 
@@ -40,7 +40,7 @@ const acquireLeadershipSql = `
     WHERE leadership_leases.holder = excluded.holder OR leadership_leases.lease_until < clock_timestamp()
   RETURNING name`;
 
-export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): PoolRecords {
+export function createPoolRecords(connection: Knex, slotRules: SlotRules): PoolRecords {
   const inState = (id: string, ...states: HostRow['state'][]) =>
     connection<HostRow>('hosts').where({ id }).whereIn('state', states);
 
@@ -48,7 +48,7 @@ export function createPoolRecords(connection: Knex, portBlocks: PortBlocks): Poo
     async insertPoolHost(host: NewPoolHost) {
       // One transaction: a slot taken for a host without a row would never become free again.
       const row = await connection.transaction((transaction) =>
-        insertHostRow(transaction, portBlocks, host, { state: 'parking' }),
+        insertHostRow(transaction, slotRules, host, { state: 'parking' }),
       );
       return row === undefined ? undefined : toPoolHost(row);
     },

@@ -49,6 +49,7 @@ export interface HostRow {
   disk_gib: number;
   first_port: number;
   ports: number;
+  port_block: number;
   egress: Egress;
   registries: RegistrySettings;
   image_version: string | null;
@@ -95,6 +96,7 @@ const body = (row: HostRow) => ({
   slot: row.slot,
   shape: { vcpus: row.vcpus, memoryMib: row.memory_mib, diskGib: row.disk_gib },
   publishedPorts: { first: row.first_port, count: row.ports },
+  portBlock: row.port_block,
   egress: row.egress,
   registries: row.registries,
   imageVersion: row.image_version ?? undefined,

@@ -32,13 +32,16 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     worker: ['SELECT', 'UPDATE (plan_id, parameters, state, expires_at, updated_at)'],
   },
   early_deletes: { api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
-  slots: { api: ['SELECT', 'INSERT', 'UPDATE (host_id)'], worker: ['SELECT', 'UPDATE (host_id)'] },
+  slots: {
+    api: ['SELECT', 'INSERT', 'UPDATE (host_id)'],
+    worker: ['SELECT', 'UPDATE (host_id, rests_until, former_tenant_id)'],
+  },
   hosts: {
     api: [
       'SELECT',
       'INSERT',
       'UPDATE (instance_id, tenant_id, state, egress, registries, idle, updated_at)',
-      'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports)',
+      'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports, port_block)',
     ],
     gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power, wake_refused_at)'],
     worker: [

@@ -106,6 +106,29 @@ describe('change of plan', () => {
   });
 });
 
+describe('ports beyond the block', () => {
+  // Fails without the check in `reserve`: the update was accepted, and the host shared ports with its neighbour.
+  it('published_ports: grows into ports that no other host has, and is refused if another host has them', async () => {
+    const [id, neighbour] = [await create(), await create()];
+    const host = await hostOf(id);
+    // As under an earlier catalog with smaller blocks.
+    await broker.database('hosts').where({ id: host['id'] }).update({ port_block: 10, ports: 10 });
+    await broker
+      .database('hosts')
+      .where({ id: (await hostOf(neighbour))['id'] })
+      .update({ first_port: Number(host['first_port']) + 15, port_block: 5, ports: 5 });
+    const before = await hostOf(id);
+    const refused = await patch(id, { plan_id: 'plan-disk' });
+    expect(refused.status).toBe(422);
+    expect(refused.body['description']).toMatch(
+      /^parameters\/published_ports: the host can publish 10 ports at most.*Set published_ports to at most 10/,
+    );
+    expect(await hostOf(id)).toEqual(before);
+    expect((await patch(id, { plan_id: 'plan-disk', parameters: { published_ports: 15 } })).status).toBe(200);
+    expect(await hostOf(id)).toMatchObject({ ports: 15, port_block: 15 });
+  });
+});
+
 describe('parameters', () => {
   it('idle: sets the idle policy of a host on create and update', async () => {
     const id = await create({ idle: 'suspend' });

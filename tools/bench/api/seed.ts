@@ -55,10 +55,10 @@ export async function seed(database: Knex, options: SeedOptions, population: Pop
          'instance_name', 'host ' || i), 'ready'
      FROM generate_series(0, :instances::integer - 1) i`,
     `INSERT INTO slots (slot, host_id) SELECT :firstSlot::integer + i, ${id('host', 'i')} FROM generate_series(0, :instances::integer - 1) i`,
-    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports,
+    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, port_block,
        egress, state, started_from, engine_host, engine_port)
      SELECT ${id('host', 'i')}, ${id('instance', 'i')}, ${id('tenant', `(i / ${instancesPerOrg})`)}, :planName, :firstSlot::integer + i, 1, 768, 4,
-       100000 + i * 20, 10, '{"kind": "internet"}', 'running', 'template', '10.214.0.2', 2375
+       100000 + i * 20, 10, 20, '{"kind": "internet"}', 'running', 'template', '10.214.0.2', 2375
      FROM generate_series(0, :instances::integer - 1) i`,
     `INSERT INTO operations (id, kind, instance_id, state, step, description, deadline, created_at, finished_at)
      SELECT ${id('operation', 'i')}, 'provision', ${id('instance', 'i')}, 'succeeded', 'engine', 'The container host is ready',

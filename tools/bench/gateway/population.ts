@@ -21,8 +21,8 @@ export async function populate(database: Knex, bindings: number): Promise<void> 
      FROM generate_series(0, :last::integer) i`,
     `INSERT INTO slots (slot, host_id)
      SELECT :firstSlot::integer + i, ${id('host')} FROM generate_series(0, :last::integer) i`,
-    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, egress, state)
-     SELECT ${id('host')}, ${id('instance')}, ${id('tenant')}, 'small', :firstSlot::integer + i, 1, 768, 4, 30000, 0,
+    `INSERT INTO hosts (id, instance_id, tenant_id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, ports, port_block, egress, state)
+     SELECT ${id('host')}, ${id('instance')}, ${id('tenant')}, 'small', :firstSlot::integer + i, 1, 768, 4, 30000, 0, 0,
        '{"kind": "internet"}', 'creating' FROM generate_series(0, :last::integer) i`,
     `INSERT INTO bindings (id, osb_id, instance_id, tenant_id, serial, certificate, sealed_credentials, parameters, state,
        client_ca, server_ca, created_at, expires_at)

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { layoutOf, slotsIn } from '../../../../src/hypervisors/qemu/layout.ts';
+import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
+import { addressPairs } from '../../../../src/lib/ipv4.ts';
 import { closedHostRules, nodeRules, openHostRules } from '../../../../src/hypervisors/qemu/network/rules.ts';
 
 const naming = {
@@ -32,8 +33,8 @@ describe('host layout', () => {
 
   it('host layout: addresses are inside the host network', () => {
     expect(layout(0)).toMatchObject({ nodeAddress: '10.209.0.0', hostAddress: '10.209.0.1' });
-    expect(layout(slotsIn(naming.hostNetwork))).toMatchObject({ hostAddress: '10.209.255.255' });
-    expect(slotsIn('10.0.0.0/24')).toBe(127);
+    expect(layout(addressPairs(naming.hostNetwork))).toMatchObject({ hostAddress: '10.209.255.255' });
+    expect(addressPairs('10.0.0.0/24')).toBe(127);
   });
 });
 
