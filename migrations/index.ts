@@ -16,6 +16,7 @@ import * as releases from './041-releases.ts';
 import * as roomForWakes from './051-room-for-wakes.ts';
 import * as failedChecks from './042-failed-checks.ts';
 import * as vocabulary from './070-vocabulary.ts';
+import * as installation from './082-installation.ts';
 import * as slotsRest from './085-slots-rest.ts';
 
 /**
@@ -41,6 +42,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '051-room-for-wakes', migration: roomForWakes },
   { name: '042-failed-checks', migration: failedChecks },
   { name: '070-vocabulary', migration: vocabulary },
+  { name: '082-installation', migration: installation },
   { name: '085-slots-rest', migration: slotsRest },
 ];
 

@@ -6,6 +6,7 @@ import { startGateway } from './processes/gateway.ts';
 import type { RunningProcess } from './processes/running-process.ts';
 import { startWorker } from './processes/worker.ts';
 import { startSupervisor } from './processes/supervisor/supervisor.ts';
+import { InstallationError } from './core/installation.ts';
 import { DatabaseRoleError } from './postgres/server/database-roles.ts';
 
 const processes = { api: startApi, gateway: startGateway, worker: startWorker };
@@ -18,7 +19,7 @@ The settings are environment variables, listed in docs/settings.md.
 For development: npm run dev (simulated hosts, restarts if a source changes).
 `;
 
-const errorsWithRemedy = [SettingsError, CatalogError, DatabaseRoleError];
+const errorsWithRemedy = [SettingsError, CatalogError, DatabaseRoleError, InstallationError];
 
 /** Errors that the operator can fix are printed without a stack. */
 function explain(error: unknown): string {

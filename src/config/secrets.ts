@@ -117,7 +117,7 @@ async function readUrl(name: string, file: string): Promise<string> {
 }
 
 /**
- * The installation id, generated once: it distinguishes the namespaces, rules and cgroups of two installations on one
+ * The site id, generated once: it distinguishes the namespaces, rules and cgroups of two installations on one
  * node. Four hexadecimal digits.
  */
 export async function siteId(settings: Settings): Promise<string> {

@@ -48,9 +48,31 @@ function socketWithTimeout(silenceMs: number): net.Socket {
   });
 }
 
-/** Brings the schema up to date. Safe to run from several processes at once: Knex locks a row. */
+/** Brings the schema up to date. Fails while another process does the same. */
 export async function migrate(database: Knex): Promise<void> {
   await database.migrate.latest({ migrationSource });
+}
+
+/** Id of the advisory lock of migrations; any number that nothing else uses. */
+const migrationLockId = 0x62_65_72_75;
+/** How long a start waits for the migrations of another one, in milliseconds. */
+const migrationLockMs = 60_000;
+
+/**
+ * Brings the schema up to date while no other start does. A start that was killed in a migration does not block the
+ * next one.
+ * @param database a pool of at least two connections: one has the lock.
+ * @param check runs first, under the lock; if it throws, nothing has been changed.
+ */
+export async function migrateAlone(database: Knex, check: () => Promise<void>): Promise<void> {
+  await database.transaction(async (lock) => {
+    await lock.raw(`SET LOCAL lock_timeout = ${migrationLockMs}`);
+    await lock.raw('SELECT pg_advisory_xact_lock(?)', [migrationLockId]);
+    await check();
+    // Knex's own lock is a row, which a killed process leaves behind.
+    await database.migrate.forceFreeMigrationsLock({ migrationSource });
+    await migrate(database);
+  });
 }
 
 /** The slots of hosts, each with a block of ports. */

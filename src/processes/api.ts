@@ -44,6 +44,7 @@ import { openCertificateAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
 import { requireDatabaseUrl } from './database-url.ts';
+import { requireInstallation } from './installation.ts';
 import { slotRules } from './slot-rules.ts';
 import { repeat } from '../lib/repeat.ts';
 import type { RunningProcess } from './running-process.ts';
@@ -62,6 +63,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
   const connectionString = await requireDatabaseUrl(settings, 'api');
   const database = openDatabase(connectionString, { timeouts: processTimeouts });
   await refuseOwner(database, 'api');
+  await requireInstallation(settings, database, 'api');
   await refuseDroppedPlans(createPlansInUse(database), catalog);
   const vault = await openKeyRing(settings, createMasterKeyStore(database));
   const blocks = slotRules(settings, catalog);

@@ -13,6 +13,7 @@ import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
 import { createPresence } from '../postgres/presence.ts';
 import { obtainGatewayTls } from '../certificates/gateway-tls.ts';
 import { requireDatabaseUrl } from './database-url.ts';
+import { requireInstallation } from './installation.ts';
 import type { RunningProcess } from './running-process.ts';
 
 /** The process that serves apps: TLS in front of every host's Docker engine. It has no CA's key, and is unprivileged. */
@@ -20,6 +21,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
   const connectionString = await requireDatabaseUrl(settings, 'gateway');
   const database = openDatabase(connectionString, { maxConnections: 2, timeouts: processTimeouts });
   await refuseOwner(database, 'gateway');
+  await requireInstallation(settings, database, 'gateway');
   const listener = await startListener({
     connectionString,
     listenTo: [channels.certificateRequests, channels.certificateAuthorities],

@@ -33,6 +33,7 @@ import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { createStore } from '../postgres/store.ts';
 import { createWorkerRecords } from '../postgres/workers.ts';
 import { requireDatabaseUrl } from './database-url.ts';
+import { requireInstallation } from './installation.ts';
 import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
 
@@ -56,6 +57,7 @@ export async function startWorker(
   const connectionString = await requireDatabaseUrl(settings, 'worker');
   const database = openDatabase(connectionString, { timeouts: processTimeouts });
   await refuseOwner(database, 'worker');
+  await requireInstallation(settings, database, 'worker');
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   requireCapabilities(hypervisor, plans);
   const listener = await startListener({

@@ -9,8 +9,9 @@ import { brokerCredentials, type BrokerCredentials, siteId } from '../../src/con
 import { readSettings, type Settings } from '../../src/config/settings.ts';
 import { removeInstallationTraces } from '../lib/residue.ts';
 import { createLogger } from '../../src/processes/logger.ts';
+import { takeDatabase } from '../../src/processes/installation.ts';
 import { provideDatabaseRoles } from '../../src/postgres/provision-roles.ts';
-import { migrate, openDatabase } from '../../src/postgres/database.ts';
+import { openDatabase } from '../../src/postgres/database.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
 import { destroyHosts } from '../../src/hypervisors/open.ts';
 import { catalog } from './catalog.ts';
@@ -20,7 +21,7 @@ import { type ChaosProcess, startChaosProcess } from './child-process.ts';
 /** A separate broker for the drill: two processes each of api, gateway and worker, and an embedded Postgres. */
 export interface ChaosInstallation {
   readonly settings: Settings;
-  /** The installation id: four hexadecimal digits, part of the names of namespaces, links and cgroups. */
+  /** The site id: four hexadecimal digits, part of the names of namespaces, links and cgroups. */
   readonly id: string;
   readonly credentials: BrokerCredentials;
   /** Ports of the OSB listeners, one per api. */
@@ -109,7 +110,7 @@ export async function startInstallation(options: InstallationOptions): Promise<C
     cleanUp.push(() => postgres.stop());
     const database = openDatabase(postgres.connectionString, { maxConnections: 4 });
     cleanUp.push(() => database.destroy());
-    await migrate(database);
+    await takeDatabase(settings, database);
     const urlFiles = await provideDatabaseRoles(settings, postgres.connectionString, database);
     const credentials = await brokerCredentials(settings);
     const faultDirectory = path.join(directory, 'faults');

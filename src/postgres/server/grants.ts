@@ -24,6 +24,7 @@ const auditRow =
  *   enforces that it never changes.
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
+  installation: { api: ['SELECT'], gateway: ['SELECT'], worker: ['SELECT'] },
   platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'] },
   platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
   tenants: { api: ['SELECT', 'INSERT'] },

@@ -7,11 +7,12 @@ import { openHypervisor } from '../../hypervisors/open.ts';
 import { errorMessage } from '../../lib/error-message.ts';
 import { createProgress } from '../../lib/progress.ts';
 import { repeat } from '../../lib/repeat.ts';
-import { migrate, openDatabase } from '../../postgres/database.ts';
+import { openDatabase } from '../../postgres/database.ts';
 import { createPlansInUse } from '../../postgres/plans-in-use.ts';
 import { provideDatabaseRoles } from '../../postgres/provision-roles.ts';
 import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
 import { waitUntilReachable } from '../../postgres/server/reachable.ts';
+import { takeDatabase } from '../installation.ts';
 import { createLogger } from '../logger.ts';
 
 const postgresCheckEveryMs = 2_000;
@@ -53,9 +54,10 @@ function socketRoot(settings: Settings, site: string): string {
 }
 
 /**
- * Waits for Postgres, applies the migrations and provides the database roles.
+ * Waits for Postgres, checks that the database belongs to this installation, applies the migrations and provides the
+ * database roles.
  * @returns for each process the file with its connection string.
- * @throws SettingsError if Postgres can't be reached.
+ * @throws SettingsError if Postgres can't be reached; InstallationError if the database is another installation's.
  */
 export async function prepareDatabase(
   settings: Settings,
@@ -74,9 +76,9 @@ export async function prepareDatabase(
       { cause },
     );
   });
-  const database = openDatabase(url, { maxConnections: 1 });
+  const database = openDatabase(url, { maxConnections: 2 });
   try {
-    await migrate(database);
+    await takeDatabase(settings, database);
     await refuseDroppedPlans(createPlansInUse(database), catalog);
     return await provideDatabaseRoles(settings, url, database);
   } finally {

@@ -5,8 +5,9 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type BrokerCredentials, brokerCredentials } from '../../../src/config/secrets.ts';
 import { readSettings } from '../../../src/config/settings.ts';
+import { takeDatabase } from '../../../src/processes/installation.ts';
 import { provideDatabaseRoles } from '../../../src/postgres/provision-roles.ts';
-import { migrate, openDatabase } from '../../../src/postgres/database.ts';
+import { openDatabase } from '../../../src/postgres/database.ts';
 import { startEmbeddedPostgres } from '../../../src/postgres/server/embedded.ts';
 import type { Knex } from 'knex';
 import { stopChild } from '../lib/child-process.ts';
@@ -102,7 +103,6 @@ export async function buildRig(options: { profileDirectory: string | undefined }
       stops.push(async () => {
         await database.destroy();
       });
-      await migrate(database);
 
       const stateDirectory = path.join(directory, name);
       await mkdir(stateDirectory, { mode: 0o755 });
@@ -121,6 +121,7 @@ export async function buildRig(options: { profileDirectory: string | undefined }
         BERTH_SYNC_WAIT_MS: withWorker ? '25000' : '0',
       };
       const settings = readSettings(environment);
+      await takeDatabase(settings, database);
       const urlFiles = await provideDatabaseRoles(settings, connectionString, database);
       const { broker } = await brokerCredentials(settings);
       const api = await startProcess('api', { ...environment, DATABASE_URL_FILE: urlFiles.api });

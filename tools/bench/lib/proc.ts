@@ -42,7 +42,7 @@ export async function availableMib(): Promise<number> {
 
 /**
  * The QEMU processes of an installation's hosts, without jail launchers and the VM that becomes a template.
- * @param site the installation id.
+ * @param site the site id.
  */
 export async function vmPids(site: string): Promise<readonly number[]> {
   return (await processesWith(`berth-${site}-`))
