@@ -33,6 +33,7 @@ import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { createStore } from '../postgres/store.ts';
 import { createWorkerRecords } from '../postgres/workers.ts';
 import { requireDatabaseUrl } from './database-url.ts';
+import { createHostsLease, renewHostsLeaseEveryMs } from './hosts-lease.ts';
 import { requireInstallation } from './installation.ts';
 import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
@@ -58,6 +59,9 @@ export async function startWorker(
   const database = openDatabase(connectionString, { timeouts: processTimeouts });
   await refuseOwner(database, 'worker');
   await requireInstallation(settings, database, 'worker');
+  const store = createStore(database, slotRules(settings, catalog));
+  const lease = await createHostsLease(store.records, settings);
+  await lease.acquire();
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   requireCapabilities(hypervisor, plans);
   const listener = await startListener({
@@ -67,7 +71,6 @@ export async function startWorker(
       logger.warn({ err: error }, 'The connection to Postgres was lost; reconnecting');
     },
   });
-  const store = createStore(database, slotRules(settings, catalog));
 
   const stopping = new AbortController();
   const { signal } = stopping;
@@ -119,6 +122,15 @@ export async function startWorker(
       everyMs: settings.integrityEverySeconds * 1_000,
       wakeOn: [channels.checks],
       run: (trigger) => integrity.runOnce(trigger),
+    },
+    {
+      name: 'The lease on the hosts',
+      everyMs: renewHostsLeaseEveryMs,
+      async run() {
+        if (await lease.renew()) return;
+        logger.error({}, 'Workers of another state directory have taken over the hosts; this worker ends');
+        process.kill(process.pid, 'SIGTERM');
+      },
     },
     { name: 'The heartbeat', everyMs: 5_000, run: () => sendHeartbeat({ name, hypervisor, plans, workers }) },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },

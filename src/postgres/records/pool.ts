@@ -2,6 +2,7 @@ import type { Knex } from 'knex';
 import type { NewHost } from '../../core/ports/host-records.ts';
 import type { NewPoolHost, PoolRecords } from '../../core/ports/pool-records.ts';
 import type { SlotRules } from '../database.ts';
+import { createLeadership } from './leadership.ts';
 import { type HostRow, toPoolHost } from './rows.ts';
 import { insertHostRow } from './slots.ts';
 
@@ -33,18 +34,13 @@ export async function claimPoolHost(connection: Knex, host: NewHost): Promise<Ho
   return rows[0];
 }
 
-const acquireLeadershipSql = `
-  INSERT INTO leadership_leases (name, holder, lease_until)
-  VALUES (:name, :holder, clock_timestamp() + :leaseMs * interval '1 millisecond')
-  ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
-    WHERE leadership_leases.holder = excluded.holder OR leadership_leases.lease_until < clock_timestamp()
-  RETURNING name`;
-
 export function createPoolRecords(connection: Knex, slotRules: SlotRules): PoolRecords {
   const inState = (id: string, ...states: HostRow['state'][]) =>
     connection<HostRow>('hosts').where({ id }).whereIn('state', states);
 
   return {
+    ...createLeadership(connection),
+
     async insertPoolHost(host: NewPoolHost) {
       // One transaction: a slot taken for a host without a row would never become free again.
       const row = await connection.transaction((transaction) =>
@@ -65,14 +61,5 @@ export function createPoolRecords(connection: Knex, slotRules: SlotRules): PoolR
 
     withdrawPoolHost: async (hostId) =>
       (await inState(hostId, 'parking', 'parked').update({ state: 'parking', updated_at: new Date() })) === 1,
-
-    async acquireLeadership(name, holder, leaseMs) {
-      const { rows } = await connection.raw<{ rows: unknown[] }>(acquireLeadershipSql, {
-        name,
-        holder,
-        leaseMs,
-      });
-      return rows.length === 1;
-    },
   };
 }

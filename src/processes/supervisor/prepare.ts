@@ -9,9 +9,11 @@ import { createProgress } from '../../lib/progress.ts';
 import { repeat } from '../../lib/repeat.ts';
 import { openDatabase } from '../../postgres/database.ts';
 import { createPlansInUse } from '../../postgres/plans-in-use.ts';
+import { createLeadership } from '../../postgres/records/leadership.ts';
 import { provideDatabaseRoles } from '../../postgres/provision-roles.ts';
 import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
 import { waitUntilReachable } from '../../postgres/server/reachable.ts';
+import { createHostsLease } from '../hosts-lease.ts';
 import { takeDatabase } from '../installation.ts';
 import { createLogger } from '../logger.ts';
 
@@ -79,6 +81,8 @@ export async function prepareDatabase(
   const database = openDatabase(url, { maxConnections: 2 });
   try {
     await takeDatabase(settings, database);
+    // Before the database roles get this state directory's passwords, with which a running worker could not log in.
+    await (await createHostsLease(createLeadership(database), settings)).acquire();
     await refuseDroppedPlans(createPlansInUse(database), catalog);
     return await provideDatabaseRoles(settings, url, database);
   } finally {

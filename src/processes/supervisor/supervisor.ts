@@ -1,10 +1,9 @@
 import { mkdir } from 'node:fs/promises';
-import path from 'node:path';
 import { readCatalog } from '../../config/read-catalog.ts';
 import { brokerCredentials, databaseUrl, masterKeyText, siteId } from '../../config/secrets.ts';
 import type { Settings } from '../../config/settings.ts';
 import { listenerTls } from '../../config/tls.ts';
-import { acquireProcessLock } from '../../lib/process-lock.ts';
+import { lockStateDirectory } from '../../hypervisors/state-directory-lock.ts';
 import { repeat } from '../../lib/repeat.ts';
 import { createAuditRetention } from '../../postgres/audit.ts';
 import { openDatabase } from '../../postgres/database.ts';
@@ -24,7 +23,7 @@ const auditRetentionEveryMs = 24 * 3600 * 1000;
 export async function startSupervisor(settings: Settings): Promise<RunningProcess> {
   const say = (line: string) => process.stdout.write(`berth: ${line}\n`);
   await mkdir(settings.stateDirectory, { recursive: true, mode: 0o755 });
-  const lock = await acquireProcessLock(path.join(settings.stateDirectory, 'lock'), settings.stateDirectory);
+  const lock = await lockStateDirectory(settings.stateDirectory);
   const cleanUp = [() => lock.release()];
   const stop = async () => {
     for (const act of cleanUp.reverse()) await act();
