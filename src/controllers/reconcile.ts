@@ -26,7 +26,8 @@ export async function reconcile(deps: {
   const hosts = await store.records.livingHosts();
 
   const known = new Set([...poolHosts, ...hosts].map(({ id }) => id));
-  for (const orphan of observed.filter(({ hostId }) => !known.has(hostId))) {
+  const orphans = observed.filter(({ hostId, state }) => !known.has(hostId) && state !== 'unreadable');
+  for (const orphan of orphans) {
     logger.warn({ host: orphan.hostId }, 'Found a host that is not recorded; destroying it');
     await hypervisor.destroy(orphan.hostId);
   }
@@ -48,8 +49,8 @@ export async function reconcile(deps: {
   }
 }
 
-/** A paused or suspended host is healthy: it is woken on demand. */
-const healthyStates = ['running', 'paused', 'suspended'] as const;
+/** A paused or suspended host is healthy: it is woken on demand. An unreadable one can't be restarted. */
+const healthyStates = ['running', 'paused', 'suspended', 'unreadable'] as const;
 
 function hostsIn(
   observed: readonly ObservedHost[],

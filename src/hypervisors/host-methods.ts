@@ -21,6 +21,7 @@ const methods = {
   stop: 'act',
   reshape: 'act',
   destroy: 'act',
+  recordOwner: 'act',
   pause: 'act',
   suspend: 'act',
   resume: 'act',
@@ -52,8 +53,15 @@ export type HostMethod = {
   [Name in MethodName]: (typeof methods)[Name] extends 'driver' ? never : Name;
 }[MethodName];
 
-/** Runs around each call; `call` is the method itself, with its arguments. */
-export type Around = (method: HostMethod, hostId: string, call: () => Promise<unknown>) => Promise<unknown>;
+/** Runs around each call; `target` is its argument, and `call` the method itself with it. */
+export type Around = (
+  method: HostMethod,
+  target: HostSpec | string,
+  call: () => Promise<unknown>,
+) => Promise<unknown>;
+
+export const hostIdOf = (target: HostSpec | string): string =>
+  typeof target === 'string' ? target : target.hostId;
 
 /** The same driver, with `around` run around each method of these kinds. */
 export function decorateHostMethods(
@@ -66,8 +74,7 @@ export function decorateHostMethods(
   );
   const decorated = names.map((name) => {
     const method = Reflect.get(driver, name) as (target: HostSpec | string) => Promise<unknown>;
-    const call = (target: HostSpec | string) =>
-      around(name, typeof target === 'string' ? target : target.hostId, () => method.call(driver, target));
+    const call = (target: HostSpec | string) => around(name, target, () => method.call(driver, target));
     return [name, call];
   });
   return { ...driver, ...(Object.fromEntries(decorated) as Pick<Driver, HostMethod>) };

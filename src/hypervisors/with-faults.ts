@@ -1,6 +1,6 @@
 import type { Driver } from '../core/hypervisor/hypervisor.ts';
 import type { Drift } from '../core/hypervisor/integrity.ts';
-import { decorateHostMethods, type HostMethod } from './host-methods.ts';
+import { decorateHostMethods, hostIdOf, type HostMethod } from './host-methods.ts';
 
 /** Failures on purpose, for tests of what is built on a driver. */
 export interface Faults {
@@ -29,8 +29,8 @@ export function withFaults(driver: Driver, faults: Faults | undefined): Driver {
       return faults.runningContainers?.(spec.hostId) ?? count;
     },
   };
-  return decorateHostMethods(answers, ['act', 'question'], async (method, hostId, call) => {
-    await faults.before(method, hostId);
+  return decorateHostMethods(answers, ['act', 'question'], async (method, target, call) => {
+    await faults.before(method, hostIdOf(target));
     return call();
   });
 }

@@ -1,6 +1,6 @@
 import type { Driver, Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { HostLocks } from './host-locks.ts';
-import { decorateHostMethods } from './host-methods.ts';
+import { decorateHostMethods, hostIdOf } from './host-methods.ts';
 
 /**
  * The driver, with each act on a host run under the host's lock: no other act on that host runs meanwhile, in this
@@ -8,7 +8,9 @@ import { decorateHostMethods } from './host-methods.ts';
  */
 export function withHostLocks(driver: Driver, locks: HostLocks): Hypervisor {
   return {
-    ...decorateHostMethods(driver, ['act'], (_method, hostId, call) => locks.withLock(hostId, call)),
+    ...decorateHostMethods(driver, ['act'], (_method, target, call) =>
+      locks.withLock(hostIdOf(target), call),
+    ),
     withHostLock: locks.withLock,
   };
 }

@@ -40,6 +40,7 @@ function createSkeletonDriver(): Driver {
     stop: nothing,
     reshape: missing('reshape'),
     destroy: nothing,
+    recordOwner: nothing,
     list: () => Promise.resolve([]),
     startedFrom: missing('startedFrom'),
     imageVersionOf: missing('imageVersionOf'),

@@ -46,6 +46,11 @@ export const noRegistries: RegistrySettings = { mirrors: [], insecure: [], autho
 export interface HostSpec {
   /** UUID of the host: the name under which the driver makes it and finds it again. */
   readonly hostId: string;
+  /**
+   * Id of the instance that the host belongs to; undefined while the host is in the pool. The host's own record keeps
+   * it: a host that has had an owner never has another one.
+   */
+  readonly owner?: string;
   /** Small number that no other living host has. A local driver derives addresses, names and the uid from it. */
   readonly slot: number;
   /** Name of the plan: selects the template that the host may be restored from. */

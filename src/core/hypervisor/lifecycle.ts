@@ -8,22 +8,38 @@ export interface ObservedHost {
   readonly hostId: string;
   /**
    * `running`: the VM runs. `paused`: the VM exists and its CPUs are stopped (a parked host too). `suspended`: its
-   * memory is on disk. `stopped`: its disk, network or an unfinished part of them exists, but no VM.
+   * memory is on disk. `stopped`: its disk, network or an unfinished part of them exists, but no VM. `unreadable`: its
+   * own record can't be read, so nothing is known but what this object says; its VM may run. It is neither started nor
+   * destroyed without an operator.
    */
-  readonly state: 'running' | 'paused' | 'suspended' | 'stopped';
+  readonly state: 'running' | 'paused' | 'suspended' | 'stopped' | 'unreadable';
+  /** Id of the instance that the host belongs to, by the host's own record; undefined if it names none. */
+  readonly owner: string | undefined;
+  /** Undefined if neither a record nor anything else of the host tells it. */
+  readonly slot: number | undefined;
+  /** Whether its VM waits in the pool, by the host's own record. */
+  readonly parked: boolean;
 }
 
-/** Makes, starts, stops, changes, destroys and lists hosts. */
+/**
+ * Makes, starts, stops, changes, destroys and lists hosts.
+ *
+ * Every method with a spec throws a {@link HostDisputedError} and changes nothing if the host's own record names another
+ * owner or slot than the spec, or can't be read.
+ */
 export interface Lifecycle {
   /**
    * Makes the host's disk and network. No VM runs yet, and nothing can reach it. A host whose VM runs is left alone.
+   * @throws HostDisputedError also if another host on the node uses the slot, or if the host has been started for
+   *   somebody that its record does not name.
    */
   prepare(spec: HostSpec): Promise<void>;
 
   /**
    * Makes the VM run, by the first of these that applies: a running one is left alone, a parked, paused or suspended
    * one is resumed, a host that has never run is restored from its plan's template if there is one, and any other
-   * boots cold from its own disk. Nothing can reach the guest until {@link Network.connect}.
+   * boots cold from its own disk. Nothing can reach the guest until {@link Network.connect}. The spec's owner is on
+   * record, and survives a power cut, before the guest runs its first instruction.
    * @throws HypervisorError if the host is not prepared.
    */
   start(spec: HostSpec): Promise<void>;
@@ -42,8 +58,20 @@ export interface Lifecycle {
    */
   reshape(spec: HostSpec): Promise<void>;
 
-  /** Ends the VM, wipes its disk and removes everything of the host. Does nothing if the host does not exist. */
-  destroy(hostId: string): Promise<void>;
+  /**
+   * Ends the VM, wipes its disk and removes everything of the host. Does nothing if the host does not exist.
+   * @param host a spec: only if the host's own record can be read and names the spec's owner. An id: whoever owns it,
+   *   which an operator decides.
+   * @throws HostDisputedError if the host is not that owner's; nothing was changed.
+   */
+  destroy(host: HostSpec | string): Promise<void>;
+
+  /**
+   * Records the owner of a host that a former version of Berth has started, which recorded none. Does nothing if the
+   * host has an owner, has never been started, or does not exist.
+   * @throws HostDisputedError if it has another owner.
+   */
+  recordOwner(spec: HostSpec): Promise<void>;
 
   /** Every host that exists, half-made ones and hosts that Postgres does not know included. */
   list(): Promise<readonly ObservedHost[]>;

@@ -5,6 +5,7 @@ import type { Host, PoolHost } from './host.ts';
 export function toHostSpec(host: Host | PoolHost): HostSpec {
   return {
     hostId: host.id,
+    ...('instanceId' in host && { owner: host.instanceId }),
     slot: host.slot,
     planName: host.planName,
     shape: host.shape,

@@ -2,7 +2,9 @@ import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostShape, HostSpec, PortBlock } from '../../core/hypervisor/host-spec.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
-import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
+import { Ajv } from 'ajv';
+import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
+import { syncFolder, writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /**
  * `host.json`: written before anything of a host is made, so that everything of it can be found and removed
@@ -11,6 +13,8 @@ import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
 export interface HostRecord {
   readonly hostId: string;
   readonly slot: number;
+  /** Id of the instance that the host belongs to, once it has been started for one. It never changes again. */
+  readonly owner?: string | undefined;
   readonly planName: string;
   readonly shape: HostShape;
   /** Undefined while they change: then only the firewall knows them. */
@@ -57,7 +61,31 @@ export function newHostRecord(spec: HostSpec, image: string): HostRecord {
   };
 }
 
-/** @returns undefined if the file does not exist. A record of a former version is read as a present one. */
+const whole = { type: 'integer', minimum: 0 };
+/** The fields that Berth finds and starts a host by; of a present or a former version. */
+const isRecord = new Ajv().compile<Omit<HostRecord, 'power'> & FormerFields>({
+  type: 'object',
+  required: ['hostId', 'slot', 'planName', 'shape', 'image', 'power'],
+  properties: {
+    hostId: { type: 'string' },
+    slot: { type: 'integer', minimum: 1 },
+    owner: { type: 'string' },
+    planName: { type: 'string' },
+    shape: {
+      type: 'object',
+      required: ['vcpus', 'memoryMib', 'diskGib'],
+      properties: { vcpus: whole, memoryMib: whole, diskGib: whole },
+    },
+    image: { type: 'string' },
+    power: { enum: ['running', 'on', 'paused', 'suspended'] },
+  },
+});
+
+/**
+ * Reads the record of the host whose folder the file is in. A record of a former version is read as a present one.
+ * @returns undefined if the file does not exist.
+ * @throws HostDisputedError if it is empty, damaged, or of another host.
+ */
 export async function readHostRecord(file: string): Promise<HostRecord | undefined> {
   let text: string;
   try {
@@ -66,13 +94,32 @@ export async function readHostRecord(file: string): Promise<HostRecord | undefin
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
-  const { held, power, ...record } = JSON.parse(text) as Omit<HostRecord, 'power'> & FormerFields;
+  const found = parse(text);
+  if (!isRecord(found) || found.hostId !== path.basename(path.dirname(file))) {
+    throw new HostDisputedError(`${file} is unreadable: it is empty, damaged, or the record of another host`);
+  }
+  const { held, power, ...record } = found;
   return { ...record, parked: held ?? record.parked, power: power === 'on' ? 'running' : power };
 }
 
-export async function writeHostRecord(file: string, record: HostRecord): Promise<void> {
+/** Undefined if the text is not JSON. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param durable by default, a power cut may leave the previous record, but never an empty file. */
+export async function writeHostRecord(
+  file: string,
+  record: HostRecord,
+  durable: true | 'content' = 'content',
+): Promise<void> {
+  const folder = path.dirname(file);
   // Mode 711: QEMU's user can reach its disk in this folder, but can't list it.
-  await mkdir(path.dirname(file), { recursive: true, mode: 0o711 });
-  // Not synced, so that a create does not wait for the disk: after a power cut it may be the previous record.
-  await writeFileAtomically(file, `${JSON.stringify(record, undefined, 2)}\n`, { durable: false });
+  const made = await mkdir(folder, { recursive: true, mode: 0o711 });
+  await writeFileAtomically(file, `${JSON.stringify(record, undefined, 2)}\n`, { durable });
+  if (made !== undefined) await syncFolder(path.dirname(folder));
 }

@@ -1,11 +1,11 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import { isUuid } from '../../lib/uuid.ts';
 import { type HostRecord, readHostRecord } from './host-record.ts';
 import type { Cgroups } from './launch/cgroups.ts';
-import { type HostLayout, layoutOf } from './layout.ts';
+import { type HostLayout, layoutOf, slotsIn } from './layout.ts';
 import type { QemuOptions } from './options.ts';
 
 /** The hosts that exist on this node, found by their folders, records and processes. */
@@ -14,9 +14,11 @@ export interface Hosts {
   readonly directory: string;
   layout(hostId: string, slot: number): HostLayout;
   layoutOfSpec(spec: HostSpec): HostLayout;
-  /** Undefined if the host does not exist, or only its folder does. */
+  /** Undefined if the host does not exist, or only its folder does. @throws HostDisputedError if it is unreadable. */
   record(hostId: string): Promise<HostRecord | undefined>;
-  /** @throws HypervisorError if the host is not prepared. */
+  /** The slot of a host whose record is unreadable, by the owner of its disk's file; undefined if it has none. */
+  slotByDisk(hostId: string): Promise<number | undefined>;
+  /** @throws HypervisorError if the host is not prepared, or its record is unreadable. */
   requireRecord(hostId: string): Promise<HostRecord>;
   /** Whether any process of the host runs. */
   isAlive(hostId: string): Promise<boolean>;
@@ -33,6 +35,13 @@ export function createHosts(options: QemuOptions, cgroups: Cgroups): Hosts {
     layout,
     layoutOfSpec: (spec) => layout(spec.hostId, spec.slot),
     record,
+    async slotByDisk(hostId) {
+      // A host's paths follow from its id, whatever its slot is.
+      const { disk } = layout(hostId, 0);
+      const uid = (await stat(disk).catch(() => undefined))?.uid ?? 0;
+      const slot = uid - options.firstUid;
+      return slot >= 1 && slot <= slotsIn(options.hostNetwork) ? slot : undefined;
+    },
     async requireRecord(hostId) {
       const found = await record(hostId);
       if (found === undefined) throw new HypervisorError(`host ${hostId} has not been prepared`);

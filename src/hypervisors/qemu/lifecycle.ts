@@ -5,6 +5,8 @@ import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Lifecycle, ObservedHost } from '../../core/hypervisor/lifecycle.ts';
 import { addressPairs } from '../../lib/ipv4.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
+import { hostIdOf } from '../host-methods.ts';
+import { createHostObserver } from '../observe-host.ts';
 import type { QemuDeps } from './deps.ts';
 import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
 import { growDisk } from './disk/grow-disk.ts';
@@ -13,6 +15,7 @@ import { engineAnswers } from './engine/engine.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { imageOfVersion, imageVersion } from './image/image-version.ts';
 import { killLeakedProcesses } from './launch/leaked-processes.ts';
+import { hasRun } from './launch/vm-starter.ts';
 import { largestFile } from './launch/sizes.ts';
 import { type HostLayout, removeRunFiles } from './layout.ts';
 import { resumeHost } from './resume-host.ts';
@@ -26,15 +29,7 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
   const { options, hosts, cgroups, network, vms, starter, suspension, silentChecks, logger } = deps;
   const { image } = options;
 
-  /** Lets a parked VM run. */
-  async function claim(at: HostLayout, record: HostRecord): Promise<void> {
-    // Recorded first: from its first instruction on the VM may be a tenant's, and must not be made again.
-    await writeHostRecord(at.record, { ...record, parked: false });
-    await vms.run(at);
-  }
-
-  async function stateOf(hostId: string): Promise<ObservedHost['state']> {
-    const record = await hosts.record(hostId);
+  async function stateOf(hostId: string, record: HostRecord | undefined): Promise<ObservedHost['state']> {
     if (await hosts.isAlive(hostId)) {
       return record?.parked === true || record?.power === 'paused' ? 'paused' : 'running';
     }
@@ -42,6 +37,13 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       ? 'suspended'
       : 'stopped';
   }
+
+  async function observeReadable(hostId: string): Promise<ObservedHost> {
+    const record = await hosts.record(hostId);
+    const { owner, slot, parked = false } = record ?? {};
+    return { hostId, state: await stateOf(hostId, record), owner, slot, parked };
+  }
+  const observe = createHostObserver(observeReadable, (hostId) => hosts.slotByDisk(hostId), logger);
 
   /**
    * Records which containers run, before they are stopped. Those that an earlier stop recorded and that were not
@@ -81,12 +83,15 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
 
     async start(spec) {
       const at = hosts.layoutOfSpec(spec);
-      const record = await hosts.requireRecord(spec.hostId);
-      if (await hosts.isAlive(spec.hostId)) {
-        if (record.parked) return claim(at, record);
-        // A worker was killed while it started this VM, which nobody has used yet.
-        if (record.startedFrom === undefined) await cgroups.kill(spec.hostId);
-      }
+      const found = await hosts.requireRecord(spec.hostId);
+      const isAlive = await hosts.isAlive(spec.hostId);
+      const isClaim = isAlive && found.parked;
+      const record = { ...found, owner: spec.owner, parked: found.parked && !isClaim };
+      // Recorded first: from its first instruction on the VM is its owner's, and nobody else ever gets it.
+      if (isClaim || found.owner !== spec.owner) await writeHostRecord(at.record, record, true);
+      if (isClaim) return vms.run(at);
+      // A worker was killed while it started this VM, which nobody has used yet.
+      if (isAlive && record.startedFrom === undefined) await cgroups.kill(spec.hostId);
       if (await resumeHost(deps, at, record)) return;
       await writeHostRecord(at.record, await starter.start(at, record));
     },
@@ -133,16 +138,19 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       });
     },
 
-    async destroy(hostId) {
-      const record = await hosts.record(hostId);
+    async destroy(host) {
+      const hostId = hostIdOf(host);
+      // Of an unreadable host, which the caller has decided to destroy, the firewall knows the ports.
+      const record = await hosts.record(hostId).catch(() => undefined);
+      const slot = record?.slot ?? (await hosts.slotByDisk(hostId));
       await cgroups.kill(hostId);
       await cgroups.remove(hostId);
       vms.forget(hostId);
       silentChecks.delete(hostId);
-      if (record !== undefined) {
-        const at = hosts.layout(hostId, record.slot);
+      if (slot !== undefined) {
+        const at = hosts.layout(hostId, slot);
         await killLeakedProcesses(at);
-        await network.destroy(at, record.publishedPorts);
+        await network.destroy(at, record?.publishedPorts);
         await wipeDisk(at.disk);
         await suspension.wipe(at);
         await removeRunFiles(at);
@@ -151,9 +159,14 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       await rm(path.join(hosts.directory, hostId), { recursive: true, force: true });
     },
 
+    async recordOwner({ hostId, owner }) {
+      const record = await hosts.record(hostId);
+      if (record === undefined || record.owner !== undefined || !hasRun(record)) return;
+      await writeHostRecord(hosts.layout(hostId, record.slot).record, { ...record, owner }, true);
+    },
+
     async list() {
-      const ids = await hosts.ids();
-      return Promise.all(ids.map(async (hostId) => ({ hostId, state: await stateOf(hostId) })));
+      return Promise.all((await hosts.ids()).map(observe));
     },
 
     async startedFrom(hostId) {

@@ -6,6 +6,8 @@ import { leaseMs } from '../../core/lease-duration.ts';
 import { createHostLocks } from '../host-locks.ts';
 import { runTool } from '../run-tool.ts';
 import { type Faults, withFaults } from '../with-faults.ts';
+import { hasRun } from './launch/vm-starter.ts';
+import { withOwners } from '../with-owners.ts';
 import { withHostLocks } from '../with-host-locks.ts';
 import type { QemuDeps } from './deps.ts';
 import { createGuest } from './guest.ts';
@@ -46,7 +48,18 @@ export async function createQemuHypervisor(
   { jail, faults }: QemuOverrides = {},
 ): Promise<Hypervisor> {
   const deps = await createDeps(options, jail);
-  return withHostLocks(withFaults(createQemuDriver(deps), faults), deps.locks);
+  const driver = withFaults(createQemuDriver(deps), faults);
+  return withHostLocks(
+    withOwners(driver, {
+      async read(hostId) {
+        const record = await deps.hosts.record(hostId);
+        return record && { owner: record.owner, slot: record.slot, hasRun: hasRun(record) };
+      },
+      hostIds: () => deps.hosts.ids(),
+      slotByDisk: (hostId) => deps.hosts.slotByDisk(hostId),
+    }),
+    deps.locks,
+  );
 }
 
 function createQemuDriver(deps: QemuDeps): Driver {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Templates } from '../../core/hypervisor/templates.ts';
 import type { QemuDeps } from './deps.ts';
@@ -21,9 +22,15 @@ export function createTemplates(deps: QemuDeps): Templates {
   /** Template keys by plan name, for the plans that {@link Templates.makeTemplate} was called with. */
   const keys = new Map<string, string>();
 
-  async function templatesInUse(): Promise<ReadonlySet<string>> {
-    const records = await Promise.all((await hosts.ids()).map((hostId) => hosts.record(hostId)));
-    return new Set(records.map((record) => record?.template).filter((key) => key !== undefined));
+  /** Undefined if the record of a host is unreadable: its disk may be based on any template. */
+  async function templatesInUse(): Promise<ReadonlySet<string> | undefined> {
+    try {
+      const records = await Promise.all((await hosts.ids()).map((hostId) => hosts.record(hostId)));
+      return new Set(records.map((record) => record?.template).filter((key) => key !== undefined));
+    } catch (error) {
+      if (error instanceof HostDisputedError) return undefined;
+      throw error;
+    }
   }
 
   return {
@@ -37,13 +44,14 @@ export function createTemplates(deps: QemuDeps): Templates {
       keys.set(plan.planName, key);
       const make = async () => {
         if (await templates.has(key)) return;
-        if ((await templates.isDamaged(key)) && (await templatesInUse()).has(key)) {
+        if ((await templates.isDamaged(key)) && (await templatesInUse())?.has(key) !== false) {
           throw new HypervisorError(
             `The template in ${templates.directory(key)} is damaged, and disks of hosts are based on it: it can only be made again once these hosts are destroyed`,
           );
         }
         await makeTemplate(deps, plan, { key, directory: templates.directory(key) }, report, signal);
-        await templates.removeOthers(plan.planName, key, await templatesInUse());
+        const inUse = await templatesInUse();
+        if (inUse !== undefined) await templates.removeOthers(plan.planName, key, inUse);
       };
       while (!(await templates.has(key))) {
         await locks.tryWithLock(templateLock, make);

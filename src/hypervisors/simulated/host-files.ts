@@ -1,6 +1,7 @@
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
+import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { TemplateSpec } from '../../core/hypervisor/templates.ts';
@@ -35,6 +36,8 @@ export interface SimulatedDisk {
   readonly hasRun: boolean;
   /** Names of its engine's volumes. */
   readonly volumes: readonly string[];
+  /** Slot of the host, in case its `host.json` is unreadable; undefined if a former version has made it. */
+  readonly slot?: number;
 }
 
 /** The files of all simulated hosts and templates under one state directory. */
@@ -58,21 +61,40 @@ export function openHostFiles(stateDirectory: string) {
       await mkdir(templates, { recursive: true, mode: 0o700 });
     },
 
-    /** Undefined if there is no such host, or only a half-made one: its file is missing or damaged. */
+    /**
+     * Undefined if there is no such host, or only a half-made one without a file.
+     * @throws HostDisputedError if the file is empty, damaged, or of another host.
+     */
     async readHost(hostId: string): Promise<SimulatedHost | undefined> {
-      const host = parse(await readText(hostFile(hostId))) as SimulatedHost | FormerHost | undefined;
-      return host !== undefined && 'machine' in host ? fromFormer(host) : host;
+      const text = await readText(hostFile(hostId));
+      if (text === undefined) return undefined;
+      const host = parse(text) as Partial<SimulatedHost> | FormerHost | undefined;
+      if (host?.spec?.hostId !== hostId) {
+        throw new HostDisputedError(
+          `${hostFile(hostId)} is unreadable: it is empty, damaged, or the record of another host`,
+        );
+      }
+      return 'machine' in host ? fromFormer(host) : { spec: host.spec, vm: host.vm };
     },
 
-    async writeHost(host: SimulatedHost) {
-      await writeJson(hostFile(host.spec.hostId), host);
+    async writeHost(host: SimulatedHost, durability?: { readonly durable: true }) {
+      await writeJson(hostFile(host.spec.hostId), host, durability);
     },
 
     /** @throws HypervisorError if there is no such host. */
-    async changeHost(hostId: string, change: (host: SimulatedHost) => SimulatedHost) {
+    async changeHost(
+      hostId: string,
+      change: (host: SimulatedHost) => SimulatedHost,
+      durability?: { readonly durable: true },
+    ) {
       const host = await this.readHost(hostId);
       if (host === undefined) throw new HypervisorError(`there is no simulated host ${hostId}`);
-      await this.writeHost(change(host));
+      await this.writeHost(change(host), durability);
+    },
+
+    /** The slot of a host whose `host.json` is unreadable; undefined if `disk.json` does not tell it either. */
+    async slotByDisk(hostId: string): Promise<number | undefined> {
+      return (parse((await readText(diskFile(hostId))) ?? '') as SimulatedDisk | undefined)?.slot;
     },
 
     async readDisk(hostId: string): Promise<SimulatedDisk> {
@@ -147,9 +169,14 @@ function parse(text: string | undefined): unknown {
 
 const readText = (file: string) => ifThere(() => readFile(file, 'utf8'));
 
-async function writeJson(file: string, value: SimulatedHost | SimulatedDisk | TemplateSpec) {
+/** @param durable by default, the file survives a kill only: a power cut takes all simulated hosts anyway. */
+async function writeJson(
+  file: string,
+  value: SimulatedHost | SimulatedDisk | TemplateSpec,
+  { durable }: { readonly durable: boolean } = { durable: false },
+) {
   try {
-    await writeFileAtomically(file, JSON.stringify(value), { durable: false });
+    await writeFileAtomically(file, JSON.stringify(value), { durable });
   } catch (cause) {
     throw new HypervisorError(`${file} can't be written: ${String(cause)}`, { cause });
   }

@@ -79,7 +79,8 @@ export function createServedEngines(files: HostFiles): ServedEngines {
     },
 
     async endVm(hostId, change) {
-      const port = (await files.readHost(hostId))?.vm?.port;
+      // The port of an unreadable host, which an operator has decided to destroy, is unknown.
+      const port = (await files.readHost(hostId).catch(() => undefined))?.vm?.port;
       await change();
       const engine = served.get(hostId);
       if (engine !== undefined) await closeServer(engine.server);

@@ -4,14 +4,18 @@ import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
 import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
-import type { ObservedHost, StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { HostTraffic } from '../../core/hypervisor/power.ts';
 import { leaseMs } from '../../core/lease-duration.ts';
 import type { Logger } from '../../lib/logger.ts';
 import { createHostLocks } from '../host-locks.ts';
+import { hostIdOf } from '../host-methods.ts';
 import { type Faults, withFaults } from '../with-faults.ts';
+import { withOwners } from '../with-owners.ts';
 import { withHostLocks } from '../with-host-locks.ts';
-import { openHostFiles, type SimulatedVm } from './host-files.ts';
+import { type HostFiles, openHostFiles, type SimulatedVm } from './host-files.ts';
+import { createSimulatedObserver } from './observe.ts';
+import { createOwnerRecords, omitOwner, recordOwner } from './owners.ts';
 import { createServedEngines } from './served-engines.ts';
 
 export interface SimulatedOptions {
@@ -46,12 +50,16 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     patienceMs: options.patienceMs ?? leaseMs,
     logger: options.logger,
   });
-  return withHostLocks(withFaults(createSimulatedDriver(options), options.faults), locks);
+  const files = openHostFiles(options.stateDirectory);
+  const driver = withFaults(createSimulatedDriver(options, files), options.faults);
+  return withHostLocks(withOwners(driver, createOwnerRecords(files)), locks);
 }
 
-function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patienceMs'>): Driver {
-  const { stateDirectory, logger, delays = {}, imageVersion = '1.0.0+simulated' } = options;
-  const files = openHostFiles(stateDirectory);
+function createSimulatedDriver(
+  options: Omit<SimulatedOptions, 'faults' | 'patienceMs'>,
+  files: HostFiles,
+): Driver {
+  const { logger, delays = {}, imageVersion = '1.0.0+simulated' } = options;
   const engines = createServedEngines(files);
 
   async function requirePrepared(hostId: string): Promise<void> {
@@ -90,11 +98,7 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
     return true;
   }
 
-  async function stateOf(hostId: string): Promise<ObservedHost['state']> {
-    const vm = await engines.runningVm(hostId);
-    if (vm !== undefined) return vm.parked || vm.power === 'paused' ? 'paused' : 'running';
-    return (await files.readHost(hostId))?.vm?.power === 'suspended' ? 'suspended' : 'stopped';
-  }
+  const observe = createSimulatedObserver(files, engines, logger);
 
   return {
     name: 'simulated',
@@ -104,7 +108,7 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
     async open() {
       logger?.warn({}, 'Hosts are simulated: no VM is made, and no container can run');
       await files.create();
-      for (const hostId of await files.hostIds()) await engines.runningVm(hostId);
+      for (const hostId of await files.hostIds()) await observe(hostId);
     },
 
     close: () => engines.close(),
@@ -136,7 +140,9 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
     async prepare(spec) {
       if ((await files.readHost(spec.hostId)) !== undefined) return;
       await files.createHostDirectory(spec.hostId);
-      await files.writeHost({ spec: { imageVersion, ...spec }, vm: undefined });
+      // `start` records the owner, as that of a parked host.
+      await files.writeDisk(spec.hostId, { hasRun: false, volumes: [], slot: spec.slot });
+      await files.writeHost({ spec: { imageVersion, ...omitOwner(spec) }, vm: undefined });
     },
 
     async start(spec) {
@@ -144,6 +150,8 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
       await requirePrepared(hostId);
       const vm = await engines.runningVm(hostId);
       const disk = await files.readDisk(hostId);
+      // Recorded first: from then on nobody else gets the host.
+      await recordOwner(files, spec);
       await files.writeDisk(hostId, { ...disk, hasRun: true });
       if (vm?.parked === true) await writeVm(hostId, { ...vm, parked: false });
       if (await resume(hostId)) return;
@@ -174,13 +182,18 @@ function createSimulatedDriver(options: Omit<SimulatedOptions, 'faults' | 'patie
       }));
     },
 
-    async destroy(hostId) {
+    async destroy(host) {
+      const hostId = hostIdOf(host);
       await engines.endVm(hostId, () => files.removeHost(hostId));
     },
 
+    async recordOwner(spec) {
+      if ((await files.readHost(spec.hostId)) === undefined) return;
+      if ((await files.readDisk(spec.hostId)).hasRun) await recordOwner(files, spec);
+    },
+
     async list() {
-      const ids = await files.hostIds();
-      return Promise.all(ids.map(async (hostId) => ({ hostId, state: await stateOf(hostId) })));
+      return Promise.all((await files.hostIds()).map(observe));
     },
 
     async startedFrom(hostId) {

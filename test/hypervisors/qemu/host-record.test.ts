@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -47,7 +47,8 @@ describe('host.json of the qemu driver', () => {
 
   beforeEach(async () => {
     directory = await mkdtemp(path.join(tmpdir(), 'berth-record-'));
-    file = path.join(directory, 'host.json');
+    file = path.join(directory, present.hostId, 'host.json');
+    await mkdir(path.dirname(file));
   });
   afterEach(() => rm(directory, { recursive: true }));
 

@@ -8,15 +8,17 @@ import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
+import { HostDisputedError } from '../../../src/core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../../src/core/hypervisor/hypervisor-error.ts';
 import { createSimulatedHypervisor } from '../../../src/hypervisors/simulated/simulated.ts';
 import type { Faults } from '../../../src/hypervisors/with-faults.ts';
 
 const shape = { vcpus: 2, memoryMib: 768, diskGib: 4 };
 
+let lastSlot = 0;
 const newSpec = (): HostSpec => ({
   hostId: randomUUID(),
-  slot: 1,
+  slot: ++lastSlot,
   planName: 'small',
   shape,
   publishedPorts: { first: 20_000, count: 2 },
@@ -203,7 +205,7 @@ describe('the simulated driver', () => {
     await bringUp(driver, spec);
   });
 
-  it('simulated driver: destroys a host whose file is damaged, and names a damaged disk', async () => {
+  it('simulated driver: destroys a host whose file is damaged only by its id, and names a damaged disk', async () => {
     const driver = await open();
     const [damagedFile, damagedDisk] = [newSpec(), newSpec()];
     for (const spec of [damagedFile, damagedDisk]) await driver.prepare(spec);
@@ -212,7 +214,8 @@ describe('the simulated driver', () => {
     await writeFile(fileOf(damagedFile, 'host.json'), '{');
     await writeFile(fileOf(damagedDisk, 'disk.json'), '{');
 
-    expect(await stateOf(driver, damagedFile)).toBe('stopped');
+    expect(await stateOf(driver, damagedFile)).toBe('unreadable');
+    await expect(driver.destroy(damagedFile)).rejects.toThrow(HostDisputedError);
     await expect(driver.start(damagedDisk)).rejects.toThrow(/disk\.json is damaged/);
     for (const { hostId } of [damagedFile, damagedDisk]) await driver.destroy(hostId);
     expect(await driver.list()).toEqual([]);
