@@ -2,10 +2,11 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import { addressPairs } from '../../lib/ipv4.ts';
 import { isUuid } from '../../lib/uuid.ts';
 import { type HostRecord, readHostRecord } from './host-record.ts';
 import type { Cgroups } from './launch/cgroups.ts';
-import { type HostLayout, layoutOf, slotsIn } from './layout.ts';
+import { type HostLayout, layoutOf } from './layout.ts';
 import type { QemuOptions } from './options.ts';
 
 /** The hosts that exist on this node, found by their folders, records and processes. */
@@ -40,7 +41,7 @@ export function createHosts(options: QemuOptions, cgroups: Cgroups): Hosts {
       const { disk } = layout(hostId, 0);
       const uid = (await stat(disk).catch(() => undefined))?.uid ?? 0;
       const slot = uid - options.firstUid;
-      return slot >= 1 && slot <= slotsIn(options.hostNetwork) ? slot : undefined;
+      return slot >= 1 && slot <= addressPairs(options.hostNetwork) ? slot : undefined;
     },
     async requireRecord(hostId) {
       const found = await record(hostId);
