@@ -18,6 +18,7 @@ import * as failedChecks from './042-failed-checks.ts';
 import * as vocabulary from './070-vocabulary.ts';
 import * as installation from './082-installation.ts';
 import * as slotsRest from './085-slots-rest.ts';
+import * as idsUsedAgain from './086-ids-used-again.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -44,6 +45,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '070-vocabulary', migration: vocabulary },
   { name: '082-installation', migration: installation },
   { name: '085-slots-rest', migration: slotsRest },
+  { name: '086-ids-used-again', migration: idsUsedAgain },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

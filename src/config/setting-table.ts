@@ -47,7 +47,7 @@ export const settingTable = {
     'BERTH_SYNC_WAIT_MS',
     env.integer('a number of milliseconds', 0, 25_000),
     '2500',
-    'how long a request waits for its operation before it is answered with 202, in milliseconds; 0 always answers 202',
+    'how long a request waits for its operation before it is answered with 202, in milliseconds; with 0, requests that need an operation (creates, deletes, most updates) are always answered with 202',
   ),
   ratePerSecond: literal(
     'BERTH_RATE_PER_SECOND',

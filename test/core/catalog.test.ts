@@ -22,6 +22,13 @@ describe('the catalog', () => {
     expect(allPlans(catalog).map(({ name }) => name)).toEqual(['small', 'medium', 'large']);
     const [offering] = catalog.offerings;
     expect(findPlan(catalog, offering?.id ?? '', 'unknown')).toBeUndefined();
+    expect(offering?.metadata).toMatchObject({
+      documentationUrl: expect.stringMatching(/^https:/) as string,
+      imageUrl: expect.stringMatching(/^data:image\/svg/) as string,
+    });
+    for (const { metadata } of offering?.plans ?? []) {
+      expect(metadata).toMatchObject({ bullets: expect.arrayContaining([expect.any(String)]) as string[] });
+    }
   });
 
   it.each<[string, unknown, string]>([
@@ -50,6 +57,25 @@ describe('the catalog', () => {
       'an empty description',
       changed((file) => (plans(file)[0] = { ...plans(file)[0], description: '' })),
       '/description',
+    ],
+    [
+      'a documentationUrl that is not a web address',
+      changed(
+        (file) => (file.offerings[0] = { ...file.offerings[0], metadata: { documentationUrl: 'docs' } }),
+      ),
+      '/offerings/0/metadata/documentationUrl',
+    ],
+    [
+      'bullets that are not a list',
+      changed((file) => (plans(file)[0] = { ...plans(file)[0], metadata: { bullets: 'one' } })),
+      '/offerings/0/plans/0/metadata/bullets',
+    ],
+    [
+      'costs without a unit',
+      changed(
+        (file) => (plans(file)[0] = { ...plans(file)[0], metadata: { costs: [{ amount: { usd: 1 } }] } }),
+      ),
+      '/offerings/0/plans/0/metadata/costs/0',
     ],
     ['a plan without free', changed((file) => delete plans(file)[0]?.['free']), 'free'],
     [

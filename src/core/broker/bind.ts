@@ -11,7 +11,9 @@ import type { JsonObject } from '../model/json.ts';
 import type { Records } from '../ports/store.ts';
 import { type BindingView, credentialsRow, newBindingView, storedBindingView } from './binding-view.ts';
 import type { BindingDeps } from './deps.ts';
-import { checkPlatformIds } from './plan-lookup.ts';
+import { idRestMs } from './id-reuse.ts';
+import { checkPlatformIds, requireOffering } from './plan-lookup.ts';
+import { type Binder, requireSameOwner } from './require-same-owner.ts';
 
 export interface BindRequest {
   readonly platformId: string;
@@ -22,6 +24,7 @@ export interface BindRequest {
   readonly planId: string | undefined;
   readonly appGuid: string | undefined;
   readonly parameters: JsonObject | undefined;
+  readonly binder: Binder;
   readonly predecessor: string | undefined;
 }
 
@@ -38,11 +41,17 @@ export function bind(deps: BindingDeps, request: BindRequest): Promise<BindingVi
     if (schemaPlan !== undefined) rules.checkBind(schemaPlan, request.parameters ?? {});
     if (instance === undefined || instance.state === 'deleted') throw refused.instanceNotFound();
     const existing = await records.binding(instance.id, request.bindingId);
-    if (existing !== undefined) {
+    if (existing !== undefined && !(await records.releaseBindingId(existing.id, idRestMs))) {
       requireSame(existing, request);
       // A retry gets the first answer, even if the predecessor or the plan has changed since.
       return storedBindingView(deps, existing, await requireBindable(records, instance));
     }
+    await requireSameOwner(
+      records,
+      requireOffering(catalog, instance.serviceId).tenant,
+      instance,
+      request.binder,
+    );
     const resolved = await resolveRequest(records, instance.id, request);
     const lifetimeMs = validMs(planOf(catalog, instance), resolved.parameters);
     const host = await requireBindable(records, instance);
@@ -84,7 +93,9 @@ export function bind(deps: BindingDeps, request: BindRequest): Promise<BindingVi
 /** @throws RefusedError (409) unless the request is a retry of the one that made this binding. */
 function requireSame(existing: Binding, request: BindRequest): void {
   if (existing.state === 'revoked') {
-    throw refused.conflict('This binding id has been used and unbound. Use a new binding id.');
+    throw refused.conflict(
+      'This binding id was used, and unbound less than an hour ago. Use a new binding id, or this one an hour after its unbind.',
+    );
   }
   const { predecessor, appGuid, parameters } = existing.request;
   const inherits = request.predecessor !== undefined;

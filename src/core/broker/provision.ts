@@ -9,6 +9,7 @@ import { requireQuota, usageOf } from '../quotas.ts';
 import { tenantKey } from '../tenant-key.ts';
 import { beginOperation } from './begin-operation.ts';
 import type { InstanceDeps } from './deps.ts';
+import { idRestMs } from './id-reuse.ts';
 import { requestedSettings } from './requested-settings.ts';
 import { requireOffering, requirePlan } from './plan-lookup.ts';
 import { withoutEmpty } from './platform-context.ts';
@@ -41,13 +42,13 @@ export function provision(deps: InstanceDeps, request: ProvisionRequest): Promis
   return store.transaction(async (records) => {
     await records.lockInstanceId(request.platformId, request.instanceId);
     const existing = await records.instance(request.platformId, request.instanceId, 'lock');
-    if (existing !== undefined) {
+    if (existing !== undefined && !(await records.releaseInstanceId(existing.id, idRestMs))) {
       const tenant = await records.findOrCreateTenant(request.platformId, key);
       return continueProvision(records, request, existing, existing.tenantId === tenant.id);
     }
     if (await records.wasDeletedEarly(request.platformId, request.instanceId)) {
       throw refused.conflict(
-        'This instance id was deleted before its creation arrived. Use a new instance id.',
+        'This instance id was deleted before its creation arrived. Use a new instance id, or this one an hour later.',
       );
     }
     const { maintenanceVersion } = request;
@@ -116,9 +117,13 @@ async function continueProvision(
     case 'deleting':
       throw refused.concurrency();
     case 'deleted':
-      throw refused.conflict('This instance id has been used and deleted. Use a new instance id.');
+      throw refused.conflict(
+        'This instance id was used, and deleted less than an hour ago. Use a new instance id, or this one an hour after its deletion.',
+      );
     case 'failed':
-      throw refused.conflict('The creation of this instance failed. Delete it before its id is used again.');
+      throw refused.conflict(
+        'The creation of this instance failed. Delete it; its id can be used again an hour after that.',
+      );
     case 'creating':
     case 'ready':
     case 'expired':

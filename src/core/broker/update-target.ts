@@ -29,12 +29,12 @@ export function desiredStateOf(
     Object.entries({ ...instance.parameters, ...changed }).filter(([, value]) => value !== null),
   );
   if (plan.id === instance.planId && isDeepStrictEqual(parameters, instance.parameters)) return undefined;
-  rules.checkProvision(plan, parameters);
-  return desiredState(plan, parameters);
+  rules.checkMerged(plan, parameters, changed);
+  return desiredState(plan, parameters, changed);
 }
 
-export function desiredState(plan: Plan, parameters: JsonObject): DesiredState {
-  return { parameters, demand: requestedSettings(plan, parameters) };
+export function desiredState(plan: Plan, parameters: JsonObject, changed = parameters): DesiredState {
+  return { parameters, demand: requestedSettings(plan, parameters, changed) };
 }
 
 export function buildTarget(

@@ -2,6 +2,7 @@ import { Ajv } from 'ajv';
 import type { TenantScope } from './catalog.ts';
 import type { IdlePolicy } from '../model/host.ts';
 import type { JsonObject } from '../model/json.ts';
+import { offeringMetadata, planMetadata } from './metadata-schemas.ts';
 import { networkPattern } from '../networks.ts';
 
 /** Limits as the catalog's file states them; see `Limits`. */
@@ -86,7 +87,7 @@ export const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).
           name,
           description,
           tags: { type: 'array', items: { type: 'string', minLength: 1 } },
-          metadata: { type: 'object' },
+          metadata: offeringMetadata,
           tenant: { enum: ['org', 'space', 'instance'] },
           plans: {
             type: 'array',
@@ -100,7 +101,7 @@ export const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).
                 name,
                 description,
                 free: { type: 'boolean' },
-                metadata: { type: 'object' },
+                metadata: planMetadata,
                 host: {
                   type: 'object',
                   required: ['vcpus', 'memory_mib', 'disk_gib', 'published_ports'],

@@ -17,6 +17,11 @@ export function brokenRules(catalog: Catalog): string[] {
     ...repeated(plans.map((plan) => plan.name)).map((value) => `two plans are named ${value}`),
   ];
   for (const offering of catalog.offerings) {
+    if (offering.metadata['shareable'] === true && offering.tenant !== 'org') {
+      problems.push(
+        `${offering.name} is shareable, but its hosts serve one ${offering.tenant} each: set tenant to org, or metadata.shareable to false`,
+      );
+    }
     if (offering.tags.join('').length > maximumTagCharacters) {
       problems.push(
         `the tags of ${offering.name} have more than ${maximumTagCharacters} characters together`,

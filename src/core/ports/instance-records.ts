@@ -25,12 +25,16 @@ export type RowLock = 'lock' | 'share';
 export interface InstanceRecords {
   /** The tenant with this key; recorded if it is new. */
   findOrCreateTenant(platformId: string, key: string): Promise<Tenant>;
-  /** The instance with the platform's id, deleted ones included. */
+  /** The instance that the platform's id means, a deleted one included. */
   instance(platformId: string, osbId: string, lock?: RowLock): Promise<Instance | undefined>;
+  /** The org that the latest instance of this space was created for; undefined if there was none. Deleted ones count. */
+  orgOfSpace(platformId: string, spaceGuid: string): Promise<string | undefined>;
   /** The instance with this row id. */
   instanceById(id: string, lock?: RowLock): Promise<Instance | undefined>;
   /** The caller has locked the id (`lockInstanceId`) and found no instance with it. */
   insertInstance(instance: NewInstance): Promise<void>;
+  /** Lets the id of an instance that was deleted at least `restMs` milliseconds ago be used again; false if it may not be yet. */
+  releaseInstanceId(id: string, restMs: number): Promise<boolean>;
   setInstanceState(id: string, state: InstanceState): Promise<void>;
   setInstanceContext(id: string, context: JsonObject): Promise<void>;
   /** Records the result of an update: plan, parameters and expiry. */

@@ -18,6 +18,7 @@ export function bind(bindings: Bindings): RequestHandler {
       planId: nonEmptyText(body.plan_id),
       appGuid: nonEmptyText(body.bind_resource?.app_guid) ?? nonEmptyText(body.app_guid),
       parameters: body.parameters ?? undefined,
+      binder: { context: body.context ?? {}, spaceGuid: nonEmptyText(body.bind_resource?.space_guid) },
       predecessor: nonEmptyText(body.predecessor_binding_id),
     });
     response.status(view.isNew ? 201 : 200).json(bindingBody(view, knowsNewerFields(request)));

@@ -32,7 +32,8 @@ export interface BindBody {
   plan_id?: string | null;
   predecessor_binding_id?: string | null;
   app_guid?: string | null;
-  bind_resource?: { app_guid?: string | null } | null;
+  bind_resource?: { app_guid?: string | null; space_guid?: string | null } | null;
+  context?: JsonObject | null;
   parameters?: JsonObject | null;
 }
 
@@ -70,7 +71,11 @@ const bindProperties = {
   plan_id: optionalText,
   predecessor_binding_id: optionalText,
   app_guid: optionalText,
-  bind_resource: { type: ['object', 'null'], properties: { app_guid: optionalText } },
+  bind_resource: {
+    type: ['object', 'null'],
+    properties: { app_guid: optionalText, space_guid: optionalText },
+  },
+  context: optionalObject,
   parameters: optionalObject,
 };
 /** A rotation names its predecessor and inherits the other fields from it (docs/osb.md 34). */

@@ -26,8 +26,7 @@ export function toOsbCatalog(
       bindings_retrievable: true,
       ...(newerFields && { allow_context_updates: true }),
       plan_updateable: true,
-      // Another org could bind, and a host serves one tenant only.
-      metadata: { ...offering.metadata, shareable: false },
+      metadata: { shareable: false, ...offering.metadata },
       plans: offering.plans.map((plan) => ({
         id: plan.id,
         name: plan.name,

@@ -18,8 +18,9 @@ export interface Credentials {
   readonly env: {
     readonly DOCKER_HOST: string;
     readonly DOCKER_TLS_VERIFY: string;
-    readonly DOCKER_CERT_PATH: string;
   };
+  /** How to use them, for people. */
+  readonly hint: string;
 }
 
 /**
@@ -44,9 +45,8 @@ export function renderCredentials({
     env: {
       DOCKER_HOST: dockerHost,
       DOCKER_TLS_VERIFY: '1',
-      DOCKER_CERT_PATH:
-        'Set this to a directory that holds ca, cert and key of this binding as ca.pem, cert.pem and key.pem (`berth context` writes them).',
     },
+    hint: 'Write ca, cert and key to ca.pem, cert.pem and key.pem in a directory, set DOCKER_CERT_PATH to it, and set the variables of env. `berth context` does this.',
   };
 }
 

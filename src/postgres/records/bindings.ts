@@ -10,7 +10,7 @@ export function createBindingRecords(connection: Knex): BindingRecords {
   return {
     async binding(instanceId, osbId) {
       const row: BindingRow | undefined = await connection<BindingRow>('bindings')
-        .where({ instance_id: instanceId, osb_id: osbId })
+        .where({ instance_id: instanceId, osb_id: osbId, id_released_at: null })
         .first();
       return row === undefined ? undefined : toBinding(row);
     },
@@ -34,10 +34,22 @@ export function createBindingRecords(connection: Knex): BindingRecords {
           created_at: binding.createdAt,
           expires_at: binding.expiresAt,
         })
-        .onConflict(['instance_id', 'osb_id'])
+        .onConflict(connection.raw('(instance_id, osb_id) WHERE id_released_at IS NULL'))
         .ignore()
         .returning('id');
       return inserted.length === 1;
+    },
+
+    async releaseBindingId(id, restMs) {
+      const released = await connection<BindingRow>('bindings')
+        .where({ id, state: 'revoked' })
+        .where(
+          'revoked_at',
+          '<=',
+          connection.raw(`clock_timestamp() - ? * interval '1 millisecond'`, [restMs]),
+        )
+        .update({ id_released_at: connection.fn.now() });
+      return released === 1;
     },
 
     async revokeBinding(id) {

@@ -32,7 +32,17 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
       return { id: row.id, platformId, key };
     },
 
-    instance: (platformId, osbId, lock) => find({ platform_id: platformId, osb_id: osbId }, lock),
+    instance: (platformId, osbId, lock) =>
+      find({ platform_id: platformId, osb_id: osbId, id_released_at: null }, lock),
+    async orgOfSpace(platformId, spaceGuid) {
+      const row = await connection<InstanceRow>('instances')
+        .where({ platform_id: platformId })
+        .whereRaw(`context->>'space_guid' = ?`, [spaceGuid])
+        .orderBy('created_at', 'desc')
+        .first<{ org: string | null } | undefined>(connection.raw(`context->>'organization_guid' AS org`));
+      return row?.org ?? undefined;
+    },
+
     instanceById: (id, lock) => find({ id }, lock),
 
     async insertInstance(instance) {
@@ -48,6 +58,18 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
         state: 'creating',
         expires_at: instance.expiresAt ?? null,
       });
+    },
+
+    async releaseInstanceId(id, restMs) {
+      const released = await connection<InstanceRow>('instances')
+        .where({ id, state: 'deleted' })
+        .where(
+          'updated_at',
+          '<=',
+          connection.raw(`clock_timestamp() - ? * interval '1 millisecond'`, [restMs]),
+        )
+        .update({ id_released_at: connection.fn.now() });
+      return released === 1;
     },
 
     async setInstanceState(id, state) {

@@ -26,7 +26,7 @@ const reportedSql = `
     SELECT kind, state, description FROM operations WHERE instance_id = instances.id AND kind = ANY(:kinds)
     ORDER BY (id = :named) DESC NULLS LAST, created_at DESC LIMIT 1
   ) operation ON true
-  WHERE platform_id = :platformId AND osb_id = :osbId`;
+  WHERE platform_id = :platformId AND osb_id = :osbId AND id_released_at IS NULL`;
 
 type ReportedRow = InstanceRow & {
   [Field in 'kind' | 'state' | 'description' as `operation_${Field}`]: OperationRow[Field] | null;

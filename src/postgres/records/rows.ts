@@ -20,6 +20,8 @@ export interface InstanceRow {
   state: InstanceState;
   expires_at: Date | null;
   updated_at: Date;
+  /** Set once the platform has used `osb_id` for another instance. */
+  id_released_at: Date | null;
 }
 
 export function toInstance(row: InstanceRow): Instance {
@@ -123,6 +125,8 @@ export interface BindingRow {
   expires_at: Date;
   revoked_at: Date | null;
   settled_at: Date | null;
+  /** Set once the platform has used `osb_id` for another binding. */
+  id_released_at: Date | null;
 }
 
 export function toBinding(row: BindingRow): Binding {

@@ -29,7 +29,11 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
   tenants: { api: ['SELECT', 'INSERT'] },
   instances: {
-    api: ['SELECT', 'INSERT', 'UPDATE (plan_id, parameters, context, state, expires_at, updated_at)'],
+    api: [
+      'SELECT',
+      'INSERT',
+      'UPDATE (plan_id, parameters, context, state, expires_at, updated_at, id_released_at)',
+    ],
     worker: ['SELECT', 'UPDATE (plan_id, parameters, state, expires_at, updated_at)'],
   },
   early_deletes: { api: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
@@ -71,7 +75,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   },
   leadership_leases: { worker: ['SELECT', 'INSERT', 'UPDATE'] },
   bindings: {
-    api: ['SELECT', 'INSERT', 'UPDATE (state, sealed_credentials, revoked_at, settled_at)'],
+    api: ['SELECT', 'INSERT', 'UPDATE (state, sealed_credentials, revoked_at, settled_at, id_released_at)'],
     gateway: ['SELECT (id, instance_id, serial, state, expires_at)'],
     worker: [
       'SELECT (id, osb_id, instance_id, tenant_id, serial, state, created_at, expires_at, revoked_at, settled_at)',

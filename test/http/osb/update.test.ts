@@ -31,6 +31,13 @@ beforeAll(async () => {
               name: 'disk',
               host: { vcpus: 1, memory_mib: 768, disk_gib: 8, published_ports: 20 },
             },
+            {
+              ...plans[0],
+              id: 'plan-few-ports',
+              name: 'few-ports',
+              host: { vcpus: 1, memory_mib: 768, disk_gib: 8, published_ports: 10 },
+            },
+            { ...plans[0], id: 'plan-inner', name: 'inner', egress: ['10.1.0.0/16'] },
             { ...plans[0], id: 'plan-quiet', name: 'quiet', egress: 'none' },
           ],
         },
@@ -106,26 +113,33 @@ describe('change of plan', () => {
   });
 });
 
-describe('ports beyond the block', () => {
-  // Fails without the check in `reserve`: the update was accepted, and the host shared ports with its neighbour.
-  it('published_ports: grows into ports that no other host has, and is refused if another host has them', async () => {
-    const [id, neighbour] = [await create(), await create()];
-    const host = await hostOf(id);
-    // As under an earlier catalog with smaller blocks.
-    await broker.database('hosts').where({ id: host['id'] }).update({ port_block: 10, ports: 10 });
-    await broker
-      .database('hosts')
-      .where({ id: (await hostOf(neighbour))['id'] })
-      .update({ first_port: Number(host['first_port']) + 15, port_block: 5, ports: 5 });
-    const before = await hostOf(id);
-    const refused = await patch(id, { plan_id: 'plan-disk' });
-    expect(refused.status).toBe(422);
-    expect(refused.body['description']).toMatch(
-      /^parameters\/published_ports: the host can publish 10 ports at most.*Set published_ports to at most 10/,
-    );
-    expect(await hostOf(id)).toEqual(before);
+describe('parameters of earlier requests', () => {
+  // Fails without `checkMerged`: the message was about parameters that the request does not have.
+  it('24f: names a kept parameter that the target plan does not allow, and how to change it', async () => {
+    const id = await create();
     expect((await patch(id, { plan_id: 'plan-disk', parameters: { published_ports: 15 } })).status).toBe(200);
-    expect(await hostOf(id)).toMatchObject({ ports: 15, port_block: 15 });
+    const before = await hostOf(id);
+    // Its disk can't shrink, so the plan is one with the same disk.
+    const refused = await patch(id, { plan_id: 'plan-few-ports' });
+    expect([refused.status, refused.body['description']]).toEqual([
+      400,
+      'parameters/published_ports must be <= 10: the instance has 15 from an earlier request. Set published_ports in the same request, or to null for the default of the plan few-ports.',
+    ]);
+    expect(await hostOf(id)).toEqual(before);
+    const given = await patch(id, { plan_id: 'plan-few-ports', parameters: { published_ports: 11 } });
+    expect(given.status).toBe(400);
+    expect(given.body['description']).not.toContain('earlier request');
+    const reset = { plan_id: 'plan-few-ports', parameters: { published_ports: null } };
+    expect((await patch(id, reset)).status).toBe(200);
+  });
+
+  it('24f: names a kept egress that the target plan does not allow', async () => {
+    const id = await create({ egress: ['9.9.9.0/24'] });
+    const refused = await patch(id, { plan_id: 'plan-inner' });
+    expect(refused.status).toBe(400);
+    expect(refused.body['description']).toMatch(
+      /is in none of the networks.*It is from an earlier request: set egress in the same request/,
+    );
   });
 });
 

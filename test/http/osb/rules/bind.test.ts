@@ -268,3 +268,11 @@ it('38f: refuses an unbind without valid catalog ids and accepts another plan of
   const gone = await on.unbind(id, '38f', `?${hints}`);
   expect([gone.status, gone.body]).toEqual([410, {}]);
 });
+
+it('36c: the variables of env can be exported as they are', async () => {
+  const { credentials } = (await bound()) as unknown as {
+    credentials: { docker_host: string; env: object; hint: string };
+  };
+  expect(credentials.env).toEqual({ DOCKER_HOST: credentials.docker_host, DOCKER_TLS_VERIFY: '1' });
+  expect(credentials.hint).toContain('DOCKER_CERT_PATH');
+});

@@ -101,14 +101,18 @@ it("8o: declares what works, in the specification's spelling", async () => {
   }
 });
 
-it('8p: is never shareable, whatever the file says', async () => {
+it('8p: is shareable only if the file says so', async () => {
   expect((await shown()).services[0]?.['metadata']).toEqual({ shareable: false });
   const shareable = toOsbCatalog(load({ metadata: { shareable: true } }), {
     simulated: false,
     imageVersion: undefined,
     newerFields: true,
   });
-  expect((shareable as unknown as Shown).services[0]?.['metadata']).toEqual({ shareable: false });
+  expect((shareable as unknown as Shown).services[0]?.['metadata']).toEqual({ shareable: true });
+});
+
+it.each(['space', 'instance'])('8p: can not be shareable if a tenant is one %s', (tenant) => {
+  expect(() => load({ tenant, metadata: { shareable: true } })).toThrow(/is shareable.*set tenant to org/);
 });
 
 it('1e: shows no field newer than 2.14 to an older platform', async () => {

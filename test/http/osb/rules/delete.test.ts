@@ -178,15 +178,67 @@ it('40d: deletes an instance whose PUT is still being processed', async () => {
   expect(await livingHosts(id)).toEqual([]);
 });
 
-it('40e: never reuses an id with a tombstone', async () => {
+const minutesAgo = (minutes: number) => new Date(Date.now() - minutes * 60_000);
+
+// Fails without releasing the id: 409 for good, and a platform that retries the create never gets its instance.
+it('40e: refuses the id of a deleted instance for an hour, and accepts it as a new instance afterwards', async () => {
+  const { database } = on.broker;
   const id = await on.newInstance();
   await on.remove(id);
-  await on.broker
-    .database('instances')
-    .where({ osb_id: id })
-    .update({ updated_at: new Date(0) });
-  expect((await on.put(id)).status).toBe(409);
+  const deleted = (minutes: number) =>
+    database('instances')
+      .where({ osb_id: id, state: 'deleted' })
+      .update({ updated_at: minutesAgo(minutes) });
+  await deleted(59);
+  const early = await on.put(id);
+  expect(early.status).toBe(409);
+  expect(early.body['description']).toMatch(/deleted less than an hour ago\. Use a new instance id/);
   expect((await on.patch(id, { plan_id: ids.otherPlan })).status).toBe(404);
+  await deleted(61);
+  expect((await on.put(id)).status).toBe(201);
+  expect((await on.put(id)).status).toBe(200);
+  expect((await on.get(id)).status).toBe(200);
+  expect((await on.last(id)).body).toMatchObject({ state: 'succeeded' });
+  expect(await livingHosts(id)).toHaveLength(1);
+  expect((await on.remove(id)).status).toBe(200);
+  expect((await on.last(id)).body).toMatchObject({ state: 'succeeded' });
+  expect((await on.put(id)).status).toBe(409);
+  // The first tombstone stays, so no row id and no serial is used twice.
+  expect(await database('instances').where({ osb_id: id })).toHaveLength(2);
+});
+
+it('40f: refuses the id of an unbound binding for an hour, and accepts it as a new binding afterwards', async () => {
+  const { database } = on.broker;
+  const id = await on.newInstance();
+  const first = await on.bind(id, 'again');
+  await on.unbind(id, 'again');
+  const unbound = (minutes: number) =>
+    database('bindings')
+      .where({ osb_id: 'again', state: 'revoked' })
+      .update({ revoked_at: minutesAgo(minutes) });
+  await unbound(59);
+  expect((await on.bind(id, 'again')).status).toBe(409);
+  await unbound(61);
+  const second = await on.bind(id, 'again');
+  expect(second.status).toBe(201);
+  expect(second.body['credentials']).not.toEqual(first.body['credentials']);
+  expect((await on.bind(id, 'again')).body['credentials']).toEqual(second.body['credentials']);
+  expect((await on.unbind(id, 'again')).status).toBe(200);
+  const serials = await database('bindings').where({ osb_id: 'again' }).pluck<string[]>('serial');
+  expect(new Set(serials).size).toBe(2);
+});
+
+it('40g: creates one instance if a used id is sent twice at once after its hour', async () => {
+  const { database } = on.broker;
+  const id = await on.newInstance();
+  await on.remove(id);
+  await database('instances')
+    .where({ osb_id: id })
+    .update({ updated_at: minutesAgo(61) });
+  const answers = await Promise.all([on.put(id), on.put(id), on.put(id)]);
+  for (const { status } of answers) expect([200, 201, 202]).toContain(status);
+  await on.ended(id);
+  expect(await livingHosts(id)).toHaveLength(1);
 });
 
 it('41a: revokes the bindings of a deleted instance', async () => {
