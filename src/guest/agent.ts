@@ -1,11 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import type { RegistrySettings } from '../core/hypervisor/host-spec.ts';
+import { errorMessage } from '../lib/error-message.ts';
+import { createLineReader } from '../lib/line-reader.ts';
+import { settleWithin } from '../lib/settle-within.ts';
 import type { GuestIdentity } from './identity.ts';
 
 /** Longest answer, in bytes. A tenant is root in the guest, so whatever answers may not be our agent. */
 const maxAnswerBytes = 16 * 1024;
+/** Everything that is read for one request, in bytes: answers to a few earlier requests may come first. */
+const maxReceivedBytes = 8 * maxAnswerBytes;
 
 type Fields = Readonly<Record<string, string | Buffer>>;
 
@@ -131,35 +136,38 @@ function exchange(
   id: string,
   timeoutMs: number,
 ): Promise<string | undefined> {
-  return new Promise((resolve, reject) => {
-    const socket: Socket = connect(socketPath);
-    let received = '';
-    const end = (result: string | undefined, problem?: string) => {
-      clearTimeout(timer);
-      socket.destroy();
-      if (problem === undefined) resolve(result);
-      else reject(new HypervisorError(problem));
-    };
-    const timer = setTimeout(end, timeoutMs, undefined);
-    socket.on('connect', () => {
-      socket.write(request);
-    });
-    socket.on('data', (chunk) => {
-      const lines = (received + chunk.toString('latin1')).split('\n');
-      received = lines.pop() ?? '';
-      const line = lines.find((candidate) => candidate.startsWith(`${id} `));
-      if (line === undefined && received.length <= maxAnswerBytes) return;
-      if (line !== undefined && line.length <= maxAnswerBytes) end(line);
-      else end(undefined, `the guest's agent sent an answer of more than ${maxAnswerBytes} bytes`);
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      if (offlineCodes.has(error.code ?? '')) end(undefined);
-      else end(undefined, `the guest's agent can't be reached: ${error.message}`);
-    });
-    socket.on('close', () => {
-      end(undefined);
-    });
-  });
+  const read = createLineReader({ line: maxAnswerBytes, total: maxReceivedBytes });
+  return settleWithin<string | undefined>(
+    timeoutMs,
+    () => undefined,
+    (settle) => {
+      const socket = connect(socketPath);
+      const fail = (problem: string) => {
+        settle.reject(new HypervisorError(problem));
+      };
+      socket.on('connect', () => {
+        socket.write(request);
+      });
+      socket.on('data', (chunk) => {
+        try {
+          const line = read(chunk).find((candidate) => candidate.startsWith(`${id} `));
+          if (line !== undefined) settle.resolve(line);
+        } catch (error) {
+          fail(`the guest's agent sent ${errorMessage(error)}`);
+        }
+      });
+      socket.on('error', (error: NodeJS.ErrnoException) => {
+        if (offlineCodes.has(error.code ?? '')) settle.resolve(undefined);
+        else fail(`the guest's agent can't be reached: ${error.message}`);
+      });
+      socket.on('close', () => {
+        settle.resolve(undefined);
+      });
+      return () => {
+        socket.destroy();
+      };
+    },
+  );
 }
 
 function printable(text: string): string {

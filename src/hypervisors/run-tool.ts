@@ -1,6 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
+import { createBoundedBuffer } from '../lib/bounded-buffer.ts';
+import { settleWithin } from '../lib/settle-within.ts';
 
 /** Tools inherit nothing of this process's environment, so no secret in it can reach them. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
@@ -24,8 +26,13 @@ export interface RunOptions {
 
 /** How much of a tool's last output an error quotes, in characters. */
 const longestQuote = 4_000;
-/** A tool that prints more to standard output is killed; in characters. */
+/** A tool that prints more to standard output is killed; in bytes. */
 const longestOutput = 16 * 1024 * 1024;
+/**
+ * How long a killed tool may take to end, in milliseconds. Longer takes one that waits in the kernel for a disk, or that
+ * left its output open to a process outside its group.
+ */
+const killTimeoutMs = 5_000;
 
 /**
  * Runs a tool to its end. It inherits the lock descriptors of the host that this call acts on
@@ -35,7 +42,11 @@ const longestOutput = 16 * 1024 * 1024;
  */
 export function runTool(program: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
   const { input, timeoutMs = 30_000, signal, onLine } = options;
-  return new Promise((resolve, reject) => {
+  const tooLate = `took longer than ${timeoutMs / 1000} s`;
+  const atDeadline = (): never => {
+    throw new HypervisorError(`${program} ${tooLate}, and could not be killed`);
+  };
+  return settleWithin<string>(timeoutMs + killTimeoutMs, atDeadline, (settle) => {
     const child = spawn(program, args, {
       env: toolEnvironment,
       // A new process group, so that killing it also kills what the tool has started.
@@ -43,11 +54,12 @@ export function runTool(program: string, args: readonly string[], options: RunOp
       stdio: ['pipe', 'pipe', 'pipe', ...(descriptorsForTools.getStore() ?? [])],
       // The first three are pipes; Node's types only know that for a stdio of exactly three.
     }) as ChildProcessWithoutNullStreams;
-    let output = '';
+    const output = createBoundedBuffer(longestOutput);
+    let lastLines = '';
     let errorOutput = '';
     let ended: string | undefined;
     const end = (reason: string) => {
-      ended = reason;
+      ended ??= reason;
       if (child.pid !== undefined) {
         try {
           process.kill(-child.pid, 'SIGKILL');
@@ -59,41 +71,36 @@ export function runTool(program: string, args: readonly string[], options: RunOp
     const abort = () => {
       end('was stopped');
     };
-    const timer = setTimeout(() => {
-      end(`took longer than ${timeoutMs / 1000} s`);
-    }, timeoutMs);
+    const timer = setTimeout(end, timeoutMs, tooLate);
     signal?.addEventListener('abort', abort, { once: true });
     if (signal?.aborted === true) abort();
 
     let partial = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      if (onLine === undefined) {
-        output += text;
-        if (output.length > longestOutput) end('printed too much');
-        return;
-      }
-      const lines = (partial + text).split('\n');
-      partial = (lines.pop() ?? '').slice(-longestQuote);
-      for (const line of lines) {
-        output = `${output}${line}\n`.slice(-longestQuote);
-        onLine(line);
-      }
-    });
+    if (onLine === undefined) {
+      child.stdout.on('data', (chunk: Buffer) => {
+        if (!output.append(chunk)) end('printed too much');
+      });
+    } else {
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        const lines = (partial + text).split('\n');
+        partial = (lines.pop() ?? '').slice(-longestQuote);
+        for (const line of lines) {
+          lastLines = `${lastLines}${line}\n`.slice(-longestQuote);
+          onLine(line);
+        }
+      });
+    }
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       errorOutput = (errorOutput + text).slice(-longestQuote);
     });
-    const settle = (problem: string | undefined, cause?: Error) => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', abort);
-      if (problem === undefined) {
-        resolve(output);
-        return;
-      }
-      const quote = [errorOutput, onLine === undefined ? '' : output].join('\n').trim();
-      reject(new HypervisorError(`${program} ${problem}${quote === '' ? '' : `: ${quote}`}`, { cause }));
+    const fail = (problem: string, cause?: Error) => {
+      const quote = [errorOutput, lastLines].join('\n').trim();
+      settle.reject(
+        new HypervisorError(`${program} ${problem}${quote === '' ? '' : `: ${quote}`}`, { cause }),
+      );
     };
     child.on('error', (error: NodeJS.ErrnoException) => {
-      settle(
+      fail(
         error.code === 'ENOENT'
           ? 'is not installed (`npm start` installs it)'
           : `did not start: ${error.message}`,
@@ -101,12 +108,19 @@ export function runTool(program: string, args: readonly string[], options: RunOp
       );
     });
     child.on('close', (code, killedBy) => {
-      if (ended !== undefined) settle(ended);
-      else if (code === 0) settle(undefined);
-      else settle(`failed (${killedBy ?? `exit code ${code}`})`);
+      if (ended !== undefined) fail(ended);
+      else if (code === 0)
+        settle.resolve(onLine === undefined ? output.content().toString('utf8') : lastLines);
+      else fail(`failed (${killedBy ?? `exit code ${code}`})`);
     });
     // A tool that ends without reading its input explains why on stderr, which is more useful than EPIPE.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);
+    return () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+      child.stdout.destroy();
+      child.stderr.destroy();
+    };
   });
 }

@@ -36,7 +36,12 @@ describe(`${count} hosts of one template, half of them from the pool`, { timeout
         echo "random=$(busybox head -c 16 /dev/random | busybox md5sum)"
         echo "clock=$(busybox date +%s)"`);
       const clockError = Math.abs(Number(/clock=(\d+)/.exec(printed)?.[1]) - Date.now() / 1000);
-      const info = await askEngine(host.engine, 'GET', '/info', { timeoutMs: 60_000 });
+      const info = await askEngine(host.engine, {
+        method: 'GET',
+        path: '/info',
+        timeoutMs: 60_000,
+        maxBytes: 65_536,
+      });
       const { ID } = JSON.parse(info.body.toString('utf8')) as { ID: string };
       // It stays for the checks below but is paused, so that the others get the CPUs.
       await hosts.driver.pause(host.spec.hostId);

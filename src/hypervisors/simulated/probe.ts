@@ -1,4 +1,5 @@
 import { get } from 'node:http';
+import { settleWithin } from '../../lib/settle-within.ts';
 import { hostHeader } from './engine.ts';
 
 /** Who answered a request to a simulated engine's port. */
@@ -8,20 +9,28 @@ export interface ProbeAnswer {
   readonly status: number;
 }
 
+const timeoutMs = 2_000;
+
 /** Asks what listens at a port of 127.0.0.1. Undefined if nothing does, or it does not answer within two seconds. */
 export function probe(port: number, path: string): Promise<ProbeAnswer | undefined> {
-  return new Promise((resolve) => {
-    const request = get({ host: '127.0.0.1', port, path, agent: false, timeout: 2000 }, (response) => {
-      response.resume();
-      const hostId = response.headers[hostHeader];
-      resolve({
-        hostId: typeof hostId === 'string' ? hostId : undefined,
-        status: response.statusCode ?? 0,
+  return settleWithin<ProbeAnswer | undefined>(
+    timeoutMs,
+    () => undefined,
+    (settle) => {
+      const request = get({ host: '127.0.0.1', port, path, agent: false }, (response) => {
+        const hostId = response.headers[hostHeader];
+        settle.resolve({
+          hostId: typeof hostId === 'string' ? hostId : undefined,
+          status: response.statusCode ?? 0,
+        });
       });
-    });
-    request.once('timeout', () => request.destroy());
-    request.once('error', () => {
-      resolve(undefined);
-    });
-  });
+      const unanswered = () => {
+        settle.resolve(undefined);
+      };
+      request.on('error', unanswered).on('close', unanswered);
+      return () => {
+        request.destroy();
+      };
+    },
+  );
 }

@@ -6,12 +6,14 @@ export const processNames = ['gateway', 'worker', 'api'] as const;
 export type ProcessName = (typeof processNames)[number];
 
 const restartAfterMs = 1_000;
+/** Longer than any process takes to stop: the worker waits up to 20 s for acts in progress (processes/worker.ts). */
+const stopTimeoutMs = 40_000;
 
 /** A process of Berth that is started again if it ends before `stop`. */
 export interface SupervisedProcess {
   /** Resolves when it is ready for the first time; rejects if it ends before that. */
   readonly ready: Promise<void>;
-  /** Sends SIGTERM and waits for its end. */
+  /** Sends SIGTERM and waits for its end. A process that has not ended within 40 s is killed. */
   stop(): Promise<void>;
 }
 
@@ -71,7 +73,12 @@ export function startChildProcess(
       stopping = true;
       clearTimeout(restart);
       child?.kill('SIGTERM');
+      const kill = setTimeout(() => {
+        say(`the ${name} has not ended within ${stopTimeoutMs / 1000} s; killing it`);
+        child?.kill('SIGKILL');
+      }, stopTimeoutMs);
       await ended;
+      clearTimeout(kill);
     },
   };
 }

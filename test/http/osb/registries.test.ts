@@ -44,9 +44,10 @@ async function registriesOf(id: string) {
     .join('instances', 'instances.id', 'hosts.instance_id')
     .where('osb_id', id)
     .first<{ engine_host: string; engine_port: number; registries: { authorities: object[] } }>('hosts.*');
-  const { body } = await askEngine({ host: host.engine_host, port: host.engine_port }, 'GET', '/info', {
-    timeoutMs: 5_000,
-  });
+  const { body } = await askEngine(
+    { host: host.engine_host, port: host.engine_port },
+    { method: 'GET', path: '/info', timeoutMs: 5_000, maxBytes: 65_536 },
+  );
   const { Mirrors, InsecureRegistryCIDRs, IndexConfigs } = (
     JSON.parse(body.toString('utf8')) as {
       RegistryConfig: { Mirrors: string[]; InsecureRegistryCIDRs: string[]; IndexConfigs: object };

@@ -1,6 +1,6 @@
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import { busyboxTree } from '../../../tools/lib/docker.ts';
-import { askEngine } from '../../../src/hypervisors/qemu/engine/engine.ts';
+import { askEngine, type EngineRequest } from '../../../src/hypervisors/qemu/engine/engine.ts';
 
 const timeoutMs = 300_000;
 
@@ -19,10 +19,10 @@ export interface Attacker {
  * @param tree additional content of its image, as tar; busybox is always included.
  */
 export async function makeAttacker(engine: EngineAddress, tree?: Buffer): Promise<Attacker> {
-  const ask = async (method: string, path: string, body?: Buffer | object) => {
+  const ask = async (method: EngineRequest['method'], path: string, body?: Buffer | object) => {
     const sent = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
-    const answer = await askEngine(engine, method, path, {
-      timeoutMs,
+    const answer = await askEngine(engine, {
+      ...{ method, path, timeoutMs, maxBytes: 1024 * 1024 },
       ...(sent && {
         body: sent,
         contentType: Buffer.isBuffer(body) ? 'application/x-tar' : 'application/json',

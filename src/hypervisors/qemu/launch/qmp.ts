@@ -1,5 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { createLineReader } from '../../../lib/line-reader.ts';
+import { settleWithin } from '../../../lib/settle-within.ts';
 
 /** A connection to QEMU's monitor (QEMU Machine Protocol). */
 export interface Qmp {
@@ -18,8 +20,8 @@ interface Message {
   readonly data?: Readonly<Record<string, unknown>>;
 }
 
-/** Characters that QEMU may send over one connection; legitimate traffic is far below. */
-const maxReceived = 4 * 1024 * 1024;
+/** Bytes that QEMU may send over one connection, and in one line; legitimate traffic is far below. */
+const maxReceived = { total: 4 * 1024 * 1024, line: 1024 * 1024 };
 
 /**
  * Limit for a whole connection, in milliseconds. QEMU serves one monitor connection at a time, so a greeting can take
@@ -44,7 +46,7 @@ export async function withQmp<T>(
   use: (qmp: Qmp) => Promise<T>,
   { timeoutMs = connectionTimeoutMs, signal }: QmpOptions = {},
 ): Promise<T> {
-  const socket = await open(socketPath);
+  const socket = await open(socketPath, timeoutMs);
   const qmp = createQmp(socket);
   const timer = setTimeout(() => {
     qmp.end(`no end within ${timeoutMs / 1000} s`);
@@ -65,15 +67,29 @@ export async function withQmp<T>(
   }
 }
 
-function open(socketPath: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(socketPath);
-    socket.once('connect', () => {
-      resolve(socket);
-    });
-    socket.once('error', (cause) => {
-      reject(new HypervisorError(`QEMU's monitor can't be reached: ${cause.message}`, { cause }));
-    });
+function open(socketPath: string, timeoutMs: number): Promise<Socket> {
+  const socket = connect(socketPath);
+  const unreachable = (reason: string, cause?: Error) => {
+    socket.destroy();
+    return new HypervisorError(`QEMU's monitor can't be reached: ${reason}`, { cause });
+  };
+  const atDeadline = (): never => {
+    throw unreachable(`no connection within ${timeoutMs / 1000} s`);
+  };
+  return settleWithin<Socket>(timeoutMs, atDeadline, (settle) => {
+    const opened = () => {
+      settle.resolve(socket);
+    };
+    const failed = (cause: Error) => {
+      settle.reject(unreachable(cause.message, cause));
+    };
+    socket.once('connect', opened).once('error', failed);
+    return () => {
+      socket.off('connect', opened);
+      // From here on errors belong to the connection.
+      if (socket.destroyed) socket.on('error', () => undefined);
+      else socket.off('error', failed);
+    };
   });
 }
 
@@ -102,32 +118,28 @@ function createQmp(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason
     socket.destroy();
   };
 
-  let receivedCount = 0;
-  let received = '';
-  socket.setEncoding('utf8').on('data', (text: string) => {
-    receivedCount += text.length;
-    if (receivedCount > maxReceived) {
-      end('QEMU sent too much data');
+  const receive = (line: string) => {
+    let message: Message | null;
+    try {
+      message = JSON.parse(line) as Message | null;
+    } catch {
+      end('QEMU sent invalid JSON');
       return;
     }
-    const lines = (received + text).split('\n');
-    received = lines.pop() ?? '';
-    for (const line of lines) {
-      if (line.trim() === '') continue;
-      let message: Message;
-      try {
-        message = JSON.parse(line) as Message;
-      } catch {
-        end('QEMU sent invalid JSON');
-        return;
-      }
-      if (message.QMP !== undefined) greet();
-      if (message.event !== undefined) for (const listener of listeners) listener(message);
-      const request = message.id === undefined ? undefined : waiting.get(message.id);
-      if (request === undefined || message.id === undefined) continue;
-      waiting.delete(message.id);
-      if (message.error === undefined) request.resolve(message.return);
-      else request.reject(new HypervisorError(`QEMU refused: ${message.error.desc ?? 'without a reason'}`));
+    if (message?.QMP !== undefined) greet();
+    if (message?.event !== undefined) for (const listener of listeners) listener(message);
+    const request = message?.id === undefined ? undefined : waiting.get(message.id);
+    if (request === undefined || message?.id === undefined) return;
+    waiting.delete(message.id);
+    if (message.error === undefined) request.resolve(message.return);
+    else request.reject(new HypervisorError(`QEMU refused: ${message.error.desc ?? 'without a reason'}`));
+  };
+  const read = createLineReader(maxReceived);
+  socket.on('data', (chunk: Buffer) => {
+    try {
+      for (const line of read(chunk)) if (line.trim() !== '' && gone === undefined) receive(line);
+    } catch {
+      end('QEMU sent too much data');
     }
   });
   socket.on('error', (error) => {
@@ -153,6 +165,10 @@ function createQmp(socket: Socket): Qmp & { greeted: Promise<void>; end: (reason
       }),
     event: (name, matches) =>
       new Promise((resolve, reject) => {
+        if (gone !== undefined) {
+          reject(gone);
+          return;
+        }
         failed.add(reject);
         const listener = (message: Message) => {
           if (message.event !== name || !matches(message.data ?? {})) return;

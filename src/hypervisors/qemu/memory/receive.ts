@@ -1,5 +1,6 @@
 import { createWriteStream } from 'node:fs';
 import { chmod, chown, rm } from 'node:fs/promises';
+import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -46,7 +47,8 @@ export async function receiveInto(
   });
   // The caller may report the sender's failure first.
   received.catch(() => undefined);
-  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+  // Also rejects if the socket can't be made.
+  await once(server.listen(socketPath), 'listening');
   await chmod(socketPath, 0o600);
   await chown(socketPath, uid, uid);
   const timer = setTimeout(() => {

@@ -3,10 +3,11 @@ import { buffer } from 'node:stream/consumers';
 import { pack } from 'tar-stream';
 import type { EngineAddress } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import { askEngine } from '../engine/engine.ts';
+import { askEngine, type EngineRequest } from '../engine/engine.ts';
 
 /** Under emulation the first run of everything is slow. Milliseconds. */
 const timeoutMs = 120_000;
+const maxBytes = 1024 * 1024;
 const image = 'berth-warm-up:1';
 
 /**
@@ -14,14 +15,14 @@ const image = 'berth-warm-up:1';
  * the memory of every host restored from the template.
  */
 export async function warmUpEngine(engine: EngineAddress, report: (step: string) => void): Promise<void> {
-  const ask = async (method: string, path: string, body?: unknown) => {
-    const options =
+  const ask = async (method: EngineRequest['method'], path: string, body?: unknown) => {
+    const sent =
       body === undefined
-        ? { timeoutMs }
+        ? {}
         : Buffer.isBuffer(body)
-          ? { timeoutMs, body, contentType: 'application/x-tar' }
-          : { timeoutMs, body: Buffer.from(JSON.stringify(body)) };
-    const answer = await askEngine(engine, method, path, options);
+          ? { body, contentType: 'application/x-tar' }
+          : { body: Buffer.from(JSON.stringify(body)) };
+    const answer = await askEngine(engine, { method, path, timeoutMs, maxBytes, ...sent });
     if (answer.status >= 400) {
       const message = answer.body.toString('utf8').slice(0, 500);
       throw new HypervisorError(`The engine refused ${method} ${path} (${answer.status}): ${message}`);
