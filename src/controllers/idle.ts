@@ -7,6 +7,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Host } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
 import type { Records } from '../core/ports/store.ts';
+import { createHostTasks } from './host-tasks.ts';
 import type { PowerSwitch } from './power-switch.ts';
 
 /** Pauses and suspends idle hosts, by their idle policy. */
@@ -108,6 +109,18 @@ export function createIdleController(deps: {
     }
   }
 
+  const tasks = createHostTasks({
+    failed: 'An idle host could not be paused; retrying after a pause that grows to 5 min',
+    logger,
+  });
+
+  const actLocked = (one: Host, act: (host: Host) => Promise<void>) =>
+    hypervisor.withHostLock(one.id, async () => {
+      // Read again under the lock: it may have been woken, or paused by its tenant.
+      const host = await records.livingHost(one.id);
+      if (isUsable(host) && host.power === one.power && host.idle === one.idle) await act(host);
+    });
+
   const isUsable = (host: Host | undefined): host is Host =>
     host?.state === 'running' && host.engine !== undefined && !host.quarantined;
 
@@ -123,22 +136,12 @@ export function createIdleController(deps: {
         candidates.length === 0
           ? new Map<string, HostTraffic>()
           : await hypervisor.traffic(candidates.map(toHostSpec));
+      const due = new Map<string, () => Promise<void>>();
       for (const one of hosts) {
         const act = dueAct(one, states.get(one.id), traffic.get(one.id) ?? noTraffic);
-        if (act === undefined) continue;
-        try {
-          await hypervisor.withHostLock(one.id, async () => {
-            // Read again under the lock: it may have been woken, or paused by its tenant.
-            const host = await records.livingHost(one.id);
-            if (isUsable(host) && host.power === one.power && host.idle === one.idle) await act(host);
-          });
-        } catch (error) {
-          logger.error(
-            { host: one.id, err: error },
-            'An idle host could not be paused; retrying at the next check',
-          );
-        }
+        if (act !== undefined) due.set(one.id, () => actLocked(one, act));
       }
+      await tasks.run([...due.keys()], async (id) => due.get(id)?.());
     },
   };
 }

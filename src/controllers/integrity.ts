@@ -4,6 +4,7 @@ import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/ports
 import type { Logger } from '../lib/logger.ts';
 import type { Records } from '../core/ports/store.ts';
 import type { Trigger } from './controller.ts';
+import { createHostTasks } from './host-tasks.ts';
 
 interface Deps {
   readonly checks: CheckRecords;
@@ -26,15 +27,38 @@ export function createIntegrityController(
   const { checks, signal } = deps;
   const isAborted = () => signal.aborted;
   let last: Promise<void> = Promise.resolve();
+  const { logger } = deps;
+  const cutOffs = createHostTasks({
+    failed: 'A quarantine could not be recorded; retrying at the next check',
+    logger,
+  });
+  const releases = createHostTasks({
+    failed: 'A release could not be recorded; retrying at the next check',
+    logger,
+  });
+  const checksOfHosts = createHostTasks({
+    failed: 'A check of a host could not be recorded; retrying at the next check',
+    logger,
+  });
 
   const checkHosts = async (all: boolean) => {
     if (isAborted()) return;
-    for (const { hostId, drift } of await checks.unfinishedQuarantines()) await cutOff(deps, hostId, drift);
-    for (const hostId of await checks.released()) await releaseHost(deps, hostId);
-    for (const host of await checks.checkable()) {
-      if (isAborted()) return;
-      if (all || host.requested) await checkHost(deps, host);
-    }
+    const quarantined = new Map(
+      (await checks.unfinishedQuarantines()).map(({ hostId, drift }) => [hostId, drift]),
+    );
+    await cutOffs.run([...quarantined.keys()], (hostId) =>
+      cutOff(deps, hostId, quarantined.get(hostId) ?? []),
+    );
+    await releases.run(await checks.released(), (hostId) => releaseHost(deps, hostId));
+    const due = new Map(
+      (await checks.checkable())
+        .filter(({ requested }) => all || requested)
+        .map((host) => [host.hostId, host]),
+    );
+    await checksOfHosts.run([...due.keys()], async (hostId) => {
+      const host = due.get(hostId);
+      if (host !== undefined && !isAborted()) await checkHost(deps, host);
+    });
   };
   return {
     runOnce(trigger) {

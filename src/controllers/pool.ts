@@ -8,6 +8,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { PoolHost } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
 import type { Store } from '../core/ports/store.ts';
+import { createHostTasks } from './host-tasks.ts';
 
 /** Fills each plan's pool to its size, and shrinks it if memory or slots are short. */
 export interface PoolController {
@@ -52,6 +53,11 @@ export function createPoolController(deps: {
   const freeForCreatesMib =
     admission.reserveMib + Math.max(0, ...plans.map(({ shape }) => expectedMib(admission, shape.memoryMib)));
   let isMemoryShort = false;
+
+  const checks = createHostTasks({
+    failed: 'A parked host could not be checked; retrying after a pause that grows to 5 min',
+    logger,
+  });
 
   const isLeader = () => records.acquireLeadership('pool', owner, leadershipMs);
 
@@ -131,21 +137,26 @@ export function createPoolController(deps: {
   return {
     async runOnce() {
       if (!(await isLeader())) return;
-      const usable: PoolHost[] = [];
-      for (const host of await records.poolHosts()) {
+      const hosts = new Map((await records.poolHosts()).map((host) => [host.id, host]));
+      await checks.run([...hosts.keys()], async (id) => {
+        const host = hosts.get(id);
+        if (host === undefined || !(await isLeader())) return;
         const why = await defectOf(host);
-        if (why === undefined) usable.push(host);
-        else await discard(host, why);
-        if (!(await isLeader())) return;
-      }
+        if (why === undefined) return;
+        await discard(host, why);
+        hosts.delete(id);
+      });
+      if (!(await isLeader())) return;
+      // Those whose check failed or has not ended exist, and count.
+      const present = [...hosts.values()].filter(({ state }) => state === 'parked');
 
       // One per run: the memory it frees is measured before the next one is destroyed.
-      const [first] = usable;
+      const [first] = present;
       if (first !== undefined && (await room()) === 'short')
         await discard(first, 'memory or slots are short');
 
       for (const plan of plans) {
-        const ofPlan = usable.filter(({ planName }) => planName === plan.name);
+        const ofPlan = present.filter(({ planName }) => planName === plan.name);
         for (const host of ofPlan.slice(plan.pool))
           await discard(host, 'the pool is larger than its plan says');
         if (!(await hypervisor.hasTemplate(plan.name))) continue;

@@ -5,6 +5,8 @@ import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Host, HostPower, PowerRequest } from '../core/model/host.ts';
 import type { Records } from '../core/ports/store.ts';
+import { TimeoutError, withTimeout } from '../lib/with-timeout.ts';
+import { createBackoff } from './backoff.ts';
 import type { PowerSwitch } from './power-switch.ts';
 import { createTimedLimit } from '../operations/concurrency.ts';
 
@@ -12,6 +14,13 @@ import { createTimedLimit } from '../operations/concurrency.ts';
 const concurrentHosts = 8;
 /** After this time another host is started although this one, whose guest may hang, has not finished. Milliseconds. */
 const longestTurnMs = 1_000;
+/** A round continues without hosts whose requests take longer; these are processed further. Milliseconds. */
+const roundMs = 30_000;
+/**
+ * A request that keeps failing is dropped if nobody has repeated it for this long, in milliseconds. A gateway repeats it
+ * every 0.5 s while a client waits.
+ */
+const requestLifetimeMs = 60_000;
 
 /** Fulfils the power requests of gateways and operators. */
 export interface PowerRequestController {
@@ -28,6 +37,10 @@ export function createPowerRequestController(deps: {
 }): PowerRequestController {
   const { records, hypervisor, logger, power, admission } = deps;
   const limit = createTimedLimit(concurrentHosts, longestTurnMs);
+  const backoff = createBackoff({
+    message: 'A power request failed; retrying after a pause that grows to 5 min, while it is requested',
+    logger,
+  });
   const jobs = new Map<string, { again: boolean; done: Promise<void> }>();
 
   let running: Promise<unknown> = Promise.resolve();
@@ -94,13 +107,31 @@ export function createPowerRequestController(deps: {
     return host === undefined || (await records.unfinishedOperation(host.instanceId)) === undefined;
   }
 
+  /** Whether it keeps failing, and nobody waits for it any more. */
+  const isAbandoned = ({ hostId, askedAt }: PowerRequest) =>
+    backoff.hasFailed(hostId) && Date.now() - askedAt.getTime() > requestLifetimeMs;
+
+  async function dropIfAbandoned(hostId: string): Promise<void> {
+    const request = await records.powerRequest(hostId);
+    if (request === undefined || !isAbandoned(request)) return;
+    await records.deletePowerRequest(request);
+    backoff.succeeded(hostId);
+    logger.warn(
+      { host: hostId, power: request.power },
+      'A power request that keeps failing was dropped, because nobody has repeated it for a minute',
+    );
+  }
+
   async function process(hostId: string): Promise<void> {
     try {
+      if (backoff.hasFailed(hostId)) await dropIfAbandoned(hostId);
+      if (!backoff.isDue(hostId)) return;
       if (await isDue(hostId)) {
         await limit(() => hypervisor.withHostLock(hostId, () => processLocked(hostId)));
       }
+      backoff.succeeded(hostId);
     } catch (error) {
-      logger.error({ host: hostId, err: error }, 'A power request failed; it will be retried');
+      backoff.failed(hostId, error);
     }
   }
 
@@ -128,7 +159,10 @@ export function createPowerRequestController(deps: {
   return {
     async runOnce() {
       const requests = await readRequests();
-      await Promise.all(requests.map(({ hostId }) => enqueue(hostId)));
+      const done = Promise.all(requests.map(({ hostId }) => enqueue(hostId)));
+      await withTimeout(roundMs, 'a power request', done).catch((error: unknown) => {
+        if (!(error instanceof TimeoutError)) throw error;
+      });
     },
   };
 }

@@ -3,6 +3,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import { createBoundedBuffer } from '../lib/bounded-buffer.ts';
 import { settleWithin } from '../lib/settle-within.ts';
+import { requireNotAbandoned } from './abandoned-acts.ts';
 
 /** Tools inherit nothing of this process's environment, so no secret in it can reach them. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
@@ -47,6 +48,7 @@ export function runTool(program: string, args: readonly string[], options: RunOp
     throw new HypervisorError(`${program} ${tooLate}, and could not be killed`);
   };
   return settleWithin<string>(timeoutMs + killTimeoutMs, atDeadline, (settle) => {
+    requireNotAbandoned();
     const child = spawn(program, args, {
       env: toolEnvironment,
       // A new process group, so that killing it also kills what the tool has started.

@@ -21,6 +21,7 @@ import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts'
 import { leaseMs } from '../core/lease-duration.ts';
 import { openHypervisor } from '../hypervisors/open.ts';
 import type { Logger } from '../lib/logger.ts';
+import { withTimeout } from '../lib/with-timeout.ts';
 import { startLeaseLoop } from '../operations/lease-loop.ts';
 import type { Workflows } from '../operations/workflow.ts';
 import { workflows } from '../operations/workflows.ts';
@@ -37,6 +38,9 @@ import { createHostsLease, renewHostsLeaseEveryMs } from './hosts-lease.ts';
 import { requireInstallation } from './installation.ts';
 import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
+
+/** How long a worker that is asked to stop waits for acts in progress, in milliseconds. */
+const stopMs = 20_000;
 
 /** What a test replaces in a worker (tools/chaos/worker.ts). Production never sets it. */
 export interface WorkerOverrides {
@@ -145,7 +149,14 @@ export async function startWorker(
     announcement: `Worker with the ${hypervisor.name} hypervisor; ${adopted} running hosts adopted`,
     async stop() {
       stopping.abort();
-      await Promise.all([operations.stop(), stopControllers()]);
+      // Whatever still hangs is resumed or rolled back by the next worker, as after a kill.
+      await withTimeout(
+        stopMs,
+        'acts in progress',
+        Promise.all([operations.stop(), stopControllers()]),
+      ).catch((error: unknown) => {
+        logger.warn({ err: error }, 'The worker ends although acts on hosts are in progress');
+      });
       await workers.remove(name).catch((error: unknown) => {
         logger.warn({ err: error }, 'The worker could not be deregistered; its row in `workers` remains');
       });

@@ -18,6 +18,7 @@ import type { Logger } from '../../src/lib/logger.ts';
 import { workflows } from '../../src/operations/workflows.ts';
 import { credentialDigest } from '../../src/core/ports/platforms.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
+import type { MethodDeadlines } from '../../src/hypervisors/with-deadlines.ts';
 import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { longestAnswerMs } from '../../src/http/limits.ts';
 import { withRequestIdentity } from '../../src/http/request-log.ts';
@@ -77,6 +78,8 @@ export async function makeTestBroker(
   options: {
     syncWaitMs?: number;
     faults?: Faults;
+    /** Of the driver's methods. */
+    deadlines?: MethodDeadlines;
     slots?: number;
     /** How long a freed slot rests, in seconds. */
     restSeconds?: number;
@@ -90,6 +93,7 @@ export async function makeTestBroker(
   const {
     syncWaitMs = 10_000,
     faults,
+    deadlines,
     slots = 50,
     restSeconds = 0,
     ratePerSecond = 5_000,
@@ -116,7 +120,11 @@ export async function makeTestBroker(
   });
   const store = createStore(database, blocks);
   const apiStore = createStore(apiDatabase, blocks);
-  const hypervisor = createSimulatedHypervisor({ stateDirectory, ...(faults && { faults }) });
+  const hypervisor = createSimulatedHypervisor({
+    stateDirectory,
+    ...(faults && { faults }),
+    ...(deadlines && { deadlines }),
+  });
   await hypervisor.open();
   const revocations = createRevocations(apiDatabase, listener);
   const catalog = loadCatalog(file, 'test');

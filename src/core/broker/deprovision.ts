@@ -7,7 +7,8 @@ import type { InstanceReference } from './references.ts';
 export type DeprovisionRequest = InstanceReference & { readonly acceptsIncomplete: boolean };
 
 /**
- * Begins the deletion of an instance, and cancels its unfinished create.
+ * Begins the deletion of an instance, and cancels its create, update or restart if one is in progress: its host may be
+ * the reason why that does not end.
  * @returns the id of the operation; a retry gets that of the first request.
  * @throws RefusedError (410) if there is no such instance.
  */
@@ -27,7 +28,6 @@ export async function deprovision(
     if (!request.acceptsIncomplete) throw refused.asyncRequired();
     const running = await records.unfinishedOperation(instance.id);
     if (running?.kind === 'deprovision') return running.id;
-    if (running?.kind === 'update') throw refused.concurrency();
     if (running !== undefined) {
       await records.cancelOperation(running.id, 'Halted: the instance is being deleted');
     }

@@ -8,6 +8,7 @@ import { runTool } from '../run-tool.ts';
 import { type Faults, withFaults } from '../with-faults.ts';
 import { hasRun } from './launch/vm-starter.ts';
 import { withOwners } from '../with-owners.ts';
+import { withDeadlines } from '../with-deadlines.ts';
 import { withHostLocks } from '../with-host-locks.ts';
 import type { QemuDeps } from './deps.ts';
 import { createGuest } from './guest.ts';
@@ -48,7 +49,7 @@ export async function createQemuHypervisor(
   { jail, faults }: QemuOverrides = {},
 ): Promise<Hypervisor> {
   const deps = await createDeps(options, jail);
-  const driver = withFaults(createQemuDriver(deps), faults);
+  const driver = withDeadlines(withFaults(createQemuDriver(deps), faults));
   return withHostLocks(
     withOwners(driver, {
       async read(hostId) {

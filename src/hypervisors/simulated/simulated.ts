@@ -12,6 +12,7 @@ import { createHostLocks } from '../host-locks.ts';
 import { hostIdOf } from '../host-methods.ts';
 import { type Faults, withFaults } from '../with-faults.ts';
 import { withOwners } from '../with-owners.ts';
+import { type MethodDeadlines, withDeadlines } from '../with-deadlines.ts';
 import { withHostLocks } from '../with-host-locks.ts';
 import { type HostFiles, openHostFiles, type SimulatedVm } from './host-files.ts';
 import { createSimulatedObserver } from './observe.ts';
@@ -36,6 +37,8 @@ export interface SimulatedOptions {
   readonly faults?: Faults;
   /** A lock holder that shows no sign of life for this long is killed, in milliseconds; default: the length of a lease. */
   readonly patienceMs?: number;
+  /** Of its methods; default: those of every driver. */
+  readonly deadlines?: MethodDeadlines;
 }
 
 /**
@@ -51,12 +54,15 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
     logger: options.logger,
   });
   const files = openHostFiles(options.stateDirectory);
-  const driver = withFaults(createSimulatedDriver(options, files), options.faults);
+  const driver = withDeadlines(
+    withFaults(createSimulatedDriver(options, files), options.faults),
+    options.deadlines,
+  );
   return withHostLocks(withOwners(driver, createOwnerRecords(files)), locks);
 }
 
 function createSimulatedDriver(
-  options: Omit<SimulatedOptions, 'faults' | 'patienceMs'>,
+  options: Omit<SimulatedOptions, 'faults' | 'patienceMs' | 'deadlines'>,
   files: HostFiles,
 ): Driver {
   const { logger, delays = {}, imageVersion = '1.0.0+simulated' } = options;

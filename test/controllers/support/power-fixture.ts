@@ -4,14 +4,16 @@ import { createIdleController } from '../../../src/controllers/idle.ts';
 import { createPowerRequestController } from '../../../src/controllers/power-requests.ts';
 import { createPowerSwitch } from '../../../src/controllers/power-switch.ts';
 import type { Host, IdlePolicy } from '../../../src/core/model/host.ts';
+import type { MethodDeadlines } from '../../../src/hypervisors/with-deadlines.ts';
 import type { Faults } from '../../../src/hypervisors/with-faults.ts';
+import type { Logger } from '../../../src/lib/logger.ts';
 import { channels } from '../../../src/postgres/channels.ts';
 import { startListener } from '../../../src/postgres/listener.ts';
 import { instance, makeTestBroker, provisionBody, type TestBroker } from '../../support/broker.ts';
 import { silentLogger } from '../../support/logger.ts';
 
 /** A broker with a lease loop for each test, and what tests of the hosts' power need. Call it once per file. */
-export function createPowerFixture() {
+export function createPowerFixture({ deadlines }: { deadlines?: MethodDeadlines } = {}) {
   let broker: TestBroker;
   let before: NonNullable<Faults['before']> = () => undefined;
   let lastInstance = '';
@@ -21,6 +23,7 @@ export function createPowerFixture() {
   beforeEach(async () => {
     before = () => undefined;
     broker = await makeTestBroker(inject('postgres'), {
+      ...(deadlines && { deadlines }),
       faults: {
         before: (act, hostId) => before(act, hostId),
         runningContainers: (hostId) => containers.get(hostId) ?? 0,
@@ -59,7 +62,11 @@ export function createPowerFixture() {
      * The controllers of a worker that deal with power.
      * @param locked is extended by each host that is locked.
      */
-    makeWorker(times: { pauseAfterMs?: number; suspendAfterMs?: number } = {}, locked: string[] = []) {
+    makeWorker(
+      times: { pauseAfterMs?: number; suspendAfterMs?: number } = {},
+      locked: string[] = [],
+      logger: Logger = silentLogger,
+    ) {
       const { records } = broker.store;
       const hypervisor: typeof broker.hypervisor = {
         ...broker.hypervisor,
@@ -68,8 +75,8 @@ export function createPowerFixture() {
           return broker.hypervisor.withHostLock(hostId, act);
         },
       };
-      const power = createPowerSwitch({ records, hypervisor, logger: silentLogger });
-      const deps = { records, hypervisor, logger: silentLogger, power };
+      const power = createPowerSwitch({ records, hypervisor, logger });
+      const deps = { records, hypervisor, logger, power };
       const idle = createIdleController({ ...deps, pauseAfterMs: 0, suspendAfterMs: 0, ...times });
       const requests = createPowerRequestController({
         ...deps,

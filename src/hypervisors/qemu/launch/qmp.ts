@@ -2,6 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { createLineReader } from '../../../lib/line-reader.ts';
 import { settleWithin } from '../../../lib/settle-within.ts';
+import { requireNotAbandoned } from '../../abandoned-acts.ts';
 
 /** A connection to QEMU's monitor (QEMU Machine Protocol). */
 export interface Qmp {
@@ -46,6 +47,7 @@ export async function withQmp<T>(
   use: (qmp: Qmp) => Promise<T>,
   { timeoutMs = connectionTimeoutMs, signal }: QmpOptions = {},
 ): Promise<T> {
+  requireNotAbandoned();
   const socket = await open(socketPath, timeoutMs);
   const qmp = createQmp(socket);
   const timer = setTimeout(() => {

@@ -23,6 +23,7 @@ import type { QemuOptions } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
 import { tap } from '../names.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
+import { requireNotAbandoned } from '../../abandoned-acts.ts';
 import { toolEnvironment } from '../../run-tool.ts';
 import { exists } from '../../../lib/exists.ts';
 import type { Logger } from '../../../lib/logger.ts';
@@ -112,6 +113,7 @@ export function createVms(
     await Promise.all([layout.qmpSocket, layout.agentSocket].map((socket) => rm(socket, { force: true })));
     stderrLog.begin(layout.id);
     const { command, files } = commandOf(layout, launch);
+    requireNotAbandoned();
     const memoryFile = launch.memory.kind === 'file' ? await open(launch.memory.path, 'r+') : undefined;
     const child = spawn(
       'perl',

@@ -87,13 +87,20 @@ it('39c: answers a repeated DELETE while it runs with 202 and the same operation
   });
 });
 
-it('39d: refuses a DELETE during an update with 422 ConcurrencyError', async () => {
+// Fails if the DELETE is refused: an update whose host hangs then keeps its tenant from deleting it.
+it('39d: a DELETE halts a running update, which is reported as failed, and leaves nothing', async () => {
   const id = await on.newInstance();
-  await on.duringUpdate(id, async () => {
-    const answer = await on.remove(id);
-    expect([answer.status, answer.body]).toEqual([422, concurrencyError]);
+  await on.duringUpdate(id, async (update) => {
+    const remove = on.operationOf(await removeApart(id));
+    const state = async (query: string) => (await on.last(id, query)).body['state'];
+    expect(await state(`?operation=${update}`)).toBe('failed');
+    expect(await state(`?operation=${remove}`)).toBe('in progress');
+    on.faults.unblock();
+    expect((await on.ended(id))['state']).toBe('succeeded');
+    expect(await state(`?operation=${update}`)).toBe('failed');
   });
-  expect((await on.get(id)).status).toBe(200);
+  expect(await livingHosts(id)).toEqual([]);
+  expect((await on.get(id)).status).toBe(404);
 });
 
 it.each(['put', 'patch'] as const)(
