@@ -5,7 +5,8 @@ import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
-type HostLine = Omit<HostOverview, 'createdAt' | 'expiresAt'> & {
+type HostLine = Omit<HostOverview, 'createdAt' | 'expiresAt' | 'pausedRestart'> & {
+  readonly pausedRestart?: { readonly restarts: number; readonly at: string };
   readonly createdAt: string;
   readonly expiresAt?: string;
 };
@@ -15,7 +16,10 @@ const nameWidth = 16;
 const planWidth = 10;
 const shortIdLength = 8;
 
-const stateOf = ({ state, power }: HostLine) => (state === 'running' && power !== 'running' ? power : state);
+function stateOf({ state, power, pausedRestart }: HostLine): string {
+  if (pausedRestart !== undefined) return 'ended';
+  return state === 'running' && power !== 'running' ? power : state;
+}
 
 const columns: readonly Column<HostLine>[] = [
   ['HOST', ({ host }) => host.slice(0, shortIdLength)],
@@ -44,6 +48,11 @@ const wideColumns: readonly Column<HostLine>[] = [
   ['IMAGE', ({ imageVersion }) => imageVersion ?? '-'],
   ['ENGINE', ({ engine }) => engine ?? '-'],
   ['PORTS', ({ publishedPorts }) => publishedPorts],
+  [
+    'RESTARTS',
+    ({ pausedRestart }) =>
+      pausedRestart === undefined ? '-' : `${pausedRestart.restarts}, next ${pausedRestart.at.slice(11, 19)}`,
+  ],
   ['CREATED', ({ createdAt }) => createdAt.slice(0, 19)],
   ['EXPIRES', ({ expiresAt }) => expiresAt?.slice(0, 19) ?? '-'],
 ];

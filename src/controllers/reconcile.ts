@@ -1,13 +1,8 @@
 import type { ObservedHost } from '../core/hypervisor/lifecycle.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Host } from '../core/model/host.ts';
-import type { Instance } from '../core/model/instance.ts';
-import { beginOperation } from '../core/broker/begin-operation.ts';
 import type { Store } from '../core/ports/store.ts';
-
-/** Deadline of a restart, in milliseconds. A later reconciliation begins another one. */
-const restartDeadlineMs = 20 * 60 * 1000;
+import { restartHost, unreachable, vmHasEnded } from './restart-host.ts';
 
 /**
  * Compares the recorded hosts with the VMs that exist: restarts hosts whose VM has ended, from their own disk, and
@@ -40,12 +35,12 @@ export async function reconcile(deps: {
     // It may have started after the hosts were listed and before its row was read.
     const now = hostsIn(await hypervisor.list(), healthyStates);
     for (const host of missing) {
-      if (!now.has(host.id)) await restartHost(store, host, vmHasEnded, logger);
+      if (!now.has(host.id)) await restartHost(deps, host, vmHasEnded);
     }
   }
   // Left by a failed operation.
   for (const host of expected.filter(({ engine }) => engine === undefined)) {
-    await restartHost(store, host, unreachable, logger);
+    await restartHost(deps, host, unreachable);
   }
 }
 
@@ -57,32 +52,4 @@ function hostsIn(
   states: readonly ObservedHost['state'][],
 ): ReadonlySet<string> {
   return new Set(observed.filter(({ state }) => states.includes(state)).map(({ hostId }) => hostId));
-}
-
-const vmHasEnded = 'its VM has ended';
-const unreachable = 'it has no address';
-
-/**
- * Whether the instance should have a running host. While its host is being destroyed it should not, even if that has
- * failed half-way, because the disk may be partly wiped.
- */
-function isWanted({ state, expiresAt }: Instance): boolean {
-  return state === 'ready' && (expiresAt === undefined || expiresAt.getTime() > Date.now());
-}
-
-async function restartHost(store: Store, host: Host, reason: string, logger: Logger): Promise<void> {
-  const begun = await store.transaction(async (records) => {
-    // Locked until the commit: of two operations that begin at the same time, the later one finds the earlier.
-    const instance = await records.instanceById(host.instanceId, 'lock');
-    if (instance === undefined || !isWanted(instance)) return false;
-    if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
-    const current = await records.hostOfInstance(host.instanceId);
-    if (current?.id !== host.id || current.state !== 'running') return false;
-    // It may have become reachable since it was read.
-    if (reason === unreachable && current.engine !== undefined) return false;
-    await records.setHostUnreachable(host.id);
-    await beginOperation(records, 'restart', host.instanceId, { withinMs: restartDeadlineMs });
-    return true;
-  });
-  if (begun) logger.warn({ host: host.id, why: reason }, 'Restarting a host');
 }

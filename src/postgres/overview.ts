@@ -21,6 +21,8 @@ interface HostOverviewRow extends HostRow {
   space_name: string | null;
   namespace: string | null;
   live_bindings: number;
+  restarts: number | null;
+  restart_at: Date | null;
   integrity: HostOverview['integrity'] | null;
   created_at: Date;
   expires_at: Date | null;
@@ -43,6 +45,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     .leftJoin('instances', 'instances.id', 'hosts.instance_id')
     .leftJoin('tenants', 'tenants.id', 'hosts.tenant_id')
     .leftJoin('host_checks', 'host_checks.host_id', 'hosts.id')
+    .leftJoin('host_restarts', 'host_restarts.host_id', 'hosts.id')
     .whereNot('hosts.state', 'destroyed')
     .orderBy('hosts.slot')
     .limit(maxHosts)
@@ -52,6 +55,8 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
       'instances.state as instance_state',
       'tenants.key as tenant_key',
       'instances.expires_at',
+      'host_restarts.restarts',
+      database.raw('CASE WHEN ended_at IS NOT NULL THEN retry_at END AS restart_at'),
       database.raw(`${integritySql} AS integrity`),
       ...['instance_name', 'organization_name', 'space_name', 'namespace'].map((field) =>
         database.raw(contextName(field)),
@@ -77,6 +82,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     integrity: row.integrity ?? undefined,
     liveBindings: row.live_bindings,
     createdAt: row.created_at,
+    pausedRestart: row.restart_at === null ? undefined : { restarts: row.restarts ?? 0, at: row.restart_at },
     expiresAt: row.expires_at ?? undefined,
   }));
 }
@@ -102,6 +108,7 @@ async function counts(database: Knex): Promise<Counts> {
     checked,
     slots,
     refusals,
+    restarts,
     gateways,
     workers,
     authorities,
@@ -139,6 +146,9 @@ async function counts(database: Knex): Promise<Counts> {
       `SELECT count(*)::integer AS count FROM hosts
          WHERE state = 'running' AND power <> 'running' AND wake_refused_at IS NOT NULL`,
     ),
+    rows<{ count: number }>(
+      'SELECT count(*)::integer AS count FROM host_restarts WHERE ended_at IS NOT NULL',
+    ),
     rows<Counts['gateways']>(
       `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
        FROM gateways WHERE lease_until > clock_timestamp()`,
@@ -164,6 +174,7 @@ async function counts(database: Knex): Promise<Counts> {
     })),
     usage: usage.get('total') ?? noUsage,
     wakesRefused: refusals[0]?.count ?? 0,
+    restartsPaused: restarts[0]?.count ?? 0,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },
     workers,

@@ -8,6 +8,7 @@ import { createOperationRecords } from './records/operations.ts';
 import { createUsageRecords } from './records/usage.ts';
 import { createPoolRecords } from './records/pool.ts';
 import { createPowerRecords } from './records/power.ts';
+import { createRestartRecords } from './records/restarts.ts';
 
 /** The store over Postgres. Within a transaction all records use its one connection. */
 export function createStore(database: Knex, slotRules: SlotRules): Store {
@@ -16,6 +17,7 @@ export function createStore(database: Knex, slotRules: SlotRules): Store {
     ...createHostRecords(connection, slotRules),
     ...createPoolRecords(connection, slotRules),
     ...createPowerRecords(connection),
+    ...createRestartRecords(connection),
     ...createBindingRecords(connection),
     ...createOperationRecords(connection),
     ...createUsageRecords(connection),

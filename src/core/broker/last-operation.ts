@@ -32,11 +32,17 @@ export async function lastOperation(
   const hasFailed = operation.state === 'failed';
   return {
     state: operation.state,
-    description: `${notice}${operation.description}`,
+    description: `${notice}${operation.description}${restartText(operation)}`,
     instanceUsable: hasFailed ? await isUsable(store, operation) : undefined,
     // A failed update loses nothing, so repeating it is safe.
     updateRepeatable: hasFailed && operation.kind === 'update' ? true : undefined,
   };
+}
+
+/** Why the instance can't be reached at present, although its last operation has succeeded. */
+function restartText({ state, restartAt }: ReportedOperation): string {
+  if (state === 'in progress' || restartAt === undefined) return '';
+  return `. The host has ended several times; the next restart begins at ${restartAt.toISOString()}`;
 }
 
 /** Whether an instance is usable after its failed operation; undefined for a create (docs/osb.md 17). */

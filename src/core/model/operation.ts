@@ -50,7 +50,10 @@ export interface Operation {
 }
 
 /** What is reported to a platform. */
-export type ReportedOperation = Pick<Operation, 'kind' | 'instanceId' | 'state' | 'description'>;
+export type ReportedOperation = Pick<Operation, 'kind' | 'instanceId' | 'state' | 'description'> & {
+  /** When the instance's host is restarted, if it keeps ending. */
+  readonly restartAt?: Date | undefined;
+};
 
 /** An operation that a worker has leased. A lease with a higher fence has replaced it. */
 export interface LeasedOperation extends Operation {

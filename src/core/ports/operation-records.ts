@@ -39,6 +39,8 @@ export interface OperationRecords {
    * @returns the number of deleted operations.
    */
   deleteOldOperations(olderThanMs: number, limit: number): Promise<number>;
+  /** Deletes at most `limit` restarts that ended more than a day ago, except each instance's newest; returns the number. */
+  deleteOldRestarts(limit: number): Promise<number>;
   /** Leases the oldest operation that is due and has no valid lease. */
   leaseOperation(worker: string, leaseMs: number): Promise<LeasedOperation | undefined>;
   /** This method and the next three return false, and write nothing, if another worker has leased the operation. */

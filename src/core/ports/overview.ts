@@ -35,6 +35,8 @@ export interface HostOverview {
    * before the first one.
    */
   readonly integrity: 'intact' | 'drift' | 'quarantined' | 'check failed' | undefined;
+  /** Of a host that keeps ending: restarts in a row, and when the next one begins; undefined for any other. */
+  readonly pausedRestart: { readonly restarts: number; readonly at: Date } | undefined;
   /** When the host is destroyed, because its instance expires. */
   readonly expiresAt: Date | undefined;
 }
@@ -59,6 +61,8 @@ export interface Counts {
     CertificateAuthorityOverview,
     'name' | 'state' | 'expiresAt'
   >[];
+  /** Hosts that keep ending and wait for their next restart. */
+  readonly restartsPaused: number;
   /** Sleeping hosts whose last wake was refused for lack of memory. */
   readonly wakesRefused: number;
   readonly freeSlots: number;

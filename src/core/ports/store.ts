@@ -4,6 +4,7 @@ import type { InstanceRecords } from './instance-records.ts';
 import type { OperationRecords } from './operation-records.ts';
 import type { PoolRecords } from './pool-records.ts';
 import type { PowerRecords } from './power-records.ts';
+import type { RestartRecords } from './restart-records.ts';
 import type { UsageRecords } from './usage-records.ts';
 
 /** The port to Postgres. One object, so that related records are written in one transaction. */
@@ -24,5 +25,6 @@ export type Records = InstanceRecords &
   HostRecords &
   UsageRecords &
   PowerRecords &
+  RestartRecords &
   BindingRecords &
   OperationRecords;

@@ -58,6 +58,9 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'berth_hosts_wake_refused',
     'Hosts that are asleep and whose last wake was refused because the node lacked memory',
   ).set(counts.wakesRefused);
+  gauge('berth_hosts_restart_paused', 'Hosts that keep ending and wait for their next restart').set(
+    counts.restartsPaused,
+  );
   gauge('berth_free_slots', 'Hosts that can still be created before slots run out').set(counts.freeSlots);
   gauge('berth_gateways', 'Gateways with a lease').set(counts.gateways.live);
   gauge('berth_gateway_connections', 'Open connections of all gateways').set(counts.gateways.connections);

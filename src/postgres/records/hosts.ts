@@ -80,6 +80,7 @@ export function createHostRecords(connection: Knex, slotRules: SlotRules): HostR
           engine_port: null,
           updated_at: new Date(),
         });
+        await transaction('host_restarts').where({ host_id: hostId }).delete();
         await freeSlot(transaction, slotRules, hostId);
       });
     },

@@ -21,7 +21,9 @@ const leaseSql = `
 
 const reportedSql = `
   SELECT instances.*, operation.kind AS operation_kind, operation.state AS operation_state,
-    operation.description AS operation_description
+    operation.description AS operation_description, (
+      SELECT retry_at FROM hosts JOIN host_restarts ON host_id = hosts.id
+      WHERE hosts.instance_id = instances.id AND ended_at IS NOT NULL AND hosts.state <> 'destroyed') AS restart_at
   FROM instances LEFT JOIN LATERAL (
     SELECT kind, state, description FROM operations WHERE instance_id = instances.id AND kind = ANY(:kinds)
     ORDER BY (id = :named) DESC NULLS LAST, created_at DESC LIMIT 1
@@ -30,7 +32,7 @@ const reportedSql = `
 
 type ReportedRow = InstanceRow & {
   [Field in 'kind' | 'state' | 'description' as `operation_${Field}`]: OperationRow[Field] | null;
-};
+} & { restart_at: Date | null };
 
 const nextDueSql = `
   SELECT extract(epoch FROM min(greatest(run_after, coalesce(lease_until, run_after))) - clock_timestamp()) * 1000
@@ -49,6 +51,15 @@ function isInProgressConflict(error: unknown): boolean {
   const { code, constraint } = error as { code?: string; constraint?: string };
   return code === '23505' && constraint === 'operations_one_in_progress';
 }
+
+/** All but the newest `restart` of an instance, which nobody else refers to. */
+const deleteOldRestartsSql = `
+  DELETE FROM operations WHERE id IN (
+    SELECT id FROM operations old
+    WHERE kind = 'restart' AND finished_at < clock_timestamp() - interval '1 day' AND EXISTS (
+      SELECT FROM operations WHERE instance_id = old.instance_id AND kind = 'restart' AND created_at > old.created_at)
+    LIMIT :limit
+  )`;
 
 export function createOperationRecords(connection: Knex): OperationRecords {
   const table = () => connection<OperationRow>('operations');
@@ -105,7 +116,7 @@ export function createOperationRecords(connection: Knex): OperationRecords {
         operation:
           kind === null || state === null || description === null
             ? undefined
-            : { kind, state, description, instanceId: instance.id },
+            : { kind, state, description, instanceId: instance.id, restartAt: row.restart_at ?? undefined },
       };
     },
 
@@ -119,6 +130,11 @@ export function createOperationRecords(connection: Knex): OperationRecords {
 
     async deleteOldOperations(olderThanMs, limit) {
       const { rowCount } = await connection.raw<{ rowCount: number }>(deleteOldSql, { olderThanMs, limit });
+      return rowCount;
+    },
+
+    async deleteOldRestarts(limit) {
+      const { rowCount } = await connection.raw<{ rowCount: number }>(deleteOldRestartsSql, { limit });
       return rowCount;
     },
 

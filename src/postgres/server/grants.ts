@@ -68,6 +68,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'UPDATE (checked_at, drift, failed_at, failure)',
     ],
   },
+  host_restarts: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   power_requests: {
     api: ['SELECT', 'INSERT', 'UPDATE'],
     gateway: ['SELECT', 'INSERT', 'UPDATE'],
