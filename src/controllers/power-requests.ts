@@ -8,7 +8,7 @@ import type { Records } from '../core/ports/store.ts';
 import { TimeoutError, withTimeout } from '../lib/with-timeout.ts';
 import { createBackoff } from './backoff.ts';
 import type { PowerSwitch } from './power-switch.ts';
-import { createTimedLimit } from '../operations/concurrency.ts';
+import { createTurns } from '../operations/concurrency.ts';
 
 /** More at once would only make each of them slower. */
 const concurrentHosts = 8;
@@ -36,7 +36,7 @@ export function createPowerRequestController(deps: {
   admission: AdmissionRules;
 }): PowerRequestController {
   const { records, hypervisor, logger, power, admission } = deps;
-  const limit = createTimedLimit(concurrentHosts, longestTurnMs);
+  const limit = createTurns({ atOnce: concurrentHosts, perOwner: 1, longestMs: longestTurnMs });
   const backoff = createBackoff({
     message: 'A power request failed; retrying after a pause that grows to 5 min, while it is requested',
     logger,
@@ -127,7 +127,7 @@ export function createPowerRequestController(deps: {
       if (backoff.hasFailed(hostId)) await dropIfAbandoned(hostId);
       if (!backoff.isDue(hostId)) return;
       if (await isDue(hostId)) {
-        await limit(() => hypervisor.withHostLock(hostId, () => processLocked(hostId)));
+        await limit(hostId, () => hypervisor.withHostLock(hostId, () => processLocked(hostId)));
       }
       backoff.succeeded(hostId);
     } catch (error) {

@@ -67,7 +67,7 @@ export async function runOperation(
     return 'finished';
   };
 
-  async function runSteps(lockedHostId: string | undefined): Promise<RunEnd> {
+  async function runSteps(lockedHostId: string | undefined, hasBooted: () => void): Promise<RunEnd> {
     for (;;) {
       if (failure === undefined && isPastDeadline(0)) {
         rollBack(`The operation timed out during: ${steps[index]?.description ?? 'its end'}`);
@@ -82,7 +82,10 @@ export async function runOperation(
       let outcome: StepOutcome;
       try {
         const run = () => step.run({ ...deps, operation, host });
-        outcome = await (step.waits === true ? run() : concurrency.limitStep(run));
+        if (step.afterBoot === true) hasBooted();
+        outcome = await (step.waits === true
+          ? run()
+          : concurrency.limitStep(host?.tenantId ?? operation.instanceId, run));
       } catch (error) {
         attempts += 1;
         const reason = errorMessage(error);
@@ -137,11 +140,12 @@ export async function runOperation(
   let end: RunEnd;
   do {
     const host = await store.records.hostOfInstance(operation.instanceId);
-    if (host === undefined) end = await runSteps(undefined);
+    if (host === undefined) end = await runSteps(undefined, () => undefined);
     else {
-      const run = () => hypervisor.withHostLock(host.id, () => runSteps(host.id));
-      const mayBoot = (await workflow.mayBoot?.(host, hypervisor)) === true;
-      end = mayBoot ? await concurrency.limitBoot(run) : await run();
+      const run = (hasBooted: () => void) =>
+        hypervisor.withHostLock(host.id, () => runSteps(host.id, hasBooted));
+      const mayBoot = (await workflow.mayBoot?.(host, hypervisor, operation)) === true;
+      end = mayBoot ? await concurrency.limitBoot(host.tenantId, run) : await run(() => undefined);
     }
   } while (end === 'other host');
 }

@@ -30,6 +30,8 @@ export interface Step {
   readonly description: string;
   /** The step mostly waits for a guest or a gateway, so it doesn't count toward the limit on concurrent steps. */
   readonly waits?: boolean;
+  /** The guest has booted when this step begins; from here on the operation mostly waits for its engine. */
+  readonly afterBoot?: boolean;
   run(context: StepContext): Promise<StepOutcome>;
 }
 

@@ -1,7 +1,7 @@
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Host } from '../core/model/host.ts';
 import type { InstanceState } from '../core/model/instance.ts';
-import type { OperationKind } from '../core/model/operation.ts';
+import type { Operation, OperationKind } from '../core/model/operation.ts';
 import type { Step } from './step.ts';
 
 /** What an operation of one kind does. */
@@ -11,7 +11,7 @@ export interface Workflow {
   /** Run from the first one, instead of the steps, once the operation has failed. */
   readonly rollback: readonly Step[];
   /** Whether the VM is likely to boot, which keeps a processor busy until it has. Undefined means never. */
-  readonly mayBoot?: (host: Host, hypervisor: Hypervisor) => Promise<boolean>;
+  readonly mayBoot?: (host: Host, hypervisor: Hypervisor, operation: Operation) => Promise<boolean>;
   /** Attempts of one step before the operation is rolled back. */
   readonly attempts: number;
   /** Attempts of one rollback step before the rollback is abandoned. Undefined means unlimited. */

@@ -8,7 +8,7 @@ import { prepare } from './steps/prepare.ts';
 import { restartContainers } from './steps/restart-containers.ts';
 import { revokeBindings } from './steps/revoke-bindings.ts';
 import { start } from './steps/start.ts';
-import { updateRollback, updateSteps } from './steps/update.ts';
+import { mayBootIn, updateRollback, updateSteps } from './steps/update.ts';
 import type { Workflows } from './workflow.ts';
 
 /** From a recorded host to an engine that answers. A restart runs these steps too. */
@@ -43,7 +43,7 @@ export const workflows: Workflows = {
     kind: 'update',
     steps: updateSteps,
     rollback: updateRollback,
-    mayBoot: always,
+    mayBoot: (host, _hypervisor, operation) => Promise.resolve(mayBootIn(host, operation)),
     attempts: 3,
     // If the rollback fails too, the next reconciliation restarts the host, as after a crash.
     rollbackAttempts: 5,

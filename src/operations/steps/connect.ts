@@ -6,6 +6,7 @@ export const connect: Step = {
   name: 'connect',
   description: 'Waiting for the Docker engine to answer',
   waits: true,
+  afterBoot: true,
   async run(context) {
     const { hypervisor, store } = context;
     const host = requireHost(context);

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { toHostSpec } from '../../core/model/host-spec.ts';
 import type { Host } from '../../core/model/host.ts';
-import type { UpdateTarget } from '../../core/model/operation.ts';
+import type { Operation, UpdateTarget } from '../../core/model/operation.ts';
 import { done, requireHost, retryAfter, type Step, type StepContext } from '../step.ts';
 import { identifyAndConfigure } from './identify.ts';
 import { guestPollMs } from './poll-intervals.ts';
@@ -44,6 +44,10 @@ function needsRestart(host: Host, target: UpdateTarget): boolean {
     (target.imageVersion !== undefined && target.imageVersion !== host.imageVersion)
   );
 }
+
+/** Whether an update boots the VM: it restarts it, or the VM is known to have ended. */
+export const mayBootIn = (host: Host, { target }: Pick<Operation, 'target'>): boolean =>
+  host.engine === undefined || (target !== undefined && needsRestart(host, target));
 
 /** The steps that change a host to what `specOf` says, and restart its VM if necessary. */
 function restartSteps(specOf: (update: HostUpdate) => HostSpec, activity: string): readonly Step[] {
@@ -95,6 +99,7 @@ function restartSteps(specOf: (update: HostUpdate) => HostSpec, activity: string
       name: 'connect',
       description: `${activity}: waiting for the Docker engine to answer`,
       waits: true,
+      afterBoot: true,
       async run(context) {
         const { hypervisor, store } = context;
         const update = hostUpdateOf(context);
