@@ -7,6 +7,7 @@ import { type Controller, startControllers } from '../controllers/controller.ts'
 import { expireInstances } from '../controllers/expiry.ts';
 import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
 import { sendHeartbeat } from '../controllers/heartbeat.ts';
+import { createGuestClocks } from '../controllers/guest-clocks.ts';
 import { createIdleController } from '../controllers/idle.ts';
 import { createIntegrityController } from '../controllers/integrity.ts';
 import { availableMib } from '../controllers/node-memory.ts';
@@ -110,6 +111,7 @@ export async function startWorker(
     ...{ ...deps, plans, admission, availableMib, signal },
     isBusy: () => operations.isBusy(),
   });
+  const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
 
   const controllers: readonly Controller<Channel>[] = [
@@ -137,6 +139,7 @@ export async function startWorker(
       },
     },
     { name: 'The heartbeat', everyMs: 5_000, run: () => sendHeartbeat({ name, hypervisor, plans, workers }) },
+    { name: "Setting guests' clocks", everyMs: 300_000, run: () => clocks.runOnce() },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
     { name: 'The search for failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },

@@ -7,8 +7,13 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCgroups } from '../../src/hypervisors/qemu/launch/cgroups.ts';
 import { createOverlay } from '../../src/hypervisors/qemu/disk/disks.ts';
+import { createGuestClocks } from '../../src/controllers/guest-clocks.ts';
+import type { Host } from '../../src/core/model/host.ts';
+import { runningContainers } from '../../src/hypervisors/qemu/engine/containers.ts';
 import { askEngine } from '../../src/hypervisors/qemu/engine/engine.ts';
 import { eventually } from '../support/eventually.ts';
+import { silentLogger } from '../support/logger.ts';
+import { makeAttacker } from './support/attacker.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 const execute = promisify(execFile);
@@ -278,6 +283,45 @@ describe('jail', { timeout: 960_000 }, () => {
     expect(limits.join(', ')).toContain(String(limit));
     expect(await hosts.driver.engineAnswers(b.spec)).toBe(true);
     expect(await hosts.driver.engineAnswers(a.spec)).toBe(true);
+  });
+
+  it('clock: a guest whose clock is wrong has the right time after the next round; containers are listed', async () => {
+    // Fails without the round (controllers/guest-clocks.ts): the clock stayed an hour behind.
+    const attacker = await a.attacker();
+    await makeAttacker(a.engine);
+    const error = async () =>
+      Math.abs(
+        Number(/clock=(\d+)/.exec(await attacker.root('echo clock=$(date +%s)'))?.[1]) - Date.now() / 1000,
+      );
+    await attacker.root(`date -s @${Math.floor(Date.now() / 1000) - 3_600}`);
+    expect(await error()).toBeGreaterThan(3_000);
+    const host = {
+      ...a.spec,
+      ...{ id: a.spec.hostId, instanceId: 'none', state: 'running', power: 'running', engine: a.engine },
+    } as unknown as Host;
+    const records = {
+      livingHosts: () => Promise.resolve([host]),
+      livingHost: () => Promise.resolve(host),
+      unfinishedOperation: () => Promise.resolve(undefined),
+    };
+    await createGuestClocks({ records, hypervisor: hosts.driver, logger: silentLogger }).runOnce();
+    // Seconds; reading the clock takes time too.
+    expect(await error()).toBeLessThan(30);
+
+    // A real engine understands the questions of engine/containers.ts, pages included.
+    const listed = await runningContainers(a.engine, 30_000);
+    expect(listed.length).toBeGreaterThanOrEqual(2);
+    expect(await hosts.driver.runningContainers(a.spec)).toBe(listed.length);
+    const filters = JSON.stringify({ status: ['running'], before: [listed.at(-1)] });
+    const { body } = await askEngine(a.engine, {
+      method: 'GET',
+      path: `/containers/json?limit=100&filters=${encodeURIComponent(filters)}`,
+      timeoutMs: 30_000,
+      maxBytes: 65_536,
+    });
+    expect((JSON.parse(body.toString('utf8')) as { Id: string }[]).map(({ Id }) => Id).reverse()).toEqual(
+      listed.slice(0, -1),
+    );
   });
 
   it('11: consoles: a flood on every console writes nothing to the node', async () => {

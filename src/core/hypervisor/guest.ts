@@ -4,7 +4,8 @@ import type { HostSpec } from './host-spec.ts';
 export interface Guest {
   /**
    * Gives the guest its own identity: reseeds its random number generator, and sets clock, hostname, machine-id, boot
-   * id and engine id. Called after every start and resume, before {@link Network.connect}.
+   * id and engine id. Called after every start and resume, before {@link Network.connect}, and every few minutes while the
+   * host runs: a guest that has its identity only gets the time and more entropy.
    * @returns false if the guest does not answer yet, or is paused or parked: ask again later.
    * @throws HypervisorError if no VM runs.
    */

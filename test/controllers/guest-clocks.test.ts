@@ -1,0 +1,27 @@
+import { expect, it } from 'vitest';
+import { createGuestClocks } from '../../src/controllers/guest-clocks.ts';
+import { silentLogger } from '../support/logger.ts';
+import { createPowerFixture } from './support/power-fixture.ts';
+
+const fixture = createPowerFixture({ deadlines: { longMs: 500, shortMs: 500 } });
+
+// That the clock is right afterwards: test/isolation/uniqueness.vm.test.ts.
+it('guest clocks: each running guest gets the time, whatever becomes of another; a sleeping one is left alone', async () => {
+  const [running, hanging, paused] = [
+    await fixture.makeHost('run'),
+    await fixture.makeHost('run'),
+    await fixture.makeHost('run'),
+  ];
+  await fixture.request(paused, 'paused');
+  await fixture.makeWorker().fulfilRequests();
+  expect(await fixture.powerOf(paused)).toBe('paused');
+  const identified: string[] = [];
+  fixture.before = (method, hostId) => {
+    if (method !== 'identify') return undefined;
+    identified.push(hostId);
+    return hostId === hanging ? new Promise<void>(() => undefined) : undefined;
+  };
+  const { store, hypervisor } = fixture.broker;
+  await createGuestClocks({ records: store.records, hypervisor, logger: silentLogger }).runOnce();
+  expect(identified.sort()).toEqual([running, hanging].sort());
+});
