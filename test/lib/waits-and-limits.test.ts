@@ -65,7 +65,7 @@ it('line reader: returns lines whatever the chunks, and refuses too long ones an
   expect(read(Buffer.from('on'))).toEqual([]);
   expect(read(Buffer.from('e\ntwo\nth'))).toEqual(['one', 'two']);
   expect(read(Buffer.from('ree\n'))).toEqual(['three']);
-  expect(() => read(Buffer.from('sixsix'))).toThrow(TooMuchDataError);
+  expect(() => read(Buffer.from('eleven'))).toThrow(TooMuchDataError);
   const readShort = createLineReader({ line: 5, total: 8 });
   expect(() => readShort(Buffer.from('a\nb\nc\nd\ne\n'))).toThrow(TooMuchDataError);
 });

@@ -20,7 +20,7 @@ async function hostile(answer: HostileAnswer) {
   return engine;
 }
 
-// Fails (times out) for "another protocol" without the listeners for `upgrade` and `close` and the deadline of its own.
+// Fails (times out) for "another protocol" without the listeners for `upgrade` and `close` and its deadline.
 describe.each(Object.keys(hostileAnswers) as HostileAnswer[])('hostile engine: %s', (answer) => {
   it(`hostile engine: ${answer}: a list of containers is refused within its timeout`, async () => {
     const engine = await hostile(answer);
