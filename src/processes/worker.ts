@@ -41,7 +41,7 @@ import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
 
 /** How long a worker that is asked to stop waits for acts in progress, in milliseconds. */
-const stopMs = 20_000;
+const stopMs = 10_000;
 
 /** What a test replaces in a worker (tools/chaos/worker.ts). Production never sets it. */
 export interface WorkerOverrides {

@@ -1,4 +1,5 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
@@ -6,7 +7,7 @@ import { promisify } from 'node:util';
 import { afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
 import { processesWith } from '../../tools/lib/residue.ts';
-import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
+import { type BrokerProcess, makeBrokerProcess, planId, serviceId } from '../support/broker-process.ts';
 import { compiled } from '../support/build.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -100,6 +101,44 @@ describe('faults', { timeout: 600_000 }, () => {
     await expect(one.start()).rejects.toThrow(/password authentication failed.*DATABASE_URL/s);
     expect(one.output()).not.toContain('waiting for it');
     await nothingRuns(one);
+  });
+
+  // Fails without the deadline in worker.ts: it waited for the delete, and so did the supervisor.
+  it('stop: the broker ends although an act on a host hangs, and the next start completes it', async () => {
+    const one = await broker({ BERTH_SYNC_WAIT_MS: '0' });
+    await one.start();
+    expect((await one.create('instance', 'org')).status).toBeLessThan(300);
+    const operation = async () =>
+      (await one.ask('GET', '/v2/service_instances/instance/last_operation')).body['state'];
+    await eventually('it is created', async () => (await operation()) === 'succeeded');
+    // Somebody else has the host's lock, and does not release it.
+    const [host = ''] = await readdir(path.join(one.stateDirectory, 'simulated', 'hosts'));
+    const lock = path.join(one.stateDirectory, 'simulated', 'locks', host);
+    await mkdir(path.dirname(lock), { recursive: true });
+    const holder = spawn('flock', [
+      '--no-fork',
+      '--exclusive',
+      lock,
+      'sh',
+      '-c',
+      'echo locked; exec sleep 600',
+    ]);
+    onTestFinished(() => {
+      holder.kill('SIGKILL');
+    });
+    await once(holder.stdout, 'data');
+    const removed = await one.ask(
+      'DELETE',
+      `/v2/service_instances/instance?accepts_incomplete=true&service_id=${serviceId}&plan_id=${planId}`,
+    );
+    expect(removed.status).toBe(202);
+    await one.interrupt();
+    expect(one.output()).toContain('The worker ends although acts on hosts are in progress');
+    holder.kill('SIGKILL');
+    await rm(lock, { force: true });
+    await one.start();
+    await eventually('it is deleted', async () => (await operation()) !== 'in progress');
+    expect(await operation()).not.toBe('failed');
   });
 
   it('Postgres: if it stops during creates, this is logged, and they complete once it is back', async () => {

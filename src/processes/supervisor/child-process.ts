@@ -6,14 +6,14 @@ export const processNames = ['gateway', 'worker', 'api'] as const;
 export type ProcessName = (typeof processNames)[number];
 
 const restartAfterMs = 1_000;
-/** Longer than any process takes to stop: the worker waits up to 20 s for acts in progress (processes/worker.ts). */
-const stopTimeoutMs = 40_000;
+/** Longer than any process takes to stop: the worker waits up to 10 s for acts in progress (processes/worker.ts). */
+const stopTimeoutMs = 30_000;
 
 /** A process of Berth that is started again if it ends before `stop`. */
 export interface SupervisedProcess {
   /** Resolves when it is ready for the first time; rejects if it ends before that. */
   readonly ready: Promise<void>;
-  /** Sends SIGTERM and waits for its end. A process that has not ended within 40 s is killed. */
+  /** Sends SIGTERM and waits for its end. A process that has not ended within 30 s is killed. */
   stop(): Promise<void>;
 }
 
