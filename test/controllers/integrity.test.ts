@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import supertest from 'supertest';
 import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
 import type { Drift } from '../../src/core/hypervisor/integrity.ts';
-import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
+import { toHostSpec } from '../../src/core/model/host-spec.ts';
 import type { PoolController } from '../../src/controllers/pool.ts';
 import { createHostChecks } from '../../src/core/host-checks.ts';
 import { createCheckRequests } from '../../src/postgres/host-checks.ts';
@@ -181,16 +181,11 @@ it.each(['report', 'quarantine'] as const)(
 const release = (host: string) =>
   supertest(broker.mgmt).delete(`/mgmt/hosts/${host}/quarantine`).auth(operator.username, operator.password);
 
-const connect = (hostId: string) =>
-  broker.hypervisor.connect({
-    hostId,
-    slot: 1,
-    planName: 'small',
-    shape: { vcpus: 1, memoryMib: 768, diskGib: 4 },
-    publishedPorts: { first: 20_000, count: 0 },
-    egress: { kind: 'none' },
-    registries: noRegistries,
-  });
+const connect = async (hostId: string) => {
+  const host = await broker.store.records.livingHost(hostId);
+  if (host === undefined) throw new Error('the host is gone');
+  return broker.hypervisor.connect(toHostSpec(host));
+};
 
 it('policy `quarantine`: disconnects a host with drift until an operator releases it', async () => {
   stopChecks = broker.startIntegrityChecks('quarantine', hour);
