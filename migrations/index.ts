@@ -20,6 +20,7 @@ import * as installation from './082-installation.ts';
 import * as slotsRest from './085-slots-rest.ts';
 import * as idsUsedAgain from './086-ids-used-again.ts';
 import * as hostRestarts from './091-host-restarts.ts';
+import * as hostDifferences from './092-host-differences.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -48,6 +49,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '085-slots-rest', migration: slotsRest },
   { name: '086-ids-used-again', migration: idsUsedAgain },
   { name: '091-host-restarts', migration: hostRestarts },
+  { name: '092-host-differences', migration: hostDifferences },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -72,6 +72,10 @@ export async function runHosts(
   }
   if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no VMs.\n');
   printTable(options.wide === true ? wideColumns : columns, hosts);
+  const { differences } = await askMgmt<{ differences: unknown[] }>(settings, '/mgmt/reconcile');
+  if (differences.length > 0) {
+    process.stdout.write(`\n${differences.length} hosts differ from their records: see "berth reconcile".\n`);
+  }
 }
 
 /** `berth host pause|suspend|wake`: requests the power state for the host whose id starts with `host`. */

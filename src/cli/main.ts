@@ -12,6 +12,7 @@ import { runHostPower, runHostRelease, runHosts } from './hosts.ts';
 import { runImageBuild, runImageList, runImagePrune } from './image.ts';
 import { runKeysList, runKeysPrune, runKeysRotate } from './keys.ts';
 import { MgmtError } from './mgmt-client.ts';
+import { type ReconcileOptions, runReconcile } from './reconcile.ts';
 import { runVerify } from './verify.ts';
 import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
@@ -55,6 +56,16 @@ program
   .argument('[host]', `${hostArgument}; default: every running host`)
   .description('check hosts for drift; exit code 1 if a host has drift or could not be checked')
   .action((id: string | undefined) => runVerify(readSettings(), id));
+
+program
+  .command('reconcile')
+  .description('list the hosts that differ from their records in Postgres, or decide about one of them')
+  .option('--dry-run', 'only list them (default); exit code 1 if there are any')
+  .option('--adopt <host>', 'make it the host of the instance that its own record names again')
+  .option('--remove <host>', 'destroy it with its data')
+  .option('--yes', 'with --remove: without it, nothing is removed')
+  .option('--json', 'print the answer of the management API')
+  .action((options: ReconcileOptions) => runReconcile(readSettings(), options));
 
 program
   .command('doctor')

@@ -15,6 +15,12 @@ export const limitSettings = {
     '1000',
     'most that a host sends, and most that it receives, in Mbit/s',
   ),
+  orphanGraceSeconds: literal(
+    'BERTH_ORPHAN_GRACE_SECONDS',
+    env.integer('a number of seconds', 0, 2_592_000),
+    '3600',
+    'a host that exists, that Postgres has never heard of and that no tenant has used is destroyed after this time, in seconds',
+  ),
   slotRestSeconds: literal(
     'BERTH_SLOT_REST_SECONDS',
     env.integer('a number of seconds', 0, 86_400),

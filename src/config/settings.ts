@@ -59,6 +59,8 @@ export interface Settings {
   readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
   /** How long ports and addresses of a deleted host are not given to another tenant, in seconds. */
   readonly slotRestSeconds: number;
+  /** After this time an orphan that no tenant has used is destroyed, in seconds. */
+  readonly orphanGraceSeconds: number;
   /** Retention of the audit trail, in days. */
   readonly auditDays: number;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';

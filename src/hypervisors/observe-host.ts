@@ -29,7 +29,7 @@ export function createHostObserver(
       }
       logged.add(hostId);
       const slot = await slotByDisk(hostId);
-      return { hostId, state: 'unreadable', owner: undefined, slot, parked: false };
+      return { hostId, state: 'unreadable', owner: undefined, slot, parked: false, hasRun: true };
     }
   };
 }

@@ -3,6 +3,7 @@ import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LeasedOperation } from '../core/model/operation.ts';
 import type { Workflows } from './workflow.ts';
+import type { DifferenceRecords, OwnerNotes } from '../core/ports/host-differences.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
 import type { Step, StepOutcome } from './step.ts';
 import type { Progress } from '../core/ports/operation-records.ts';
@@ -15,6 +16,8 @@ export interface ExecutorDeps {
   readonly store: Store;
   readonly hypervisor: Hypervisor;
   readonly revocations: Revocations;
+  readonly owners: Pick<DifferenceRecords, 'ownerOf'>;
+  readonly ownerNotes: Pick<OwnerNotes, 'write'>;
   /** What each kind of operation does. */
   readonly workflows: Workflows;
   readonly logger: Logger;

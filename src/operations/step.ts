@@ -1,6 +1,7 @@
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Host } from '../core/model/host.ts';
 import type { LeasedOperation } from '../core/model/operation.ts';
+import type { DifferenceRecords, OwnerNotes } from '../core/ports/host-differences.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
 import type { Store } from '../core/ports/store.ts';
 
@@ -12,6 +13,8 @@ export interface StepContext {
   readonly store: Store;
   readonly hypervisor: Hypervisor;
   readonly revocations: Revocations;
+  readonly owners: Pick<DifferenceRecords, 'ownerOf'>;
+  readonly ownerNotes: Pick<OwnerNotes, 'write'>;
 }
 
 /** A step is done, or must run again after a while. Steps never sleep. */

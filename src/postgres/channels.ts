@@ -16,6 +16,8 @@ export const channels = {
   platforms: 'berth_platforms',
   /** An operator has requested checks of hosts, or a release from quarantine. Payload: empty. */
   checks: 'berth_checks',
+  /** An operator has requested the removal of a host that differs. Payload: its id. */
+  differences: 'berth_differences',
   /** Another master key is current. Payload: its id. */
   masterKeys: 'berth_keys',
   /** Every api is to read its master key file again. Payload: the id of the new key in it. */

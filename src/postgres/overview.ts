@@ -113,6 +113,7 @@ async function counts(database: Knex): Promise<Counts> {
     workers,
     authorities,
     usage,
+    differences,
   ] = await Promise.all([
     rows<Counts['instances'][number]>(
       'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
@@ -159,6 +160,11 @@ async function counts(database: Knex): Promise<Counts> {
     ),
     trustedCertificateAuthorities(database),
     createUsageRecords(database).usage(['total']),
+    rows<Counts['differences'][number]>(
+      `SELECT kind, count(host_id)::integer AS count
+       FROM unnest(ARRAY['leftover', 'ownerless', 'owned', 'unreadable', 'disputed', 'missing']) AS kind
+       LEFT JOIN host_differences USING (kind) GROUP BY kind`,
+    ),
   ]);
   return {
     instances,
@@ -175,6 +181,7 @@ async function counts(database: Knex): Promise<Counts> {
     usage: usage.get('total') ?? noUsage,
     wakesRefused: refusals[0]?.count ?? 0,
     restartsPaused: restarts[0]?.count ?? 0,
+    differences,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },
     workers,

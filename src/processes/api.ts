@@ -30,6 +30,7 @@ import { createGatewayRecords } from '../postgres/gateways.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createOperationWaiter } from '../postgres/operation-waiter.ts';
 import { createCheckRequests } from '../postgres/host-checks.ts';
+import { createHostDifferences } from '../postgres/host-differences.ts';
 import { createOverview } from '../postgres/overview.ts';
 import { createPlatformStore } from '../postgres/platforms.ts';
 import { createCredentialDirectory } from '../postgres/credential-directory.ts';
@@ -178,6 +179,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
     records: store.records,
     platforms: createPlatforms(platforms),
     checks: createHostChecks(createCheckRequests(database)),
+    differences: createHostDifferences(database),
     credentials: credentials.mgmt,
     hypervisor: settings.hypervisor,
     ratePerSecond: settings.ratePerSecond,

@@ -14,12 +14,13 @@ import { availableMib } from '../controllers/node-memory.ts';
 import { createPoolController } from '../controllers/pool.ts';
 import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
-import { reconcile } from '../controllers/reconcile.ts';
+import { createReconciler } from '../controllers/reconcile.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
 import { makeTemplates } from '../controllers/templates.ts';
 import { allPlans } from '../core/catalog/lookup.ts';
 import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts';
 import { leaseMs } from '../core/lease-duration.ts';
+import { createOwnerNotes } from '../hypervisors/owner-notes.ts';
 import { openHypervisor } from '../hypervisors/open.ts';
 import type { Logger } from '../lib/logger.ts';
 import { withTimeout } from '../lib/with-timeout.ts';
@@ -28,6 +29,7 @@ import type { Workflows } from '../operations/workflow.ts';
 import { workflows } from '../operations/workflows.ts';
 import { type Channel, channels } from '../postgres/channels.ts';
 import { openDatabase, processTimeouts } from '../postgres/database.ts';
+import { createDifferenceRecords } from '../postgres/host-differences.ts';
 import { createCheckRecords } from '../postgres/host-checks.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createRevocations } from '../postgres/revocations.ts';
@@ -71,7 +73,13 @@ export async function startWorker(
   requireCapabilities(hypervisor, plans);
   const listener = await startListener({
     connectionString,
-    listenTo: [channels.operations, channels.acknowledgements, channels.checks, channels.power],
+    listenTo: [
+      channels.operations,
+      channels.acknowledgements,
+      channels.checks,
+      channels.power,
+      channels.differences,
+    ],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; reconnecting');
     },
@@ -82,11 +90,15 @@ export async function startWorker(
   const admission = { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit };
   const deps = { store, hypervisor, logger };
   const adopted = await adopt(deps);
+  const differences = createDifferenceRecords(database);
+  const notes = createOwnerNotes(settings.stateDirectory);
 
   const operations = startLeaseLoop({
     ...deps,
     workflows: overrides.workflows ?? workflows,
     revocations: createRevocations(database, listener),
+    owners: differences,
+    ownerNotes: notes,
     name,
     leaseMs: overrides.leaseMs ?? leaseMs,
   });
@@ -107,6 +119,8 @@ export async function startWorker(
     ...{ ...deps, checks: createCheckRecords(database), signal },
     policy: settings.integrityPolicy,
   });
+  const graceSeconds = settings.orphanGraceSeconds;
+  const reconciler = createReconciler({ ...deps, differences, notes, graceSeconds });
   const pool = createPoolController({
     ...{ ...deps, plans, admission, availableMib, signal },
     isBusy: () => operations.isBusy(),
@@ -122,7 +136,12 @@ export async function startWorker(
       run: () => powerRequests.runOnce(),
     },
     { name: 'The idle check', everyMs: 5_000, run: () => idle.runOnce() },
-    { name: 'Reconciliation', everyMs: 5_000, run: () => reconcile(deps) },
+    {
+      name: 'Reconciliation',
+      everyMs: 5_000,
+      wakeOn: [channels.differences],
+      run: () => reconciler.runOnce(),
+    },
     {
       name: 'The integrity check',
       everyMs: settings.integrityEverySeconds * 1_000,

@@ -217,7 +217,7 @@ describe('an operation', () => {
 });
 
 describe('reconciliation', () => {
-  it('reconciliation: restarts a host whose VM has ended, and destroys an orphan', async () => {
+  it('reconciliation: restarts a host whose VM has ended, and leaves alone a host that it does not know', async () => {
     broker.startWorker();
     const id = randomUUID();
     await begin(id);
@@ -240,7 +240,8 @@ describe('reconciliation', () => {
     await eventually('the VM runs again', async () => {
       const seen = await broker.hypervisor.list();
       const [now] = await broker.store.records.livingHosts();
-      return seen.length === 1 && seen[0]?.state === 'running' && now?.engine !== undefined;
+      const own = seen.find(({ hostId }) => hostId === host.id);
+      return seen.length === 2 && own?.state === 'running' && now?.engine !== undefined;
     });
     // Operations that Berth began are not reported to the platform.
     expect(await last(id)).toMatchObject({ state: 'succeeded' });

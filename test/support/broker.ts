@@ -31,7 +31,7 @@ import { createIntegrityController } from '../../src/controllers/integrity.ts';
 import { expireInstances } from '../../src/controllers/expiry.ts';
 import { retryFailedDeletes } from '../../src/controllers/failed-deletes.ts';
 import { createPoolController } from '../../src/controllers/pool.ts';
-import { reconcile } from '../../src/controllers/reconcile.ts';
+import { createReconciler } from '../../src/controllers/reconcile.ts';
 import { startLeaseLoop, type LeaseLoop } from '../../src/operations/lease-loop.ts';
 import { createCertificateAuthority } from '../../src/certificates/ca.ts';
 import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
@@ -42,6 +42,8 @@ import { openDatabase, processTimeouts, seedSlots } from '../../src/postgres/dat
 import { startListener } from '../../src/postgres/listener.ts';
 import { createCheckRecords, createCheckRequests } from '../../src/postgres/host-checks.ts';
 import { createOperationWaiter } from '../../src/postgres/operation-waiter.ts';
+import { createDifferenceRecords, createHostDifferences } from '../../src/postgres/host-differences.ts';
+import { createOwnerNotes } from '../../src/hypervisors/owner-notes.ts';
 import { createOverview } from '../../src/postgres/overview.ts';
 import { createPlatformStore } from '../../src/postgres/platforms.ts';
 import { createCredentialDirectory } from '../../src/postgres/credential-directory.ts';
@@ -81,6 +83,7 @@ export async function makeTestBroker(
     /** Of the driver's methods. */
     deadlines?: MethodDeadlines;
     slots?: number;
+    orphanGraceSeconds?: number;
     /** How long a freed slot rests, in seconds. */
     restSeconds?: number;
     ratePerSecond?: number;
@@ -95,6 +98,7 @@ export async function makeTestBroker(
     faults,
     deadlines,
     slots = 50,
+    orphanGraceSeconds = 3_600,
     restSeconds = 0,
     ratePerSecond = 5_000,
     answerWithinMs = longestAnswerMs,
@@ -193,11 +197,16 @@ export async function makeTestBroker(
     records: store.records,
     platforms: createPlatforms(createPlatformStore(apiDatabase)),
     checks: createHostChecks(createCheckRequests(apiDatabase)),
+    differences: createHostDifferences(apiDatabase),
     credentials: operator,
     hypervisor: 'simulated',
     ratePerSecond,
     logger,
   });
+
+  const differences = createDifferenceRecords(workerDatabase);
+  const notes = createOwnerNotes(stateDirectory);
+  const reconciler = createReconciler({ ...deps, differences, notes, graceSeconds: orphanGraceSeconds });
 
   const workers: LeaseLoop[] = [];
   const stopChecks: (() => Promise<void>)[] = [];
@@ -233,6 +242,8 @@ export async function makeTestBroker(
         ...deps,
         workflows: workflows,
         revocations: createRevocations(workerDatabase, listener),
+        owners: differences,
+        ownerNotes: notes,
         name,
         leaseMs,
         ...(quickMs !== undefined && { quickMs }),
@@ -264,7 +275,9 @@ export async function makeTestBroker(
       stopChecks.push(stop);
       return stop;
     },
-    reconcile: () => reconcile(deps),
+    /** Reconciliation, as a worker process does it. */
+    reconcile: () => reconciler.runOnce(),
+    notes,
     /** A pool controller, as a worker process has one. */
     makePoolController: (
       situation: {

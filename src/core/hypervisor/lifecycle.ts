@@ -19,6 +19,8 @@ export interface ObservedHost {
   readonly slot: number | undefined;
   /** Whether its VM waits in the pool, by the host's own record. */
   readonly parked: boolean;
+  /** Whether its guest may have run for a tenant: false only if the host is half made or was only ever parked. */
+  readonly hasRun: boolean;
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { CertificateAuthorityOverview } from './certificate-authorities.ts';
+import type { DifferenceKind } from './host-differences.ts';
 import type { Usage } from '../model/usage.ts';
 import type { HostPower, HostState, PoolHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
@@ -66,6 +67,8 @@ export interface Counts {
   /** Sleeping hosts whose last wake was refused for lack of memory. */
   readonly wakesRefused: number;
   readonly freeSlots: number;
+  /** Hosts that differ from their records, by kind; every kind is listed. */
+  readonly differences: readonly { kind: DifferenceKind; count: number }[];
   readonly gateways: { readonly live: number; readonly connections: number };
   readonly workers: readonly {
     name: string;

@@ -1,5 +1,6 @@
 import express, { type Express } from 'express';
 import type { AuditTrail } from '../../core/ports/audit.ts';
+import type { HostDifferences } from '../../core/ports/host-differences.ts';
 import type { HostChecks } from '../../core/ports/host-checks.ts';
 import type { Logger } from '../../lib/logger.ts';
 import type { CertificateAuthorityRotation } from '../../core/ports/certificate-authorities.ts';
@@ -19,6 +20,7 @@ import { describeMgmtRequest, getAudit } from './audit.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
 import { putPower } from './power.ts';
+import { adoptHost, getDifferences, removeHost } from './reconcile.ts';
 import { deleteQuarantine } from './quarantine.ts';
 import { verify } from './verify.ts';
 
@@ -28,6 +30,7 @@ export function createMgmtApp(deps: {
   records: Pick<Records, 'requestPower'>;
   platforms: Platforms;
   checks: HostChecks;
+  differences: HostDifferences;
   credentials: BasicCredentials;
   hypervisor: string;
   /** Requests per second, of all operators together. */
@@ -42,6 +45,7 @@ export function createMgmtApp(deps: {
     records,
     platforms,
     checks,
+    differences,
     credentials,
     hypervisor,
     ratePerSecond,
@@ -79,6 +83,9 @@ export function createMgmtApp(deps: {
   });
   app.put('/mgmt/hosts/:host/power/:power', putPower(records));
   app.delete('/mgmt/hosts/:host/quarantine', deleteQuarantine(checks));
+  app.get('/mgmt/reconcile', getDifferences(differences));
+  app.delete('/mgmt/reconcile/:host', removeHost(differences));
+  app.post('/mgmt/reconcile/:host/adopt', adoptHost(differences));
   app.get('/mgmt/audit', getAudit(audit));
 
   app.post(['/mgmt/verify', '/mgmt/verify/:host'], verify(checks));

@@ -7,10 +7,18 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
   return async (_request, response) => {
     const problems: string[] = [];
     try {
-      const { gateways, workers, freeSlots } = await overview.counts();
+      const { gateways, workers, freeSlots, differences } = await overview.counts();
       if (gateways.live === 0) problems.push("No gateway has a lease: apps can't reach their hosts.");
       if (!workers.some(({ alive }) => alive)) {
         problems.push('No worker has reported recently: no operation progresses.');
+      }
+      // Others are dealt with without an operator.
+      const open = differences.filter(
+        ({ kind, count }) => !['leftover', 'ownerless'].includes(kind) && count > 0,
+      );
+      if (open.length > 0) {
+        const kinds = open.map(({ kind, count }) => `${count} ${kind}`).join(', ');
+        problems.push(`Hosts differ from their records (${kinds}): "berth reconcile" says what to do.`);
       }
       if (freeSlots === 0) problems.push('No slot is free: new instances are refused.');
     } catch (error) {

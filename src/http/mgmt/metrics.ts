@@ -61,6 +61,10 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   gauge('berth_hosts_restart_paused', 'Hosts that keep ending and wait for their next restart').set(
     counts.restartsPaused,
   );
+  const differing = gauge('berth_hosts_differing', 'Hosts that differ from their records in Postgres', [
+    'kind',
+  ]);
+  for (const { kind, count } of counts.differences) differing.set({ kind }, count);
   gauge('berth_free_slots', 'Hosts that can still be created before slots run out').set(counts.freeSlots);
   gauge('berth_gateways', 'Gateways with a lease').set(counts.gateways.live);
   gauge('berth_gateway_connections', 'Open connections of all gateways').set(counts.gateways.connections);

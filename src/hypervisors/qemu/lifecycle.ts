@@ -41,7 +41,8 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
   async function observeReadable(hostId: string): Promise<ObservedHost> {
     const record = await hosts.record(hostId);
     const { owner, slot, parked = false } = record ?? {};
-    return { hostId, state: await stateOf(hostId, record), owner, slot, parked };
+    const used = record !== undefined && hasRun(record);
+    return { hostId, state: await stateOf(hostId, record), owner, slot, parked, hasRun: used };
   }
   const observe = createHostObserver(observeReadable, (hostId) => hosts.slotByDisk(hostId), logger);
 

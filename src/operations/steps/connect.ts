@@ -1,5 +1,6 @@
 import { toHostSpec } from '../../core/model/host-spec.ts';
 import { done, requireHost, retryAfter, type Step } from '../step.ts';
+import { noteOwner } from './note-owner.ts';
 import { guestPollMs } from './poll-intervals.ts';
 
 export const connect: Step = {
@@ -13,6 +14,7 @@ export const connect: Step = {
     const spec = toHostSpec(host);
     const engine = await hypervisor.connect(spec);
     if (!(await hypervisor.engineAnswers(spec))) return retryAfter(guestPollMs);
+    await noteOwner(context, spec);
     // From here on gateways find the host. The start step may have run in another process, so the driver is asked
     // what the VM was started from.
     await store.records.setHostRunning(host.id, {

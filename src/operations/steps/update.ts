@@ -5,6 +5,7 @@ import type { Host } from '../../core/model/host.ts';
 import type { Operation, UpdateTarget } from '../../core/model/operation.ts';
 import { done, requireHost, retryAfter, type Step, type StepContext } from '../step.ts';
 import { identifyAndConfigure } from './identify.ts';
+import { noteOwner } from './note-owner.ts';
 import { guestPollMs } from './poll-intervals.ts';
 import { restartContainers } from './restart-containers.ts';
 
@@ -106,6 +107,7 @@ function restartSteps(specOf: (update: HostUpdate) => HostSpec, activity: string
         const spec = specOf(update);
         const engine = await hypervisor.connect(spec);
         if (!(await hypervisor.engineAnswers(spec))) return retryAfter(guestPollMs);
+        await noteOwner(context, spec);
         await store.records.setHostRunning(update.host.id, {
           engine,
           startedFrom: await hypervisor.startedFrom(update.host.id),

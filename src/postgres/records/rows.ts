@@ -3,6 +3,7 @@ import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { Binding } from '../../core/model/binding.ts';
 import type { Host, HostPower, HostState, IdlePolicy, PoolHost } from '../../core/model/host.ts';
 import type { Instance, InstanceState } from '../../core/model/instance.ts';
+import type { DifferenceKind, OwnerNote } from '../../core/ports/host-differences.ts';
 import type { JsonObject } from '../../core/model/json.ts';
 import type { LeasedOperation, Operation, OperationKind, UpdateTarget } from '../../core/model/operation.ts';
 
@@ -186,4 +187,17 @@ export function toOperation(row: OperationRow): Operation {
 
 export function toLeasedOperation(row: OperationRow): LeasedOperation {
   return { ...toOperation(row), fence: Number(row.fence) };
+}
+
+export interface DifferenceRow {
+  host_id: string;
+  kind: DifferenceKind;
+  slot: number | null;
+  first_port: number | null;
+  ports: number | null;
+  owner: string | null;
+  owner_note: OwnerNote | null;
+  first_seen_at: Date;
+  removal_requested_at: Date | null;
+  failure: string | null;
 }

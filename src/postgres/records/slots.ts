@@ -5,7 +5,7 @@ import type { HostRow } from './rows.ts';
 
 /**
  * The slot that has been free for longest, so that addresses and ports return as late as possible. Left out: slots that
- * rest after another tenant's host, and those whose ports overlap a living host's, which got them under a
+ * rest after another tenant's host or are used by a host that differs from its record, and those whose ports overlap a living host's, which got them under a
  * catalog with blocks of another size. Concurrent transactions skip each other's slots instead of waiting.
  */
 const takeSlotSql = `
@@ -13,6 +13,11 @@ const takeSlotSql = `
     SELECT slot FROM slots
     WHERE host_id IS NULL AND slot <= :count
       AND (rests_until IS NULL OR rests_until <= clock_timestamp() OR former_tenant_id = :tenant)
+      AND NOT EXISTS (
+        SELECT FROM host_differences AS host WHERE host.slot = slots.slot
+          OR host.first_port IS NOT NULL AND int4range(host.first_port, host.first_port + host.ports) &&
+            int4range(:first + (slots.slot - 1) * :size, :first + slots.slot * :size)
+      )
       AND NOT EXISTS (
         SELECT FROM hosts WHERE state <> 'destroyed' AND int4range(first_port, first_port + port_block) &&
           int4range(:first + (slots.slot - 1) * :size, :first + slots.slot * :size)
@@ -75,6 +80,7 @@ export async function countFreeSlots(connection: Knex, rules: SlotRules): Promis
     .whereNull('host_id')
     .andWhere('slot', '<=', rules.count)
     .andWhereRaw('(rests_until IS NULL OR rests_until <= clock_timestamp())')
+    .whereNotExists(connection('host_differences').whereRaw('host_differences.slot = slots.slot'))
     .count<{ count: string }[]>();
   return Number(row?.count ?? 0);
 }

@@ -25,9 +25,9 @@ const auditRow =
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
   installation: { api: ['SELECT'], gateway: ['SELECT'], worker: ['SELECT'] },
-  platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'] },
+  platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'], worker: ['SELECT'] },
   platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
-  tenants: { api: ['SELECT', 'INSERT'] },
+  tenants: { api: ['SELECT', 'INSERT'], worker: ['SELECT'] },
   instances: {
     api: [
       'SELECT',
@@ -55,6 +55,10 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version)',
       'UPDATE (state, started_from, first_started_from, power, power_since, wake_refused_at, engine_host, engine_port, quarantined_at, updated_at)',
     ],
+  },
+  host_differences: {
+    api: ['SELECT', 'UPDATE (removal_requested_at, failure)', 'DELETE'],
+    worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
   },
   host_checks: {
     api: [
