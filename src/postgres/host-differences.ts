@@ -11,7 +11,7 @@ import { channels } from './channels.ts';
 import { notify } from './notify.ts';
 import { type DifferenceRow, type HostRow, type InstanceRow, toInstance } from './records/rows.ts';
 
-/** A difference that has become another one is new: it has a grace period and a decision of its own. */
+/** A difference that has become another one is new: its grace period begins, and no decision about it is known. */
 const replaceSql = `
   INSERT INTO host_differences AS former (host_id, kind, slot, first_port, ports, owner, owner_note)
     SELECT host_id, kind, slot, first_port, ports, owner, owner_note

@@ -54,7 +54,7 @@ export interface DifferenceRecords {
   /** Makes these the differences on record: new ones are inserted, those that are gone deleted. */
   replace(found: readonly FoundDifference[]): Promise<readonly RecordedDifference[]>;
   recordFailure(hostId: string, reason: string): Promise<void>;
-  /** What is to be noted of a host's owner; undefined if the host has none. */
+  /** The owner of a host, to be noted; undefined if the host has none. */
   ownerOf(hostId: string): Promise<Omit<OwnerNote, 'spec'> | undefined>;
 }
 
