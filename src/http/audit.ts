@@ -2,6 +2,7 @@ import type { Request, RequestHandler, Response } from 'express';
 import type { AuditEntry, AuditTrail } from '../core/ports/audit.ts';
 import type { Logger } from '../lib/logger.ts';
 import { withTimeout } from '../lib/with-timeout.ts';
+import { isAuthenticated } from './auth.ts';
 import { delayAnswer } from './delay-answer.ts';
 import { requestIdentity } from './errors.ts';
 import { createRefusalLimit } from './refusal-limit.ts';
@@ -37,7 +38,10 @@ export function auditRequests(
   ): Promise<void> {
     const subject = describe(request, response);
     const { statusCode: status } = response;
-    if (subject === undefined || ((status === 401 || status === 429) && !refusalLimit.admits())) return;
+    if (subject === undefined) return;
+    // Whatever the reason of the refusal: a row must not be free for a caller without a credential.
+    const isFree = !isAuthenticated(response) || status === 429;
+    if (isFree && !refusalLimit.admits()) return;
     const error: unknown = response.locals['error'];
     const skipped = refusalLimit.takeSkipped();
     const entry: AuditEntry = {

@@ -28,6 +28,11 @@ export function basicAuth(known: () => readonly KnownCredential[]): RequestHandl
   };
 }
 
+/** Whether the request was authenticated; false also before {@link basicAuth} and for one that is refused earlier. */
+export function isAuthenticated(response: object): boolean {
+  return (response as Partial<Response>).locals?.['platform'] !== undefined;
+}
+
 /** The platform whose credential authenticated the request; only behind {@link basicAuth}. */
 export function platformOf(response: Response): Platform {
   return response.locals['platform'] as Platform;

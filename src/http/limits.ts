@@ -13,7 +13,7 @@ export const longestAnswerMs = 29_000;
 export const auditShare = 0.1;
 /** In milliseconds: how long an answer of the management API waits for that row. */
 export const longestAuditMs = longestAnswerMs * auditShare;
-/** Connections of one listener; further ones are closed immediately. */
+/** Connections of one listener; for further ones, others are closed (connection-limit.ts). */
 export const maxConnections = 2_000;
 
 /** In milliseconds, from the opening of the connection, also if nothing is ever sent on it. */

@@ -2,6 +2,7 @@ import { createServer as createHttpServer, type Server, STATUS_CODES } from 'nod
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Express } from 'express';
+import { limitConnections } from './connection-limit.ts';
 import { maxConnections, maxHeaderBytes, maxHeaders, type Timeouts, usualTimeouts } from './limits.ts';
 
 export interface HttpListener {
@@ -36,11 +37,15 @@ export async function listen(
 ): Promise<HttpListener> {
   const timeouts = options.timeouts ?? usualTimeouts;
   const server = createServer(app, options.tls, timeouts);
-  server.maxConnections = options.maxConnections ?? maxConnections;
+  limitConnections(server, options.maxConnections ?? maxConnections);
   // One more than allowed, so that headerLimit sees that there are too many.
   server.maxHeadersCount = maxHeaders + 1;
   server.setTimeout(timeouts.silence);
   server.on('clientError', answerUnreadable);
+  // Runs after answerUnreadable, whose answer would wait forever for the end of a handshake that failed or timed out.
+  server.on('tlsClientError', (_error: Error, socket: Socket) => {
+    socket.destroy();
+  });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       reject(

@@ -1,17 +1,17 @@
 const perMinute = 60;
 
 export interface RefusalLimit {
-  /** False if the refusal exceeds the limit: then it is only counted. */
+  /** False if the request exceeds the limit: then it is only counted. */
   admits(): boolean;
-  /** Returns the number of refusals that were only counted, and sets it to 0. */
+  /** Returns the number of requests that were only counted, and sets it to 0. */
   takeSkipped(): number;
-  /** Counts refusals again whose number could not be recorded. */
+  /** Counts requests again whose number could not be recorded. */
   addSkipped(count: number): void;
 }
 
 /**
- * Limits the refusals that cost a caller nothing (401, 429) to 60 rows of the audit trail per minute, so that a flood
- * of them does not fill the disk.
+ * Limits what is written about requests that cost a caller nothing (unauthenticated, or 429) to 60 rows of the audit
+ * trail, or lines of the log, per minute, so that a flood of them does not fill the disk.
  * @param now milliseconds of a monotonic clock.
  */
 export function createRefusalLimit(now: () => number): RefusalLimit {

@@ -13,6 +13,7 @@ import { databaseRoles } from '../../src/postgres/server/grants.ts';
 import {
   bindBody,
   binding,
+  credentials,
   hints,
   ids,
   instance,
@@ -21,6 +22,7 @@ import {
   provisionBody,
   type TestBroker,
 } from '../support/broker.ts';
+import type { Logger } from '../../src/lib/logger.ts';
 import { silentLogger } from '../support/logger.ts';
 
 let broker: TestBroker;
@@ -267,6 +269,62 @@ it('audit: counts a flood of wrong passwords instead of recording each', async (
   } finally {
     await other.stop();
   }
+});
+
+// Fails if only 401 and 429 are sampled, or if the log has no sample.
+describe.each([
+  ['OSB API', 'app', '/v2/service_instances/i'],
+  ['management API', 'mgmt', '/mgmt/platforms/p'],
+] as const)('unauthenticated requests to the %s', (_, name, path) => {
+  it('audit, log: whatever the refusal, only a sample is recorded and logged, with the number of the others', async () => {
+    const lines: { notLogged?: number; status?: number }[] = [];
+    const logger: Logger = {
+      ...silentLogger,
+      info: (details) => lines.push(details),
+    };
+    const other = await makeTestBroker(inject('postgres'), { logger });
+    try {
+      const app = other[name];
+      const kinds: readonly ((request: ReturnType<typeof supertest>) => supertest.Test)[] = [
+        (to) => to.put(path),
+        (to) => to.put(path).auth('x', 'y'),
+        (to) => to.put(path).type('application/json').send('{'),
+        (to) =>
+          to
+            .put(path)
+            .type('application/json')
+            .send(`{"a":"${'x'.repeat(300_000)}"}`),
+        (to) => to.put(path).set('X-Broker-API-Version', '1.0'),
+        (to) => to.put(path).set('X-Broker-API-Originating-Identity', 'x'),
+        (to) => to.patch(`${path}/%ff`),
+        (to) => to.put(`${path}%00`),
+        (to) => to.put(`${path}/unknown/${'x'.repeat(8_000)}`),
+        (to) => to.post(path),
+      ];
+      const headers = Object.fromEntries(Array.from({ length: 101 }, (_entry, index) => [`x-${index}`, '1']));
+      let asked = 0;
+      for (; asked < 320; asked += 1) {
+        // Half of them are refused before authentication: more than may be recorded.
+        const kind = kinds[asked % kinds.length] as (typeof kinds)[number];
+        const sent = asked % 2 === 0 ? kind(supertest(app)) : supertest(app).delete(path).set(headers);
+        const { status } = await sent.catch(() => ({ status: 401 }));
+        expect([401, 431]).toContain(status);
+      }
+      const rows = await other.database<AuditRow>('audit');
+      // A minute may end meanwhile, which allows as many rows again.
+      expect(rows.length).toBeLessThanOrEqual(120);
+      expect(rows.length).toBeGreaterThan(0);
+      const answered = lines.filter(({ status }) => status !== undefined);
+      expect(answered.length).toBeLessThanOrEqual(120);
+      const { username, password } = name === 'app' ? credentials : operator;
+      await supertest(app).get('/none').auth(username, password);
+      const logged = lines.filter(({ status }) => status !== undefined);
+      const missed = logged.reduce((sum, { notLogged }) => sum + (notLogged ?? 0), 0);
+      expect(logged.length + missed).toBe(asked + 1);
+    } finally {
+      await other.stop();
+    }
+  });
 });
 
 describe('audit table', () => {
