@@ -23,7 +23,7 @@ async function serve(
 const statusOf = (received: string) => Number(/^HTTP\/1\.1 (\d+)/.exec(received)?.[1]);
 
 // Fails with `server.maxConnections` alone: nobody else was served until the silent ones timed out.
-it('connections: silent ones beyond the limit end the oldest of their own, and no authenticated one', async () => {
+it('connections: silent ones beyond the limit end their own oldest ones, and no authenticated one', async () => {
   const app = express().use((request, response) => {
     if (request.get('Authorization') !== undefined) response.locals['platform'] = { id: 'p' };
     response.json({});
