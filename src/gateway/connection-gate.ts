@@ -1,14 +1,18 @@
 import net from 'node:net';
 import type { GatewayLimits } from './limits.ts';
+import { sourceOf } from './source-address.ts';
 
 /**
  * Accepts connections. Until a connection is admitted it is unauthenticated: limited in number (in total and
- * per address) and in time, whatever it sends.
+ * per source address) and in time, whatever it sends. A newcomer is never rejected for others of its address, who may
+ * be strangers behind the same NAT: an older one makes room.
  */
 export interface ConnectionGate {
   listen(port: number, host: string | undefined): Promise<number>;
   /** The connection is authenticated: the gate's limits no longer apply to it. */
-  admitted(connection: net.Socket): void;
+  admitted(socket: net.Socket): void;
+  /** Drops an unauthenticated connection. */
+  drop(socket: net.Socket, why: DropReason): void;
   /** Number of unauthenticated connections. */
   unauthenticated(): number;
   /** Stops listening and drops all unauthenticated connections. */
@@ -16,91 +20,122 @@ export interface ConnectionGate {
 }
 
 export type DropReason =
-  /** The limit of all connections is reached. */
-  | 'full'
-  /** The limit of unauthenticated connections from one address is reached. */
+  /** Evicted to make room for a newer connection of the same address. */
   | 'address-full'
-  /** Evicted to make room for a newer connection. */
+  /** Evicted to make room for a newer connection of another address. */
   | 'room-needed'
+  /** Sent nothing in time. */
+  | 'silent'
   /** Not admitted in time. */
-  | 'too-slow';
+  | 'too-slow'
+  /** Sent more before its admission than a client with a binding does. */
+  | 'too-much';
 
 interface Unauthenticated {
   readonly socket: net.Socket;
-  readonly address: string;
-  readonly timer: NodeJS.Timeout;
+  readonly source: string;
+  timer: NodeJS.Timeout;
+  /** It has sent something. */
+  hasSpoken: boolean;
 }
 
 /**
- * @param deps.onConnection receives each connection that may start its handshake.
- * @param deps.onDropped is called for each connection that is rejected, evicted or timed out.
+ * @param deps.onConnection receives each connection that may start its handshake, with the source address by which it
+ * is limited.
+ * @param deps.onDropped is called for each connection that is evicted, timed out or dropped.
  */
 export function createConnectionGate(deps: {
   limits: GatewayLimits;
-  onConnection: (socket: net.Socket) => void;
+  onConnection: (socket: net.Socket, source: string) => void;
   onDropped: (why: DropReason) => void;
   onError: (error: Error) => void;
 }): ConnectionGate {
-  const { limits, onDropped } = deps;
-  /** By connection key, oldest first. */
-  const unauthenticated = new Map<string, Unauthenticated>();
-  const countByAddress = new Map<string, number>();
+  const { limits } = deps;
+  const bySocket = new Map<net.Socket, Unauthenticated>();
+  /** By source address; each set is oldest first. */
+  const bySource = new Map<string, Set<Unauthenticated>>();
   const server = net.createServer(
-    { noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.keepAliveMs },
+    // Half-open: the end of a client's input is passed on as such.
+    {
+      ...{ noDelay: true, allowHalfOpen: true },
+      ...{ keepAlive: true, keepAliveInitialDelay: limits.keepAliveMs },
+    },
     accept,
   );
-  server.maxConnections = limits.maxConnections;
-  server.on('drop', () => {
-    onDropped('full');
-  });
 
   function accept(socket: net.Socket): void {
     socket.on('error', () => undefined);
-    const { remoteAddress: address } = socket;
+    const { remoteAddress } = socket;
     // Closed already.
-    if (address === undefined) {
+    if (remoteAddress === undefined) {
       socket.destroy();
       return;
     }
-    const count = countByAddress.get(address) ?? 0;
-    if (count >= limits.maxUnauthenticatedPerAddress) {
-      onDropped('address-full');
-      socket.destroy();
-      return;
-    }
-    if (unauthenticated.size >= limits.maxUnauthenticated) evictOldest();
-    const key = keyOf(socket);
-    const timer = setTimeout(() => {
-      onDropped('too-slow');
-      socket.destroy();
-    }, limits.handshakeTimeoutMs);
-    unauthenticated.set(key, { socket, address, timer });
-    countByAddress.set(address, (countByAddress.get(address) ?? 0) + 1);
-    socket.once('close', () => {
-      remove(key, socket);
+    const source = sourceOf(remoteAddress);
+    const siblings = bySource.get(source);
+    if (siblings !== undefined && siblings.size >= limits.maxUnauthenticatedPerAddress)
+      evict(siblings, 'address-full');
+    else if (bySocket.size >= limits.maxUnauthenticated) evict(mostNumerous(), 'room-needed');
+    add(socket, source);
+    deps.onConnection(socket, source);
+  }
+
+  function add(socket: net.Socket, source: string): void {
+    const limit = (ms: number, why: DropReason) =>
+      setTimeout(() => {
+        drop(socket, why);
+      }, ms);
+    const entry: Unauthenticated = {
+      ...{ socket, source, hasSpoken: false },
+      timer: limit(limits.firstBytesTimeoutMs, 'silent'),
+    };
+    bySocket.set(socket, entry);
+    const siblings = bySource.get(source) ?? new Set();
+    bySource.set(source, siblings.add(entry));
+    socket.once('data', () => {
+      entry.hasSpoken = true;
+      clearTimeout(entry.timer);
+      if (bySocket.has(socket)) entry.timer = limit(limits.handshakeTimeoutMs, 'too-slow');
     });
-    deps.onConnection(socket);
+    socket.once('close', () => {
+      remove(socket);
+    });
   }
 
-  /** Legitimate clients finish quickly, so the oldest pending handshake is the one to evict. */
-  function evictOldest(): void {
-    const [oldest] = unauthenticated.entries();
-    if (oldest === undefined) return;
-    const [key, { socket }] = oldest;
-    onDropped('room-needed');
-    remove(key, socket);
+  /** Clients with a binding finish quickly, so the oldest has to leave; first of those that have sent nothing yet. */
+  function evict(from: ReadonlySet<Unauthenticated>, why: DropReason): void {
+    let oldest: Unauthenticated | undefined;
+    for (const entry of from) {
+      oldest ??= entry;
+      if (entry.hasSpoken) continue;
+      oldest = entry;
+      break;
+    }
+    if (oldest !== undefined) drop(oldest.socket, why);
+  }
+
+  /** The connections of the address that has most of them. */
+  function mostNumerous(): ReadonlySet<Unauthenticated> {
+    let most: ReadonlySet<Unauthenticated> = new Set();
+    for (const entries of bySource.values()) if (entries.size > most.size) most = entries;
+    return most;
+  }
+
+  function drop(socket: net.Socket, why: DropReason): void {
+    if (!bySocket.has(socket)) return;
+    remove(socket);
     socket.destroy();
+    deps.onDropped(why);
   }
 
-  function remove(key: string, socket?: net.Socket): void {
-    const entry = unauthenticated.get(key);
-    // The client's port may have been reused before the close event of its old connection.
-    if (entry === undefined || (socket !== undefined && entry.socket !== socket)) return;
+  function remove(socket: net.Socket): void {
+    const entry = bySocket.get(socket);
+    if (entry === undefined) return;
     clearTimeout(entry.timer);
-    unauthenticated.delete(key);
-    const left = (countByAddress.get(entry.address) ?? 1) - 1;
-    if (left === 0) countByAddress.delete(entry.address);
-    else countByAddress.set(entry.address, left);
+    bySocket.delete(socket);
+    const siblings = bySource.get(entry.source);
+    siblings?.delete(entry);
+    if (siblings?.size === 0) bySource.delete(entry.source);
   }
 
   return {
@@ -113,17 +148,12 @@ export function createConnectionGate(deps: {
           resolve((server.address() as net.AddressInfo).port);
         });
       }),
-    admitted(connection) {
-      remove(keyOf(connection));
-    },
-    unauthenticated: () => unauthenticated.size,
+    admitted: remove,
+    drop,
+    unauthenticated: () => bySocket.size,
     close() {
       server.close();
-      for (const { socket } of [...unauthenticated.values()]) socket.destroy();
+      for (const socket of [...bySocket.keys()]) socket.destroy();
     },
   };
 }
-
-/** Identifies a connection by its addresses: the TLS socket and the TCP socket below it have the same. */
-const keyOf = (socket: net.Socket) =>
-  [socket.remoteAddress, socket.remotePort, socket.localAddress, socket.localPort].join(' ');

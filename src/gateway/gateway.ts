@@ -1,5 +1,4 @@
-import { constants } from 'node:crypto';
-import tls from 'node:tls';
+import type tls from 'node:tls';
 import type { GatewayTls } from '../certificates/gateway-tls.ts';
 import type { LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
 import { identify } from './authenticate.ts';
@@ -7,9 +6,11 @@ import { createBindingSync } from './binding-sync.ts';
 import { systemClock, type Clock } from './clock.ts';
 import { createConnectionGate } from './connection-gate.ts';
 import { createCounters, type CutReason, type GatewayState } from './counters.ts';
+import { createHandshakes, type SecureClient } from './handshakes.ts';
 import { createLease } from './lease.ts';
 import { defaultLimits, type GatewayLimits } from './limits.ts';
 import { createLiveCache } from './live-cache.ts';
+import { createPlaces } from './places.ts';
 import { proxy, type Routable } from './proxy.ts';
 import { refuse, type RefusalReason } from './refusal.ts';
 import { createStreams } from './streams.ts';
@@ -95,15 +96,27 @@ export function createGateway(options: GatewayOptions): Gateway {
     maxLookUps: limits.maxLookUps,
     lookUpTimeoutMs: limits.lookUpTimeoutMs,
   });
-  const tlsServer = tls.createServer({
-    ...secureContext(options.tls),
-    requestCert: true,
-    // Decided in authenticate.ts, so that a refusal can state its reason.
-    rejectUnauthorized: false,
+  const places = createPlaces(limits);
+  const handshakes = createHandshakes({
+    ...{ tls: options.tls, limits },
+    onSecure(secure) {
+      // Only after the handshake: docker ends its input and continues to read.
+      secure.client.allowHalfOpen = true;
+      receive(secure).catch((error: unknown) => {
+        logger.error({ err: error }, 'Connection handler failed; connection closed');
+        secure.client.destroy();
+      });
+    },
+    onFailed: () => {
+      counters.failedHandshakes += 1;
+    },
+    onExcess: (socket) => {
+      gate.drop(socket, 'too-much');
+    },
   });
   const gate = createConnectionGate({
     limits,
-    onConnection: (socket) => tlsServer.emit('connection', socket),
+    onConnection: handshakes.begin,
     onDropped: (why) => {
       counters.dropped[why] += 1;
     },
@@ -112,21 +125,8 @@ export function createGateway(options: GatewayOptions): Gateway {
     },
   });
 
-  tlsServer.on('tlsClientError', (_, socket) => {
-    counters.failedHandshakes += 1;
-    socket.destroy();
-  });
-  tlsServer.on('secureConnection', (client) => {
-    client.on('error', () => undefined);
-    // Only after the handshake: docker ends its input and continues to read.
-    client.allowHalfOpen = true;
-    receive(client).catch((error: unknown) => {
-      logger.error({ err: error }, 'Connection handler failed; connection closed');
-      client.destroy();
-    });
-  });
-
-  async function receive(client: tls.TLSSocket): Promise<void> {
+  async function receive(secure: SecureClient): Promise<void> {
+    const { client } = secure;
     const { serial, refusal } = identify(client);
     if (refusal !== undefined) {
       reject(client, refusal);
@@ -135,13 +135,32 @@ export function createGateway(options: GatewayOptions): Gateway {
     let route = authorise(serial);
     // The binding has not connected here recently, or the client is faster than its notification.
     if (route === 'unknown') route = (await sync.lookUp(serial)) ? authorise(serial) : 'look-up-failed';
-    if (typeof route !== 'string' && route.asleep) {
-      const outcome = await waker.wake(route);
+    if (client.destroyed || secure.socket.destroyed) return;
+    if (typeof route === 'string') {
+      reject(client, route);
+      return;
+    }
+    const release = places.take(route);
+    if (typeof release === 'string') {
+      reject(client, release);
+      return;
+    }
+    client.once('close', release);
+    secure.refund();
+    gate.admitted(secure.socket);
+    await serve(client, serial, route);
+  }
+
+  /** Connects an authenticated client to its host, which is woken if need be. */
+  async function serve(client: tls.TLSSocket, serial: string, binding: Routable): Promise<void> {
+    let route: Routable | RefusalReason = binding;
+    if (binding.asleep) {
+      const outcome = await waker.wake(binding);
       // Checked again: the binding may have been revoked while the host woke.
       route = outcome === 'awake' ? authorise(serial) : outcome;
     }
     if (client.destroyed) return;
-    if (typeof route === 'string') reject(client, route);
+    if (typeof route === 'string') rejectInTime(client, route);
     else admit(client, route);
   }
 
@@ -152,18 +171,25 @@ export function createGateway(options: GatewayOptions): Gateway {
     if (binding === undefined) return 'unknown';
     if (binding.expiresAt.getTime() <= clock.wall()) return 'expired';
     if (!isRoutable(binding)) return 'host-away';
-    if (streams.count(binding.bindingId) >= limits.maxConnectionsPerBinding) return 'too-many';
     return binding;
   }
 
   function reject(client: tls.TLSSocket, reason: RefusalReason): void {
     counters.refused[reason] += 1;
-    logger.debug({ reason, from: client.remoteAddress }, 'Connection refused');
+    logger.debug({ reason }, 'Connection refused');
     refuse(client, reason);
   }
 
+  /** The same for a client to which the gate's limit in time no longer applies. */
+  function rejectInTime(client: tls.TLSSocket, reason: RefusalReason): void {
+    const timer = setTimeout(() => client.destroy(), limits.handshakeTimeoutMs);
+    client.once('close', () => {
+      clearTimeout(timer);
+    });
+    reject(client, reason);
+  }
+
   function admit(client: tls.TLSSocket, binding: Routable): void {
-    gate.admitted(client);
     counters.admitted += 1;
     proxy(client, binding, {
       limits,
@@ -186,7 +212,7 @@ export function createGateway(options: GatewayOptions): Gateway {
           { err: error, bindingId: binding.bindingId, hostId: binding.hostId },
           'Engine accepted no connection; client refused',
         );
-        reject(client, 'engine-unreachable');
+        rejectInTime(client, 'engine-unreachable');
       },
     });
   }
@@ -214,11 +240,12 @@ export function createGateway(options: GatewayOptions): Gateway {
     async stop() {
       stopped = true;
       gate.close();
+      handshakes.close();
       countCut('stopped', streams.cutAll());
       await sync.stop();
     },
     replaceTls(next) {
-      tlsServer.setSecureContext(secureContext(next));
+      handshakes.replaceTls(next);
     },
     state: () => ({
       inSync: sync.inSync(),
@@ -231,16 +258,3 @@ export function createGateway(options: GatewayOptions): Gateway {
 }
 
 const isRoutable = (binding: LiveBinding): binding is Routable => binding.engine !== undefined;
-
-function secureContext({ key, cert, clientCas }: GatewayTls): tls.SecureContextOptions {
-  if (clientCas.length === 0) throw new Error('clientCas is empty: no client could connect');
-  return {
-    key,
-    cert,
-    ca: [...clientCas],
-    minVersion: 'TLSv1.2',
-    // A resumed session would present its certificate without proof of the key, and after its expiry. Without
-    // tickets and a session store nothing is resumed. Renegotiation could change the client's identity.
-    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
-  };
-}

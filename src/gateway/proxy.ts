@@ -67,9 +67,5 @@ export function proxy(
     engine.on('error', () => undefined);
     if (client.destroyed) return;
     deps.onUnreachable(error);
-    const refusalTimeout = setTimeout(stream.cut, limits.handshakeTimeoutMs);
-    client.once('close', () => {
-      clearTimeout(refusalTimeout);
-    });
   }
 }

@@ -11,6 +11,8 @@ export type RefusalReason =
   | 'host-asleep'
   | 'no-room'
   | 'too-many'
+  | 'too-many-of-host'
+  | 'too-many-of-tenant'
   | 'engine-unreachable';
 
 interface Answer {
@@ -56,6 +58,14 @@ const answers: Record<RefusalReason, Answer> = {
   'too-many': {
     status: '503 Service Unavailable',
     message: 'too many connections of this binding are open. Close some of them first',
+  },
+  'too-many-of-host': {
+    status: '503 Service Unavailable',
+    message: 'too many connections to your container host are open. Close some of them first',
+  },
+  'too-many-of-tenant': {
+    status: '503 Service Unavailable',
+    message: 'too many connections to container hosts of your organization are open. Close some of them first',
   },
   'engine-unreachable': {
     status: '502 Bad Gateway',

@@ -12,6 +12,7 @@ interface LiveBindingRow {
   serial: string;
   expires_at: Date;
   host_id: string;
+  tenant_id: string;
   engine_host: string | null;
   engine_port: number | null;
   power: HostPower;
@@ -19,7 +20,8 @@ interface LiveBindingRow {
 }
 
 const selectSql = `
-  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, engine_host, engine_port, power, wake_refused_at
+  SELECT bindings.id, serial, expires_at, hosts.id AS host_id, bindings.tenant_id, engine_host, engine_port,
+    power, wake_refused_at
   FROM bindings JOIN hosts ON hosts.instance_id = bindings.instance_id AND hosts.state <> 'destroyed'
   WHERE bindings.state = 'live'`;
 
@@ -136,6 +138,7 @@ function toLiveBinding(row: LiveBindingRow): LiveBinding {
     serial: row.serial,
     expiresAt: row.expires_at,
     hostId: row.host_id,
+    tenantId: row.tenant_id,
     engine: toEngine(row),
     asleep: row.power !== 'running',
     wakeRefusedAt: row.wake_refused_at ?? undefined,

@@ -17,7 +17,7 @@ describe('an unknown serial', () => {
     const harness = await startGateway(world);
     const issued = await world.issue();
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt, asleep: false },
+      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', tenantId: 't1', expiresAt: issued.expiresAt, asleep: false },
       engine: engine.address,
     });
     for (let count = 0; count < 2; count += 1) {
@@ -56,13 +56,17 @@ describe('an unknown serial', () => {
     for (const [index, { serial, expiresAt }] of crowd.entries()) {
       const bindingId = `binding-${index}`;
       harness.source.live.set(bindingId, {
-        ...{ bindingId, serial, expiresAt, hostId: 'h', engine: engine.address, asleep: false },
+        ...{ bindingId, serial, expiresAt, hostId: 'h', tenantId: 't1', engine: engine.address, asleep: false },
       });
     }
     const release = harness.source.delay('readBySerial');
-    const answers = crowd.map((issued) => harness.connect(issued).ask(get('/_ping')));
-    await until('all are connected', () => harness.gateway.state().unauthenticated === crowd.length);
-    await until('the first is being looked up', () => harness.source.countOf('readBySerial') === 1);
+    const clients = crowd.map((issued) => harness.connect(issued));
+    const answers = clients.map((client) => client.ask(get('/_ping')));
+    await until('all have sent their certificate', () =>
+      clients.every(({ resumed }) => resumed() !== undefined),
+    );
+    // Handshakes are completed one for each turn of the event loop.
+    await turns(2 * crowd.length);
     release();
     for (const answer of await Promise.all(answers)) expect(answer).toContain('200 OK');
     expect(harness.source.countOf('readBySerial')).toBeLessThan(10);
@@ -85,7 +89,7 @@ describe('an unknown serial', () => {
     const release = harness.source.delay('readBySerial');
     const issued = await world.issue();
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', expiresAt: issued.expiresAt, asleep: false },
+      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', tenantId: 't1', expiresAt: issued.expiresAt, asleep: false },
       engine: engine.address,
     });
     const client = harness.connect(issued);

@@ -9,6 +9,7 @@ export interface LiveBinding {
   /** After this moment the certificate is refused, resumed sessions and open streams included. */
   readonly expiresAt: Date;
   readonly hostId: string;
+  readonly tenantId: string;
   /** Where the host's engine listens; undefined while the host has no address (it is being restarted). */
   readonly engine: EngineAddress | undefined;
   /** The host is paused or suspended: its engine answers once it has been woken. */

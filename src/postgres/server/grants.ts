@@ -81,7 +81,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   leadership_leases: { worker: ['SELECT', 'INSERT', 'UPDATE'] },
   bindings: {
     api: ['SELECT', 'INSERT', 'UPDATE (state, sealed_credentials, revoked_at, settled_at, id_released_at)'],
-    gateway: ['SELECT (id, instance_id, serial, state, expires_at)'],
+    gateway: ['SELECT (id, instance_id, tenant_id, serial, state, expires_at)'],
     worker: [
       'SELECT (id, osb_id, instance_id, tenant_id, serial, state, created_at, expires_at, revoked_at, settled_at)',
       'UPDATE (state, sealed_credentials, revoked_at, settled_at)',

@@ -66,6 +66,7 @@ export async function startGateway(
         serial: issued.serial,
         expiresAt: issued.expiresAt,
         hostId: randomUUID(),
+        tenantId: randomUUID(),
         engine,
         asleep: false,
         ...change,
