@@ -27,4 +27,28 @@ export const limitSettings = {
     '300',
     "time after the deletion of a host in which its published ports and its addresses are not given to another tenant's host, in seconds",
   ),
+  gatewayConnections: literal(
+    'BERTH_GATEWAY_CONNECTIONS',
+    env.integer('a number of connections', 16, 1_000_000),
+    '10000',
+    'concurrent connections through one gateway process; a tenant gets at most half of what others leave',
+  ),
+  gatewayTenantConnections: literal(
+    'BERTH_GATEWAY_TENANT_CONNECTIONS',
+    env.integer('a number of connections', 16, 1_000_000),
+    '4000',
+    'concurrent connections of one tenant through one gateway process; further ones are answered with 503',
+  ),
+  gatewayHostConnections: literal(
+    'BERTH_GATEWAY_HOST_CONNECTIONS',
+    env.integer('a number of connections', 16, 1_000_000),
+    '2000',
+    'the same for one host',
+  ),
+  gatewayBindingConnections: literal(
+    'BERTH_GATEWAY_BINDING_CONNECTIONS',
+    env.integer('a number of connections', 16, 1_000_000),
+    '1000',
+    'the same for one binding',
+  ),
 } as const;

@@ -57,6 +57,11 @@ export interface Settings {
   readonly integrityEverySeconds: number;
   /** Limits of one host on shared resources. */
   readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
+  /** Concurrent connections through one gateway process: of all, and of one tenant, host, binding. */
+  readonly gatewayConnections: number;
+  readonly gatewayTenantConnections: number;
+  readonly gatewayHostConnections: number;
+  readonly gatewayBindingConnections: number;
   /** How long ports and addresses of a deleted host are not given to another tenant, in seconds. */
   readonly slotRestSeconds: number;
   /** After this time an orphan that no tenant has used is destroyed, in seconds. */

@@ -116,7 +116,9 @@ export function createGateway(options: GatewayOptions): Gateway {
   });
   const gate = createConnectionGate({
     limits,
-    onConnection: handshakes.begin,
+    onConnection: (socket, source) => {
+      handshakes.begin(socket, source);
+    },
     onDropped: (why) => {
       counters.dropped[why] += 1;
     },

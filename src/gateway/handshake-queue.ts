@@ -38,10 +38,7 @@ const negligibleMs = 0.1;
  * @param deps.threadShare most of the thread's time that the handshakes of clients without a live binding get,
  * 0 to 1. One source alone gets half of it.
  */
-export function createHandshakeQueue(deps: {
-  threadShare: number;
-  now?: () => number;
-}): HandshakeQueue {
+export function createHandshakeQueue(deps: { threadShare: number; now?: () => number }): HandshakeQueue {
   const { now = () => performance.now() } = deps;
   const budgetMs = deps.threadShare * fadeMs;
   const sources = new Map<string, Source>();

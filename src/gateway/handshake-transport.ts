@@ -74,7 +74,7 @@ export class HandshakeTransport extends EventEmitter {
     this.#held.push(chunk);
     if (this.#isWaiting) return;
     this.#isWaiting = true;
-    // What has begun is completed first, the shortest of it before all: a chain of costly certificates is longer than
+    // A handshake that has begun is completed first, the shortest before all: a chain of costly certificates is longer than
     // the one certificate of a Berth client. Of the hellos, the last one: in a flood, it is the one still waited for.
     const order = this.#hasAnswered ? Math.min(chunk.length, this.#allowed) : Infinity;
     this.#withdrawTurn = this.#deps.requestTurn(order, () => {

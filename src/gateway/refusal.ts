@@ -65,7 +65,8 @@ const answers: Record<RefusalReason, Answer> = {
   },
   'too-many-of-tenant': {
     status: '503 Service Unavailable',
-    message: 'too many connections to container hosts of your organization are open. Close some of them first',
+    message:
+      'too many connections to container hosts of your organization are open. Close some of them first',
   },
   'engine-unreachable': {
     status: '502 Bad Gateway',

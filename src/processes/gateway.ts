@@ -44,6 +44,12 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
     tls: certificate.tls,
     port: settings.gatewayPort,
     host: settings.listenAddress,
+    limits: {
+      maxConnections: settings.gatewayConnections,
+      maxConnectionsPerTenant: settings.gatewayTenantConnections,
+      maxConnectionsPerHost: settings.gatewayHostConnections,
+      maxConnectionsPerBinding: settings.gatewayBindingConnections,
+    },
     logger,
   });
   // Only now: libraries load modules at their first use, from a folder that only root may be able to read.

@@ -53,8 +53,7 @@ it.each([
   async (_, length, dropped) => {
     const chain = createCostlyChain(length);
     const victim = await victimOf(
-      ({ port }) =>
-        startAttacker({ port, localAddress: '127.0.0.2', handshakes: { atOnce: 30, chain } }),
+      ({ port }) => startAttacker({ port, localAddress: '127.0.0.2', handshakes: { atOnce: 30, chain } }),
       100,
     );
     expect(victim.silent.over()).toBe(false);
@@ -70,18 +69,22 @@ it.each([
   // Fails without eviction within the address: the newcomer is dropped.
   ['2,000 silent connections', { silent: 2_000 }],
   ['400 connections that only begin a handshake', { hellos: 400 }],
-])('attack: %s do not keep a client with a binding at the same address out', async (_, orders) => {
-  const engine = await startHttpEngine();
-  const harness = await startGateway(world);
-  const bound = await harness.bind(engine.address);
-  startAttacker({ port: harness.port, localAddress: '127.0.0.1', ...orders });
-  const { dropped } = harness.gateway.state().counters;
-  await until('the address is full', () => dropped['address-full'] > 0);
-  // As an app does: it tries again if its connection was dropped.
-  let answers = 0;
-  for (let attempt = 1; attempt <= 500 && answers < 5; attempt += 1) {
-    const client = harness.connect(bound);
-    if ((await client.ask(get('/_ping'))).includes('200 OK')) answers += 1;
-  }
-  expect(answers).toBe(5);
-}, 60_000);
+])(
+  'attack: %s do not keep a client with a binding at the same address out',
+  async (_, orders) => {
+    const engine = await startHttpEngine();
+    const harness = await startGateway(world);
+    const bound = await harness.bind(engine.address);
+    startAttacker({ port: harness.port, localAddress: '127.0.0.1', ...orders });
+    const { dropped } = harness.gateway.state().counters;
+    await until('the address is full', () => dropped['address-full'] > 0);
+    // As an app does: it tries again if its connection was dropped.
+    let answers = 0;
+    for (let attempt = 1; attempt <= 500 && answers < 5; attempt += 1) {
+      const client = harness.connect(bound);
+      if ((await client.ask(get('/_ping'))).includes('200 OK')) answers += 1;
+    }
+    expect(answers).toBe(5);
+  },
+  60_000,
+);

@@ -9,7 +9,8 @@ const binding = (name: string): LiveBinding => ({
   bindingId: name,
   serial: `serial of ${name}`,
   expiresAt: new Date(0),
-  hostId: 'host', tenantId: 't1',
+  hostId: 'host',
+  tenantId: 't1',
   asleep: false,
   engine: { host: '127.0.0.1', port: 1 },
 });

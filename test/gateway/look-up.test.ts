@@ -17,7 +17,14 @@ describe('an unknown serial', () => {
     const harness = await startGateway(world);
     const issued = await world.issue();
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', tenantId: 't1', expiresAt: issued.expiresAt, asleep: false },
+      ...{
+        bindingId: 'b1',
+        serial: issued.serial,
+        hostId: 'h1',
+        tenantId: 't1',
+        expiresAt: issued.expiresAt,
+        asleep: false,
+      },
       engine: engine.address,
     });
     for (let count = 0; count < 2; count += 1) {
@@ -56,14 +63,22 @@ describe('an unknown serial', () => {
     for (const [index, { serial, expiresAt }] of crowd.entries()) {
       const bindingId = `binding-${index}`;
       harness.source.live.set(bindingId, {
-        ...{ bindingId, serial, expiresAt, hostId: 'h', tenantId: 't1', engine: engine.address, asleep: false },
+        ...{
+          bindingId,
+          serial,
+          expiresAt,
+          hostId: 'h',
+          tenantId: 't1',
+          engine: engine.address,
+          asleep: false,
+        },
       });
     }
     const release = harness.source.delay('readBySerial');
     const clients = crowd.map((issued) => harness.connect(issued));
     const answers = clients.map((client) => client.ask(get('/_ping')));
     await until('all have sent their certificate', () =>
-      clients.every(({ resumed }) => resumed() !== undefined),
+      clients.every((client) => client.resumed() !== undefined),
     );
     // Handshakes are completed one for each turn of the event loop.
     await turns(2 * crowd.length);
@@ -89,7 +104,14 @@ describe('an unknown serial', () => {
     const release = harness.source.delay('readBySerial');
     const issued = await world.issue();
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', tenantId: 't1', expiresAt: issued.expiresAt, asleep: false },
+      ...{
+        bindingId: 'b1',
+        serial: issued.serial,
+        hostId: 'h1',
+        tenantId: 't1',
+        expiresAt: issued.expiresAt,
+        asleep: false,
+      },
       engine: engine.address,
     });
     const client = harness.connect(issued);

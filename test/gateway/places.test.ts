@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 
 // Fails without a limit for each tenant.
-it('places: three bindings of one tenant leave room for another tenant, who is answered', async () => {
+it('places: three bindings of one tenant leave room for another tenant', async () => {
   const engine = await startHttpEngine();
   const harness = await startGateway(world, { limits: { maxConnections: 12 } });
   const tenantId = randomUUID();

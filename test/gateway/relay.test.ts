@@ -100,7 +100,14 @@ describe('ends', () => {
     const issued = await world.issue();
     const release = harness.source.delay('readBySerial');
     harness.source.live.set('b1', {
-      ...{ bindingId: 'b1', serial: issued.serial, hostId: 'h1', tenantId: 't1', expiresAt: issued.expiresAt, asleep: false },
+      ...{
+        bindingId: 'b1',
+        serial: issued.serial,
+        hostId: 'h1',
+        tenantId: 't1',
+        expiresAt: issued.expiresAt,
+        asleep: false,
+      },
       engine: engine.address,
     });
     const client = harness.connect(issued);

@@ -89,7 +89,8 @@ describe('a revoked binding', () => {
       ...{
         bindingId: 'late',
         serial: issued.serial,
-        hostId: 'h1', tenantId: 't1',
+        hostId: 'h1',
+        tenantId: 't1',
         expiresAt: issued.expiresAt,
         asleep: false,
       },
@@ -133,7 +134,8 @@ describe('a revoked binding', () => {
       harness.source.put({
         bindingId,
         serial: bindingId,
-        hostId: 'h', tenantId: 't1',
+        hostId: 'h',
+        tenantId: 't1',
         expiresAt,
         engine: engine.address,
         asleep: false,

@@ -37,7 +37,7 @@ recorder.listen(0, '127.0.0.1', () => {
 });
 `;
 
-/** An attacker in a process of its own, until the test ends. */
+/** An attacker in its own process, until the test ends. */
 export function startAttacker(orders: AttackOrders): { attempts(): number } {
   const child = spawn(process.execPath, ['-e', program], { env: {}, stdio: ['pipe', 'pipe', 'inherit'] });
   onTestFinished(() => {
