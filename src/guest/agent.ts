@@ -43,8 +43,11 @@ export interface GuestAgent {
   configure(registries: RegistrySettings, timeoutMs: number): Promise<boolean>;
   /** Grows the mounted data file system to the size of its disk; at boot the guest does this itself. */
   grow(timeoutMs: number): Promise<boolean>;
-  /** Prepares the guest to become a template. The engine is stopped from here until {@link identify}. */
-  freeze(timeoutMs: number): Promise<boolean>;
+  /**
+   * Prepares the guest to become a template. The engine is stopped from here until {@link identify}.
+   * @returns physical addresses of kernel secrets that each restored guest needs new ones of, 16 bytes each.
+   */
+  freeze(timeoutMs: number): Promise<readonly number[] | undefined>;
   /** Requests a clean shutdown. */
   powerOff(timeoutMs: number): Promise<boolean>;
 }
@@ -85,7 +88,15 @@ export function createGuestAgent(socketPath: string): GuestAgent {
       return answer?.get('told') === '1';
     },
     grow: (timeoutMs) => done('grow', timeoutMs),
-    freeze: (timeoutMs) => done('freeze', timeoutMs),
+    async freeze(timeoutMs) {
+      const answer = await call('freeze', timeoutMs);
+      if (answer === undefined) return undefined;
+      const addresses = answer.get('kernel_secrets') ?? '';
+      if (!/^[0-9a-f]{1,12}(,[0-9a-f]{1,12}){0,15}$/.test(addresses)) {
+        throw new HypervisorError("the guest's agent did not report the addresses of the kernel's secrets");
+      }
+      return addresses.split(',').map((address) => Number.parseInt(address, 16));
+    },
     powerOff: (timeoutMs) => done('poweroff', timeoutMs),
   };
 }

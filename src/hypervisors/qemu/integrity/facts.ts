@@ -21,10 +21,7 @@ export async function vmFacts(
   cgroups: Cgroups,
   unanswered: (error: unknown) => readonly string[] = fail,
 ): Promise<Facts> {
-  const pids = await cgroups.processes(layout.id);
-  // A process that was moved out of its group is drift, not an ended VM.
-  const pid = (await qemuAmong(pids)) ?? (await qemuAmong(await processesOf(layout)));
-  if (pid === undefined) throw new HypervisorError(`the VM of host ${layout.id} does not run`);
+  const [pid, pids] = await Promise.all([qemuOf(layout, cgroups), cgroups.processes(layout.id)]);
   const proc = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8');
   const [status, argv, statLine, limits, mounts, memberships, devices] = await Promise.all([
     proc('status'),
@@ -71,6 +68,17 @@ export async function vmFacts(
 
 function fail(error: unknown): never {
   throw error;
+}
+
+/**
+ * The process id of a VM's QEMU. One that was moved out of its control group is drift, not an ended VM.
+ * @throws HypervisorError if no QEMU runs.
+ */
+export async function qemuOf(layout: HostLayout, cgroups: Cgroups): Promise<number> {
+  const pid =
+    (await qemuAmong(await cgroups.processes(layout.id))) ?? (await qemuAmong(await processesOf(layout)));
+  if (pid === undefined) throw new HypervisorError(`the VM of host ${layout.id} does not run`);
+  return pid;
 }
 
 async function qemuAmong(pids: readonly number[]): Promise<number | undefined> {

@@ -76,11 +76,12 @@ export function createVmStarter(
     spec: LaunchSpec,
     sources: ReadonlyMap<string, string>,
     incoming?: 'run' | 'pause',
+    kernelSecrets?: readonly number[],
   ): Promise<void> {
     await writeFile(launchMarker(layout), '');
     try {
       await vms.launch(layout, spec);
-      if (incoming !== undefined) await vms.load(layout, incoming);
+      if (incoming !== undefined) await vms.load(layout, incoming, kernelSecrets);
       await vms.writeManifest(layout, spec, sources);
     } catch (error) {
       await killUnfinishedLaunch(layout);
@@ -115,6 +116,7 @@ export function createVmStarter(
         },
         sources,
         'run',
+        template.kernelSecrets,
       );
     } catch (error) {
       // The next attempt boots cold: slower, but independent of the template.

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import { vmFacts } from '../integrity/facts.ts';
+import { qemuOf, vmFacts } from '../integrity/facts.ts';
 import type { Manifests } from '../integrity/manifest.ts';
 import { toDigestLine } from '../integrity/verify.ts';
 import { deviceStateUri, qemuCommand } from './arguments.ts';
@@ -17,6 +17,7 @@ import { migrate, shareMemory } from './migration.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { largestFile, largestSaved } from './sizes.ts';
 import { createStderrLog } from './stderr-log.ts';
+import { renewKernelSecrets } from '../memory/kernel-secrets.ts';
 import { receiveInto } from '../memory/receive.ts';
 import { kvmGroups } from '../node/kvm.ts';
 import type { QemuOptions } from '../options.ts';
@@ -40,8 +41,11 @@ const memoryTimeoutMs = 10 * 60 * 1000;
 export interface Vms {
   /** Starts QEMU; returns once its monitor answers. The guest of a cold boot runs from then on. */
   launch(layout: HostLayout, launch: LaunchSpec): Promise<void>;
-  /** Loads the device state into a VM that was launched with a template's memory; runs it, or leaves it paused. */
-  load(layout: HostLayout, then: 'run' | 'pause'): Promise<void>;
+  /**
+   * Loads the device state into a VM that was launched with a template's memory; runs it, or leaves it paused.
+   * @param kernelSecrets physical addresses of secrets to overwrite first (kernel-secrets.ts).
+   */
+  load(layout: HostLayout, then: 'run' | 'pause', kernelSecrets?: readonly number[]): Promise<void>;
   /** Resumes the guest's CPUs. */
   run(layout: HostLayout): Promise<void>;
   /** Stops the guest's CPUs. */
@@ -210,11 +214,13 @@ export function createVms(
         await qmp.execute('cont');
       }),
 
-    async load(layout, then) {
+    async load(layout, then, kernelSecrets = []) {
       try {
+        const pid = await qemuOf(layout, cgroups);
         const restore = async (qmp: Qmp) => {
           await shareMemory(qmp);
           await migrate(qmp, 'migrate-incoming', deviceStateUri);
+          await renewKernelSecrets(qmp, pid, kernelSecrets);
           if (then === 'run') await qmp.execute('cont');
         };
         await withQmp(layout.qmpSocket, restore, { timeoutMs: memoryTimeoutMs });

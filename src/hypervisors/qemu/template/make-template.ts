@@ -101,12 +101,13 @@ export async function makeTemplate(
 
     report('freezing');
     await network.disconnect(layout, noPorts);
-    if (!(await agent.freeze(120_000))) throw new HypervisorError("the guest's agent stopped answering");
+    const kernelSecrets = await agent.freeze(120_000);
+    if (kernelSecrets === undefined) throw new HypervisorError("the guest's agent stopped answering");
     await vms.freeze(layout, file('device-state'), shape);
     while ((await cgroups.processes(layout.id)).length > 0) await delay(pollMs);
 
     report('computing digests');
-    await publish(buildDirectory, spec, target, options);
+    await publish(buildDirectory, spec, target, options, kernelSecrets);
   } finally {
     await removeTemplateVm(deps);
     await rm(buildDirectory, { recursive: true, force: true });
@@ -118,6 +119,7 @@ async function publish(
   spec: TemplateSpec,
   target: { key: string; directory: string },
   options: QemuOptions,
+  kernelSecrets: readonly number[],
 ): Promise<void> {
   const files: Partial<Record<TemplateFile, string>> = {};
   for (const name of templateFiles) {
@@ -132,6 +134,7 @@ async function publish(
     planName: spec.planName,
     image: options.image.digest,
     madeAt: new Date().toISOString(),
+    kernelSecrets,
     files: files as Record<TemplateFile, string>,
   };
   await writeFile(path.join(buildDirectory, 'template.json'), `${JSON.stringify(record, undefined, 2)}\n`);

@@ -7,6 +7,8 @@ export interface TemplateRecord {
   readonly planName: string;
   readonly image: string;
   readonly madeAt: string;
+  /** Physical addresses of kernel secrets that each restored guest gets new ones of; undefined in templates of former versions. */
+  readonly kernelSecrets?: readonly number[];
   /** SHA-256 of each file; the three belong together. */
   readonly files: Readonly<Record<TemplateFile, string>>;
 }

@@ -14,7 +14,7 @@ import { exists } from '../../../lib/exists.ts';
 import type { Logger } from '../../../lib/logger.ts';
 
 /** Raise this if templates are made differently: existing ones are then made again. */
-const recipeVersion = 1;
+const recipeVersion = 2;
 
 /** A template that hosts can be restored from. */
 export interface LoadedTemplate {
@@ -22,6 +22,8 @@ export interface LoadedTemplate {
   readonly disk: string;
   readonly deviceState: string;
   readonly memory: FileHandle;
+  /** Physical addresses of kernel secrets (kernel-secrets.ts). */
+  readonly kernelSecrets: readonly number[];
   /** Digests of its files by path. */
   readonly digests: ReadonlyMap<string, string>;
 }
@@ -87,6 +89,7 @@ export function createTemplateStore(
         disk: file('disk.qcow2'),
         deviceState: file('device-state'),
         memory,
+        kernelSecrets: record.kernelSecrets ?? [],
         digests: new Map(templateFiles.map((name) => [file(name), record.files[name]])),
       };
       await requireSound(template);
