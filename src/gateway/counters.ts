@@ -3,9 +3,9 @@ import type { RefusalReason } from './refusal.ts';
 
 /**
  * Why open streams were cut: the binding was revoked or its host moved; the certificate expired; the lease ran
- * out; the gateway stopped.
+ * out; the gateway stopped; too much was buffered for clients or engines that don't read.
  */
-export type CutReason = 'invalidated' | 'expired' | 'lease-lost' | 'stopped';
+export type CutReason = 'invalidated' | 'expired' | 'lease-lost' | 'stopped' | 'stalled';
 
 /** Totals since the gateway was created. */
 export interface Counters {
@@ -42,7 +42,7 @@ export function createCounters(): Counters {
     },
     dropped: { 'address-full': 0, 'room-needed': 0, silent: 0, 'too-slow': 0, 'too-much': 0 },
     failedHandshakes: 0,
-    cut: { invalidated: 0, expired: 0, 'lease-lost': 0, stopped: 0 },
+    cut: { invalidated: 0, expired: 0, 'lease-lost': 0, stopped: 0, stalled: 0 },
     bytesToEngines: 0,
     bytesToClients: 0,
   };

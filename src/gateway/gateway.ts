@@ -13,6 +13,7 @@ import { createLiveCache } from './live-cache.ts';
 import { createPlaces } from './places.ts';
 import { proxy, type Routable } from './proxy.ts';
 import { refuse, type RefusalReason } from './refusal.ts';
+import { createStreamBuffers } from './stream-buffers.ts';
 import { createStreams } from './streams.ts';
 import { createWaker } from './waker.ts';
 import { errorMessage } from '../lib/error-message.ts';
@@ -95,6 +96,12 @@ export function createGateway(options: GatewayOptions): Gateway {
     renewEveryMs: options.renewEveryMs ?? 1_000,
     maxLookUps: limits.maxLookUps,
     lookUpTimeoutMs: limits.lookUpTimeoutMs,
+  });
+  const buffers = createStreamBuffers({
+    limit: limits.maxBufferedBytes,
+    onCut: () => {
+      countCut('stalled', 1);
+    },
   });
   const places = createPlaces(limits);
   const handshakes = createHandshakes({
@@ -194,8 +201,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   function admit(client: tls.TLSSocket, binding: Routable): void {
     counters.admitted += 1;
     proxy(client, binding, {
-      limits,
-      streams,
+      ...{ limits, streams, buffers },
       onPassed: (up, down) => {
         counters.bytesToEngines += up;
         counters.bytesToClients += down;

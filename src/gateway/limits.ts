@@ -62,7 +62,7 @@ export const defaultLimits: GatewayLimits = {
   maxFlightBytes: 3_072,
   handshakeThreadShare: 0.5,
   maxBufferedBytesPerDirection: 64 * 1024,
-  maxBufferedBytes: 256 * 1024 * 1024,
+  maxBufferedBytes: 128 * 1024 * 1024,
   maxCachedBindings: 20_000,
   // One query covers all pending look-ups, so the clients that return after an outage cost few queries.
   maxLookUps: 1_000,

@@ -3,6 +3,7 @@ import type { EngineAddress } from '../core/hypervisor/network.ts';
 import type { LiveBinding } from '../core/ports/live-bindings.ts';
 import type { GatewayLimits } from './limits.ts';
 import { relay } from './relay.ts';
+import type { BufferedStream, StreamBuffers } from './stream-buffers.ts';
 import type { Stream, Streams } from './streams.ts';
 
 /** A live binding whose host has an address. */
@@ -18,6 +19,7 @@ export function proxy(
   deps: {
     limits: GatewayLimits;
     streams: Streams;
+    buffers: StreamBuffers;
     /** Called for each chunk before it is passed on. */
     mayPass: () => boolean;
     onPassed: (up: number, down: number) => void;
@@ -27,12 +29,13 @@ export function proxy(
     onUnreachable: (error: Error) => void;
   },
 ): void {
-  const { limits, streams } = deps;
+  const { limits, streams, buffers } = deps;
   const engine = net.connect({
     ...{ host: binding.engine.host, port: binding.engine.port },
     ...{ allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: limits.keepAliveMs },
   });
-  const stream: Stream = {
+  const stream: Stream & BufferedStream = {
+    tenantId: binding.tenantId,
     cut() {
       engine.destroy();
       client.destroy();
@@ -49,13 +52,21 @@ export function proxy(
     clearTimeout(slow);
     engine.off('error', unreachable);
     engine.on('error', () => undefined);
-    relay(client, engine, deps.mayPass, deps.onPassed);
+    relay(client, engine, {
+      bufferLimit: limits.maxBufferedBytesPerDirection,
+      mayPass: deps.mayPass,
+      onPassed: deps.onPassed,
+      onBuffered: (bytes) => {
+        buffers.update(stream, client.destroyed || engine.destroyed ? 0 : bytes);
+      },
+    });
   });
   engine.once('error', unreachable);
   for (const side of [client, engine]) {
     side.once('close', () => {
       clearTimeout(connectTimeout);
       clearTimeout(slow);
+      buffers.update(stream, 0);
       if (client.closed && engine.closed) streams.remove(binding, stream);
     });
   }

@@ -1,21 +1,30 @@
 import type { Duplex } from 'node:stream';
 
-/** Bytes that may be buffered for one direction of one connection. */
-const bufferLimit = 256 * 1024;
-
 /**
  * Passes bytes both ways, at the pace of the slower side. The end of one direction is passed on as an end while
  * the other direction continues: docker ends its input this way and still reads the output. If one side fails
  * or closes early, the other is destroyed.
- * @param mayPass is called for each chunk before it is passed on.
- * @param onPassed receives the number of bytes that went from client to engine, and from engine to client.
+ * @param deps.bufferLimit bytes that may be buffered for one direction before its sender is paused.
+ * @param deps.mayPass is called for each chunk before it is passed on.
+ * @param deps.onPassed receives the number of bytes that went from client to engine, and from engine to client.
+ * @param deps.onBuffered receives the number of bytes that are buffered for both sides, when it changes.
  */
 export function relay(
   client: Duplex,
   engine: Duplex,
-  mayPass: () => boolean,
-  onPassed: (up: number, down: number) => void,
+  deps: {
+    bufferLimit: number;
+    mayPass: () => boolean;
+    onPassed: (up: number, down: number) => void;
+    onBuffered: (bytes: number) => void;
+  },
 ): void {
+  const { bufferLimit, mayPass, onPassed } = deps;
+  let reported = 0;
+  const report = () => {
+    const bytes = client.writableLength + engine.writableLength;
+    if (bytes !== reported) deps.onBuffered((reported = bytes));
+  };
   copy(client, engine, (bytes) => {
     onPassed(bytes, 0);
   });
@@ -31,9 +40,11 @@ export function relay(
       // write()'s return value isn't used: one TLS record fills a stream's own high-water mark, and pausing
       // after each record costs a quarter of the throughput.
       if (to.writableLength > bufferLimit) from.pause();
+      report();
     });
     to.on('drain', () => {
       from.resume();
+      report();
     });
     // It may have ended before the listener below was added.
     if (from.readableEnded) to.end();

@@ -186,12 +186,10 @@ describe('ends', () => {
         done();
       },
     });
-    relay(
-      client,
-      engine,
-      () => true,
-      () => undefined,
-    );
+    relay(client, engine, {
+      ...{ bufferLimit: 65_536, mayPass: () => true },
+      ...{ onPassed: () => undefined, onBuffered: () => undefined },
+    });
     client.push(null);
     engine.push('the last word');
     engine.push(null);
