@@ -15,6 +15,7 @@ import * as authorities from './032-authorities.ts';
 import * as releases from './041-releases.ts';
 import * as roomForWakes from './051-room-for-wakes.ts';
 import * as failedChecks from './042-failed-checks.ts';
+import * as disputedHosts from './080-disputed-hosts.ts';
 import * as vocabulary from './070-vocabulary.ts';
 import * as installation from './082-installation.ts';
 import * as slotsRest from './085-slots-rest.ts';
@@ -50,6 +51,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '086-ids-used-again', migration: idsUsedAgain },
   { name: '091-host-restarts', migration: hostRestarts },
   { name: '092-host-differences', migration: hostDifferences },
+  { name: '080-disputed-hosts', migration: disputedHosts },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

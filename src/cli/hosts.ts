@@ -55,6 +55,7 @@ const wideColumns: readonly Column<HostLine>[] = [
   ],
   ['CREATED', ({ createdAt }) => createdAt.slice(0, 19)],
   ['EXPIRES', ({ expiresAt }) => expiresAt?.slice(0, 19) ?? '-'],
+  ['PROBLEM', ({ problem }) => problem ?? '-'],
 ];
 
 /** `berth hosts`: every host that has not been destroyed, a line each. */

@@ -12,6 +12,7 @@ export function differenceOf(
   if (known.state === 'destroyed') {
     return owner === undefined || owner === known.instanceId ? 'leftover' : 'owned';
   }
+  if (known.state === 'disputed') return 'disputed';
   const isOthers = owner !== undefined && owner !== known.instanceId;
   return isOthers || (slot !== undefined && slot !== known.slot) ? 'disputed' : undefined;
 }

@@ -93,6 +93,7 @@ export function createIdleController(deps: {
     observed: ObservedHost['state'] | undefined,
     traffic: HostTraffic,
   ): ((host: Host) => Promise<void>) | undefined {
+    if (observed === 'unreadable') return undefined;
     switch (host.power) {
       case 'running':
         return host.idle !== 'run' && isQuiet(host, traffic) ? pauseIfIdle : undefined;

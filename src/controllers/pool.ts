@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { expectedMib } from '../core/memory-admission.ts';
 import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
+import { HostDisputedError } from '../core/hypervisor/host-disputed-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { PoolHost } from '../core/model/host.ts';
@@ -61,10 +62,23 @@ export function createPoolController(deps: {
 
   const isLeader = () => records.acquireLeadership('pool', owner, leadershipMs);
 
+  async function setAside(host: PoolHost, error: HostDisputedError): Promise<void> {
+    await records.setHostAside(host, error.message);
+    logger.error(
+      { host: host.id, err: error },
+      'A host of the pool was set aside: it is not what its row says; it is left as it is until an operator decides',
+    );
+  }
+
   /** Withdraws the host first, so that it can't be claimed any more. If a claim was faster, leaves it alone. */
   async function discard(host: PoolHost, why: string): Promise<void> {
     if (!(await records.withdrawPoolHost(host.id))) return;
-    await hypervisor.destroy(host.id);
+    try {
+      await hypervisor.destroy(toHostSpec(host));
+    } catch (error) {
+      if (!(error instanceof HostDisputedError)) throw error;
+      return setAside(host, error);
+    }
     await records.setHostDestroyed(host.id);
     verified.delete(host.id);
     logger.info({ host: host.id, plan: host.planName, why }, 'A parked host was destroyed');
@@ -109,7 +123,9 @@ export function createPoolController(deps: {
         return true;
       }
     } catch (error) {
-      await discard(host, 'it could not be created');
+      // Its slot is another host's, and stays taken.
+      if (error instanceof HostDisputedError) await setAside(host, error);
+      else await discard(host, 'it could not be created');
       throw error;
     }
     await discard(host, 'there is no template to restore it from');

@@ -3,6 +3,7 @@ import type { Host } from '../core/model/host.ts';
 import type { LeasedOperation } from '../core/model/operation.ts';
 import type { DifferenceRecords, OwnerNotes } from '../core/ports/host-differences.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
+import type { Logger } from '../lib/logger.ts';
 import type { Store } from '../core/ports/store.ts';
 
 /** What a step works with. */
@@ -15,6 +16,7 @@ export interface StepContext {
   readonly revocations: Revocations;
   readonly owners: Pick<DifferenceRecords, 'ownerOf'>;
   readonly ownerNotes: Pick<OwnerNotes, 'write'>;
+  readonly logger: Logger;
 }
 
 /** A step is done, or must run again after a while. Steps never sleep. */

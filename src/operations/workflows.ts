@@ -4,15 +4,15 @@ import type { Step } from './step.ts';
 import { connect } from './steps/connect.ts';
 import { destroy } from './steps/destroy.ts';
 import { identify } from './steps/identify.ts';
-import { prepare } from './steps/prepare.ts';
+import { prepare, prepareAny } from './steps/prepare.ts';
 import { restartContainers } from './steps/restart-containers.ts';
 import { revokeBindings } from './steps/revoke-bindings.ts';
 import { start } from './steps/start.ts';
 import { mayBootIn, updateRollback, updateSteps } from './steps/update.ts';
 import type { Workflows } from './workflow.ts';
 
-/** From a recorded host to an engine that answers. A restart runs these steps too. */
-const bringUpHost: readonly Step[] = [prepare, start, identify, connect];
+/** From a prepared host to an engine that answers. A restart runs these steps too. */
+const bringUpHost: readonly Step[] = [start, identify, connect];
 
 /** Leaves nothing of the instance; also rolls back a create. */
 const removeHost: readonly Step[] = [revokeBindings, destroy];
@@ -31,7 +31,7 @@ const always = () => Promise.resolve(true);
 export const workflows: Workflows = {
   provision: {
     kind: 'provision',
-    steps: bringUpHost,
+    steps: [prepareAny, ...bringUpHost],
     rollback: removeHost,
     mayBoot: async ({ planName }, hypervisor) => !(await hypervisor.hasTemplate(planName)),
     attempts: 3,
@@ -68,7 +68,7 @@ export const workflows: Workflows = {
   },
   restart: {
     kind: 'restart',
-    steps: [...bringUpHost, restartContainers],
+    steps: [prepare, ...bringUpHost, restartContainers],
     // The host stays, because it has its tenant's data. The next reconciliation tries again.
     rollback: [],
     mayBoot: always,

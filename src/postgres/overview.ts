@@ -68,6 +68,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
   return rows.map((row) => ({
     host: row.id,
     state: row.state,
+    problem: row.problem ?? undefined,
     plan: row.plan_name,
     instance: row.osb_id ?? undefined,
     instanceState: row.instance_state ?? undefined,

@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import type { Records, Store } from '../core/ports/store.ts';
 import { createBindingRecords } from './records/bindings.ts';
+import { createDisputedRecords } from './records/disputed.ts';
 import type { SlotRules } from './database.ts';
 import { createHostRecords } from './records/hosts.ts';
 import { createInstanceRecords } from './records/instances.ts';
@@ -15,6 +16,7 @@ export function createStore(database: Knex, slotRules: SlotRules): Store {
   const recordsOn = (connection: Knex): Records => ({
     ...createInstanceRecords(connection),
     ...createHostRecords(connection, slotRules),
+    ...createDisputedRecords(connection),
     ...createPoolRecords(connection, slotRules),
     ...createPowerRecords(connection),
     ...createRestartRecords(connection),

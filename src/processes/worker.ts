@@ -7,6 +7,7 @@ import { type Controller, startControllers } from '../controllers/controller.ts'
 import { expireInstances } from '../controllers/expiry.ts';
 import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
 import { sendHeartbeat } from '../controllers/heartbeat.ts';
+import { compareHosts } from '../controllers/compare-hosts.ts';
 import { createGuestClocks } from '../controllers/guest-clocks.ts';
 import { createIdleController } from '../controllers/idle.ts';
 import { createIntegrityController } from '../controllers/integrity.ts';
@@ -14,6 +15,7 @@ import { availableMib } from '../controllers/node-memory.ts';
 import { createPoolController } from '../controllers/pool.ts';
 import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
+import { recordOwners } from '../controllers/record-owners.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
 import { makeTemplates } from '../controllers/templates.ts';
@@ -89,6 +91,8 @@ export async function startWorker(
   const { signal } = stopping;
   const admission = { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit };
   const deps = { store, hypervisor, logger };
+  await recordOwners(deps);
+  await compareHosts(deps);
   const adopted = await adopt(deps);
   const differences = createDifferenceRecords(database);
   const notes = createOwnerNotes(settings.stateDirectory);
@@ -136,6 +140,7 @@ export async function startWorker(
       run: () => powerRequests.runOnce(),
     },
     { name: 'The idle check', everyMs: 5_000, run: () => idle.runOnce() },
+    { name: 'The comparison of hosts', everyMs: 30_000, run: () => compareHosts(deps) },
     {
       name: 'Reconciliation',
       everyMs: 5_000,

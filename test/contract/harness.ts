@@ -26,6 +26,9 @@ export interface HypervisorHarness {
   /** States in which a worker that is killed during `prepare` or `destroy` can leave a host. */
   readonly halfMade: readonly { readonly name: string; leave(spec: HostSpec): Promise<void> }[];
 
+  /** Replaces the host's own record with this text. */
+  writeRecord(spec: HostSpec, text: string): Promise<void>;
+
   /** Everything of a host that exists (processes, namespaces, rules, cgroups, files), found without the driver. */
   residue(hostId: string): Promise<readonly string[]>;
 

@@ -4,6 +4,7 @@ import { describeGuest } from './guest.ts';
 import type { HypervisorHarness, Patience } from './harness.ts';
 import { describeIntegrity } from './integrity.ts';
 import { describeLifecycle } from './lifecycle.ts';
+import { describeOwners } from './owners.ts';
 import { describePower } from './power.ts';
 import { describeRecovery } from './recovery.ts';
 import { createSuite } from './suite.ts';
@@ -25,6 +26,7 @@ export function describeHypervisor(
     afterAll(() => suite.close(), timeout);
 
     describeLifecycle(suite);
+    describeOwners(suite);
     describePower(suite);
     describeGuest(suite);
     describeTemplates(suite);

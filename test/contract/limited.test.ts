@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Capabilities } from '../../src/core/hypervisor/capabilities.ts';
@@ -82,6 +82,7 @@ describeHypervisor('limited', { bootMs: 10_000, templateMs: 10_000 }, async () =
         },
       },
     ],
+    writeRecord: ({ hostId }, text) => writeFile(path.join(directoryOf(hostId), 'host.json'), text),
     residue: (hostId) => Promise.resolve([directoryOf(hostId)].filter((file) => existsSync(file))),
     close: () => rm(stateDirectory, { recursive: true, force: true }),
   };

@@ -137,6 +137,8 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
       },
     ],
 
+    writeRecord: (spec, text) => writeFile(recordFile(spec), text),
+
     async residue(hostId) {
       const own = slots.get(hostId) ?? 0;
       const place = layoutOf(options, hostId, own);

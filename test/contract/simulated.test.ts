@@ -61,6 +61,7 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
       },
     ],
 
+    writeRecord: ({ hostId }, text) => writeFile(path.join(directoryOf(hostId), 'host.json'), text),
     residue: (hostId) => Promise.resolve([directoryOf(hostId)].filter((file) => existsSync(file))),
 
     async close() {

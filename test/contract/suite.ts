@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { expect, it } from 'vitest';
 import type { Capabilities } from '../../src/core/hypervisor/capabilities.ts';
 import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
@@ -16,7 +17,7 @@ export interface Suite {
   /** Another driver object over the same state, as after a restart of the worker. */
   readonly restartWorker: () => Promise<void>;
   readonly makeTemplate: () => Promise<void>;
-  /** Spec of a new host, which is destroyed after the test. */
+  /** Spec of a new host of a new owner, which is destroyed after the test. */
   readonly newSpec: () => HostSpec;
   readonly destroyHosts: () => Promise<void>;
   readonly waitFor: (what: string, ask: () => Promise<boolean>) => Promise<unknown>;
@@ -79,7 +80,7 @@ export function createSuite(patience: Patience, makeHarness: () => Promise<Hyper
       ),
 
     newSpec() {
-      const spec = suite.harness.newSpec();
+      const spec = { ...suite.harness.newSpec(), owner: randomUUID() };
       specs.push(spec);
       return spec;
     },

@@ -1,6 +1,8 @@
 import { expect } from 'vitest';
+import { HostDisputedError } from '../../src/core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
 import type { Suite } from './suite.ts';
+import { unowned } from './owners.ts';
 
 export function describeTemplates(suite: Suite): void {
   const { newSpec, bringUp, stateOf, identityOf, itNeeds } = suite;
@@ -9,7 +11,8 @@ export function describeTemplates(suite: Suite): void {
     ['park'],
     'park: a parked host is paused and unused until it is started, also for another worker',
     async () => {
-      const spec = newSpec();
+      const owned = newSpec();
+      const spec = unowned(owned);
       await expect(suite.driver.park(spec)).rejects.toThrow(HypervisorError);
       await suite.driver.prepare(spec);
       expect(await suite.driver.park(spec)).toBe(true);
@@ -22,23 +25,24 @@ export function describeTemplates(suite: Suite): void {
       await suite.makeTemplate();
       expect(await driver.park(spec)).toBe(true);
 
-      const address = await bringUp(spec);
+      const address = await bringUp(owned);
       await identityOf(address);
       expect(await driver.startedFrom(spec.hostId)).toBe('pool');
       // It has run, so it can't be parked again, whether it runs or not.
-      expect(await driver.park(spec)).toBe(false);
+      await expect(driver.park(spec)).rejects.toThrow(HostDisputedError);
       await driver.stop(spec.hostId);
-      expect(await driver.park(spec)).toBe(false);
+      await expect(driver.park(spec)).rejects.toThrow(HostDisputedError);
     },
   );
 
   itNeeds(['park'], 'park: false without a template; restores a parked host whose VM has ended', async () => {
     const { driver, harness } = suite;
-    const without = { ...newSpec(), planName: 'without-template' };
+    const without = { ...unowned(newSpec()), planName: 'without-template' };
     await driver.prepare(without);
     expect(await driver.park(without)).toBe(false);
 
-    const ended = newSpec();
+    const owned = newSpec();
+    const ended = unowned(owned);
     await driver.prepare(ended);
     expect(await driver.park(ended)).toBe(true);
     await harness.killVm(ended.hostId);
@@ -49,7 +53,7 @@ export function describeTemplates(suite: Suite): void {
     // Claimed, but its VM ends before it is started: it is unused, and need not boot.
     await harness.killVm(ended.hostId);
     await suite.expectStopped(ended);
-    await identityOf(await bringUp(ended));
+    await identityOf(await bringUp(owned));
     expect(await driver.startedFrom(ended.hostId)).toBe('template');
   });
 

@@ -132,6 +132,15 @@ it('schema: a parked host gets an owner once, and never returns to the pool', as
   const gone = await insert(32, 'parked');
   await sql(`UPDATE hosts SET state = 'destroyed' WHERE id = ?`, gone);
   await expect(claim(gone, second, 'destroyed')).rejects.toThrow('not parked in the pool');
+
+  // A host that was set aside loses the owner of its row, and nobody can claim it.
+  const disputed = await insert(33, 'parked');
+  const setAside = `UPDATE hosts SET state = 'disputed', problem = 'it is of another instance' WHERE id = ?`;
+  await expect(sql(`UPDATE hosts SET state = 'disputed' WHERE id = ?`, disputed)).rejects.toThrow(
+    'hosts_disputed_has_problem',
+  );
+  await sql(setAside, disputed);
+  await expect(claim(disputed, first)).rejects.toThrow('not parked in the pool');
   await sql(`DELETE FROM hosts WHERE tenant_id IS NULL`);
 });
 

@@ -27,6 +27,8 @@ import { createOsbApp } from '../../src/http/osb/app.ts';
 import { renderCredentials } from '../../src/http/osb/credentials-body.ts';
 import type { IntegrityPolicy } from '../../src/core/ports/host-checks.ts';
 import { startControllers, type Trigger } from '../../src/controllers/controller.ts';
+import { compareHosts } from '../../src/controllers/compare-hosts.ts';
+import { recordOwners } from '../../src/controllers/record-owners.ts';
 import { createIntegrityController } from '../../src/controllers/integrity.ts';
 import { expireInstances } from '../../src/controllers/expiry.ts';
 import { retryFailedDeletes } from '../../src/controllers/failed-deletes.ts';
@@ -228,6 +230,7 @@ export async function makeTestBroker(
     masterKey,
     database,
     connectionString,
+    stateDirectory,
     /** Connection strings, by database role. */
     urls,
     store,
@@ -278,6 +281,11 @@ export async function makeTestBroker(
     /** Reconciliation, as a worker process does it. */
     reconcile: () => reconciler.runOnce(),
     notes,
+    /** What a worker does with hosts before its first operation. */
+    async beginWork() {
+      await recordOwners(deps);
+      await compareHosts(deps);
+    },
     /** A pool controller, as a worker process has one. */
     makePoolController: (
       situation: {

@@ -7,7 +7,7 @@ import type { Instance } from '../model/instance.ts';
  * Orphans, which exist and are not living hosts on record: `leftover` (Postgres has it as destroyed), `ownerless`
  * (Postgres never heard of it, and no tenant has used it), `owned` (Postgres never heard of it, and a tenant has).
  * `unreadable`: the host's own record can't be read. `disputed`: the host's own record names another owner or slot than
- * Postgres. `missing`: Postgres has it as running, and nothing of it exists.
+ * Postgres, or the host was set aside. `missing`: Postgres has it as running, and nothing of it exists.
  */
 export type DifferenceKind = 'leftover' | 'ownerless' | 'owned' | 'unreadable' | 'disputed' | 'missing';
 
@@ -42,7 +42,7 @@ export interface RecordedDifference {
 
 /** What Postgres knows of a host, whatever its state. */
 export interface KnownHost {
-  readonly state: HostState | PoolHost['state'];
+  readonly state: HostState | PoolHost['state'] | 'disputed';
   readonly slot: number;
   readonly instanceId: string | undefined;
 }

@@ -19,6 +19,8 @@ export interface HostRecords {
    * then), otherwise a new one in a free slot. Undefined if no slot is free.
    */
   insertHost(host: NewHost): Promise<Host | undefined>;
+  /** Gives an instance a new host, although one of the pool would do. Undefined if no slot is free. */
+  insertNewHost(host: NewHost): Promise<Host | undefined>;
   /** The host of an instance, unless it has been destroyed. */
   hostOfInstance(instanceId: string): Promise<Host | undefined>;
   /** The host with this id, if it belongs to an instance and has not been destroyed. */

@@ -14,7 +14,10 @@ export interface Overview {
 /** A host as operators see it. */
 export interface HostOverview {
   readonly host: string;
-  readonly state: HostState | PoolHost['state'];
+  /** `disputed`: set aside, see `problem`. */
+  readonly state: HostState | PoolHost['state'] | 'disputed';
+  /** Why it was set aside; undefined if it was not. */
+  readonly problem: string | undefined;
   readonly plan: string;
   /** The platform's id of the instance; undefined, like the tenant, while the host is in the pool. */
   readonly instance: string | undefined;

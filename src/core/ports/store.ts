@@ -1,4 +1,5 @@
 import type { BindingRecords } from './binding-records.ts';
+import type { DisputedRecords } from './disputed-records.ts';
 import type { HostRecords } from './host-records.ts';
 import type { InstanceRecords } from './instance-records.ts';
 import type { OperationRecords } from './operation-records.ts';
@@ -23,6 +24,7 @@ export interface Store {
 export type Records = InstanceRecords &
   PoolRecords &
   HostRecords &
+  DisputedRecords &
   UsageRecords &
   PowerRecords &
   RestartRecords &

@@ -13,7 +13,8 @@ export function createSimulatedObserver(
   async function observe(hostId: string): Promise<ObservedHost> {
     const running = await engines.runningVm(hostId);
     const { spec, vm } = (await files.readHost(hostId)) ?? {};
-    const { hasRun } = await files.readDisk(hostId);
+    // It may have, if the file that tells it is damaged.
+    const { hasRun } = await files.readDisk(hostId).catch(() => ({ hasRun: true }));
     const identity = { hostId, owner: spec?.owner, slot: spec?.slot, parked: vm?.parked ?? false, hasRun };
     if (running !== undefined) {
       return { ...identity, state: running.parked || running.power === 'paused' ? 'paused' : 'running' };

@@ -1,5 +1,7 @@
+import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { toHostSpec } from '../../core/model/host-spec.ts';
-import { done, requireHost, type Step } from '../step.ts';
+import { done, requireHost, retryAfter, type Step } from '../step.ts';
+import { replaceHost } from './set-host-aside.ts';
 
 export const prepare: Step = {
   name: 'prepare',
@@ -7,5 +9,19 @@ export const prepare: Step = {
   async run(context) {
     await context.hypervisor.prepare(toHostSpec(requireHost(context)));
     return done;
+  },
+};
+
+/** For an instance that has not had a host yet: if the host turns out to be another's, it gets another one. */
+export const prepareAny: Step = {
+  ...prepare,
+  async run(context) {
+    try {
+      return await prepare.run(context);
+    } catch (error) {
+      if (!(error instanceof HostDisputedError)) throw error;
+      await replaceHost(context, requireHost(context), error);
+      return retryAfter(0);
+    }
   },
 };

@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import type { HostRecords } from '../../core/ports/host-records.ts';
+import type { HostRecords, NewHost } from '../../core/ports/host-records.ts';
 import type { SlotRules } from '../database.ts';
 import { notifyGatewaysSql } from './notify-gateways.ts';
 import { claimPoolHost } from './pool.ts';
@@ -7,17 +7,23 @@ import { type HostRow, toHost } from './rows.ts';
 import { countFreeSlots, freeSlot, growPortBlock, insertHostRow } from './slots.ts';
 
 export function createHostRecords(connection: Knex, slotRules: SlotRules): HostRecords {
+  const insertNew = (host: NewHost) =>
+    insertHostRow(connection, slotRules, host, {
+      instance_id: host.instanceId,
+      tenant_id: host.tenantId,
+      registries: host.registries,
+      idle: host.idle,
+      state: 'creating',
+    });
+
   return {
     async insertHost(host) {
-      const row =
-        (await claimPoolHost(connection, host)) ??
-        (await insertHostRow(connection, slotRules, host, {
-          instance_id: host.instanceId,
-          tenant_id: host.tenantId,
-          registries: host.registries,
-          idle: host.idle,
-          state: 'creating',
-        }));
+      const row = (await claimPoolHost(connection, host)) ?? (await insertNew(host));
+      return row === undefined ? undefined : toHost(row);
+    },
+
+    async insertNewHost(host) {
+      const row = await insertNew(host);
       return row === undefined ? undefined : toHost(row);
     },
 

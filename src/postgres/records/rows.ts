@@ -56,7 +56,9 @@ export interface HostRow {
   egress: Egress;
   registries: RegistrySettings;
   image_version: string | null;
-  state: HostState | PoolHost['state'];
+  state: HostState | PoolHost['state'] | 'disputed';
+  /** Why it was set aside (state `disputed`). */
+  problem: string | null;
   started_from: StartedFrom | null;
   first_started_from: StartedFrom | null;
   idle: IdlePolicy;
@@ -71,7 +73,8 @@ export interface HostRow {
 
 export function toHost(row: HostRow): Host {
   const { instance_id: instanceId, tenant_id: tenantId, state } = row;
-  if (instanceId === null || tenantId === null || state === 'parking' || state === 'parked') {
+  const isOwned = state === 'creating' || state === 'running' || state === 'destroyed';
+  if (instanceId === null || tenantId === null || !isOwned) {
     throw new Error(`host ${row.id} has no owner`);
   }
   return {

@@ -27,7 +27,7 @@ const takeSlotSql = `
 
 const freeSlotSql = `
   UPDATE slots SET host_id = NULL, former_tenant_id = hosts.tenant_id,
-    rests_until = CASE WHEN hosts.tenant_id IS NOT NULL THEN clock_timestamp() + :seconds * interval '1 second' END
+    rests_until = CASE WHEN hosts.tenant_id IS NOT NULL OR hosts.problem IS NOT NULL THEN clock_timestamp() + :seconds * interval '1 second' END
   FROM hosts WHERE slots.host_id = :host AND hosts.id = :host`;
 
 /** Inserts a host and takes a slot and its ports for it; undefined if no slot is free. */
@@ -69,7 +69,7 @@ export async function insertHostRow(
   return rows[0];
 }
 
-/** Frees the slot of a destroyed host, which rests first if the host had a tenant. */
+/** Frees the slot of a destroyed host, which rests first if the host had a tenant, or may have had one (disputed). */
 export async function freeSlot(connection: Knex, rules: SlotRules, hostId: string): Promise<void> {
   await connection.raw(freeSlotSql, { host: hostId, seconds: rules.restSeconds });
 }
