@@ -20,17 +20,17 @@ export function describeOwners(suite: Suite): void {
   async function expectRefused(spec: HostSpec): Promise<void> {
     const { driver } = suite;
     const acts = [
-      driver.prepare,
-      driver.start,
-      driver.resume,
-      driver.identify,
-      driver.configureRegistries,
-      driver.reshape,
-      driver.connect,
-      driver.recordOwner,
-      driver.destroy,
+      'prepare',
+      'start',
+      'resume',
+      'identify',
+      'configureRegistries',
+      'reshape',
+      'connect',
+      'recordOwner',
+      'destroy',
     ] as const;
-    for (const act of acts) await expect(act(spec)).rejects.toThrow(HostDisputedError);
+    for (const act of acts) await expect(driver[act](spec)).rejects.toThrow(HostDisputedError);
   }
 
   // Fails without withOwners, and without the owner that `start` records.
