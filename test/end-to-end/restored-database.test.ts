@@ -15,6 +15,14 @@ const server = inject('postgres');
 const name = `restored_${randomBytes(4).toString('hex')}`;
 const databases = { live: `${name}_live`, backup: `${name}_backup`, empty: `${name}_empty` };
 const urlFile = `/tmp/berth-${name}`;
+const catalogFile = `${urlFile}.catalog.yaml`;
+/** Without a pool, whose hosts would come and go while they are counted. */
+const catalog = {
+  offerings: builtInCatalog.offerings.map((offering) => ({
+    ...offering,
+    plans: offering.plans.map((plan) => ({ ...plan, pool: 0 })),
+  })),
+};
 let broker: SimulatedProcess;
 
 const use = (which: keyof typeof databases) => writeFile(urlFile, inDatabase(server, databases[which]));
@@ -23,7 +31,8 @@ beforeAll(async () => {
   await query(server, `CREATE DATABASE ${databases.live}`);
   await query(server, `CREATE DATABASE ${databases.empty}`);
   await use('live');
-  broker = await makeSimulatedProcess(2, { DATABASE_URL_FILE: urlFile });
+  await writeFile(catalogFile, JSON.stringify(catalog));
+  broker = await makeSimulatedProcess(2, { DATABASE_URL_FILE: urlFile, BERTH_CATALOG: catalogFile });
 });
 afterAll(async () => {
   await broker.dispose();
@@ -36,6 +45,7 @@ afterAll(async () => {
       await query(server, `DROP ROLE IF EXISTS berth_${one}_${role}`);
   }
   await rm(urlFile, { force: true });
+  await rm(catalogFile, { force: true });
 });
 
 async function osb(method: string, route: string, body?: object): Promise<number> {

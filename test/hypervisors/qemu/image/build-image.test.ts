@@ -256,8 +256,10 @@ describe('unused image', () => {
   const list = (users: readonly ImageUser[] = []) =>
     installedImages({ ...options, stateDirectory: folder }, users);
   const record = async (file: string, image: string) => {
+    const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
+    const content = { hostId: 'one', slot: 1, planName: 'small', shape, image, power: 'running' };
     await mkdir(path.dirname(path.join(folder, file)), { recursive: true });
-    await writeFile(path.join(folder, file), JSON.stringify({ image }));
+    await writeFile(path.join(folder, file), JSON.stringify(content));
   };
 
   // Fails if the host's record, the template's record, or the database's host is ignored.
