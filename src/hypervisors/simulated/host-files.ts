@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import { isUuid } from '../../lib/uuid.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { TemplateSpec } from '../../core/hypervisor/templates.ts';
 import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
@@ -127,7 +128,7 @@ export function openHostFiles(stateDirectory: string) {
 
     /** Half-made hosts included. */
     async hostIds(): Promise<string[]> {
-      return (await ifThere(() => readdir(hosts))) ?? [];
+      return ((await ifThere(() => readdir(hosts))) ?? []).filter((name) => isUuid(name));
     },
 
     readTemplate: (planName: string) => readJson<TemplateSpec>(templateFile(planName)),
