@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -132,6 +132,11 @@ describe('faults', { timeout: 600_000 }, () => {
       `/v2/service_instances/instance?accepts_incomplete=true&service_id=${serviceId}&plan_id=${planId}`,
     );
     expect(removed.status).toBe(202);
+    const { ino } = await stat(lock);
+    // proc_locks(5): "->" marks one that waits.
+    await eventually('the delete waits for the lock', async () =>
+      new RegExp(`-> FLOCK .*:${ino} `).test(await readFile('/proc/locks', 'utf8')),
+    );
     await one.interrupt();
     expect(one.output()).toContain('The worker ends although acts on hosts are in progress');
     holder.kill('SIGKILL');

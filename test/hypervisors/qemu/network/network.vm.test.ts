@@ -125,7 +125,12 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const child of started) child.kill('SIGKILL');
   await network.destroy(layout, undefined);
-  for (const namespace of [guest, outside]) await run('ip', ['netns', 'delete', namespace]);
+  for (const namespace of [guest, outside]) {
+    // Each connection to the echo server has a process, which does not end with the server.
+    const { stdout } = await run('ip', ['netns', 'pids', namespace]);
+    for (const pid of stdout.split('\n').filter(Boolean)) process.kill(Number(pid), 'SIGKILL');
+    await run('ip', ['netns', 'delete', namespace]);
+  }
   await run('ip', ['link', 'delete', outsideLink]).catch(() => undefined);
   await run('nft', ['delete', 'table', 'inet', `berth_${site}`]);
 });
