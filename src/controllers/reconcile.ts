@@ -17,7 +17,7 @@ import { restartHost, unreachable, vmHasEnded } from './restart-host.ts';
 export interface Reconciler {
   /**
    * Restarts hosts whose VM has ended, from their own disk; records what else differs; destroys what operators have
-   * decided to remove, and at most one orphan that nobody can miss.
+   * decided to remove, and at most one orphan that has never had an owner or is recorded as destroyed.
    */
   runOnce(): Promise<void>;
 }

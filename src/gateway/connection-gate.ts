@@ -4,7 +4,7 @@ import { sourceOf } from './source-address.ts';
 
 /**
  * Accepts connections. Until a connection is admitted it is unauthenticated: limited in number (in total and
- * per source address) and in time, whatever it sends. A newcomer is never rejected for others of its address, who may
+ * per source address) and in time. A newcomer is never rejected because of other connections of its address, which may
  * be strangers behind the same NAT: an older one makes room.
  */
 export interface ConnectionGate {

@@ -7,7 +7,7 @@ import { createLineReader } from '../lib/line-reader.ts';
 import { settleWithin } from '../lib/settle-within.ts';
 import type { GuestIdentity } from './identity.ts';
 
-/** Longest answer, in bytes. A tenant is root in the guest, so whatever answers may not be our agent. */
+/** Longest answer, in bytes. A tenant is root in the guest, so the peer may not be our agent. */
 const maxAnswerBytes = 16 * 1024;
 /** Everything that is read for one request, in bytes: answers to a few earlier requests may come first. */
 const maxReceivedBytes = 8 * maxAnswerBytes;

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 
 /**
- * Ids of the hosts whose files are in a state directory, of whatever driver, without opening the driver: a start looks
+ * Ids of the hosts whose files are in a state directory, made by any driver, without opening the driver: a start looks
  * before it changes anything. Half-made hosts included.
  */
 export async function hostsInStateDirectory(stateDirectory: string): Promise<readonly string[]> {

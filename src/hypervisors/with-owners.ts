@@ -3,7 +3,7 @@ import type { HostSpec } from '../core/hypervisor/host-spec.ts';
 import type { Driver } from '../core/hypervisor/hypervisor.ts';
 import { decorateHostMethods, type HostMethod } from './host-methods.ts';
 
-/** What a host's own record says about whose it is. */
+/** What a host's own record says about its owner. */
 export interface Ownership {
   readonly owner: string | undefined;
   readonly slot: number;
@@ -11,7 +11,7 @@ export interface Ownership {
   readonly hasRun: boolean;
 }
 
-/** The hosts' own records, as far as they say whose a host is. */
+/** The hosts' own records of their owners. */
 export interface OwnerRecords {
   /** Undefined if there is no record of the host. @throws HostDisputedError if its record can't be read. */
   read(hostId: string): Promise<Ownership | undefined>;
@@ -21,13 +21,13 @@ export interface OwnerRecords {
   slotByDisk(hostId: string): Promise<number | undefined>;
 }
 
-/** Methods that begin something with a host: from a host that has run, but for nobody on record, they keep away. */
-const beginnings: ReadonlySet<HostMethod> = new Set(['prepare', 'start', 'destroy']);
+/** Methods that are refused for a host that has run although its record names no owner. */
+const refusedWithoutOwner: ReadonlySet<HostMethod> = new Set(['prepare', 'start', 'destroy']);
 
 /**
- * The driver, which refuses every act on a host in the name of somebody who is not its owner by the host's own record:
- * Postgres may have forgotten who got a host (a failover to a replica, a restored backup). An act with an id instead
- * of a spec is in nobody's name. Goes inside {@link withHostLocks}, so that the record does not change meanwhile.
+ * The driver, which refuses every act on a host whose spec names another owner than the host's own record: Postgres may
+ * have lost the transaction that assigned the host (a failover to a replica, a restored backup). An act with an id
+ * instead of a spec is not checked. Goes inside {@link withHostLocks}, so that the record does not change meanwhile.
  */
 export function withOwners(driver: Driver, records: OwnerRecords): Driver {
   const slotOf = (hostId: string) =>
@@ -61,7 +61,7 @@ export function withOwners(driver: Driver, records: OwnerRecords): Driver {
       );
     }
     // It has run for a tenant of a former version of Berth, which recorded no owner.
-    const isUnclaimable = found.owner === undefined && found.hasRun && beginnings.has(method);
+    const isUnclaimable = found.owner === undefined && found.hasRun && refusedWithoutOwner.has(method);
     if (isUnclaimable && (spec.owner !== undefined || method === 'destroy')) {
       throw new HostDisputedError(`host ${hostId} has run for an instance that its record does not name`);
     }

@@ -13,7 +13,7 @@ export interface FairLimit {
  * queues, the others wait for a few turns only.
  */
 export function createFairLimit(limits: { readonly atOnce: number; readonly perOwner: number }): FairLimit {
-  /** Who waits, in the order of the next turns; each with its acts, first come, first served. */
+  /** The waiting owners in the order of their next turns, each with its acts, first come, first served. */
   const queues = new Map<string, Set<() => void>>();
   const running = new Map<string, number>();
   let runningCount = 0;

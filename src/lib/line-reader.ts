@@ -8,7 +8,7 @@ export class TooMuchDataError extends Error {
 const lineFeed = 0x0a;
 
 /**
- * Splits what a peer sends into lines, within limits in bytes, whatever the sizes of its chunks.
+ * Splits the chunks that a peer sends into lines, within limits in bytes. A line may span several chunks.
  * @param limits.line longest line; `limits.total` longest sum of all lines.
  * @returns a function that takes a chunk and returns the lines that it ends.
  * @throws TooMuchDataError from that function, if a limit is exceeded.

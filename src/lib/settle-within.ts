@@ -5,7 +5,7 @@ export interface Settle<T> {
 }
 
 /**
- * A promise that is settled at its deadline at the latest, whatever the other side does: for waits on a guest, QEMU, a
+ * A promise that is settled by its deadline, also if the other side never answers: for waits on a guest, QEMU, a
  * tool or a socket, whose events may never come.
  * @param ms the deadline, in milliseconds from now.
  * @param atDeadline the result at the deadline; it may throw instead.

@@ -6,7 +6,7 @@ import { createPowerFixture } from './support/power-fixture.ts';
 const fixture = createPowerFixture({ deadlines: { longMs: 500, shortMs: 500 } });
 
 // That the clock is right afterwards: test/isolation/uniqueness.vm.test.ts.
-it('guest clocks: each running guest gets the time, whatever becomes of another; a sleeping one is left alone', async () => {
+it('guest clocks: each running guest gets the time, also if another one fails; a sleeping one is left alone', async () => {
   const [running, hanging, paused] = [
     await fixture.makeHost('run'),
     await fixture.makeHost('run'),

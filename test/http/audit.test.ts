@@ -276,7 +276,7 @@ describe.each([
   ['OSB API', 'app', '/v2/service_instances/i'],
   ['management API', 'mgmt', '/mgmt/platforms/p'],
 ] as const)('unauthenticated requests to the %s', (_, name, path) => {
-  it('audit, log: whatever the refusal, only a sample is recorded and logged, with the number of the others', async () => {
+  it('audit, log: of refusals of every kind only a sample is recorded and logged, with the number of the others', async () => {
     const lines: { notLogged?: number; status?: number }[] = [];
     const logger: Logger = {
       ...silentLogger,

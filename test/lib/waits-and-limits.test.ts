@@ -60,7 +60,7 @@ it('bounded buffer: many small chunks take the memory of their bytes only', () =
   expect(buffer.content().buffer.byteLength).toBe(100_000);
 });
 
-it('line reader: returns lines whatever the chunks, and refuses too long ones and too many', () => {
+it('line reader: returns lines from chunks of any size, and refuses too long ones and too many', () => {
   const read = createLineReader({ line: 5, total: 20 });
   expect(read(Buffer.from('on'))).toEqual([]);
   expect(read(Buffer.from('e\ntwo\nth'))).toEqual(['one', 'two']);

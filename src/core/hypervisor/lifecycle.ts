@@ -62,7 +62,7 @@ export interface Lifecycle {
 
   /**
    * Ends the VM, wipes its disk and removes everything of the host. Does nothing if the host does not exist.
-   * @param host a spec: only if the host's own record can be read and names the spec's owner. An id: whatever its owner is,
+   * @param host a spec: only if the host's own record can be read and names the spec's owner. An id: for any owner,
    *   which an operator decides.
    * @throws HostDisputedError if the host is not that owner's; nothing was changed.
    */

@@ -40,7 +40,7 @@ export interface RecordedDifference {
   readonly removalRequested: boolean;
 }
 
-/** What Postgres knows of a host, whatever its state. */
+/** What Postgres knows of a host in any state. */
 export interface KnownHost {
   readonly state: HostState | PoolHost['state'] | 'disputed';
   readonly slot: number;

@@ -37,7 +37,7 @@ export interface LiveBindingsSource {
    */
   open(events: BindingEvents): Promise<void>;
 
-  /** Lets go of the connection, also of one that hangs: whatever was asked over it may stay without an answer. */
+  /** Closes the connection, also one that hangs: queries that were sent over it may remain unanswered. */
   close(): Promise<void>;
 
   /** Those of these bindings that are live now, in any order. */

@@ -37,7 +37,7 @@ export function createHosts(options: QemuOptions, cgroups: Cgroups): Hosts {
     layoutOfSpec: (spec) => layout(spec.hostId, spec.slot),
     record,
     async slotByDisk(hostId) {
-      // A host's paths follow from its id, whatever its slot is.
+      // A host's paths follow from its id, and not from its slot.
       const { disk } = layout(hostId, 0);
       const uid = (await stat(disk).catch(() => undefined))?.uid ?? 0;
       const slot = uid - options.firstUid;

@@ -7,7 +7,7 @@ import { askEngine } from './engine.ts';
 const startTimeoutMs = 60_000;
 /** Containers per question. Each takes 1 to 3 KiB, more with many labels. */
 const pageSize = 100;
-/** Bytes per answer: what a guest sends is parsed on the event loop, and this takes milliseconds whatever it contains. */
+/** Bytes per answer: what a guest sends is parsed on the event loop, and this much takes milliseconds at most. */
 const maxPageBytes = 512 * 1024;
 /** No legitimate host runs more containers. */
 const maxPages = 10;

@@ -41,7 +41,7 @@ export interface EngineAnswer {
 /**
  * Sends one request to a Docker engine and reads the whole answer. A tenant is root in the guest, so what answers may
  * not be an engine: time, bytes on the wire and memory are limited, also over all hosts, and the call ends within its
- * timeout whatever is sent, or is not.
+ * timeout, also if nothing or something invalid is sent.
  * @throws HypervisorError if the engine can't be reached, the answer is not a complete final one, it is too long, or the
  *   timeout expires.
  */
