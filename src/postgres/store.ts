@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import type { Records, Store } from '../core/ports/store.ts';
 import { createBindingRecords } from './records/bindings.ts';
@@ -32,6 +33,8 @@ export function createStore(database: Knex, slotRules: SlotRules): Store {
           return await database.transaction((transaction) => work(recordsOn(transaction)));
         } catch (error) {
           if (attempt === maxAttempts || !wasAborted(error)) throw error;
+          // At once, it could overtake the transaction that survived, and deadlock with it again.
+          await delay(retryMilliseconds * (1 + Math.random()));
         }
       }
     },
@@ -40,6 +43,9 @@ export function createStore(database: Knex, slotRules: SlotRules): Store {
 
 /** Attempts of a transaction that Postgres aborts in favour of another one. */
 const maxAttempts = 3;
+
+/** Wait before another attempt, in milliseconds; up to twice as long at random. */
+const retryMilliseconds = 25;
 
 /**
  * A deadlock or serialization failure (PostgreSQL manual, appendix A, class 40), or ports that another transaction has

@@ -351,7 +351,7 @@ it('store: a transaction that Postgres aborts because of a deadlock runs again',
     });
   const [one = '', two = ''] = ids;
   expect(await Promise.all([lockBoth(one, two), lockBoth(two, one)])).toEqual(ids);
-  // One of them, twice.
-  expect(holding).toBe(3);
+  // Postgres aborts at least one of them, which then holds its first lock a second time.
+  expect(holding).toBeGreaterThanOrEqual(3);
   expect(await database('instances')).toHaveLength(2);
 });
