@@ -10,6 +10,7 @@ const mayImport = {
   'src/secrets': ['src/core', 'src/lib', 'src/config'],
   'src/certificates': ['src/core', 'src/lib'],
   'src/postgres': ['src/core', 'src/lib', 'src/config', 'src/secrets', 'migrations'],
+  'src/history': ['src/core', 'src/lib'],
   'src/operations': ['src/core', 'src/lib'],
   'src/controllers': ['src/core', 'src/lib', 'src/operations'],
   'src/guest': ['src/core', 'src/lib'],

@@ -18,6 +18,7 @@ import * as failedChecks from './042-failed-checks.ts';
 import * as disputedHosts from './080-disputed-hosts.ts';
 import * as vocabulary from './070-vocabulary.ts';
 import * as installation from './082-installation.ts';
+import * as databaseHistory from './083-database-history.ts';
 import * as slotsRest from './085-slots-rest.ts';
 import * as idsUsedAgain from './086-ids-used-again.ts';
 import * as hostRestarts from './091-host-restarts.ts';
@@ -47,6 +48,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '042-failed-checks', migration: failedChecks },
   { name: '070-vocabulary', migration: vocabulary },
   { name: '082-installation', migration: installation },
+  { name: '083-database-history', migration: databaseHistory },
   { name: '085-slots-rest', migration: slotsRest },
   { name: '086-ids-used-again', migration: idsUsedAgain },
   { name: '091-host-restarts', migration: hostRestarts },

@@ -84,4 +84,11 @@ export const refused = {
     }),
   headersTooLarge: (description: string) => refuse({ status: 431, description }),
   unavailable: (description: string) => refuse({ status: 503, description }),
+  databaseUnconfirmed: () =>
+    refuse({
+      status: 503,
+      retryAfterSeconds: 2,
+      description:
+        "The broker's database was restored or failed over, and has not been compared with the hosts yet. A worker does so within seconds; try again in a moment.",
+    }),
 };

@@ -1,6 +1,8 @@
 import net from 'node:net';
 import knex, { type Knex } from 'knex';
+import type pg from 'pg';
 import { migrationSource } from '../../migrations/index.ts';
+import type { ConnectionCheck } from './database-history.ts';
 
 export interface DatabaseTimeouts {
   /** The server cancels a statement that takes longer, so that a lock that is not released can't block the whole pool. */
@@ -18,12 +20,13 @@ export const processTimeouts: DatabaseTimeouts = { statementMs: 20_000, silenceM
 /**
  * Opens a pool of connections. Nothing connects before the first query.
  * @param options.timeouts undefined: none, as for migrations, which may take long.
+ * @param options.check runs on each new connection; if it throws, so does the query that needed the connection.
  */
 export function openDatabase(
   connectionString: string,
-  options: { maxConnections?: number; timeouts?: DatabaseTimeouts } = {},
+  options: { maxConnections?: number; timeouts?: DatabaseTimeouts; check?: ConnectionCheck } = {},
 ): Knex {
-  const { timeouts } = options;
+  const { timeouts, check } = options;
   return knex({
     client: 'pg',
     connection: {
@@ -34,9 +37,30 @@ export function openDatabase(
         stream: () => socketWithTimeout(timeouts.silenceMs),
       }),
     },
-    pool: { min: 0, max: options.maxConnections ?? 16 },
+    pool: {
+      min: 0,
+      max: options.maxConnections ?? 16,
+      ...(check && { afterCreate: checkWith(check) }),
+    },
     acquireConnectionTimeout: 15_000,
+    // Knex prints errors that reach the caller as well.
+    log: { warn: () => undefined },
   });
+}
+
+/** Knex's hook for new connections. It does not close one that the hook refuses. */
+function checkWith(check: ConnectionCheck) {
+  return (connection: pg.Client, done: (error: unknown, connection: pg.Client) => void) => {
+    check(connection).then(
+      () => {
+        done(null, connection);
+      },
+      (error: unknown) => {
+        void connection.end().catch(() => undefined);
+        done(error, connection);
+      },
+    );
+  };
 }
 
 function socketWithTimeout(silenceMs: number): net.Socket {

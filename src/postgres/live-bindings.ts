@@ -4,6 +4,7 @@ import pg from 'pg';
 import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../core/ports/live-bindings.ts';
 import type { HostPower } from '../core/model/host.ts';
 import { channels } from './channels.ts';
+import type { ConnectionCheck } from './database-history.ts';
 import { requestPowerSql } from './records/power.ts';
 import { toEngine } from './records/rows.ts';
 
@@ -46,6 +47,8 @@ const closeTimeoutMs = 500;
  */
 export function createLiveBindingsSource(deps: {
   connectionString: string;
+  /** Runs on each new connection; if it throws, the gateway stays out of sync. Default: none. */
+  check?: ConnectionCheck;
   /** Number of open connections, for operators. */
   connections: () => number;
 }): LiveBindingsSource {
@@ -89,6 +92,7 @@ export function createLiveBindingsSource(deps: {
     });
     try {
       await next.connect();
+      await deps.check?.(next);
       await next.query(`LISTEN ${channels.bindings}`);
       // The lease begins with the first renewal, before the gateway reads any binding: so each revocation is either
       // visible in what it reads, or waits for its acknowledgement.

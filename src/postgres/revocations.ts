@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
-import { refused } from '../core/errors.ts';
+import { RefusedError, refused } from '../core/errors.ts';
+import type { RevocationJournal } from '../core/ports/database-history.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
 import { channels } from './channels.ts';
 import type { Listener } from './listener.ts';
@@ -29,11 +30,39 @@ const maxWaitMs = 20_000;
  */
 const repeatNotificationAfterMs = 1_000;
 
-/** Waits for the gateways' acknowledgements. */
-export function createRevocations(database: Knex, listener: Listener): Revocations {
+/**
+ * Waits for the gateways' acknowledgements, and until the journal has the revocations. Every revocation comes here, and
+ * comes again if its process was killed before: only then is it settled.
+ */
+export function createRevocations(
+  database: Knex,
+  listener: Listener,
+  journal: RevocationJournal,
+): Revocations {
+  async function writeToJournal(bindingIds: readonly string[]): Promise<void> {
+    const rows: { id: string; expires_at: Date }[] = await database('bindings')
+      .whereIn('id', [...bindingIds])
+      .select('id', 'expires_at');
+    try {
+      await journal.append(rows.map(({ id, expires_at: expiresAt }) => ({ bindingId: id, expiresAt })));
+    } catch (cause) {
+      throw new RefusedError(
+        {
+          status: 503,
+          description:
+            'The revocation could not be written to the disk of the broker; its log says why. New connections are refused. Try again in a moment.',
+        },
+        { cause },
+      );
+    }
+  }
+
   return {
     async settled(bindingIds) {
       if (bindingIds.length === 0) return;
+      const written = writeToJournal(bindingIds);
+      // It is awaited below.
+      written.catch(() => undefined);
       const bindings = [...bindingIds];
       // After the commit of the revocation: a gateway that registers later reads it with the binding.
       const { rows } = await database.raw<{ rows: { id: string }[] }>(leaseHoldersSql);
@@ -55,6 +84,7 @@ export function createRevocations(database: Knex, listener: Listener): Revocatio
         },
         maxWaitMs,
       );
+      await written;
       if (settled !== true) {
         throw refused.unavailable(
           'A gateway has not yet acknowledged that it has cut the connections of this binding; one may still be open. New connections are refused. Try again in a moment.',

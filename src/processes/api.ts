@@ -24,8 +24,8 @@ import { dropPrivileges } from './drop-privileges.ts';
 import { createCertificateAuthorityStore } from '../postgres/certificate-authorities.ts';
 import { createCertificateRequestQueue } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
-import { openDatabase, processTimeouts, seedSlots } from '../postgres/database.ts';
-import { refuseOwner } from '../postgres/server/database-roles.ts';
+import { seedSlots } from '../postgres/database.ts';
+import { createHistoryRecords } from '../postgres/database-history.ts';
 import { createGatewayRecords } from '../postgres/gateways.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createOperationWaiter } from '../postgres/operation-waiter.ts';
@@ -41,17 +41,20 @@ import { createSealedData } from '../postgres/sealed-columns.ts';
 import { createStore } from '../postgres/store.ts';
 import { createPlansInUse } from '../postgres/plans-in-use.ts';
 import { createWorkerRecords } from '../postgres/workers.ts';
+import { createRestartReplay } from '../history/replay.ts';
 import { openCertificateAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
 import { openKeyRing, rereadMasterKeys } from '../secrets/master-key-file.ts';
+import { openCheckedDatabase } from './checked-database.ts';
 import { requireDatabaseUrl } from './database-url.ts';
-import { requireInstallation } from './installation.ts';
+import { journalFolder, openJournal } from './installation-memory.ts';
 import { slotRules } from './slot-rules.ts';
 import { repeat } from '../lib/repeat.ts';
 import type { RunningProcess } from './running-process.ts';
 
 const housekeepingEveryMs = 15_000;
 const imageVersionEveryMs = 5_000;
+const replayEveryMs = 1_000;
 
 /** The process that serves platforms and operators. It holds the keys of the CAs, and is unprivileged. */
 export async function startApi(settings: Settings, processLogger: Logger): Promise<RunningProcess> {
@@ -62,9 +65,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
   const simulated = settings.hypervisor === 'simulated';
 
   const connectionString = await requireDatabaseUrl(settings, 'api');
-  const database = openDatabase(connectionString, { timeouts: processTimeouts });
-  await refuseOwner(database, 'api');
-  await requireInstallation(settings, database, 'api');
+  const database = await openCheckedDatabase(settings, 'api', connectionString, { logger });
   await refuseDroppedPlans(createPlansInUse(database), catalog);
   const vault = await openKeyRing(settings, createMasterKeyStore(database));
   const blocks = slotRules(settings, catalog);
@@ -137,6 +138,19 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
     () => presences.deleteDead(),
   ]);
 
+  const journal = await openJournal(settings, 'api', logger);
+  const replay = createRestartReplay({
+    ...{ records: createHistoryRecords(database), logger },
+    folders: [journalFolder(settings, 'api')],
+  });
+  const stopReplay = repeat(
+    replayEveryMs,
+    () => replay.runOnce(),
+    (error) => {
+      logger.debug({ err: error }, `The journal was not replayed; retrying in ${replayEveryMs / 1000} s`);
+    },
+  );
+
   const rules = createParameterRules(catalog);
   const audit = createAuditTrail(database);
   const osb = createOsbApp({
@@ -165,7 +179,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       store,
       issuer: authorities.issuer,
       vault,
-      revocations: createRevocations(database, listener),
+      revocations: createRevocations(database, listener, journal),
       address: { host: settings.externalHost, gatewayPort: settings.gatewayPort },
       renderCredentials,
       logger,
@@ -209,6 +223,8 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       stopAnswering();
       directory.stop();
       await stopHousekeeping();
+      await stopReplay();
+      await journal.close();
       await imageVersion.stop();
       await keys.stop();
       await authorities.stop();

@@ -6,22 +6,22 @@ import { dropPrivileges } from './drop-privileges.ts';
 import { createGatewayCertificateAuthorities } from '../postgres/certificate-authorities.ts';
 import { createCertificateRequester } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
-import { openDatabase, processTimeouts } from '../postgres/database.ts';
-import { refuseOwner } from '../postgres/server/database-roles.ts';
+import { requireConfirmedHistory } from '../postgres/database-history.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
 import { createPresence } from '../postgres/presence.ts';
 import { obtainGatewayTls } from '../certificates/gateway-tls.ts';
+import { openCheckedDatabase } from './checked-database.ts';
 import { requireDatabaseUrl } from './database-url.ts';
-import { requireInstallation } from './installation.ts';
+import { highestMark } from './installation-memory.ts';
 import type { RunningProcess } from './running-process.ts';
 
 /** The process that serves apps: TLS in front of every host's Docker engine. It has no CA's key, and is unprivileged. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningProcess> {
   const connectionString = await requireDatabaseUrl(settings, 'gateway');
-  const database = openDatabase(connectionString, { maxConnections: 2, timeouts: processTimeouts });
-  await refuseOwner(database, 'gateway');
-  await requireInstallation(settings, database, 'gateway');
+  const database = await openCheckedDatabase(settings, 'gateway', connectionString, {
+    ...{ maxConnections: 2, logger },
+  });
   const listener = await startListener({
     connectionString,
     listenTo: [channels.certificateRequests, channels.certificateAuthorities],
@@ -39,6 +39,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
   const gateway: Gateway = createGateway({
     source: createLiveBindingsSource({
       connectionString,
+      check: requireConfirmedHistory(highestMark(settings)),
       connections: () => gateway.state().connections,
     }),
     tls: certificate.tls,

@@ -4,6 +4,7 @@ import { siteId } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
 import { adopt } from '../controllers/adopt.ts';
 import { type Controller, startControllers } from '../controllers/controller.ts';
+import { countDifferences } from '../controllers/count-differences.ts';
 import { expireInstances } from '../controllers/expiry.ts';
 import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
 import { sendHeartbeat } from '../controllers/heartbeat.ts';
@@ -22,6 +23,8 @@ import { makeTemplates } from '../controllers/templates.ts';
 import { allPlans } from '../core/catalog/lookup.ts';
 import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts';
 import { leaseMs } from '../core/lease-duration.ts';
+import { createHistoryWatch } from '../history/watch.ts';
+import { bestEffort } from '../history/revocation-journal.ts';
 import { createOwnerNotes } from '../hypervisors/owner-notes.ts';
 import { openHypervisor } from '../hypervisors/open.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -30,7 +33,9 @@ import { startLeaseLoop } from '../operations/lease-loop.ts';
 import type { Workflows } from '../operations/workflow.ts';
 import { workflows } from '../operations/workflows.ts';
 import { type Channel, channels } from '../postgres/channels.ts';
+import { createAuditTrail } from '../postgres/audit.ts';
 import { openDatabase, processTimeouts } from '../postgres/database.ts';
+import { createHistoryRecords, requireConfirmedHistory } from '../postgres/database-history.ts';
 import { createDifferenceRecords } from '../postgres/host-differences.ts';
 import { createCheckRecords } from '../postgres/host-checks.ts';
 import { startListener } from '../postgres/listener.ts';
@@ -41,6 +46,7 @@ import { createWorkerRecords } from '../postgres/workers.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import { createHostsLease, renewHostsLeaseEveryMs } from './hosts-lease.ts';
 import { requireInstallation } from './installation.ts';
+import { highestMark, journalFolders, openJournal } from './installation-memory.ts';
 import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
 
@@ -65,14 +71,36 @@ export async function startWorker(
   const name = `${hostname()}/${await siteId(settings)}`;
 
   const connectionString = await requireDatabaseUrl(settings, 'worker');
-  const database = openDatabase(connectionString, { timeouts: processTimeouts });
-  await refuseOwner(database, 'worker');
-  await requireInstallation(settings, database, 'worker');
-  const store = createStore(database, slotRules(settings, catalog));
-  const lease = await createHostsLease(store.records, settings);
+  // To confirm the history of the database, which everything else requires.
+  const unchecked = openDatabase(connectionString, { maxConnections: 2, timeouts: processTimeouts });
+  await refuseOwner(unchecked, 'worker');
+  await requireInstallation(settings, unchecked, 'worker');
+  const rules = slotRules(settings, catalog);
+  const uncheckedStore = createStore(unchecked, rules);
+  const lease = await createHostsLease(uncheckedStore.records, settings);
   await lease.acquire();
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   requireCapabilities(hypervisor, plans);
+  const watch = createHistoryWatch({
+    records: createHistoryRecords(unchecked),
+    highest: highestMark(settings),
+    folders: journalFolders(settings),
+    async compareHosts() {
+      const unconfirmed = { store: uncheckedStore, hypervisor, logger };
+      const differing = await countDifferences({
+        ...{ ...unconfirmed, differences: createDifferenceRecords(unchecked) },
+      });
+      await compareHosts(unconfirmed);
+      return differing;
+    },
+    audit: createAuditTrail(unchecked),
+    logger,
+  });
+  await watch.runOnce();
+  const check = requireConfirmedHistory(highestMark(settings));
+  const database = openDatabase(connectionString, { timeouts: processTimeouts, check });
+  const store = createStore(database, rules);
+  const journal = await openJournal(settings, 'worker', logger);
   const listener = await startListener({
     connectionString,
     listenTo: [
@@ -100,7 +128,7 @@ export async function startWorker(
   const operations = startLeaseLoop({
     ...deps,
     workflows: overrides.workflows ?? workflows,
-    revocations: createRevocations(database, listener),
+    revocations: createRevocations(database, listener, bestEffort(journal)),
     owners: differences,
     ownerNotes: notes,
     name,
@@ -162,6 +190,7 @@ export async function startWorker(
         process.kill(process.pid, 'SIGTERM');
       },
     },
+    { name: "The watch over the database's history", everyMs: 1_000, run: () => watch.runOnce() },
     { name: 'The heartbeat', everyMs: 5_000, run: () => sendHeartbeat({ name, hypervisor, plans, workers }) },
     { name: "Setting guests' clocks", everyMs: 300_000, run: () => clocks.runOnce() },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
@@ -189,7 +218,9 @@ export async function startWorker(
       });
       await hypervisor.close();
       await listener.stop();
+      await journal.close();
       await database.destroy();
+      await unchecked.destroy();
     },
   };
 }

@@ -13,6 +13,7 @@ import {
   bindBody,
   instance,
   makeTestBroker,
+  noJournal,
   provisionBody,
   type TestBroker,
 } from '../support/broker.ts';
@@ -93,7 +94,7 @@ it('revocations: a gateway that registers after the revocation does not delay th
   onTestFinished(() => listener.stop());
   const api = openDatabase(broker.urls.api, { maxConnections: 1 });
   onTestFinished(() => api.destroy());
-  await createRevocations(api, listener).settled([id]);
+  await createRevocations(api, listener, noJournal).settled([id]);
   expect(await broker.database('bindings').where({ id }).whereNull('settled_at')).toEqual([]);
   await source.releaseLease();
 });

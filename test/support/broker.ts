@@ -54,6 +54,8 @@ import { createStore } from '../../src/postgres/store.ts';
 import { silentLogger } from './logger.ts';
 import { createTestDatabase } from './postgres.ts';
 
+/** For tests that lose no transactions. */
+export const noJournal = { append: () => Promise.resolve() };
 export const ids = { service: 'service-1', plan: 'plan-small', otherPlan: 'plan-large' };
 export const credentials = { username: 'platform', password: 'open:sesame' };
 export const operator = { username: 'operator', password: 'look' };
@@ -132,7 +134,7 @@ export async function makeTestBroker(
     ...(deadlines && { deadlines }),
   });
   await hypervisor.open();
-  const revocations = createRevocations(apiDatabase, listener);
+  const revocations = createRevocations(apiDatabase, listener, noJournal);
   const catalog = loadCatalog(file, 'test');
   const rules = createParameterRules(catalog);
   const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 3650 });
@@ -244,7 +246,7 @@ export async function makeTestBroker(
       const worker = startLeaseLoop({
         ...deps,
         workflows: workflows,
-        revocations: createRevocations(workerDatabase, listener),
+        revocations: createRevocations(workerDatabase, listener, noJournal),
         owners: differences,
         ownerNotes: notes,
         name,

@@ -24,7 +24,7 @@ const auditRow =
  *   enforces that it never changes.
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
-  installation: { api: ['SELECT'], gateway: ['SELECT'], worker: ['SELECT'] },
+  installation: { api: ['SELECT'], gateway: ['SELECT'], worker: ['SELECT', 'UPDATE (history, mark)'] },
   platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'], worker: ['SELECT'] },
   platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
   tenants: { api: ['SELECT', 'INSERT'], worker: ['SELECT'] },
