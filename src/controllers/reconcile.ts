@@ -6,11 +6,13 @@ import type {
   DifferenceRecords,
   FoundDifference,
   OwnerNotes,
+  RecordedDifference,
 } from '../core/ports/host-differences.ts';
 import type { Store } from '../core/ports/store.ts';
 import { errorMessage } from '../lib/error-message.ts';
 import type { Logger } from '../lib/logger.ts';
 import { differenceOf, removableOrphan } from './differences.ts';
+import { createHostTasks } from './host-tasks.ts';
 import { restartHost, unreachable, vmHasEnded } from './restart-host.ts';
 
 /** Compares the recorded hosts with those that exist. */
@@ -34,6 +36,14 @@ export function createReconciler(deps: {
   const { store, hypervisor, differences, notes, graceSeconds, logger } = deps;
   /** What differed in the last round: host and kind. */
   let former: ReadonlyMap<string, DifferenceKind> = new Map();
+  const removals = createHostTasks({
+    failed: 'A host that differs from its record could not be destroyed; retrying',
+    logger,
+  });
+  /** When each orphan was last tried, so that the next one has its turn first. */
+  const orphanTurns = new Map<string, number>();
+  let turn = 0;
+  const turnOf = ({ hostId }: { readonly hostId: string }) => orphanTurns.get(hostId) ?? 0;
 
   /** Restarts hosts that should run. @returns those of which nothing exists any more. */
   async function restartHosts(observed: readonly ObservedHost[], hosts: readonly Host[]): Promise<Host[]> {
@@ -86,16 +96,30 @@ export function createReconciler(deps: {
     });
   }
 
-  async function tryToDestroy(hostId: string, why: string): Promise<void> {
-    try {
-      await destroy(hostId, why);
-    } catch (error) {
-      logger.error(
-        { host: hostId, err: error },
-        'A host that differs from its record could not be destroyed',
-      );
-      await differences.recordFailure(hostId, errorMessage(error));
+  /** Destroys what may be destroyed in this round; a host that can't be destroyed keeps no other one waiting. */
+  async function removeSome(recorded: readonly RecordedDifference[], seenBefore: ReadonlySet<string>) {
+    const reasons = new Map<string, string>();
+    for (const { hostId, removalRequested } of recorded) {
+      if (removalRequested) reasons.set(hostId, 'an operator has requested its removal');
     }
+    for (const hostId of orphanTurns.keys()) {
+      if (!seenBefore.has(hostId)) orphanTurns.delete(hostId);
+    }
+    const inTurn = recorded.toSorted((a, b) => turnOf(a) - turnOf(b));
+    const orphan = removableOrphan(inTurn, seenBefore, graceSeconds);
+    if (orphan !== undefined) {
+      reasons.set(orphan.hostId, `it is ${orphan.kind}`);
+      turn += 1;
+      orphanTurns.set(orphan.hostId, turn);
+    }
+    await removals.run([...reasons.keys()], async (hostId) => {
+      try {
+        await destroy(hostId, reasons.get(hostId) ?? '');
+      } catch (error) {
+        await differences.recordFailure(hostId, errorMessage(error));
+        throw error;
+      }
+    });
   }
 
   return {
@@ -128,11 +152,7 @@ export function createReconciler(deps: {
       const seenBefore = new Set(former.keys());
       former = new Map(found.map(({ hostId, kind }) => [hostId, kind]));
 
-      for (const { hostId, removalRequested } of recorded) {
-        if (removalRequested) await tryToDestroy(hostId, 'an operator has requested its removal');
-      }
-      const orphan = removableOrphan(recorded, seenBefore, graceSeconds);
-      if (orphan !== undefined) await tryToDestroy(orphan.hostId, `it is ${orphan.kind}`);
+      await removeSome(recorded, seenBefore);
       const alive = new Set([...observed.map(({ hostId }) => hostId), ...hosts.map(({ id }) => id)]);
       for (const hostId of noted) if (!alive.has(hostId)) await notes.delete(hostId);
     },
