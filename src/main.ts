@@ -1,5 +1,6 @@
 import { readSettings, SettingsError } from './config/settings.ts';
 import { CatalogError } from './core/catalog/load.ts';
+import { printError, printText } from './lib/terminal.ts';
 import { createLogger } from './processes/logger.ts';
 import { startApi } from './processes/api.ts';
 import { startGateway } from './processes/gateway.ts';
@@ -30,11 +31,11 @@ function explain(error: unknown): string {
 async function main(): Promise<void> {
   const [wanted = 'all', ...rest] = process.argv.slice(2);
   if (wanted === '--help' || wanted === '-h') {
-    process.stdout.write(usage);
+    printText(usage);
     return;
   }
   if ((wanted !== 'all' && !(wanted in processes)) || rest.length > 0) {
-    process.stderr.write(usage);
+    printError(usage);
     process.exitCode = 2;
     return;
   }
@@ -78,6 +79,6 @@ try {
   // Ends what still keeps the process alive, such as a keep-alive connection.
   process.exit();
 } catch (error) {
-  process.stderr.write(`berth: ${explain(error)}\n`);
+  printError(`berth: ${explain(error)}`);
   process.exit(1);
 }

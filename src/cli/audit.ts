@@ -1,5 +1,6 @@
 import type { Settings } from '../config/settings.ts';
 import type { AuditRecord } from '../core/ports/audit.ts';
+import { printJson } from '../lib/terminal.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
@@ -29,7 +30,7 @@ export async function runAudit(
   if (options.instance !== undefined) query.set('instance', options.instance);
   if (options.since !== undefined) query.set('since', parseSince(options.since).toISOString());
   const { audit } = await askMgmt<{ audit: AuditLine[] }>(settings, `/mgmt/audit?${query.toString()}`);
-  if (options.json === true) process.stdout.write(`${JSON.stringify(audit, undefined, 2)}\n`);
+  if (options.json === true) printJson(audit);
   else printTable(columns, audit);
 }
 

@@ -1,4 +1,5 @@
 import { dockerEnvironment } from '../config/docker-environment.ts';
+import { printError, printLine } from '../lib/terminal.ts';
 import {
   ContextError,
   expiryWarning,
@@ -24,10 +25,13 @@ export async function runContext(options: {
   const force = options.force === true;
   if (options.import === undefined) {
     warnings.push(...(await writeDirectory(credentials, options.directory, { force })));
-    process.stdout.write(`Files written. Next:\n  . ${options.directory}/env\n  docker version\n`);
+    printLine('Files written. Next:');
+    printLine(`  . ${options.directory}/env`);
+    printLine('  docker version');
   } else {
     await importDockerContext(credentials, options.import, { force, environment: dockerEnvironment() });
-    process.stdout.write(`Context created. Next:\n  docker --context ${options.import} version\n`);
+    printLine('Context created. Next:');
+    printLine(`  docker --context ${options.import} version`);
   }
-  for (const warning of warnings) if (warning !== undefined) process.stderr.write(`berth: ${warning}\n`);
+  for (const warning of warnings) if (warning !== undefined) printError(`berth: ${warning}`);
 }

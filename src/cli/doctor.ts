@@ -8,6 +8,7 @@ import { swapProblem } from '../hypervisors/qemu/node/swap.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { errorMessage } from '../lib/error-message.ts';
 import { exists } from '../lib/exists.ts';
+import { printLine } from '../lib/terminal.ts';
 
 /** The result of one check. */
 type Finding = readonly [ok: boolean, message: string];
@@ -28,7 +29,7 @@ export async function runDoctor(settings: Settings): Promise<void> {
     ...(settings.hypervisor === 'qemu' ? await checkNode(settings) : [simulated]),
     ...(await checkBroker(settings)),
   ];
-  for (const [ok, message] of findings) process.stdout.write(`${ok ? 'ok  ' : 'NOT '} ${message}\n`);
+  for (const [ok, message] of findings) printLine(`${ok ? 'ok  ' : 'NOT '} ${message}`);
   if (findings.some(([ok]) => !ok)) process.exitCode = 1;
 }
 

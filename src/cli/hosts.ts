@@ -1,6 +1,7 @@
 import type { Settings } from '../config/settings.ts';
 import type { HostPower } from '../core/model/host.ts';
 import type { HostOverview } from '../core/ports/overview.ts';
+import { printJson, printLine, printText } from '../lib/terminal.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
@@ -68,14 +69,14 @@ export async function runHosts(
     '/mgmt/hosts',
   );
   if (options.json === true) {
-    process.stdout.write(`${JSON.stringify(hosts, undefined, 2)}\n`);
+    printJson(hosts);
     return;
   }
-  if (hypervisor === 'simulated') process.stdout.write('SIMULATED: there are no VMs.\n');
+  if (hypervisor === 'simulated') printLine('SIMULATED: there are no VMs.');
   printTable(options.wide === true ? wideColumns : columns, hosts);
   const { differences } = await askMgmt<{ differences: unknown[] }>(settings, '/mgmt/reconcile');
   if (differences.length > 0) {
-    process.stdout.write(`\n${differences.length} hosts differ from their records: see "berth reconcile".\n`);
+    printText(`\n${differences.length} hosts differ from their records: see "berth reconcile".`);
   }
 }
 
@@ -83,14 +84,14 @@ export async function runHosts(
 export async function runHostPower(settings: Settings, host: string, power: HostPower): Promise<void> {
   const { host: id } = await findHost(settings, host);
   await askMgmt(settings, `/mgmt/hosts/${id}/power/${power}`, 'PUT');
-  process.stdout.write(`Requested: host ${id} is to be ${power}. "berth hosts" shows its state.\n`);
+  printLine(`Requested: host ${id} is to be ${power}. "berth hosts" shows its state.`);
 }
 
 /** `berth host release`: requests the end of the quarantine of the host whose id starts with `host`. */
 export async function runHostRelease(settings: Settings, host: string): Promise<void> {
   const { host: id } = await findHost(settings, host);
   await askMgmt(settings, `/mgmt/hosts/${id}/quarantine`, 'DELETE');
-  process.stdout.write(`Requested: host ${id} is to leave quarantine. "berth hosts" shows its state.\n`);
+  printLine(`Requested: host ${id} is to leave quarantine. "berth hosts" shows its state.`);
 }
 
 /** @throws MgmtError unless exactly one host's id starts with `prefix`. */

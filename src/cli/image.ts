@@ -9,12 +9,13 @@ import {
 import { imageOptions } from '../hypervisors/open.ts';
 import { buildGuestImage } from '../hypervisors/qemu/image/build-image.ts';
 import { createProgress } from '../lib/progress.ts';
+import { printLine } from '../lib/terminal.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** `berth image build`: builds the guest image from Debian's current packages. */
 export async function runImageBuild(settings: Settings): Promise<void> {
-  const progress = createProgress(process.stdout);
+  const progress = createProgress();
   const stop = new AbortController();
   process.once('SIGINT', () => {
     stop.abort();
@@ -28,7 +29,9 @@ export async function runImageBuild(settings: Settings): Promise<void> {
   ).finally(() => {
     progress.end();
   });
-  process.stdout.write(`${image.directory}\n  size    ${inMib(image.bytes)}\n  digest  ${image.digest}\n`);
+  printLine(image.directory);
+  printLine(`  size    ${inMib(image.bytes)}`);
+  printLine(`  digest  ${image.digest}`);
 }
 
 const inMib = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(0)} MiB`;
@@ -52,9 +55,9 @@ export async function runImagePrune(settings: Settings): Promise<void> {
   const unused = (await list(settings)).filter((image) => !isNeeded(image));
   for (const image of unused) {
     await removeImage(image);
-    process.stdout.write(`Removed ${image.version}, ${inMib(image.bytes)}.\n`);
+    printLine(`Removed ${image.version}, ${inMib(image.bytes)}.`);
   }
-  if (unused.length === 0) process.stdout.write('Every image is in use; "berth image list" shows by what.\n');
+  if (unused.length === 0) printLine('Every image is in use; "berth image list" shows by what.');
 }
 
 /** Asks the broker as well: only its database knows the image to which a failing update rolls back. */

@@ -6,6 +6,7 @@ import type { MasterKeyState } from '../core/ports/master-keys.ts';
 import { createMasterKeyText, masterKeyFromText } from '../secrets/master-key.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
+import { printLine } from '../lib/terminal.ts';
 import { writeFileAtomically } from '../lib/write-file-atomically.ts';
 
 /** As JSON carries it. */
@@ -35,11 +36,10 @@ export async function runKeysRotate(settings: Settings): Promise<void> {
   // A rotation that was refused left its key in the file; it is used now.
   if (lines.every((line) => known.has(idOf(line)))) await writeLines(file, [...lines, createMasterKeyText()]);
   await askMgmt(settings, '/mgmt/keys/rotate', 'POST');
-  process.stdout.write('The new master key is in use. Rewrapping secrets of the former key ...\n');
+  printLine('The new master key is in use. Rewrapping secrets of the former key ...');
   while ((await list(settings)).some(({ state }) => state === 'retiring')) await delay(pollEveryMs);
-  process.stdout.write(
-    `Only database backups made before now still need the former key.\nBack up ${file}, then remove the former key from it: berth keys prune\n`,
-  );
+  printLine('Only database backups made before now still need the former key.');
+  printLine(`Back up ${file}, then remove the former key from it: berth keys prune`);
 }
 
 /** `berth keys prune`: removes retired keys from the master key file. */
@@ -51,7 +51,7 @@ export async function runKeysPrune(settings: Settings): Promise<void> {
   const lines = await readLines(file);
   const remaining = lines.filter((line) => !retired.has(idOf(line)));
   if (remaining.length < lines.length) await writeLines(file, remaining);
-  process.stdout.write(`Retired keys removed from ${file}: ${lines.length - remaining.length}.\n`);
+  printLine(`Retired keys removed from ${file}: ${lines.length - remaining.length}.`);
 }
 
 async function list(settings: Settings): Promise<readonly KeyLine[]> {

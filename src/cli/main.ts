@@ -3,6 +3,7 @@ import { readSettings, SettingsError } from '../config/settings.ts';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import { CatalogError } from '../core/catalog/load.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
+import { printError, printText } from '../lib/terminal.ts';
 import { runAudit } from './audit.ts';
 import { runCaList, runCaRotate } from './cas.ts';
 import { ContextError } from './context.ts';
@@ -23,7 +24,8 @@ const program = new Command('berth')
   .description(
     "Manage hosts, images, platforms and credentials of a Berth installation. Run it on the broker's node, as its user and with its settings.",
   )
-  .exitOverride();
+  .exitOverride()
+  .configureOutput({ writeOut: printText, writeErr: printError });
 
 program
   .command('hosts')
@@ -175,7 +177,7 @@ try {
     const isExpected = expected.some((kind) => error instanceof kind);
     const text =
       error instanceof Error ? (isExpected ? error.message : (error.stack ?? error.message)) : String(error);
-    process.stderr.write(`berth: ${text}\n`);
+    printError(`berth: ${text}`);
     process.exitCode = 1;
   }
 }

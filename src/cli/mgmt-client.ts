@@ -40,9 +40,9 @@ export async function askMgmt<T>(
     throw new MgmtError(`No broker answers at ${url}: start it with npm start.`, { cause });
   });
   if (!answer.ok && answer.status !== 503) {
-    const refusal = (await answer.json().catch(() => ({}))) as { description?: string };
+    const refusal = (await answer.json().catch(() => ({}))) as { description?: unknown };
     throw new MgmtError(
-      answer.status === 401 || refusal.description === undefined
+      answer.status === 401 || typeof refusal.description !== 'string'
         ? `${url} answered ${answer.status}: check that the settings here are those of the broker.`
         : refusal.description,
     );

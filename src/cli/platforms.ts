@@ -1,5 +1,6 @@
 import type { Settings } from '../config/settings.ts';
 import type { PlatformCredential, PlatformOverview } from '../core/ports/platforms.ts';
+import { printError, printJson } from '../lib/terminal.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
@@ -29,18 +30,18 @@ export async function runPlatformCreate(settings: Settings, name: string): Promi
 /** `berth platform rotate NAME`: creates a second password; the first stays valid until `retire`. */
 export async function runPlatformRotate(settings: Settings, name: string): Promise<void> {
   printCredential(await askMgmt<PlatformCredential>(settings, `${route(name)}/passwords`, 'POST'));
-  process.stderr.write(
-    `Both passwords are valid. Give the new one to the platform (cf update-service-broker), then run: berth platform retire ${name}\n`,
+  printError(
+    `Both passwords are valid. Give the new one to the platform (cf update-service-broker), then run: berth platform retire ${name}`,
   );
 }
 
 /** `berth platform retire NAME`: revokes the older of two passwords. */
 export async function runPlatformRetire(settings: Settings, name: string): Promise<void> {
   await askMgmt(settings, `${route(name)}/passwords/oldest`, 'DELETE');
-  process.stderr.write(`The older password of ${name} is revoked.\n`);
+  printError(`The older password of ${name} is revoked.`);
 }
 
 function printCredential(credential: PlatformCredential): void {
-  process.stdout.write(`${JSON.stringify(credential, undefined, 2)}\n`);
-  process.stderr.write('Save the password now: Berth stores only its digest and cannot show it again.\n');
+  printJson(credential);
+  printError('Save the password now: Berth stores only its digest and cannot show it again.');
 }

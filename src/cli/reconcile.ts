@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Settings } from '../config/settings.ts';
 import type { DifferenceKind, DifferenceOverview } from '../core/ports/host-differences.ts';
+import { printable } from '../lib/printable.ts';
+import { printJson, printLine, printText } from '../lib/terminal.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
-import { printable } from './printable.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
@@ -52,17 +53,18 @@ export async function runReconcile(settings: Settings, options: ReconcileOptions
   if (adopt !== undefined) return adoptHost(settings, find(differences, adopt));
   if (remove !== undefined) return removeHost(settings, find(differences, remove), options.yes === true);
   if (options.json === true) {
-    process.stdout.write(`${JSON.stringify(differences, undefined, 2)}\n`);
+    printJson(differences);
   } else if (differences.length === 0) {
-    process.stdout.write('Postgres and the hypervisor agree.\n');
+    printLine('Postgres and the hypervisor agree.');
   } else {
     printTable(columns, differences);
     for (const kind of new Set(differences.map((one) => one.kind))) {
-      process.stdout.write(`\n${kind}: ${meanings[kind]}\n`);
+      printText(`\n${kind}: ${meanings[kind]}`);
     }
     for (const { host, failure } of differences) {
-      if (failure !== undefined)
-        process.stdout.write(`\n${host}: not removed: ${printable(failure, 1_000)}\n`);
+      if (failure === undefined) continue;
+      printLine('');
+      printLine(`${host}: not removed: ${printable(failure, 1_000)}`);
     }
   }
   if (differences.length > 0) process.exitCode = 1;
@@ -86,8 +88,8 @@ function find(differences: readonly DifferenceLine[], prefix: string): Differenc
 
 async function adoptHost(settings: Settings, { host, instance }: DifferenceLine): Promise<void> {
   await askMgmt(settings, `${route(host)}/adopt`, 'POST');
-  process.stdout.write(
-    `Adopted: ${host} is the host of instance ${printable(instance ?? '')} again, and is connected within seconds. Bindings that Postgres does not know are refused: have their apps bind again.\n`,
+  printLine(
+    `Adopted: ${host} is the host of instance ${printable(instance ?? '')} again, and is connected within seconds. Bindings that Postgres does not know are refused: have their apps bind again.`,
   );
 }
 
@@ -112,5 +114,5 @@ async function removeHost(settings: Settings, { host, kind }: DifferenceLine, ye
     }
     await delay(pollMs);
   }
-  process.stdout.write(`Removed: ${host}.\n`);
+  printLine(`Removed: ${host}.`);
 }

@@ -1,4 +1,5 @@
-import { printable } from './printable.ts';
+import { printable } from '../lib/printable.ts';
+import { printLine } from '../lib/terminal.ts';
 
 /** A column: its title, its text for an entry, and the width in characters beyond which the text is cut. */
 export type Column<T> = readonly [title: string, cell: (entry: T) => string, maxWidth?: number];
@@ -14,11 +15,11 @@ export function printTable<T>(columns: readonly Column<T>[], entries: readonly T
   ];
   const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
   for (const row of rows) {
-    process.stdout.write(
-      `${row
+    printLine(
+      row
         .map((cell, index) => cell.padEnd(widths[index] ?? 0))
         .join('  ')
-        .trimEnd()}\n`,
+        .trimEnd(),
     );
   }
 }

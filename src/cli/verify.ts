@@ -1,7 +1,8 @@
 import type { Settings } from '../config/settings.ts';
 import type { HostCheck } from '../core/ports/host-checks.ts';
+import { printable } from '../lib/printable.ts';
+import { printLine } from '../lib/terminal.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
-import { printable } from './printable.ts';
 
 /** Longer than the broker waits for its workers. Milliseconds. */
 const timeoutMs = 70_000;
@@ -27,13 +28,11 @@ export async function runVerify(settings: Settings, host: string | undefined): P
     const lastResult = checkedAt === undefined ? 'not checked' : drift.length > 0 ? 'DRIFT' : 'intact';
     const state = failure === undefined ? lastResult : `CHECK FAILED (before: ${lastResult})`;
     const owner = printable(instance ?? '(pool)');
-    process.stdout.write(`${id}  ${owner}  ${state}${quarantined ? ', in quarantine' : ''}\n`);
-    if (failure !== undefined)
-      process.stdout.write(`    at ${failure.at}: ${printable(failure.reason, longestDetail)}\n`);
-    for (const { part, detail } of drift)
-      process.stdout.write(`    ${part}: ${printable(detail, longestDetail)}\n`);
+    printLine(`${id}  ${owner}  ${state}${quarantined ? ', in quarantine' : ''}`);
+    if (failure !== undefined) printLine(`    at ${failure.at}: ${printable(failure.reason, longestDetail)}`);
+    for (const { part, detail } of drift) printLine(`    ${part}: ${printable(detail, longestDetail)}`);
   }
-  if (hosts.length === 0) process.stdout.write('No host is running.\n');
+  if (hosts.length === 0) printLine('No host is running.');
   if (hosts.some(({ drift, failure }) => drift.length > 0 || failure !== undefined)) {
     process.exitCode = 1;
   }

@@ -1,4 +1,5 @@
 import type { WriteStream } from 'node:tty';
+import { printable } from './printable.ts';
 
 /** Shows the progress of long work: one line that is rewritten on a terminal, a line per change in a log. */
 export interface Progress {
@@ -7,6 +8,9 @@ export interface Progress {
   end(): void;
 }
 
+/** Characters. */
+const longestLine = 1_000;
+
 const elapsedText = (seconds: number) => ` (${seconds} s)`;
 
 /** A printed progress line without its elapsed time, for a program that passes the line on. */
@@ -14,7 +18,8 @@ export const withoutElapsed = (line: string) => line.replace(/ \(\d+ s\)$/, '');
 
 type Output = Pick<WriteStream, 'write'> & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>;
 
-export function createProgress(out: Output): Progress {
+/** Lines may come from a tool or a guest: they are escaped and cut. */
+export function createProgress(out: Output = process.stdout): Progress {
   const begun = performance.now();
   let last = '';
   return {
@@ -22,7 +27,7 @@ export function createProgress(out: Output): Progress {
       if (line === last) return;
       last = line;
       const elapsed = elapsedText(Math.round((performance.now() - begun) / 1000));
-      const text = `berth: ${line}`;
+      const text = printable(`berth: ${line}`, longestLine);
       if (out.isTTY !== true) {
         out.write(`${text}${elapsed}\n`);
         return;

@@ -92,7 +92,7 @@ export async function prepareDatabase(
 
 /** Builds the guest image and the first template if they are missing, and shows the progress. */
 export async function prepareHypervisor(settings: Settings, catalog: Catalog): Promise<void> {
-  const progress = createProgress(process.stdout);
+  const progress = createProgress();
   const hypervisor = await openHypervisor(settings, createLogger('setup', 'warn'), {
     report: (line) => {
       progress.show(line);

@@ -5,6 +5,7 @@ import type { Settings } from '../../config/settings.ts';
 import { listenerTls } from '../../config/tls.ts';
 import { lockStateDirectory } from '../../hypervisors/state-directory-lock.ts';
 import { repeat } from '../../lib/repeat.ts';
+import { printLine, printText } from '../../lib/terminal.ts';
 import { createAuditRetention } from '../../postgres/audit.ts';
 import { openDatabase } from '../../postgres/database.ts';
 import { type MasterKeyAnswer, masterKeyQuestion } from '../../secrets/master-key-file.ts';
@@ -21,7 +22,9 @@ const auditRetentionEveryMs = 24 * 3600 * 1000;
  * child processes: they keep running when this stops, and the next start adopts them.
  */
 export async function startSupervisor(settings: Settings): Promise<RunningProcess> {
-  const say = (line: string) => process.stdout.write(`berth: ${line}\n`);
+  const say = (line: string) => {
+    printLine(`berth: ${line}`);
+  };
   await mkdir(settings.stateDirectory, { recursive: true, mode: 0o755 });
   const lock = await lockStateDirectory(settings.stateDirectory);
   const cleanUp = [() => lock.release()];
@@ -56,7 +59,7 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
       await Promise.all(processes.map((one) => one.stop()));
     });
     await Promise.all(processes.map((one) => one.ready));
-    process.stdout.write(banner(settings));
+    printText(banner(settings));
     return { announcement: '', stop };
   } catch (error) {
     await stop();
