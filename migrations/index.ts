@@ -21,6 +21,7 @@ import * as installation from './082-installation.ts';
 import * as databaseHistory from './083-database-history.ts';
 import * as slotsRest from './085-slots-rest.ts';
 import * as idsUsedAgain from './086-ids-used-again.ts';
+import * as imageOnRecord from './088-image-on-record.ts';
 import * as hostRestarts from './091-host-restarts.ts';
 import * as hostDifferences from './092-host-differences.ts';
 
@@ -51,6 +52,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '083-database-history', migration: databaseHistory },
   { name: '085-slots-rest', migration: slotsRest },
   { name: '086-ids-used-again', migration: idsUsedAgain },
+  { name: '088-image-on-record', migration: imageOnRecord },
   { name: '091-host-restarts', migration: hostRestarts },
   { name: '092-host-differences', migration: hostDifferences },
   { name: '080-disputed-hosts', migration: disputedHosts },

@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
+import type { CurrentImageRecord } from '../core/ports/current-image.ts';
 import type { WorkerRecords } from '../core/ports/worker-records.ts';
 import { availableMib } from './node-memory.ts';
 
@@ -11,8 +12,9 @@ export async function sendHeartbeat(deps: {
   readonly hypervisor: Pick<Hypervisor, 'name' | 'imageVersion' | 'hasTemplate'>;
   readonly plans: readonly Plan[];
   readonly workers: Pick<WorkerRecords, 'report'>;
+  readonly image: Pick<CurrentImageRecord, 'write'>;
 }): Promise<void> {
-  const { name, hypervisor, plans, workers } = deps;
+  const { name, hypervisor, plans, workers, image } = deps;
   const templates: string[] = [];
   for (const plan of plans) if (await hypervisor.hasTemplate(plan.name)) templates.push(plan.name);
   await workers.report({
@@ -22,6 +24,6 @@ export async function sendHeartbeat(deps: {
     memoryAvailableMib: await availableMib(),
     // Simulated hosts take no memory of the node.
     memoryTotalMib: hypervisor.name === 'simulated' ? undefined : Math.floor(totalmem() / 1024 ** 2),
-    imageVersion: hypervisor.imageVersion,
   });
+  await image.write(hypervisor.imageVersion);
 }

@@ -24,6 +24,8 @@ export const channels = {
   masterKeyFile: 'berth_master_key_file',
   /** What a process has loaded has changed. Payload: the id of its row in `presences`. */
   presence: 'berth_presence',
+  /** Another image is current. Payload: its version. */
+  image: 'berth_image',
   /** The CAs have changed. Payload: the id of one. */
   certificateAuthorities: 'berth_certificate_authorities',
 } as const;

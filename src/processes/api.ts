@@ -1,4 +1,3 @@
-import type { WorkerRecords } from '../core/ports/worker-records.ts';
 import { createAuditTrail } from '../postgres/audit.ts';
 import { readCatalog } from '../config/read-catalog.ts';
 import { type BrokerCredentials, brokerCredentials } from '../config/secrets.ts';
@@ -33,6 +32,7 @@ import { createCheckRequests } from '../postgres/host-checks.ts';
 import { createHostDifferences } from '../postgres/host-differences.ts';
 import { createOverview } from '../postgres/overview.ts';
 import { createPlatformStore } from '../postgres/platforms.ts';
+import { createCurrentImageRecord, trackImageVersion } from '../postgres/current-image.ts';
 import { createCredentialDirectory } from '../postgres/credential-directory.ts';
 import { createMasterKeyEvents, createMasterKeyStore } from '../postgres/master-keys.ts';
 import { createPresence, createPresences } from '../postgres/presence.ts';
@@ -40,7 +40,6 @@ import { createRevocations } from '../postgres/revocations.ts';
 import { createSealedData } from '../postgres/sealed-columns.ts';
 import { createStore } from '../postgres/store.ts';
 import { createPlansInUse } from '../postgres/plans-in-use.ts';
-import { createWorkerRecords } from '../postgres/workers.ts';
 import { createRestartReplay } from '../history/replay.ts';
 import { openCertificateAuthorities } from '../certificates/ca-service.ts';
 import { startKeyRotation } from '../secrets/key-rotation.ts';
@@ -53,7 +52,6 @@ import { repeat } from '../lib/repeat.ts';
 import type { RunningProcess } from './running-process.ts';
 
 const housekeepingEveryMs = 15_000;
-const imageVersionEveryMs = 5_000;
 const replayEveryMs = 1_000;
 
 /** The process that serves platforms and operators. It holds the keys of the CAs, and is unprivileged. */
@@ -82,6 +80,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       channels.masterKeyFile,
       channels.presence,
       channels.certificateAuthorities,
+      channels.image,
     ],
     onLost: (error) => {
       logger.warn({ err: error }, 'The connection to Postgres was lost; reconnecting');
@@ -119,7 +118,12 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
     readText: () => rereadMasterKeys(settings),
     logger,
   });
-  const imageVersion = await trackImageVersion(createWorkerRecords(database), logger);
+  const imageVersion = await trackImageVersion({
+    ...{ image: createCurrentImageRecord(database), listener },
+    onError: (error) => {
+      logger.warn({ err: error }, 'The version of the image could not be read again; the former one applies');
+    },
+  });
   const certificateRequests = createCertificateRequestQueue(database, listener);
   const stopAnswering = certificateRequests.answer(
     (request) => authorities.signForGateway(request),
@@ -225,7 +229,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       await stopHousekeeping();
       await stopReplay();
       await journal.close();
-      await imageVersion.stop();
+      imageVersion.stop();
       await keys.stop();
       await authorities.stop();
       await listener.stop();
@@ -237,27 +241,6 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
 /** The password of the first platform and, during its rotation, the former one. */
 function passwordsOf({ broker, formerPassword }: BrokerCredentials): readonly string[] {
   return formerPassword === undefined ? [broker.password] : [broker.password, formerPassword];
-}
-
-/** The version of the image that workers make hosts from. While no worker reports one, the last known applies. */
-async function trackImageVersion(
-  workers: Pick<WorkerRecords, 'installedImageVersion'>,
-  logger: Logger,
-): Promise<{ current: () => string | undefined; stop: () => Promise<void> }> {
-  let version = await workers.installedImageVersion();
-  const stop = repeat(
-    imageVersionEveryMs,
-    async () => {
-      version = (await workers.installedImageVersion()) ?? version;
-    },
-    (error) => {
-      logger.warn(
-        { err: error },
-        `The version of the installed image could not be read; retrying in ${imageVersionEveryMs / 1000} s`,
-      );
-    },
-  );
-  return { current: () => version, stop };
 }
 
 /** Runs the tasks periodically: they delete rows that ended processes have left. */

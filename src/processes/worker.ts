@@ -35,6 +35,7 @@ import { workflows } from '../operations/workflows.ts';
 import { type Channel, channels } from '../postgres/channels.ts';
 import { createAuditTrail } from '../postgres/audit.ts';
 import { openDatabase, processTimeouts } from '../postgres/database.ts';
+import { createCurrentImageRecord } from '../postgres/current-image.ts';
 import { createHistoryRecords, requireConfirmedHistory } from '../postgres/database-history.ts';
 import { createDifferenceRecords } from '../postgres/host-differences.ts';
 import { createCheckRecords } from '../postgres/host-checks.ts';
@@ -159,6 +160,7 @@ export async function startWorker(
   });
   const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
+  const image = createCurrentImageRecord(database);
 
   const controllers: readonly Controller<Channel>[] = [
     {
@@ -191,7 +193,11 @@ export async function startWorker(
       },
     },
     { name: "The watch over the database's history", everyMs: 1_000, run: () => watch.runOnce() },
-    { name: 'The heartbeat', everyMs: 5_000, run: () => sendHeartbeat({ name, hypervisor, plans, workers }) },
+    {
+      name: 'The heartbeat',
+      everyMs: 5_000,
+      run: () => sendHeartbeat({ name, hypervisor, plans, workers, image }),
+    },
     { name: "Setting guests' clocks", everyMs: 300_000, run: () => clocks.runOnce() },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
     { name: 'The search for failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },

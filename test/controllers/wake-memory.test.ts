@@ -14,7 +14,6 @@ const reportNodeMemory = (memoryAvailableMib: number) =>
     name: 'w',
     hypervisor: 'qemu',
     templates: [],
-    imageVersion: '1.0.0',
     memoryAvailableMib,
     memoryTotalMib: 100_000,
   });

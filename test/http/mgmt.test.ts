@@ -35,7 +35,6 @@ it('health: answers 503 with the missing processes, and 200 if all work', async 
     templates: [],
     memoryAvailableMib: 1,
     memoryTotalMib: undefined,
-    imageVersion: '1.0.0',
   });
   const whole = await ask('/mgmt/health');
   expect([whole.status, whole.body]).toEqual([

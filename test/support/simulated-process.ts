@@ -15,8 +15,11 @@ export interface SimulatedProcess {
   /** Everything that its processes have printed so far. */
   readonly output: () => string;
   readonly pid: () => number;
-  /** @throws Error with its output if it ends before it is ready. */
-  start(): Promise<void>;
+  /**
+   * @param alone starts this process only.
+   * @throws Error with its output if it ends before it is ready.
+   */
+  start(alone?: 'api' | 'worker'): Promise<void>;
   /** Sends SIGINT and waits for its end. */
   stop(): Promise<void>;
   /** Stops it and removes its state. */
@@ -49,9 +52,9 @@ export async function makeSimulatedProcess(
     output: () => output,
     pid: () => child?.pid ?? 0,
     stop,
-    async start() {
+    async start(alone) {
       const from = output.length;
-      const started = spawn(process.execPath, [main], {
+      const started = spawn(process.execPath, alone === undefined ? [main] : [main, alone], {
         env: {
           PATH: process.env['PATH'],
           BERTH_STATE_DIR: stateDirectory,
@@ -64,6 +67,7 @@ export async function makeSimulatedProcess(
           BERTH_SYNC_WAIT_MS: '20000',
           BERTH_LOG_LEVEL: 'debug',
           ...more,
+          ...(alone && { DATABASE_URL_FILE: path.join(stateDirectory, `database-url.${alone}`) }),
         },
         stdio: ['ignore', 'pipe', 'pipe'],
       });
@@ -75,7 +79,7 @@ export async function makeSimulatedProcess(
         'the broker is ready',
         () => {
           if (started.exitCode !== null) throw new Error(`the broker ended: ${output.slice(from)}`);
-          return output.slice(from).includes('Berth is ready.');
+          return output.slice(from).includes(alone === undefined ? 'Berth is ready.' : '"msg":"Ready.');
         },
         { deadlineMs: 100_000, everyMs: 50 },
       );

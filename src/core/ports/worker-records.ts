@@ -8,7 +8,6 @@ export interface WorkerReport {
   readonly memoryAvailableMib: number;
   /** Undefined if its hosts take no memory of the node. */
   readonly memoryTotalMib: number | undefined;
-  readonly imageVersion: string;
 }
 
 /** The workers and their last reports. */
@@ -16,6 +15,4 @@ export interface WorkerRecords {
   report(worker: WorkerReport): Promise<void>;
   /** Deletes the worker's row on an orderly stop. */
   remove(name: string): Promise<void>;
-  /** Version of the image that the worker with the latest report makes hosts from; undefined if none has reported. */
-  installedImageVersion(): Promise<string | undefined>;
 }

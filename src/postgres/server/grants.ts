@@ -24,7 +24,11 @@ const auditRow =
  *   enforces that it never changes.
  */
 export const grants: Readonly<Record<string, TableGrants>> = {
-  installation: { api: ['SELECT'], gateway: ['SELECT'], worker: ['SELECT', 'UPDATE (history, mark)'] },
+  installation: {
+    api: ['SELECT'],
+    gateway: ['SELECT'],
+    worker: ['SELECT', 'UPDATE (history, mark, image_version)'],
+  },
   platforms: { api: ['SELECT', 'INSERT', 'UPDATE (name)'], worker: ['SELECT'] },
   platform_passwords: { api: ['SELECT', 'INSERT', 'DELETE'] },
   tenants: { api: ['SELECT', 'INSERT'], worker: ['SELECT'] },

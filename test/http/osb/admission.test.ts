@@ -26,7 +26,6 @@ const reportMemory = (memoryAvailableMib: number, memoryTotalMib: number | undef
     name: 'w',
     hypervisor: 'qemu',
     templates: [],
-    imageVersion: '1.0.0',
     memoryAvailableMib,
     memoryTotalMib,
   });
