@@ -4,7 +4,7 @@ import { runningContainers } from '../../src/hypervisors/qemu/engine/containers.
 import { engineAnswers } from '../../src/hypervisors/qemu/engine/engine.ts';
 import { hints, ids, instance } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
-import { type HostileAnswer, makeHostileEngine } from '../support/hostile-engine.ts';
+import { type HostileAnswer, makeHostileEngine } from '../../tools/lib/hostile-engine.ts';
 import { createLineLogger } from '../support/logger.ts';
 import { createPowerFixture } from './support/power-fixture.ts';
 

@@ -4,8 +4,14 @@ import path from 'node:path';
 import tls from 'node:tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
+import {
+  ask,
+  copyFiles,
+  makeReplica,
+  makeServer,
+  type PostgresServer,
+} from '../../tools/lib/postgres-servers.ts';
 import { eventually } from '../support/eventually.ts';
-import { ask, copyFiles, makeReplica, makeServer, type TestServer } from '../support/replica.ts';
 import { makeSimulatedProcess, secretFile, type SimulatedProcess } from '../support/simulated-process.ts';
 
 /** A broker as an operator runs it, over servers of its operator's that fail over and are restored under it. */
@@ -25,7 +31,7 @@ const catalog = {
   ],
 };
 let directory: string;
-let server: TestServer;
+let server: PostgresServer;
 let broker: SimulatedProcess;
 const at = (name: string) => path.join(directory, name);
 

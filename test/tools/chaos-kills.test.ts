@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type * as engineModule from '../../tools/chaos/engine-client.ts';
+import type * as disastersModule from '../../tools/chaos/disasters/disasters.ts';
 import type * as drillModule from '../../tools/chaos/drill.ts';
 import type * as faultsModule from '../../tools/chaos/faults.ts';
 import type * as inspectModule from '../../tools/chaos/find-violations.ts';
@@ -10,13 +12,15 @@ import type * as randomModule from '../../tools/chaos/random.ts';
 import type * as runModule from '../../tools/chaos/random-kills.ts';
 import type * as siteModule from '../../tools/chaos/installation.ts';
 import { workflows } from '../../src/operations/workflows.ts';
-import { ids } from '../../tools/chaos/catalog.ts';
+import { createBody, ids } from '../../tools/chaos/catalog.ts';
 import { compiledTools } from '../support/build.ts';
 import { eventually } from '../support/eventually.ts';
 import { testSlot } from '../support/test-slot.ts';
 
 // The compiled modules, because the installation's processes are found relative to them.
-let chaos: typeof drillModule &
+let chaos: typeof disastersModule &
+  typeof drillModule &
+  typeof engineModule &
   typeof faultsModule &
   typeof inspectModule &
   typeof platformModule &
@@ -34,7 +38,9 @@ beforeAll(async () => {
     (await import(pathToFileURL(path.join(directory, name)).href)) as object;
   const modules = await Promise.all(
     [
+      'disasters/disasters.js',
       'drill.js',
+      'engine-client.js',
       'faults.js',
       'find-violations.js',
       'platform.js',
@@ -79,12 +85,6 @@ const operationOf = (id: string) =>
     );
 const route = (id: string) => `/v2/service_instances/${id}`;
 const hints = `service_id=${ids.service}&plan_id=${ids.plan}`;
-const createBody = {
-  service_id: ids.service,
-  plan_id: ids.plan,
-  organization_guid: 'chaos-org',
-  space_guid: 'chaos-space',
-};
 /** Stops both workers (SIGSTOP) while `act` runs, so that its requests stay queued. */
 async function withoutWorkers(act: () => Promise<void>): Promise<void> {
   const workers = ['worker 1', 'worker 2'].map(processOf);
@@ -173,7 +173,7 @@ describe('api killed between commit and answer', { timeout: 900_000 }, () => {
     const platform = platformOf();
     const id = randomUUID();
     await withoutWorkers(() =>
-      killBeforeAnswer('PUT', `${route(id)}?accepts_incomplete=true`, createBody, async () =>
+      killBeforeAnswer('PUT', `${route(id)}?accepts_incomplete=true`, createBody(id), async () =>
         Boolean(await operationOf(id)),
       ),
     );
@@ -250,7 +250,7 @@ describe('Postgres crash', { timeout: 900_000 }, () => {
           .length > 0,
       { everyMs: 5 },
     );
-    await site.restartPostgres();
+    await site.postgres.restart();
     await work;
     for (const id of made) expect(await platform.settled(id)).toBe('succeeded');
     for (const id of going) expect(['succeeded', 'gone']).toContain(await platform.settled(id));
@@ -275,5 +275,22 @@ describe('random kills', { timeout: 900_000 }, () => {
     });
     expect(violations).toEqual([]);
     expect(kills).toBeGreaterThanOrEqual(15);
+  });
+});
+
+describe('disasters', { timeout: 900_000 }, () => {
+  const seed = 11;
+  const find = (name: string) => {
+    const found = chaos.disasters.find((one) => one.name === name);
+    if (found === undefined) throw new Error(`there is no disaster ${name}`);
+    return found;
+  };
+  it(`disasters: a second installation and a damaged record cost nothing (seed ${seed})`, async () => {
+    const { tally, violations } = await chaos.runRandomKills(site, {
+      ...{ kills: 0, random: chaos.createRandom(seed), lanes: 0, patienceMs, report: () => undefined },
+      strikes: [find('second-installation'), find('corrupt-record')],
+    });
+    expect(violations).toEqual([]);
+    expect(tally).toMatchObject({ 'disaster second-installation': 1, 'disaster corrupt-record': 1 });
   });
 });

@@ -2,6 +2,14 @@ const host = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 4 };
 
 export const ids = { service: 'chaos-container-host', plan: 'chaos-small', grown: 'chaos-grown' } as const;
 
+/** The body of a create: each instance has its own tenant. */
+export const createBody = (id: string) => ({
+  service_id: ids.service,
+  plan_id: ids.plan,
+  organization_guid: `org-of-${id}`,
+  space_guid: 'space',
+});
+
 /** The installation's catalog: the shape of the cached templates, with a pool and plain creates. */
 export const catalog = {
   offerings: [

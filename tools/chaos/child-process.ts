@@ -10,6 +10,9 @@ export interface ChaosProcess {
   ready(): Promise<void>;
   /** False if no process runs. */
   signal(signal: NodeJS.Signals): boolean;
+  /** Kills it, and starts no successor before `bringUp`. */
+  takeDown(): Promise<void>;
+  bringUp(): void;
   /** Number of times that it ended unasked. */
   ends(): number;
   /** Descriptions of the times when it ended by itself after it had been ready. */
@@ -31,6 +34,7 @@ export function startChaosProcess(
   let ends = 0;
   const crashes: string[] = [];
   let stopping = false;
+  let isDown = false;
 
   const start = () => {
     const started = spawn(process.execPath, command, {
@@ -62,6 +66,7 @@ export function startChaosProcess(
           resolve();
           return;
         }
+        if (isDown) return;
         ends += 1;
         // SIGKILL came from us or from its successor on a host. Before it is ready, Postgres may be unavailable.
         if (isReady && signal !== 'SIGKILL')
@@ -75,6 +80,22 @@ export function startChaosProcess(
   };
   start();
 
+  /** Signals the process and waits for its end. */
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    const last = child;
+    if (last === undefined) return;
+    const ended = new Promise<void>((resolve) => {
+      last.once('exit', () => {
+        resolve();
+      });
+    });
+    last.kill('SIGCONT');
+    last.kill(signal);
+    const timer = setTimeout(() => last.kill('SIGKILL'), 20_000);
+    await ended;
+    clearTimeout(timer);
+  }
+
   return {
     name,
     pid: () => child?.pid,
@@ -82,20 +103,18 @@ export function startChaosProcess(
     signal: (signal) => child?.kill(signal) ?? false,
     ends: () => ends,
     crashes: () => crashes,
+    async takeDown() {
+      isDown = true;
+      await end('SIGKILL');
+    },
+    bringUp() {
+      if (!isDown) return;
+      isDown = false;
+      start();
+    },
     async stop() {
       stopping = true;
-      const last = child;
-      if (last === undefined) return;
-      const ended = new Promise<void>((resolve) => {
-        last.once('exit', () => {
-          resolve();
-        });
-      });
-      last.kill('SIGCONT');
-      last.kill('SIGTERM');
-      const timer = setTimeout(() => last.kill('SIGKILL'), 20_000);
-      await ended;
-      clearTimeout(timer);
+      await end('SIGTERM');
     },
   };
 }

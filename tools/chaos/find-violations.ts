@@ -1,9 +1,7 @@
-import { readdir } from 'node:fs/promises';
-import path from 'node:path';
-import tls from 'node:tls';
-import type { Credentials } from '../../src/http/osb/credentials-body.ts';
+import { errorMessage } from '../../src/lib/error-message.ts';
 import { isAboutTemplate, residueOf } from '../lib/residue.ts';
 import { openHostFiles } from '../../src/hypervisors/simulated/host-files.ts';
+import { hostsThatExist, ownerOnRecord } from './host-records.ts';
 import type { ChaosInstallation } from './installation.ts';
 
 interface Row {
@@ -64,14 +62,25 @@ export async function findViolations(site: ChaosInstallation): Promise<string[]>
     await complain(sql, (row) => `${what} is left over: ${JSON.stringify(row)}`);
   }
 
-  const recorded = await rows(`SELECT id, state, power FROM hosts WHERE state <> 'destroyed' ORDER BY id`);
+  const recorded = await rows(
+    `SELECT id, state, power, instance_id FROM hosts WHERE state <> 'destroyed' ORDER BY id`,
+  );
   const known = recorded.map(({ id }) => String(id));
   const suspended = recorded.filter(({ power }) => power === 'suspended').map(({ id }) => String(id));
-  const existing = await hostsThatExist(site);
+  const existing = await hostsThatExist(site.settings);
   for (const id of existing)
     if (!known.includes(id)) found.push(`a host exists that is not in the database: ${id}`);
   for (const id of known)
     if (!existing.includes(id)) found.push(`a host in the database does not exist: ${id}`);
+  for (const { id, instance_id: instance } of recorded.filter((one) =>
+    existing.includes(String(one['id'])),
+  )) {
+    const owner = await ownerOnRecord(site.settings, String(id)).catch(errorMessage);
+    if ((owner ?? null) !== instance)
+      found.push(
+        `host ${String(id)} is of ${String(instance)} in the database, and of ${owner} by its own record`,
+      );
+  }
   if (site.settings.hypervisor === 'qemu') {
     found.push(...(await nodeResidue(site, known, suspended)));
   } else {
@@ -105,18 +114,13 @@ const leftovers = {
   'a certificate request of a gateway that died long ago': `
     SELECT id, created_at FROM certificate_requests WHERE created_at < clock_timestamp() - interval '3 minutes'`,
   'a power request': 'SELECT * FROM power_requests',
+  'a difference between hosts and records': 'SELECT host_id, kind, failure FROM host_differences',
   'the row of a gateway that died long ago': `
     SELECT id, lease_until FROM gateways WHERE lease_until < clock_timestamp() - interval '3 minutes'`,
   'an acknowledgement of a revocation that nothing waits for': `
     SELECT a.* FROM revocation_acknowledgements a JOIN bindings b ON b.id = a.binding_id
      WHERE b.settled_at < clock_timestamp() - interval '1 minute'`,
 };
-
-async function hostsThatExist({ settings }: ChaosInstallation): Promise<string[]> {
-  const { stateDirectory, hypervisor } = settings;
-  const folders = hypervisor === 'simulated' ? ['simulated', 'hosts'] : ['hosts'];
-  return (await readdir(path.join(stateDirectory, ...folders)).catch(() => [])).sort();
-}
 
 /** Traces on the node of hosts that are not in the database, and hosts with a wrong number of processes. */
 async function nodeResidue(
@@ -150,39 +154,4 @@ async function nodeResidue(
     for (const line of lines.filter((one) => one.startsWith('nft'))) found.push(`left over: ${line}`);
   }
   return found;
-}
-
-/**
- * Tries to reach an engine through a gateway with these credentials.
- * @returns `accepted` if the engine answers, `refused` if the gateway rejects them, `unreachable` if none listens.
- */
-export function tryToConnect(
-  port: number,
-  credentials: Credentials,
-): Promise<'accepted' | 'refused' | 'unreachable'> {
-  return new Promise((resolve) => {
-    let connected = false;
-    let answer = '';
-    const end = () => {
-      socket.destroy();
-      if (/^HTTP\/1\.1 200/.test(answer)) resolve('accepted');
-      else resolve(connected ? 'refused' : 'unreachable');
-    };
-    const socket = tls.connect(
-      {
-        host: '127.0.0.1',
-        port,
-        ca: credentials.ca,
-        cert: credentials.cert,
-        key: credentials.key,
-        servername: 'localhost',
-      },
-      () => socket.write('GET /_ping HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n'),
-    );
-    socket.setTimeout(5_000, end);
-    socket.once('connect', () => (connected = true));
-    socket.setEncoding('latin1').on('data', (text: string) => (answer += text));
-    socket.once('error', end);
-    socket.once('close', end);
-  });
 }

@@ -1,6 +1,4 @@
-import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -12,11 +10,12 @@ import { createLogger } from '../../src/processes/logger.ts';
 import { takeDatabase } from '../../src/processes/installation.ts';
 import { provideDatabaseRoles } from '../../src/postgres/provision-roles.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
-import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
 import { destroyHosts } from '../../src/hypervisors/open.ts';
 import { catalog } from './catalog.ts';
+import { freePorts } from './free-ports.ts';
 import { type Faults, openFaults } from './faults.ts';
 import { type ChaosProcess, startChaosProcess } from './child-process.ts';
+import { type ChaosPostgres, startChaosPostgres } from './postgres.ts';
 
 /** A separate broker for the drill: two processes each of api, gateway and worker, and an embedded Postgres. */
 export interface ChaosInstallation {
@@ -35,8 +34,11 @@ export interface ChaosInstallation {
   readonly database: Knex;
   /** Retries a query while Postgres is being restarted. */
   query<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
-  /** Crashes Postgres and starts it again. */
-  restartPostgres(): Promise<void>;
+  readonly postgres: ChaosPostgres;
+  /** The settings of all processes, as environment variables. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** For each process the file with its connection string. */
+  readonly urlFiles: Readonly<Record<'api' | 'gateway' | 'worker', string>>;
   /** Output of all processes. */
   readonly logFile: string;
   stop(options?: { keep?: boolean }): Promise<void>;
@@ -82,6 +84,9 @@ export async function startInstallation(options: InstallationOptions): Promise<C
     BERTH_UID_BASE: String(700_000 + testSlot * 1000),
     BERTH_PUBLISHED_PORTS: `${23_000 + testSlot * 100 * 20}-${23_000 + (testSlot + 1) * 100 * 20 - 1}`,
     BERTH_SYNC_WAIT_MS: '2500',
+    // Each tenant has its own org, and there are more of them than slots.
+    BERTH_SLOT_REST_SECONDS: '2',
+    BERTH_ORPHAN_GRACE_SECONDS: '2',
     // Lets idle hosts be paused and suspended while tenants come and go.
     BERTH_IDLE_AFTER_SECONDS: '1',
     BERTH_SUSPEND_AFTER_SECONDS: '1',
@@ -102,11 +107,7 @@ export async function startInstallation(options: InstallationOptions): Promise<C
     if (!keep) await rm(directory, { recursive: true, force: true });
   };
   try {
-    const postgresOptions = {
-      directory: path.join(directory, 'postgres'),
-      socketDirectory: path.join(directory, 'socket'),
-    };
-    const postgres: EmbeddedPostgres = await startEmbeddedPostgres(postgresOptions);
+    const postgres = await startChaosPostgres(directory);
     cleanUp.push(() => postgres.stop());
     const database = openDatabase(postgres.connectionString, { maxConnections: 4 });
     cleanUp.push(() => database.destroy());
@@ -152,10 +153,9 @@ export async function startInstallation(options: InstallationOptions): Promise<C
       faults,
       database,
       query: (run) => retryQuery(() => run(database)),
-      async restartPostgres() {
-        await killPostgres(path.join(postgresOptions.directory, 'data'));
-        await postgres.ensureRunning();
-      },
+      postgres,
+      environment: common,
+      urlFiles,
       logFile,
       stop,
     };
@@ -175,34 +175,4 @@ async function retryQuery<T>(query: () => PromiseLike<T>): Promise<T> {
       await delay(100);
     }
   }
-}
-
-/** SIGQUIT ends the server and all backends at once, like a crash (PostgreSQL manual, 18.5). */
-async function killPostgres(data: string): Promise<void> {
-  const pid = Number((await readFile(path.join(data, 'postmaster.pid'), 'utf8')).split('\n')[0]);
-  process.kill(pid, 'SIGQUIT');
-  while (existsSync(`/proc/${pid}`)) await delay(20);
-}
-
-/** Ports below the ephemeral range, so that those of a restarting process stay free. */
-async function freePorts(count: number): Promise<readonly number[]> {
-  const found: number[] = [];
-  for (let port = 12_000 + (process.pid % 200) * 15; found.length < count; port += 1) {
-    if (await isFree(port)) found.push(port);
-  }
-  return found;
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => {
-      resolve(false);
-    });
-    server.listen(port, '127.0.0.1', () => {
-      server.close(() => {
-        resolve(true);
-      });
-    });
-  });
 }

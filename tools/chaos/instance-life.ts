@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { createApiClient } from './api-client.ts';
 import { ids } from './catalog.ts';
-import { tryToConnect } from './find-violations.ts';
+import { createEngineClient, markerOf, tryToConnect } from './engine-client.ts';
 import { hostIdOf, operationCauses } from './operation-causes.ts';
 import type { Change, PatientPlatform } from './platform.ts';
 import type { Random } from './random.ts';
@@ -28,6 +28,10 @@ export async function liveOneInstance(life: Life, id: string): Promise<void> {
   let bindingId = randomUUID();
   let credentials = await bind(life, id, bindingId);
   await untilAccepted(life, credentials);
+  const engine = createEngineClient(() => random.pick(site.gatewayPorts), life.patienceMs);
+  const found = await engine.volumes(credentials);
+  if (found.length > 0) throw new Error(`the new host of ${id} has volumes: ${found.join()}`);
+  await engine.createVolume(credentials, markerOf(id));
 
   if (random.chance(0.5)) {
     await update(life, id);
@@ -51,6 +55,9 @@ export async function liveOneInstance(life: Life, id: string): Promise<void> {
     await unbind(life, id, bindingId, credentials);
     [bindingId, credentials] = [successor, next];
   }
+  // A crash may have cost the marker of a real host.
+  const foreign = (await engine.volumes(credentials)).filter((name) => name !== markerOf(id));
+  if (foreign.length > 0) throw new Error(`the host of ${id} has volumes of others: ${foreign.join()}`);
   if (random.chance(0.7)) await unbind(life, id, bindingId, credentials);
 }
 

@@ -1,10 +1,12 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import path from 'node:path';
 import type { OperationKind } from '../../src/core/model/operation.ts';
+import type { Disaster } from './disasters/disaster.ts';
+import { deal, disasters, possibleDisasters } from './disasters/disasters.ts';
 import { drill, operationKinds } from './drill.ts';
 import { createPlatform } from './platform.ts';
 import { createRandom } from './random.ts';
-import { runRandomKills } from './random-kills.ts';
+import { runRandomKills, type Tally } from './random-kills.ts';
 import { startInstallation } from './installation.ts';
 
 function positive(text: string): number {
@@ -18,6 +20,15 @@ function hypervisorOf(text: string): 'qemu' | 'simulated' {
   if (text !== 'qemu' && text !== 'simulated')
     throw new InvalidArgumentError('It must be qemu or simulated.');
   return text;
+}
+
+function disastersOf(text: string): readonly Disaster[] {
+  return text.split(',').map((name) => {
+    const disaster = disasters.find((one) => one.name === name);
+    if (disaster === undefined)
+      throw new InvalidArgumentError(`Disasters are ${disasters.map((one) => one.name).join(', ')}.`);
+    return disaster;
+  });
 }
 
 function kindsOf(text: string): readonly OperationKind[] {
@@ -35,7 +46,11 @@ interface Options {
   readonly cache: string;
   readonly testSlot: number;
   readonly kinds?: readonly OperationKind[];
+  readonly disasters: readonly Disaster[];
 }
+
+/** Kills for which a disaster strikes. */
+const runsPerDisaster = 12;
 
 const program = new Command('chaos')
   .description(
@@ -47,9 +62,35 @@ const program = new Command('chaos')
   .option('--cache <directory>', 'folder of the guest image and templates', '/var/cache/berth-chaos')
   .option('--test-slot <number>', 'separates concurrent runs: 1 to 9', positive, 9)
   .option('--kinds <list>', 'comma-separated kinds of operations for the first part (default: all)', kindsOf)
+  .option(
+    '--disasters <list>',
+    'comma-separated disasters for the second part (default: all)',
+    disastersOf,
+    disasters,
+  )
   .exitOverride();
 
-async function run({ runs, seed, hypervisor, cache, testSlot, kinds }: Options): Promise<boolean> {
+/** Disasters that were expected, with this number of strikes, and did not occur. */
+function neverStruck(
+  possible: readonly Disaster[],
+  { length: strikes }: readonly Disaster[],
+  tally: Tally,
+): readonly string[] {
+  if (strikes < possible.length) return [];
+  return possible
+    .filter(({ name }) => tally[`disaster ${name}`] === undefined)
+    .map(({ name }) => `the disaster ${name} never occurred in ${strikes} strikes`);
+}
+
+async function run({
+  runs,
+  seed,
+  hypervisor,
+  cache,
+  testSlot,
+  kinds,
+  ...options
+}: Options): Promise<boolean> {
   const begun = performance.now();
   const say = (line: string) => {
     process.stdout.write(`chaos: ${Math.round((performance.now() - begun) / 1000)} s: ${line}\n`);
@@ -87,17 +128,26 @@ async function run({ runs, seed, hypervisor, cache, testSlot, kinds }: Options):
       ...(kinds && { kinds }),
     });
     say(`every step of every kind: ${drilled.kills} kills, ${drilled.violations.length} violations`);
-    const left = runs - drilled.kills;
+    const possible = possibleDisasters(site, options.disasters, say);
+    const strikes = deal(possible, Math.ceil(runs / runsPerDisaster), random.branch('disasters'));
     const { kills, tally, violations } =
-      drilled.violations.length === 0 && left > 0
-        ? await runRandomKills(site, { kills: left, random, lanes: isReal ? 2 : 4, patienceMs, report: say })
+      drilled.violations.length === 0
+        ? await runRandomKills(site, {
+            ...{ random, lanes: isReal ? 2 : 4, patienceMs, strikes, report: say },
+            kills: Math.max(0, runs - drilled.kills),
+          })
         : { kills: 0, tally: {}, violations: [] };
     say(`${drilled.kills + kills} kills in all; other events:`);
     for (const [what, count] of Object.entries(tally).sort()) say(`  ${what}: ${count}`);
     const all = [...drilled.violations, ...failures, ...violations];
+    if (all.length === 0) all.push(...neverStruck(possible, strikes, tally));
     for (const violation of all) say(`VIOLATION: ${violation}`);
     isGood = all.length === 0;
-    say(isGood ? 'everything worked as promised' : `the output of the processes is in ${site.logFile}`);
+    say(
+      isGood
+        ? 'everything worked as promised'
+        : `seed ${seed} failed: repeat it with the same options; the output of the processes is in ${site.logFile}`,
+    );
   } finally {
     await site.stop({ keep: !isGood });
   }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { type Answer, type ApiClient, type ApiClientOptions, createApiClient } from './api-client.ts';
-import { ids } from './catalog.ts';
+import { createBody, ids } from './catalog.ts';
 import type { ChaosInstallation } from './installation.ts';
 
 /** The body of an update request. */
@@ -39,13 +39,7 @@ export function createPlatform(site: ChaosInstallation, options: ApiClientOption
 
   return {
     ask,
-    create: (id) =>
-      insist('PUT', `${instance(id)}?accepts_incomplete=true`, {
-        service_id: ids.service,
-        plan_id: ids.plan,
-        organization_guid: 'chaos-org',
-        space_guid: 'chaos-space',
-      }),
+    create: (id) => insist('PUT', `${instance(id)}?accepts_incomplete=true`, createBody(id)),
     update: (id, change) =>
       insist('PATCH', `${instance(id)}?accepts_incomplete=true`, { service_id: ids.service, ...change }),
     remove: (id) => insist('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`),

@@ -1,11 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { workflows } from '../../src/operations/workflows.ts';
+import { createApiClient } from './api-client.ts';
+import type { Disaster } from './disasters/disaster.ts';
+import { strike } from './disasters/strike.ts';
 import { whenQuiet } from './drill.ts';
 import { faultPoints } from './faults.ts';
 import { liveOneInstance } from './instance-life.ts';
 import { createPlatform } from './platform.ts';
 import type { Random } from './random.ts';
+import { createResidents } from './residents.ts';
 import type { ChaosInstallation } from './installation.ts';
 import { errorMessage } from '../../src/lib/error-message.ts';
 
@@ -16,27 +20,31 @@ export interface RunOptions {
   /** Concurrent tenants. */
   readonly lanes: number;
   readonly patienceMs: number;
+  /** Disasters that strike in turn, one after each round of kills; none by default. */
+  readonly strikes?: readonly Disaster[];
   readonly report: (line: string) => void;
 }
 
 /** Number of events by kind. */
 export type Tally = Record<string, number>;
 
-/** Kills between two checks of all promises. */
+/** The most kills between two checks of all promises. */
 const killsPerRound = 25;
+/** Tenants that a disaster finds. */
+const residentsCount = 3;
 const maxPauseMs = 1_200;
 const maxSuspensionMs = 9_000;
 
 /**
  * Lets tenants come and go while processes are killed and suspended, in rounds. After each round, once no operation is
- * running, the database is compared with what exists.
+ * running, the database is compared with what exists; then a disaster strikes the tenants that stay.
  * @returns what was done, and descriptions of all violations.
  */
 export async function runRandomKills(
   site: ChaosInstallation,
   options: RunOptions,
 ): Promise<{ kills: number; tally: Tally; violations: readonly string[] }> {
-  const { random, kills, report } = options;
+  const { random, kills, report, patienceMs, strikes = [] } = options;
   const tally: Tally = {};
   const violations: string[] = [];
   const count = (what: string) => {
@@ -48,9 +56,19 @@ export async function runRandomKills(
   let sent = 0;
   const killed = () => sent + site.faults.fired() - firedBefore;
 
-  for (let round = 1; killed() < kills && violations.length === 0; round += 1) {
-    const goal = Math.min(kills, killed() + killsPerRound);
-    const isOver = () => killed() >= goal || violations.length > 0;
+  const chooser = random.branch('residents');
+  const clients = { choose: () => chooser.pick(site.apiPorts), patienceMs, reportViolation };
+  const platform = createPlatform(site, clients);
+  const operator = createApiClient(site.credentials.mgmt, {
+    ...{ ...clients, choose: () => chooser.pick(site.mgmtPorts) },
+  });
+  const residents = createResidents(site, { platform, random: chooser, patienceMs });
+  const isBroken = () => violations.length > 0;
+  const rounds = Math.max(strikes.length, Math.ceil(kills / killsPerRound));
+
+  for (let round = 1; round <= rounds && !isBroken(); round += 1) {
+    const goal = Math.ceil((kills * round) / rounds);
+    const isOver = () => killed() >= goal || isBroken();
     const killing = killAtRandom(site, random.branch(`killer ${round}`), isOver, (what) => {
       count(what);
       if (what.startsWith('SIGKILL')) sent += 1;
@@ -73,6 +91,17 @@ export async function runRandomKills(
           .map((why) => `${process.name} ${why}`),
       );
     report(`round ${round}: ${killed()} kills, ${violations.length} violations`);
+    const disaster = strikes[round - 1];
+    if (disaster === undefined || isBroken()) continue;
+    try {
+      await residents.fill(residentsCount);
+      const scene = { site, platform, operator, residents, patienceMs };
+      violations.push(...(await strike(disaster, { ...scene, random: random.branch(`strike ${round}`) })));
+    } catch (error) {
+      reportViolation(`the residents of round ${round}: ${errorMessage(error)}`);
+    }
+    count(`disaster ${disaster.name}`);
+    report(`round ${round}: ${disaster.name}, ${violations.length} violations`);
   }
   tally['kills at an armed step'] = site.faults.fired() - firedBefore;
   return { kills: killed(), tally, violations };
@@ -107,7 +136,7 @@ async function killAtRandom(
         }),
       );
     } else {
-      await site.restartPostgres();
+      await site.postgres.restart();
       did('restart of Postgres');
     }
   }

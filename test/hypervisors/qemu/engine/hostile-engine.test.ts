@@ -7,7 +7,11 @@ import { HypervisorError } from '../../../../src/core/hypervisor/hypervisor-erro
 import { runningContainers } from '../../../../src/hypervisors/qemu/engine/containers.ts';
 import { engineAnswers } from '../../../../src/hypervisors/qemu/engine/engine.ts';
 import { compiled } from '../../../support/build.ts';
-import { type HostileAnswer, hostileAnswers, makeHostileEngine } from '../../../support/hostile-engine.ts';
+import {
+  type HostileAnswer,
+  hostileAnswers,
+  makeHostileEngine,
+} from '../../../../tools/lib/hostile-engine.ts';
 
 const cleanUp: (() => Promise<void>)[] = [];
 afterEach(async () => {

@@ -4,18 +4,20 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/postgres/server/embedded.ts';
-import { eventually } from './eventually.ts';
+import { until } from './until.ts';
 
-/** A Postgres server of one test, at an address that another server can take over. */
-export interface TestServer {
+/** A Postgres server at an address that another server can take over. */
+export interface PostgresServer {
   readonly directory: string;
   readonly url: string;
   start(): Promise<void>;
   stop(): Promise<void>;
 }
 
+const replicaPatienceMs = 120_000;
+
 /** @param directory short: it contains a Unix socket. @param address folder of the socket. */
-export async function makeServer(directory: string, address: string): Promise<TestServer> {
+export async function makeServer(directory: string, address: string): Promise<PostgresServer> {
   let running: EmbeddedPostgres | undefined;
   const server = {
     directory,
@@ -53,12 +55,22 @@ export async function copyFiles(from: string, to: string): Promise<void> {
  * Copies a running server as a streaming replica, and returns when the replica has all that the server has written so
  * far. The replica has stopped then: whatever the server commits from now on, it lacks.
  */
-export async function makeReplica(of: TestServer, directory: string, address: string): Promise<TestServer> {
+export async function makeReplica(
+  of: PostgresServer,
+  directory: string,
+  address: string,
+): Promise<PostgresServer> {
   const client = new pg.Client({ connectionString: of.url });
   await client.connect();
   try {
     await client.query("SELECT pg_backup_start('replica', true)");
-    await copyFiles(of.directory, directory);
+    // Files may disappear meanwhile (PostgreSQL manual, 25.3.3).
+    await copyFiles(of.directory, directory).catch((error: unknown) => {
+      const { stderr = '' } = error as { stderr?: string };
+      const problems = stderr.split('\n').filter((line) => line !== '');
+      if (problems.length === 0 || !problems.every((line) => line.endsWith('No such file or directory')))
+        throw error;
+    });
     const { rows } = await client.query<{ labelfile: string }>('SELECT labelfile FROM pg_backup_stop()');
     const data = path.join(directory, 'data');
     await writeFile(path.join(data, 'backup_label'), rows[0]?.labelfile ?? '');
@@ -78,7 +90,7 @@ export async function makeReplica(of: TestServer, directory: string, address: st
     }
     const replica = await makeServer(directory, address);
     const position = (await client.query<{ lsn: string }>('SELECT pg_current_wal_lsn() AS lsn')).rows[0]?.lsn;
-    await eventually('the replica streams and has what the server has written', async () => {
+    await until('the replica streams and has what the server has written', replicaPatienceMs, async () => {
       const { rows: found } = await client.query(
         `SELECT FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn >= '${position}'`,
       );

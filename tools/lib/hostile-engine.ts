@@ -63,22 +63,39 @@ export const hostileAnswers = {
 
 export type HostileAnswer = keyof typeof hostileAnswers;
 
-/** A TCP server that answers in this way once the head of a request has arrived. */
+/**
+ * A TCP server that answers in this way once the head of a request has arrived.
+ * @param options.port default: a free one. @param options.except the honest answer to a request; undefined if it has none.
+ */
 export async function makeHostileEngine(
   answer: HostileAnswer,
+  {
+    host = '0.0.0.0',
+    port = 0,
+    except = () => undefined,
+  }: {
+    readonly host?: string;
+    readonly port?: number;
+    readonly except?: (request: string) => string | undefined;
+  } = {},
 ): Promise<EngineAddress & { readonly requests: () => number; close(): Promise<void> }> {
   const sockets = new Set<Socket>();
   let requests = 0;
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on('error', () => undefined).once('close', () => sockets.delete(socket));
-    socket.once('data', () => {
+    socket.once('data', (request: Buffer) => {
       requests += 1;
-      hostileAnswers[answer](socket);
+      const honest = except(request.toString('latin1'));
+      if (honest === undefined) hostileAnswers[answer](socket);
+      else socket.end(honest);
       socket.resume();
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, '0.0.0.0', resolve));
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, resolve);
+  });
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('it does not listen');
   return {
