@@ -74,11 +74,17 @@ function untilAskedToStop(): Promise<void> {
   });
 }
 
+function fail(error: unknown): never {
+  printError(`berth: ${explain(error)}`);
+  process.exit(1);
+}
+
+// Node would print it unescaped.
+process.on('uncaughtException', fail);
 try {
   await main();
   // Ends what still keeps the process alive, such as a keep-alive connection.
   process.exit();
 } catch (error) {
-  printError(`berth: ${explain(error)}`);
-  process.exit(1);
+  fail(error);
 }

@@ -1,6 +1,7 @@
 import type { Drift } from '../core/hypervisor/integrity.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { CheckableHost, CheckRecords, IntegrityPolicy } from '../core/ports/host-checks.ts';
+import { errorMessage } from '../lib/error-message.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Records } from '../core/ports/store.ts';
 import type { Trigger } from './controller.ts';
@@ -91,7 +92,7 @@ async function checkHost(deps: Deps, host: CheckableHost): Promise<void> {
   } catch (error) {
     // If its VM has ended, reconciliation restarts it. Operators see the failure in any case.
     logger.warn({ event: 'host.check_failed', host: hostId, err: error }, 'A host could not be checked');
-    await checks.recordFailure(hostId, error instanceof Error ? error.message : String(error));
+    await checks.recordFailure(hostId, errorMessage(error));
     return;
   }
   if (found.length > 0 && JSON.stringify(found) !== JSON.stringify(before)) {

@@ -5,6 +5,7 @@ import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
 import { HostDisputedError } from '../core/hypervisor/host-disputed-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
+import { errorMessage } from '../lib/error-message.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { PoolHost } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
@@ -63,7 +64,7 @@ export function createPoolController(deps: {
   const isLeader = () => records.acquireLeadership('pool', owner, leadershipMs);
 
   async function setAside(host: PoolHost, error: HostDisputedError): Promise<void> {
-    await records.setHostAside(host, error.message);
+    await records.setHostAside(host, errorMessage(error));
     logger.error(
       { host: host.id, err: error },
       'A host of the pool was set aside: it is not what its row says; it is left as it is until an operator decides',

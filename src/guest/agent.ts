@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import type { RegistrySettings } from '../core/hypervisor/host-spec.ts';
 import { errorMessage } from '../lib/error-message.ts';
+import { printable } from '../lib/printable.ts';
 import { createLineReader } from '../lib/line-reader.ts';
 import { settleWithin } from '../lib/settle-within.ts';
 import type { GuestIdentity } from './identity.ts';
@@ -133,7 +134,7 @@ async function callAgent(
   );
   if (outcome === 'ok') return answer;
   throw new HypervisorError(
-    `the guest's agent refused to ${verb}: ${printable(answer.get('message') ?? line).slice(0, 500)}`,
+    `the guest's agent refused to ${verb}: ${printable(answer.get('message') ?? line, 500)}`,
   );
 }
 
@@ -179,8 +180,4 @@ function exchange(
       };
     },
   );
-}
-
-function printable(text: string): string {
-  return text.replaceAll(/[^\x20-\x7e]/g, '?');
 }

@@ -1,7 +1,8 @@
 import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
 import { type Refusal, RefusedError, refused } from '../core/errors.ts';
 import type { Logger } from '../lib/logger.ts';
-import { maxBodyBytes } from './limits.ts';
+import { printable } from '../lib/printable.ts';
+import { longestDescription, maxBodyBytes } from './limits.ts';
 
 /** The only translator from errors to HTTP. Every body is JSON with a description (docs/osb.md 6). */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
@@ -23,7 +24,9 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
 }
 
 export function sendRefusal(response: Response, refusal: Refusal): void {
-  const { status, code, description, emptyBody, retryAfterSeconds } = refusal;
+  const { status, code, emptyBody, retryAfterSeconds } = refusal;
+  // It may quote the request, and ends up on a terminal.
+  const description = printable(refusal.description, longestDescription);
   // For the audit trail.
   response.locals['error'] = description;
   if (status === 401) response.set('WWW-Authenticate', 'Basic realm="berth", charset="UTF-8"');

@@ -7,6 +7,8 @@ export const maxBodyDepth = 64;
 /** All headers of a request together, including the request line. */
 export const maxHeaderBytes = 16 * 1024;
 export const maxHeaders = 100;
+/** Of an error or an operation, in characters. */
+export const longestDescription = 2_000;
 /** In milliseconds: the OSB API answers within this time (docs/osb.md 7). */
 export const longestAnswerMs = 29_000;
 /** The share of it that is reserved for writing the answer's row to the audit trail. */

@@ -114,7 +114,7 @@ it('integrity check: checks every host periodically without a request', async ()
 });
 
 // Fails if a failure is not recorded (the answer was a 503 after a minute), if it remains after a check that succeeded,
-// or if it hides drift that is known.
+// or if it hides drift that is known; without the escapes of errorMessage, since Postgres refuses a NUL.
 it('integrity check: reports which host could not be checked, and why, until a check succeeds', async () => {
   stopChecks = broker.startIntegrityChecks('report', hour);
   const [host, other] = [await makeHost(), await makeHost()];
@@ -123,13 +123,13 @@ it('integrity check: reports which host could not be checked, and why, until a c
   expect([await integrityOf(host), await integrityOf(other)]).toEqual(['intact', 'intact']);
 
   onVerify = (hostId) => {
-    if (hostId === host) throw new Error('its VM does not run');
+    if (hostId === host) throw new Error('its VM does not run\u0000');
   };
   const answer = (await verify()).body as { hosts: { host: string; failure?: object }[] };
   expect(answer.hosts.find((one) => one.host === host)).toMatchObject({
     drift: [],
     checkedAt: last.hosts[0]?.checkedAt,
-    failure: { at: expect.any(String) as string, reason: 'its VM does not run' },
+    failure: { at: expect.any(String) as string, reason: 'its VM does not run\\u0000' },
   });
   // The others are checked nevertheless.
   expect(answer.hosts.find((one) => one.host === other)?.failure).toBeUndefined();

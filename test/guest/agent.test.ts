@@ -147,13 +147,13 @@ describe('guest agent client', () => {
 });
 
 describe('guest agent refusals', () => {
-  it('guest agent: an error contains the refusal, with control characters replaced', async () => {
+  it('guest agent: an error contains the refusal, with control characters escaped', async () => {
     await peer((socket, id) =>
       socket.write(`${id} error ${pairs({ message: 'FITRIM: no\u0007 disk' }).join(' ')}\n`),
     );
     const refusal = createGuestAgent(socketPath).freeze(patience);
     await expect(refusal).rejects.toThrow(HypervisorError);
-    await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no? disk");
+    await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no\\u0007 disk");
   });
 
   it('guest agent: an error contains at most 500 characters of the refusal', async () => {

@@ -1,6 +1,8 @@
 import type { RequestHandler } from 'express';
 import type { Instances } from '../../core/broker/instances.ts';
 import type { Bindings } from '../../core/broker/bindings.ts';
+import { printable } from '../../lib/printable.ts';
+import { longestDescription } from '../limits.ts';
 import { knowsNewerFields } from './headers.ts';
 import { instanceReference, pathId, queryText } from './path-and-query.ts';
 
@@ -17,7 +19,7 @@ export function lastOperation(instances: Instances): RequestHandler {
     if (report.state === 'in progress') response.set('Retry-After', String(retryAfterSeconds));
     response.json({
       state: report.state,
-      description: report.description,
+      description: printable(report.description, longestDescription),
       ...(knowsNewerFields(request) && {
         ...(report.instanceUsable !== undefined && { instance_usable: report.instanceUsable }),
         ...(report.updateRepeatable !== undefined && { update_repeatable: report.updateRepeatable }),

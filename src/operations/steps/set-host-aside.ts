@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import type { Host } from '../../core/model/host.ts';
+import { errorMessage } from '../../lib/error-message.ts';
 import type { StepContext } from '../step.ts';
 
 /** Sets aside a host that is not the instance's by its own record. It is left as it is, for an operator to decide. */
@@ -9,7 +10,7 @@ export async function setHostAside(
   host: Host,
   error: HostDisputedError,
 ): Promise<void> {
-  if (!(await store.records.setHostAside(host, error.message))) return;
+  if (!(await store.records.setHostAside(host, errorMessage(error)))) return;
   logger.error(
     { operation: operation.id, host: host.id, instance: host.instanceId, err: error },
     "A host was set aside: by its own record it is not the operation's instance's; it is left as it is until an operator decides",
@@ -26,7 +27,7 @@ export async function replaceHost(
   error: HostDisputedError,
 ): Promise<void> {
   const next = await store.transaction(async (records) => {
-    if (!(await records.setHostAside(host, error.message))) return undefined;
+    if (!(await records.setHostAside(host, errorMessage(error)))) return undefined;
     const other = await records.insertNewHost({
       ...host,
       id: randomUUID(),

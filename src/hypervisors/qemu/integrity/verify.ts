@@ -13,6 +13,7 @@ import {
 import type { HostNetworking } from '../network/network.ts';
 import type { HostLayout } from '../layout.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
+import { printable } from '../../../lib/printable.ts';
 
 /** Differences that are described in full; of a longer list only the number is given. */
 const maxDescribed = 4;
@@ -116,12 +117,12 @@ function differences(part: ManifestSection, before: readonly string[], after: re
   if (missing.length + added.length > 0) {
     const lines = [...missing.map((line) => `missing: ${line}`), ...added.map((line) => `new: ${line}`)];
     const more = lines.length > maxDescribed ? `; and ${lines.length - maxDescribed} more` : '';
-    const named = lines.slice(0, maxDescribed).map((line) => line.slice(0, maxLineLength));
+    const named = lines.slice(0, maxDescribed).map((line) => printable(line, maxLineLength));
     return [{ part, detail: `${named.join('; ')}${more}` }];
   }
   // Order matters, because the first matching rule decides.
   const moved = before.find((line, index) => line !== after[index]);
-  return moved === undefined ? [] : [{ part, detail: `different order: ${moved.slice(0, maxLineLength)}` }];
+  return moved === undefined ? [] : [{ part, detail: `different order: ${printable(moved, maxLineLength)}` }];
 }
 
 /** The lines of one list that the other lacks, counting repetitions. */
