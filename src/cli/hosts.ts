@@ -6,9 +6,10 @@ import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
-type HostLine = Omit<HostOverview, 'createdAt' | 'expiresAt' | 'pausedRestart'> & {
+type HostLine = Omit<HostOverview, 'createdAt' | 'expiresAt' | 'memoryLostAt' | 'pausedRestart'> & {
   readonly pausedRestart?: { readonly restarts: number; readonly at: string };
   readonly createdAt: string;
+  readonly memoryLostAt?: string;
   readonly expiresAt?: string;
 };
 
@@ -56,6 +57,7 @@ const wideColumns: readonly Column<HostLine>[] = [
   ],
   ['CREATED', ({ createdAt }) => createdAt.slice(0, 19)],
   ['EXPIRES', ({ expiresAt }) => expiresAt?.slice(0, 19) ?? '-'],
+  ['MEMORY LOST', ({ memoryLostAt }) => memoryLostAt?.slice(0, 19) ?? '-'],
   ['PROBLEM', ({ problem }) => problem ?? '-'],
 ];
 

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { MemoryLostError } from '../core/hypervisor/memory-lost-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Host } from '../core/model/host.ts';
@@ -7,7 +8,10 @@ import type { Records } from '../core/ports/store.ts';
 
 /** Pauses, suspends and wakes a host. The caller has the host's lock and has read its row under it. */
 export interface PowerSwitch {
-  /** False if an operation is in progress: that one starts the host, or destroys it. */
+  /**
+   * False if an operation is in progress or begins: that one starts the host, or destroys it. A suspended host whose memory
+   * can't be loaded is restarted.
+   */
   wake(host: Host): Promise<boolean>;
   /** @param isWanted asked once the host is paused; if true, it is woken again at once. */
   powerDown(host: Host, power: 'paused' | 'suspended', isWanted: () => Promise<boolean>): Promise<void>;
@@ -25,16 +29,24 @@ const identifyPollMs = 20;
 export function createPowerSwitch(deps: {
   records: Records;
   hypervisor: Hypervisor;
+  /** Begins the restart of a host whose memory was lost. */
+  restart: (host: Host) => Promise<void>;
   logger: Logger;
 }): PowerSwitch {
-  const { records, hypervisor, logger } = deps;
+  const { records, hypervisor, restart, logger } = deps;
 
   async function wake(host: Host): Promise<boolean> {
     if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;
     const spec = toHostSpec(host);
     const begun = performance.now();
     if (host.power === 'suspended') await hypervisor.prepare(spec);
-    await hypervisor.resume(spec);
+    try {
+      await hypervisor.resume(spec);
+    } catch (error) {
+      if (!(error instanceof MemoryLostError)) throw error;
+      await restart(host);
+      return false;
+    }
     // Also sets the guest's clock, which did not run.
     while (!(await hypervisor.identify(spec))) {
       if (performance.now() - begun > identifyTimeoutMs)

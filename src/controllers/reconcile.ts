@@ -13,6 +13,7 @@ import { errorMessage } from '../lib/error-message.ts';
 import type { Logger } from '../lib/logger.ts';
 import { differenceOf, removableOrphan } from './differences.ts';
 import { createHostTasks } from './host-tasks.ts';
+import { recordMemoryLosses } from './record-memory-losses.ts';
 import { restartHost, unreachable, vmHasEnded } from './restart-host.ts';
 
 /** Compares the recorded hosts with those that exist. */
@@ -129,6 +130,7 @@ export function createReconciler(deps: {
       // In this order: a host is recorded before it is made, so one that was listed but is not recorded is an orphan.
       const observed = await hypervisor.list();
       const hosts = await store.records.livingHosts();
+      await recordMemoryLosses(store.records, observed, hosts);
       const known = await differences.knownHosts(observed.map(({ hostId }) => hostId));
       const found: FoundDifference[] = [];
       for (const host of observed) {

@@ -9,6 +9,7 @@ const restartDeadlineMs = 20 * 60 * 1000;
 
 export const vmHasEnded = 'its VM has ended';
 export const unreachable = 'it has no address';
+export const memoryLost = 'its memory could not be loaded';
 
 /**
  * Begins the restart of a host that should run and does not, unless an operation is in progress. A host that keeps ending
@@ -17,7 +18,7 @@ export const unreachable = 'it has no address';
 export async function restartHost(
   { store, logger }: { readonly store: Store; readonly logger: Logger },
   host: Host,
-  reason: typeof vmHasEnded | typeof unreachable,
+  reason: typeof vmHasEnded | typeof unreachable | typeof memoryLost,
 ): Promise<void> {
   const outcome = await store.transaction(async (records) => {
     // Locked until the commit: of two operations that begin at the same time, the later one finds the earlier.

@@ -84,6 +84,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     liveBindings: row.live_bindings,
     createdAt: row.created_at,
     pausedRestart: row.restart_at === null ? undefined : { restarts: row.restarts ?? 0, at: row.restart_at },
+    memoryLostAt: row.memory_lost_at ?? undefined,
     expiresAt: row.expires_at ?? undefined,
   }));
 }

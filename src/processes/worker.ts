@@ -16,6 +16,7 @@ import { availableMib } from '../controllers/node-memory.ts';
 import { createPoolController } from '../controllers/pool.ts';
 import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
+import { memoryLost, restartHost } from '../controllers/restart-host.ts';
 import { recordOwners } from '../controllers/record-owners.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
@@ -141,7 +142,10 @@ export async function startWorker(
   listener.on(channels.operations, wakeOperations);
   listener.onReconnected(wakeOperations);
 
-  const power = createPowerSwitch({ records: store.records, hypervisor, logger });
+  const power = createPowerSwitch({
+    ...{ records: store.records, hypervisor, logger },
+    restart: (host) => restartHost(deps, host, memoryLost),
+  });
   const powerRequests = createPowerRequestController({ ...deps, records: store.records, power, admission });
   const idle = createIdleController({
     ...{ records: store.records, hypervisor, logger, power },

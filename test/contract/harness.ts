@@ -26,6 +26,12 @@ export interface HypervisorHarness {
   /** States in which a worker that is killed during `prepare` or `destroy` can leave a host. */
   readonly halfMade: readonly { readonly name: string; leave(spec: HostSpec): Promise<void> }[];
 
+  /** Ways in which the memory of a suspended host can be unusable; empty if the driver can't suspend. */
+  readonly unusableMemory: readonly {
+    readonly name: string;
+    readonly leave: (spec: HostSpec) => Promise<void>;
+  }[];
+
   /** Replaces the host's own record with this text. */
   writeRecord(spec: HostSpec, text: string): Promise<void>;
 

@@ -82,6 +82,7 @@ describeHypervisor('limited', { bootMs: 10_000, templateMs: 10_000 }, async () =
         },
       },
     ],
+    unusableMemory: [],
     writeRecord: ({ hostId }, text) => writeFile(path.join(directoryOf(hostId), 'host.json'), text),
     residue: (hostId) => Promise.resolve([directoryOf(hostId)].filter((file) => existsSync(file))),
     close: () => rm(stateDirectory, { recursive: true, force: true }),

@@ -1,5 +1,7 @@
 import { expect } from 'vitest';
+import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
+import { MemoryLostError } from '../../src/core/hypervisor/memory-lost-error.ts';
 import { eventually } from '../support/eventually.ts';
 import type { Suite } from './suite.ts';
 
@@ -68,6 +70,66 @@ export function describePower(suite: Suite): void {
       expect(await suite.harness.residue(spec.hostId)).toEqual([]);
     },
   );
+
+  // Fails without the fallback: the host could be neither woken nor stopped, updated or deleted, for good.
+  itNeeds(
+    ['suspend', 'templates'],
+    'suspend: a host whose memory is unusable is stopped when it is woken, and boots from its disk with its data',
+    async () => {
+      const { driver, harness } = suite;
+      const lost = (spec: HostSpec) =>
+        driver.list().then((hosts) => hosts.find(({ hostId }) => hostId === spec.hostId)?.memoryLostAt);
+      const [first, ...others] = harness.unusableMemory.map((unusable) => ({ ...unusable, spec: newSpec() }));
+      if (first === undefined) expect.fail('the harness knows no unusable memory');
+      for (const { name, leave, spec } of [first, ...others]) {
+        const address = await bringUp(spec);
+        if (spec === first.spec) {
+          await suite.createVolume(address, 'kept');
+          // So that the volume is on its disk: as after a power cut, the content of its memory is lost.
+          await driver.stop(spec.hostId);
+          await driver.prepare(spec);
+          await driver.start(spec);
+        }
+        await driver.suspend(spec.hostId);
+        await leave(spec);
+        expect(await stateOf(spec), name).toBe('suspended');
+        await expect(driver.resume(spec), name).rejects.toThrow(MemoryLostError);
+        expect(await stateOf(spec), name).toBe('stopped');
+        expect(await lost(spec), name).toBeInstanceOf(Date);
+        // As an update does.
+        await driver.stop(spec.hostId);
+      }
+      const address = await bringUp(first.spec);
+      expect(await driver.startedFrom(first.spec.hostId)).toBe('boot');
+      expect(await suite.volumes(address)).toContain('"kept"');
+      for (const { spec } of [first, ...others]) {
+        await driver.destroy(spec.hostId);
+        expect(await harness.residue(spec.hostId)).toEqual([]);
+      }
+    },
+  );
+
+  itNeeds(['suspend', 'templates'], 'stop: stops a suspended host whose memory is unusable', async () => {
+    const [unusable] = suite.harness.unusableMemory;
+    const spec = newSpec();
+    await bringUp(spec);
+    await suite.driver.suspend(spec.hostId);
+    await unusable?.leave(spec);
+    await suite.driver.stop(spec.hostId);
+    expect(await stateOf(spec)).toBe('stopped');
+  });
+
+  // Fails if the start keeps the recorded power: the host was listed as paused while it ran.
+  itNeeds(['pause'], 'pause: a host whose VM ends while it is paused runs after its next start', async () => {
+    const spec = newSpec();
+    await bringUp(spec);
+    await suite.driver.pause(spec.hostId);
+    await suite.harness.killVm(spec.hostId);
+    await suite.expectStopped(spec);
+    await suite.driver.prepare(spec);
+    await suite.driver.start(spec);
+    expect(await stateOf(spec)).toBe('running');
+  });
 
   itNeeds(
     ['traffic'],

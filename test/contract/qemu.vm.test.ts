@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -44,6 +44,13 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
   let slot = 0;
 
   const recordFile = ({ hostId, slot: at }: HostSpec) => layoutOf(options, hostId, at).record;
+
+  async function changeMemoryRecord(spec: HostSpec, change: (text: string) => string): Promise<void> {
+    const file = `${layoutOf(options, spec.hostId, spec.slot).directory}/memory.json`;
+    const text = await readFile(file, 'utf8');
+    if (change(text) === text) throw new Error(`${file} is not as expected`);
+    await writeFile(file, change(text));
+  }
 
   return {
     plan: { planName: 'small', shape },
@@ -133,6 +140,29 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
           const place = layoutOf(options, spec.hostId, spec.slot);
           await writeHostRecord(place.record, newHostRecord(spec, options.image.digest));
           await network.make(place);
+        },
+      },
+    ],
+
+    unusableMemory: [
+      {
+        name: 'memory that was cut short',
+        leave: async (spec) => {
+          const file = `${layoutOf(options, spec.hostId, spec.slot).directory}/memory`;
+          await truncate(file, Math.floor((await stat(file)).size / 2));
+        },
+      },
+      {
+        name: 'memory of another version of QEMU',
+        leave: (spec) => changeMemoryRecord(spec, (text) => text.replace('QEMU emulator', 'Other emulator')),
+      },
+      {
+        name: 'memory that QEMU refuses',
+        leave: async (spec) => {
+          const { directory } = layoutOf(options, spec.hostId, spec.slot);
+          await writeFile(`${directory}/memory`, 'not a migration stream');
+          const digest = createHash('sha256').update('not a migration stream').digest('hex');
+          await changeMemoryRecord(spec, (text) => text.replace(/"digest": "\w+"/, `"digest": "${digest}"`));
         },
       },
     ],

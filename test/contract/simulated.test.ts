@@ -61,6 +61,11 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
       },
     ],
 
+    unusableMemory: ['', '{}'].map((text) => ({
+      name: `memory replaced by '${text}'`,
+      leave: ({ hostId }) => writeFile(path.join(directoryOf(hostId), 'memory.json'), text),
+    })),
+
     writeRecord: ({ hostId }, text) => writeFile(path.join(directoryOf(hostId), 'host.json'), text),
     residue: (hostId) => Promise.resolve([directoryOf(hostId)].filter((file) => existsSync(file))),
 

@@ -21,6 +21,8 @@ export interface ObservedHost {
   readonly parked: boolean;
   /** Whether its guest may have run for a tenant: false only if the host is half made or was only ever parked. */
   readonly hasRun: boolean;
+  /** When the memory that it was suspended to last turned out to be unusable (MemoryLostError); undefined: never. */
+  readonly memoryLostAt?: Date | undefined;
 }
 
 /**
@@ -40,7 +42,7 @@ export interface Lifecycle {
   /**
    * Makes the VM run, by the first of these that applies: a running one is left alone, a parked, paused or suspended
    * one is resumed, a host that has never run is restored from its plan's template if there is one, and any other
-   * boots cold from its own disk. Nothing can reach the guest until {@link Network.connect}. The spec's owner is on
+   * boots cold from its own disk, also a suspended one whose memory can't be loaded. Nothing can reach the guest until {@link Network.connect}. The spec's owner is on
    * record, and survives a power cut, before the guest runs its first instruction.
    * @throws HypervisorError if the host is not prepared.
    */
@@ -48,7 +50,7 @@ export interface Lifecycle {
 
   /**
    * Shuts the guest down, forcibly if it does not react, and keeps the disk. A paused or suspended host is resumed
-   * first, so that what is only in its memory reaches the disk. Nothing can reach the host afterwards. Does nothing if
+   * first, so that what is only in its memory reaches the disk, unless its memory can't be loaded. Nothing can reach the host afterwards. Does nothing if
    * the host does not exist.
    */
   stop(hostId: string): Promise<void>;

@@ -26,6 +26,8 @@ export interface Power {
    * Continues a paused or suspended VM; a running one is left alone. The guest's clock is behind
    * until {@link Guest.identify}. A suspended host needs {@link Lifecycle.prepare} before and
    * {@link Network.connect} after.
+   * @throws MemoryLostError if the memory of a suspended host can't be loaded, for example because it is damaged or was saved
+   *   by another version of the hypervisor. The host is then `stopped`, and {@link Lifecycle.start} boots it from its disk.
    * @throws HypervisorError if there is no VM to continue.
    */
   resume(spec: HostSpec): Promise<void>;

@@ -29,6 +29,8 @@ export interface Host {
   readonly engine: EngineAddress | undefined;
   /** It differs from its manifest and is cut off from all networks until an operator releases it or it is destroyed. */
   readonly quarantined: boolean;
+  /** When the memory that it was suspended to last turned out to be unusable, so that it booted instead; undefined: never. */
+  readonly memoryLostAt: Date | undefined;
 }
 
 export type HostState = 'creating' | 'running' | 'destroyed';

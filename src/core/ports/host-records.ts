@@ -33,6 +33,8 @@ export interface HostRecords {
   ): Promise<void>;
   /** Removes the host's address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
+  /** Records when the memory of a suspended host turned out to be unusable. */
+  recordMemoryLoss(hostId: string, at: Date): Promise<void>;
   /** Records the host as destroyed and frees its slot, which rests if the host had a tenant. Only once nothing of it exists any more. */
   setHostDestroyed(hostId: string): Promise<void>;
   /** Extends the host's block of ports; false if another host has some of them, or the range of ports ends. */

@@ -41,6 +41,8 @@ export interface HostOverview {
   readonly integrity: 'intact' | 'drift' | 'quarantined' | 'check failed' | undefined;
   /** Of a host that keeps ending: restarts in a row, and when the next one begins; undefined for any other. */
   readonly pausedRestart: { readonly restarts: number; readonly at: Date } | undefined;
+  /** When the memory that it was suspended to last turned out to be unusable, so that it booted instead. */
+  readonly memoryLostAt: Date | undefined;
   /** When the host is destroyed, because its instance expires. */
   readonly expiresAt: Date | undefined;
 }

@@ -13,6 +13,7 @@ export function toMetadata(instance: Instance, host: Host | undefined): JsonObje
       state: instance.state,
       ...(host !== undefined && { plan: host.planName }),
       ...(ports !== '' && { published_ports: ports }),
+      ...(host?.memoryLostAt !== undefined && { memory_lost_at: osbTimestamp(host.memoryLostAt) }),
       ...(instance.expiresAt !== undefined && { expires_at: osbTimestamp(instance.expiresAt) }),
     },
   };

@@ -37,6 +37,8 @@ export interface HostRecord {
   readonly parked: boolean;
   /** The last power change that was completed. */
   readonly power: 'running' | 'paused' | 'suspended';
+  /** When the memory of the suspended host last turned out to be unusable (ISO 8601), and why; undefined: never. */
+  readonly memoryLost?: { readonly at: string; readonly why: string };
 }
 
 /** Fields that Berth wrote before they got their present names. */

@@ -42,7 +42,8 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
     const record = await hosts.record(hostId);
     const { owner, slot, parked = false } = record ?? {};
     const used = record !== undefined && hasRun(record);
-    return { hostId, state: await stateOf(hostId, record), owner, slot, parked, hasRun: used };
+    const memoryLostAt = record?.memoryLost === undefined ? undefined : new Date(record.memoryLost.at);
+    return { hostId, state: await stateOf(hostId, record), owner, slot, parked, hasRun: used, memoryLostAt };
   }
   const observe = createHostObserver(observeReadable, (hostId) => hosts.slotByDisk(hostId), logger);
 
@@ -93,8 +94,11 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       if (isClaim) return vms.run(at);
       // A worker was killed while it started this VM, which nobody has used yet.
       if (isAlive && record.startedFrom === undefined) await cgroups.kill(spec.hostId);
-      if (await resumeHost(deps, at, record)) return;
-      await writeHostRecord(at.record, await starter.start(at, record));
+      const outcome = await resumeHost(deps, at, record);
+      if (outcome === 'resumed') return;
+      // Resuming may have changed the record.
+      await writeHostRecord(at.record, await starter.start(at, await hosts.requireRecord(spec.hostId)));
+      await suspension.wipeUnusable(at);
     },
 
     async stop(hostId) {
@@ -103,11 +107,12 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       const at = hosts.layout(hostId, record.slot);
       // Writes that the guest has not flushed must reach its disk. A VM whose monitor is gone has ended, or is killed below.
       const isSuspended = await suspension.isSuspended(at);
-      const runs = await resumeHost(deps, at, record).catch((error: unknown) => {
+      const outcome = await resumeHost(deps, at, record).catch((error: unknown) => {
         if (isSuspended) throw error;
         logger.warn({ host: hostId, err: error }, 'A VM could not be asked to shut down; killing it');
-        return false;
+        return 'nothing';
       });
+      const runs = outcome === 'resumed';
       if (runs) await recordContainers(at);
       await network.disconnect(at, record.publishedPorts);
       if (runs) {

@@ -1,3 +1,4 @@
+import { MemoryLostError } from '../../core/hypervisor/memory-lost-error.ts';
 import type { Power } from '../../core/hypervisor/power.ts';
 import type { QemuDeps } from './deps.ts';
 import { readTraffic } from './network/traffic.ts';
@@ -24,7 +25,13 @@ export function createPower(deps: QemuDeps): Power {
     async resume(spec) {
       const at = hosts.layoutOfSpec(spec);
       const record = await hosts.requireRecord(spec.hostId);
-      if (!(await resumeHost(deps, at, record))) await vms.requireAlive(at);
+      const outcome = await resumeHost(deps, at, record);
+      if (outcome === 'nothing') await vms.requireAlive(at);
+      if (outcome === 'memory lost') {
+        throw new MemoryLostError(
+          `the memory of host ${spec.hostId} can't be loaded; its next start boots it from its disk`,
+        );
+      }
     },
 
     traffic: (specs) => readTraffic(specs.map((spec) => hosts.layoutOfSpec(spec))),

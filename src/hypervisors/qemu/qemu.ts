@@ -4,7 +4,6 @@ import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
 import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
 import { leaseMs } from '../../core/lease-duration.ts';
 import { createHostLocks } from '../host-locks.ts';
-import { runTool } from '../run-tool.ts';
 import { type Faults, withFaults } from '../with-faults.ts';
 import { hasRun } from './launch/vm-starter.ts';
 import { withOwners } from '../with-owners.ts';
@@ -17,12 +16,12 @@ import { imageVersion } from './image/image-version.ts';
 import { createDigests } from './integrity/digests.ts';
 import { createManifests } from './integrity/manifest.ts';
 import { createIntegrity } from './integrity.ts';
-import { qemuProgram } from './launch/arguments.ts';
 import { openCgroups } from './launch/cgroups.ts';
 import { type Jail, openJail } from './launch/jail.ts';
 import { createVmStarter } from './launch/vm-starter.ts';
 import { createVms } from './launch/vms.ts';
 import { createLifecycle } from './lifecycle.ts';
+import { memoryKeyOf, readNodeKey } from './memory/memory-key.ts';
 import { createSuspension } from './memory/suspension.ts';
 import { createMetering } from './metering.ts';
 import { createHostNetworking } from './network/network.ts';
@@ -101,8 +100,8 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
   const digests = createDigests();
   const manifests = createManifests(stateDirectory);
   const vms = createVms(options, cgroups, jail, manifests, logger);
-  const qemuVersion = await runTool(qemuProgram, ['--version']);
-  const templates = createTemplateStore(options, image, qemuVersion, digests, logger);
+  const nodeKey = await readNodeKey(options.accelerator);
+  const templates = createTemplateStore(options, image, nodeKey, digests, logger);
   return {
     options,
     hosts: createHosts(options, cgroups),
@@ -113,7 +112,7 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
     digests,
     vms,
     starter: createVmStarter(options, { cgroups, vms, templates, digests }),
-    suspension: createSuspension({ cgroups, vms }),
+    suspension: createSuspension({ cgroups, vms, keyOf: (shape) => memoryKeyOf(nodeKey, shape), logger }),
     templates,
     locks: createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger }),
     silentChecks: new Map(),

@@ -39,6 +39,8 @@ export interface SimulatedDisk {
   readonly volumes: readonly string[];
   /** Slot of the host, in case its `host.json` is unreadable; undefined if a former version has made it. */
   readonly slot?: number;
+  /** When the host's memory was last lost (ISO 8601); undefined: never. */
+  readonly memoryLostAt?: string;
 }
 
 /** The files of all simulated hosts and templates under one state directory. */
@@ -53,6 +55,7 @@ export function openHostFiles(stateDirectory: string) {
   const templates = path.join(stateDirectory, 'simulated', 'templates');
   const hostFile = (hostId: string) => path.join(hosts, hostId, 'host.json');
   const diskFile = (hostId: string) => path.join(hosts, hostId, 'disk.json');
+  const memoryFile = (hostId: string) => path.join(hosts, hostId, 'memory.json');
   const quarantineMark = (hostId: string) => path.join(hosts, hostId, 'quarantined');
   const templateFile = (planName: string) => path.join(templates, `${encodeURIComponent(planName)}.json`);
 
@@ -104,6 +107,17 @@ export function openHostFiles(stateDirectory: string) {
 
     async writeDisk(hostId: string, disk: SimulatedDisk) {
       await writeJson(diskFile(hostId), disk);
+    },
+
+    /** What stands for the memory of a suspended host. */
+    async writeMemory(hostId: string) {
+      await writeJson(memoryFile(hostId), { hostId });
+    },
+
+    /** False if it is missing or damaged. */
+    async hasMemory(hostId: string): Promise<boolean> {
+      const memory = parse(await readText(memoryFile(hostId))) as { hostId?: string } | null | undefined;
+      return memory?.hostId === hostId;
     },
 
     async createHostDirectory(hostId: string) {
@@ -173,7 +187,7 @@ const readText = (file: string) => ifThere(() => readFile(file, 'utf8'));
 /** @param durable by default, the file survives a kill only: a power cut takes all simulated hosts anyway. */
 async function writeJson(
   file: string,
-  value: SimulatedHost | SimulatedDisk | TemplateSpec,
+  value: SimulatedHost | SimulatedDisk | TemplateSpec | { readonly hostId: string },
   { durable }: { readonly durable: boolean } = { durable: false },
 ) {
   try {

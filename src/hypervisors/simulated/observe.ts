@@ -14,8 +14,11 @@ export function createSimulatedObserver(
     const running = await engines.runningVm(hostId);
     const { spec, vm } = (await files.readHost(hostId)) ?? {};
     // It may have, if the file that tells it is damaged.
-    const { hasRun } = await files.readDisk(hostId).catch(() => ({ hasRun: true }));
-    const identity = { hostId, owner: spec?.owner, slot: spec?.slot, parked: vm?.parked ?? false, hasRun };
+    const disk = await files.readDisk(hostId).catch(() => ({ hasRun: true, memoryLostAt: undefined }));
+    const identity = {
+      ...{ hostId, owner: spec?.owner, slot: spec?.slot, parked: vm?.parked ?? false, hasRun: disk.hasRun },
+      memoryLostAt: disk.memoryLostAt === undefined ? undefined : new Date(disk.memoryLostAt),
+    };
     if (running !== undefined) {
       return { ...identity, state: running.parked || running.power === 'paused' ? 'paused' : 'running' };
     }

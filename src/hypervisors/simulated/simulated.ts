@@ -5,6 +5,7 @@ import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts'
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
+import { MemoryLostError } from '../../core/hypervisor/memory-lost-error.ts';
 import type { HostTraffic } from '../../core/hypervisor/power.ts';
 import { leaseMs } from '../../core/lease-duration.ts';
 import type { Logger } from '../../lib/logger.ts';
@@ -17,6 +18,7 @@ import { withHostLocks } from '../with-host-locks.ts';
 import { type HostFiles, openHostFiles, type SimulatedVm } from './host-files.ts';
 import { createSimulatedObserver } from './observe.ts';
 import { createOwnerRecords, omitOwner, recordOwner } from './owners.ts';
+import { resume } from './resume.ts';
 import { createServedEngines } from './served-engines.ts';
 
 export interface SimulatedOptions {
@@ -92,18 +94,6 @@ function createSimulatedDriver(
     });
   }
 
-  /** Continues a paused or suspended VM; false if there is none. */
-  async function resume(hostId: string): Promise<boolean> {
-    const host = await files.readHost(hostId);
-    if (host?.vm === undefined) return false;
-    const { spec, vm } = host;
-    // Paused first: a request that comes before the VM runs has to wait, not to be refused.
-    if (vm.power === 'suspended') await files.writeHost({ spec, vm: { ...vm, power: 'paused' } });
-    if ((await engines.runningVm(hostId)) === undefined) return false;
-    if (vm.power !== 'running') await files.writeHost({ spec, vm: { ...vm, power: 'running' } });
-    return true;
-  }
-
   const observe = createSimulatedObserver(files, engines, logger);
 
   return {
@@ -160,7 +150,7 @@ function createSimulatedDriver(
       await recordOwner(files, spec);
       await files.writeDisk(hostId, { ...disk, hasRun: true });
       if (vm?.parked === true) await writeVm(hostId, { ...vm, parked: false });
-      if (await resume(hostId)) return;
+      if ((await resume(files, engines, hostId)) === 'resumed') return;
       const template = await files.readTemplate(spec.planName);
       await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
     },
@@ -221,11 +211,16 @@ function createSimulatedDriver(
       if (host?.vm?.power === 'suspended') return;
       const vm = await engines.requireVm(hostId);
       if (host === undefined) return;
+      await files.writeMemory(hostId);
       await engines.endVm(hostId, () => files.writeHost({ ...host, vm: { ...vm, power: 'suspended' } }));
     },
 
     async resume({ hostId }) {
-      if (!(await resume(hostId))) await engines.requireVm(hostId);
+      const outcome = await resume(files, engines, hostId);
+      if (outcome === 'nothing') await engines.requireVm(hostId);
+      if (outcome === 'memory lost') {
+        throw new MemoryLostError(`the memory of simulated host ${hostId} is missing or damaged`);
+      }
     },
 
     async traffic(specs) {

@@ -78,6 +78,10 @@ export function createHostRecords(connection: Knex, slotRules: SlotRules): HostR
       await connection.raw(notifyGatewaysSql, [hostId]);
     },
 
+    async recordMemoryLoss(hostId, at) {
+      await connection<HostRow>('hosts').where({ id: hostId }).update({ memory_lost_at: at });
+    },
+
     async setHostDestroyed(hostId) {
       await connection.transaction(async (transaction) => {
         await transaction<HostRow>('hosts').where({ id: hostId }).update({

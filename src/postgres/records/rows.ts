@@ -68,6 +68,7 @@ export interface HostRow {
   engine_host: string | null;
   engine_port: number | null;
   quarantined_at: Date | null;
+  memory_lost_at: Date | null;
   updated_at: Date;
 }
 
@@ -88,6 +89,7 @@ export function toHost(row: HostRow): Host {
     powerSince: row.power_since,
     engine: toEngine(row),
     quarantined: row.quarantined_at !== null,
+    memoryLostAt: row.memory_lost_at ?? undefined,
   };
 }
 

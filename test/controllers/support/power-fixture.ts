@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, inject } from 'vitest';
 import { createIdleController } from '../../../src/controllers/idle.ts';
 import { createPowerRequestController } from '../../../src/controllers/power-requests.ts';
 import { createPowerSwitch } from '../../../src/controllers/power-switch.ts';
+import { memoryLost, restartHost } from '../../../src/controllers/restart-host.ts';
 import type { Host, IdlePolicy } from '../../../src/core/model/host.ts';
 import type { MethodDeadlines } from '../../../src/hypervisors/with-deadlines.ts';
 import type { Faults } from '../../../src/hypervisors/with-faults.ts';
@@ -75,7 +76,9 @@ export function createPowerFixture({ deadlines }: { deadlines?: MethodDeadlines 
           return broker.hypervisor.withHostLock(hostId, act);
         },
       };
-      const power = createPowerSwitch({ records, hypervisor, logger });
+      const { store } = broker;
+      const restart = (host: Host) => restartHost({ store, logger }, host, memoryLost);
+      const power = createPowerSwitch({ records, hypervisor, logger, restart });
       const deps = { records, hypervisor, logger, power };
       const idle = createIdleController({ ...deps, pauseAfterMs: 0, suspendAfterMs: 0, ...times });
       const requests = createPowerRequestController({

@@ -27,3 +27,10 @@ export async function migrate(qmp: Qmp, command: 'migrate' | 'migrate-incoming',
   await finished;
   if (status !== 'completed') throw new HypervisorError(`QEMU's ${command} ended as ${status}`);
 }
+
+/**
+ * Whether QEMU itself says that a load has failed, in an event or on its error output, which it ends with (QEMU's
+ * migration/migration.c). A QEMU that was killed, or took too long, says neither.
+ */
+export const isRefusal = (reasonAndOutput: string): boolean =>
+  /migrate-incoming ended as failed|load of migration failed/.test(reasonAndOutput);

@@ -217,7 +217,7 @@ export function createVmStarter(
   async function start(layout: HostLayout, found: HostRecord): Promise<HostRecord> {
     if (hasRun(found)) {
       await boot(layout, found);
-      return { ...found, startedFrom: 'boot', hasRegistries: false };
+      return { ...found, startedFrom: 'boot', hasRegistries: false, power: 'running' };
     }
     let record = await freshDisk(layout, found);
     const template = record.template === undefined ? undefined : await templates.load(record.template);

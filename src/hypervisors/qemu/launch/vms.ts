@@ -12,8 +12,9 @@ import type { Cgroups } from './cgroups.ts';
 import type { Jail } from './jail.ts';
 import { requireMatchesLaunchSpec } from './launch-check.ts';
 import type { LaunchSpec } from './launch-spec.ts';
+import { LoadFailedError } from './load-failed-error.ts';
 import { killLeakedProcesses, processesOf } from './leaked-processes.ts';
-import { migrate, shareMemory } from './migration.ts';
+import { isRefusal, migrate, shareMemory } from './migration.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { largestFile, largestSaved } from './sizes.ts';
 import { createStderrLog } from './stderr-log.ts';
@@ -44,6 +45,7 @@ export interface Vms {
   /**
    * Loads the device state into a VM that was launched with a template's memory; runs it, or leaves it paused.
    * @param kernelSecrets physical addresses of secrets to overwrite first (kernel-secrets.ts).
+   * @throws LoadFailedError
    */
   load(layout: HostLayout, then: 'run' | 'pause', kernelSecrets?: readonly number[]): Promise<void>;
   /** Resumes the guest's CPUs. */
@@ -228,7 +230,8 @@ export function createVms(
         // A failed load ends QEMU, whose error output arrives a moment later.
         for (let waited = 0; lastOutput(layout) === '' && waited < 500; waited += 10) await delay(10);
         const reason = errorMessage(cause);
-        throw failure(layout, `The VM could not be restored (${reason})`, cause);
+        const { message } = failure(layout, `The VM could not be restored (${reason})`);
+        throw new LoadFailedError(message, isRefusal(`${reason} ${lastOutput(layout)}`), { cause });
       }
     },
 

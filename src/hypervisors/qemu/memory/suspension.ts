@@ -1,12 +1,25 @@
-import { open, rename } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
+import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import { exists } from '../../../lib/exists.ts';
+import type { Logger } from '../../../lib/logger.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import { requireDiskSpace, wipeDisk } from '../disk/disks.ts';
 import { type HostRecord, writeHostRecord } from '../host-record.ts';
+import { LoadFailedError } from '../launch/load-failed-error.ts';
 import { largestSaved } from '../launch/sizes.ts';
 import type { Vms } from '../launch/vms.ts';
 import type { HostLayout } from '../layout.ts';
+import type { MemoryKey } from './memory-key.ts';
+import { suspendedMemory } from './suspended-memory.ts';
+
+/** Memory that could not be loaded this often is unusable, even if each of the reasons may have passed. */
+const mostFailedLoads = 3;
+
+/**
+ * `resumed`: the VM runs. `nothing`: there is neither a QEMU process nor memory. `memory lost`: the memory can't be loaded
+ * and was set aside; the host is stopped.
+ */
+export type ResumeOutcome = 'resumed' | 'nothing' | 'memory lost';
 
 /**
  * Paused and suspended hosts. A paused host keeps its QEMU process; a suspended one is a memory image beside its disk.
@@ -23,23 +36,70 @@ export interface Suspension {
   /**
    * Resumes a paused or suspended VM; a running one is left alone.
    * @param load starts a paused VM from this memory image.
-   * @returns false if there is neither a QEMU process nor a memory image.
+   * @throws HypervisorError if the memory could not be loaded for a reason that may pass.
    */
-  resume(layout: HostLayout, record: HostRecord, load: (image: string) => Promise<void>): Promise<boolean>;
+  resume(
+    layout: HostLayout,
+    record: HostRecord,
+    load: (image: string) => Promise<void>,
+  ): Promise<ResumeOutcome>;
+  /** Wipes memory that could not be loaded, once the host runs without it. */
+  wipeUnusable(layout: HostLayout): Promise<void>;
   /** Wipes the memory image and any unfinished one. */
   wipe(layout: HostLayout): Promise<void>;
   /** Whether there is a memory image and no QEMU process. */
   isSuspended(layout: HostLayout): Promise<boolean>;
 }
 
-/** A tenant's memory: readable by root only, and wiped before it is removed. */
-const imageOf = (layout: HostLayout) => `${layout.directory}/memory`;
-const attemptOf = (layout: HostLayout) => `${imageOf(layout)}.new`;
-
-export function createSuspension(deps: { cgroups: Cgroups; vms: Vms }): Suspension {
-  const { cgroups, vms } = deps;
+/** @param deps.keyOf what the memory of a VM of this shape needs to be loaded. */
+export function createSuspension(deps: {
+  cgroups: Cgroups;
+  vms: Vms;
+  keyOf: (shape: HostShape) => MemoryKey;
+  logger: Logger;
+}): Suspension {
+  const { cgroups, vms, keyOf, logger } = deps;
   const isAlive = async (layout: HostLayout) => (await cgroups.processes(layout.id)).length > 0;
-  const hasImage = (layout: HostLayout) => exists(imageOf(layout));
+
+  /**
+   * Loads the memory into a paused VM. The memory is verified meanwhile, because the tenant waits; the guest runs later.
+   * @returns why it can't be loaded; undefined if it was.
+   */
+  async function loadMemory(
+    layout: HostLayout,
+    { shape }: HostRecord,
+    load: (image: string) => Promise<void>,
+  ): Promise<string | undefined> {
+    const memory = suspendedMemory(layout);
+    const obstacle = await memory.obstacle(keyOf(shape));
+    if (obstacle !== undefined) return obstacle;
+    const [damage, failure] = await Promise.all([
+      memory.damage(),
+      load(memory.image).then(
+        () => undefined,
+        (error: unknown) => error,
+      ),
+    ]);
+    if (damage === undefined && failure === undefined) return undefined;
+    await cgroups.kill(layout.id);
+    if (damage !== undefined) return damage;
+    // A VM that could not even be started would not boot from its disk either.
+    if (!(failure instanceof LoadFailedError)) throw failure;
+    if (failure.isRefused) return failure.message;
+    if ((await memory.countFailedLoad()) < mostFailedLoads) throw failure;
+    return `loading it has failed ${mostFailedLoads} times: ${failure.message}`;
+  }
+
+  /** Recorded first: from then on it is known what happened, and the memory that is still there is found unusable again. */
+  async function setAside(layout: HostLayout, record: HostRecord, why: string): Promise<void> {
+    logger.error(
+      { event: 'host.memory_lost', host: layout.id, why },
+      'The memory of a suspended host can not be loaded; the host boots from its disk instead, as after a power cut',
+    );
+    const memoryLost = { at: new Date().toISOString(), why };
+    await writeHostRecord(layout.record, { ...record, power: 'running', memoryLost });
+    await suspendedMemory(layout).setAside();
+  }
 
   return {
     async pause(layout, record) {
@@ -48,40 +108,42 @@ export function createSuspension(deps: { cgroups: Cgroups; vms: Vms }): Suspensi
     },
 
     async suspend(layout, record) {
-      const attempt = attemptOf(layout);
-      await wipeDisk(attempt);
+      const memory = suspendedMemory(layout);
+      await wipeDisk(memory.attempt);
       await requireDiskSpace(layout.directory, largestSaved(record.shape));
       try {
-        await vms.save(layout, attempt, record.shape);
-        await flush(attempt);
+        await vms.save(layout, memory.attempt, record.shape);
+        await flush(memory.attempt);
+        await memory.keep(keyOf(record.shape));
       } catch (error) {
-        await wipeDisk(attempt);
+        await wipeDisk(memory.attempt);
         throw error;
       }
-      await rename(attempt, imageOf(layout));
       await cgroups.kill(layout.id);
       await writeHostRecord(layout.record, { ...record, power: 'suspended' });
     },
 
     async resume(layout, record, load) {
+      const memory = suspendedMemory(layout);
       if ((await isAlive(layout)) && record.power === 'suspended') await cgroups.kill(layout.id);
       if (!(await isAlive(layout))) {
-        if (!(await hasImage(layout))) return false;
-        await load(imageOf(layout));
+        if (!(await memory.exists())) return 'nothing';
+        const why = await loadMemory(layout, record, load);
+        if (why !== undefined) {
+          await setAside(layout, record, why);
+          return 'memory lost';
+        }
       }
       if (record.power !== 'running') await writeHostRecord(layout.record, { ...record, power: 'paused' });
-      await wipeDisk(imageOf(layout));
+      await memory.wipe();
       await vms.run(layout);
       if (record.power !== 'running') await writeHostRecord(layout.record, { ...record, power: 'running' });
-      return true;
+      return 'resumed';
     },
 
-    async wipe(layout) {
-      await wipeDisk(imageOf(layout));
-      await wipeDisk(attemptOf(layout));
-    },
-
-    isSuspended: async (layout) => !(await isAlive(layout)) && (await hasImage(layout)),
+    wipeUnusable: (layout) => suspendedMemory(layout).wipeUnusable(),
+    wipe: (layout) => suspendedMemory(layout).wipe(),
+    isSuspended: async (layout) => !(await isAlive(layout)) && (await suspendedMemory(layout).exists()),
   };
 }
 

@@ -6,7 +6,7 @@ import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { fileDigest, type GuestImage } from '../image/guest-image.ts';
 import type { Digests } from '../integrity/digests.ts';
-import { vmArguments } from '../launch/arguments.ts';
+import { memoryKeyOf, type NodeKey } from '../memory/memory-key.ts';
 import { openSealedCopy } from '../memory/sealed-memory.ts';
 import type { QemuOptions } from '../options.ts';
 import { readTemplateRecord, templateFiles, type TemplateFile } from './template-record.ts';
@@ -54,9 +54,9 @@ export interface TemplateStore {
 const preloadShare = 0.05;
 
 export function createTemplateStore(
-  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'accelerator'>,
+  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory'>,
   image: GuestImage,
-  qemuVersion: string,
+  nodeKey: NodeKey,
   digests: Digests,
   logger: Logger,
 ): TemplateStore {
@@ -154,10 +154,8 @@ export function createTemplateStore(
         planName,
         image: image.digest,
         commandLine: image.commandLine,
-        qemuVersion,
         shape,
-        // This key is part of the digest: a new name would make every template again.
-        machine: vmArguments(options.accelerator, shape),
+        memory: memoryKeyOf(nodeKey, shape),
       };
       return createHash('sha256').update(JSON.stringify(sources)).digest('hex');
     },
