@@ -23,6 +23,7 @@ import * as slotsRest from './085-slots-rest.ts';
 import * as idsUsedAgain from './086-ids-used-again.ts';
 import * as imageOnRecord from './088-image-on-record.ts';
 import * as memoryLost from './087-memory-lost.ts';
+import * as diskSpace from './089-disk-space.ts';
 import * as hostRestarts from './091-host-restarts.ts';
 import * as hostDifferences from './092-host-differences.ts';
 
@@ -58,6 +59,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '092-host-differences', migration: hostDifferences },
   { name: '080-disputed-hosts', migration: disputedHosts },
   { name: '087-memory-lost', migration: memoryLost },
+  { name: '089-disk-space', migration: diskSpace },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -2,6 +2,7 @@ import { readSettings, SettingsError } from './config/settings.ts';
 import { CatalogError } from './core/catalog/load.ts';
 import { printError, printText } from './lib/terminal.ts';
 import { createLogger } from './processes/logger.ts';
+import { protectFromOomKiller } from './processes/oom-protection.ts';
 import { startApi } from './processes/api.ts';
 import { startGateway } from './processes/gateway.ts';
 import type { RunningProcess } from './processes/running-process.ts';
@@ -53,6 +54,9 @@ async function startOne(
   settings: ReturnType<typeof readSettings>,
 ): Promise<RunningProcess> {
   const logger = createLogger(name, settings.logLevel);
+  // A process of the supervisor inherits its protection.
+  const unprotected = process.send === undefined ? await protectFromOomKiller() : undefined;
+  if (unprotected !== undefined) logger.warn({}, unprotected);
   const running = await processes[name](settings, logger);
   logger.info({}, `Ready. ${running.announcement}`);
   // For the supervisor (supervisor/child-process.ts).

@@ -18,9 +18,10 @@ const nameWidth = 16;
 const planWidth = 10;
 const shortIdLength = 8;
 
-function stateOf({ state, power, pausedRestart }: HostLine): string {
+function stateOf({ state, power, halted, pausedRestart }: HostLine): string {
   if (pausedRestart !== undefined) return 'ended';
-  return state === 'running' && power !== 'running' ? power : state;
+  if (state !== 'running') return state;
+  return power === 'running' ? (halted ?? state) : power;
 }
 
 const columns: readonly Column<HostLine>[] = [

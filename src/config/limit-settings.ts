@@ -21,6 +21,30 @@ export const limitSettings = {
     '3600',
     'a host that exists, that Postgres has never heard of and that no tenant has used is destroyed after this time, in seconds',
   ),
+  hostDiskMibPerSecond: literal(
+    'BERTH_HOST_DISK_MIB_PER_SECOND',
+    env.integer('a number of MiB per second', 1, 100_000),
+    '200',
+    'most that a host reads and writes on its disk, together, in MiB/s; twice as much for up to 10 s',
+  ),
+  hostDiskIops: literal(
+    'BERTH_HOST_DISK_IOPS',
+    env.integer('a number of requests per second', 50, 1_000_000),
+    '5000',
+    'most requests per second of a host to its disk; twice as many for up to 10 s',
+  ),
+  diskReserveMib: literal(
+    'BERTH_DISK_RESERVE_MIB',
+    env.integer('a number of MiB', 0, 1024 * 1024 * 1024),
+    '2048',
+    'free space of the file system with the hosts, in MiB, that hosts never get: if less is left, no host is created and the hosts that write most are halted until there is room; 0 turns this off',
+  ),
+  diskOvercommit: literal(
+    'BERTH_DISK_OVERCOMMIT',
+    env.factor,
+    '4',
+    'how many times the disk space beyond the reserve may be promised to hosts: a disk takes space only as its guest writes',
+  ),
   slotRestSeconds: literal(
     'BERTH_SLOT_REST_SECONDS',
     env.integer('a number of seconds', 0, 86_400),

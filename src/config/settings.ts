@@ -56,12 +56,21 @@ export interface Settings {
   /** Interval between two integrity checks of a host, in seconds. */
   readonly integrityEverySeconds: number;
   /** Limits of one host on shared resources. */
-  readonly hostLimits: { readonly connections: number; readonly bandwidthMbit: number };
+  readonly hostLimits: {
+    readonly connections: number;
+    readonly bandwidthMbit: number;
+    /** Of its disk: `iops` are requests per second. */
+    readonly disk: { readonly mibPerSecond: number; readonly iops: number };
+  };
   /** Concurrent connections through one gateway process: of all, and of one tenant, host, binding. */
   readonly gatewayConnections: number;
   readonly gatewayTenantConnections: number;
   readonly gatewayHostConnections: number;
   readonly gatewayBindingConnections: number;
+  /** Free space of the file system with the hosts that they never get, in MiB; 0: none. */
+  readonly diskReserveMib: number;
+  /** How many times the disk space beyond the reserve may be promised to hosts. */
+  readonly diskOvercommit: number;
   /** How long ports and addresses of a deleted host are not given to another tenant, in seconds. */
   readonly slotRestSeconds: number;
   /** After this time an orphan that no tenant has used is destroyed, in seconds. */
@@ -98,7 +107,7 @@ export function readSettings(environment: Environment = process.env): Settings {
     throw new SettingsError(`The settings can't be used:\n  - ${problems.join('\n  - ')}`);
   }
   const { apiDatabaseUrlFile, gatewayDatabaseUrlFile, workerDatabaseUrlFile, ...others } = values;
-  const { hostConnections, hostBandwidthMbit, ...plain } = others;
+  const { hostConnections, hostBandwidthMbit, hostDiskMibPerSecond, hostDiskIops, ...plain } = others;
   return Object.freeze({
     ...plain,
     processDatabaseUrlFiles: {
@@ -106,7 +115,11 @@ export function readSettings(environment: Environment = process.env): Settings {
       gateway: gatewayDatabaseUrlFile,
       worker: workerDatabaseUrlFile,
     },
-    hostLimits: { connections: hostConnections, bandwidthMbit: hostBandwidthMbit },
+    hostLimits: {
+      connections: hostConnections,
+      bandwidthMbit: hostBandwidthMbit,
+      disk: { mibPerSecond: hostDiskMibPerSecond, iops: hostDiskIops },
+    },
   });
 }
 

@@ -5,7 +5,7 @@ import type { HostSpec } from '../core/hypervisor/host-spec.ts';
  * Every method of a driver, by what it is about; a method that is missing here does not compile.
  *
  * - `act`: acts on one host, or needs it to stay as it is meanwhile. Runs under the host's lock.
- * - `question`: asks about one host, and takes no lock.
+ * - `question`: asks about one host, and takes no lock. (`halt` acts, but must not wait for one.)
  * - `driver`: is not about one host.
  */
 const methods = {
@@ -15,6 +15,7 @@ const methods = {
   traffic: 'driver',
   hasTemplate: 'driver',
   makeTemplate: 'driver',
+  diskSpace: 'driver',
 
   prepare: 'act',
   start: 'act',
@@ -39,6 +40,8 @@ const methods = {
   startedFrom: 'question',
   imageVersionOf: 'question',
   memoryUsage: 'question',
+  haltOf: 'question',
+  halt: 'question',
 } as const satisfies {
   readonly [Name in MethodName]:
     'driver' | (Parameters<Driver[Name]> extends [HostSpec | string] ? 'act' | 'question' : never);

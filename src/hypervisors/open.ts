@@ -94,6 +94,8 @@ async function qemu(
     gatewayUid: ids.gateway,
     dnsServers: settings.dnsServers,
     hostLimits: settings.hostLimits,
+    diskReserveMib: settings.diskReserveMib,
+    memoryOvercommit: settings.memoryOvercommit,
     pageSharing: settings.pageSharing,
     loadAhead,
     logger,

@@ -1,4 +1,5 @@
 import type { Driver } from '../core/hypervisor/hypervisor.ts';
+import type { DiskSpace, Halt } from '../core/hypervisor/run-state.ts';
 import type { Drift } from '../core/hypervisor/integrity.ts';
 import { decorateHostMethods, hostIdOf, type HostMethod } from './host-methods.ts';
 
@@ -8,6 +9,10 @@ export interface Faults {
   before(method: HostMethod, hostId: string): void | Promise<void>;
   /** What `verify` finds, in place of what the driver found. */
   drift?(hostId: string): readonly Drift[];
+  /** What `haltOf` finds, in place of what the driver found. */
+  haltOf?(hostId: string): Halt | undefined;
+  /** What `diskSpace` finds, in place of what the driver found. */
+  diskSpace?(): DiskSpace | undefined;
   /** What `runningContainers` counts, in place of what the driver counted. */
   runningContainers?(hostId: string): number;
 }
@@ -23,6 +28,12 @@ export function withFaults(driver: Driver, faults: Faults | undefined): Driver {
     async verify(hostId) {
       const found = await driver.verify(hostId);
       return faults.drift?.(hostId) ?? found;
+    },
+    async haltOf(hostId) {
+      return faults.haltOf?.(hostId) ?? (await driver.haltOf(hostId));
+    },
+    async diskSpace() {
+      return faults.diskSpace?.() ?? (await driver.diskSpace());
     },
     async runningContainers(spec) {
       const count = await driver.runningContainers(spec);

@@ -78,6 +78,7 @@ async function hosts(database: Knex): ReturnType<Overview['hosts']> {
     startedFrom: row.started_from ?? undefined,
     imageVersion: row.image_version ?? undefined,
     power: row.power,
+    halted: row.state === 'running' ? (row.halted ?? undefined) : undefined,
     engine: row.engine_host === null ? undefined : `${row.engine_host}:${row.engine_port ?? 0}`,
     publishedPorts: formatPortRange({ first: row.first_port, count: row.ports }),
     integrity: row.integrity ?? undefined,
@@ -116,6 +117,7 @@ async function counts(database: Knex): Promise<Counts> {
     authorities,
     usage,
     differences,
+    halted,
   ] = await Promise.all([
     rows<Counts['instances'][number]>(
       'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
@@ -158,6 +160,8 @@ async function counts(database: Knex): Promise<Counts> {
     ),
     rows<Counts['workers'][number]>(
       `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
+         disk_available_mib::float8 AS "diskAvailableMib", disk_capacity_mib::float8 AS "diskCapacityMib",
+         disk_reserve_mib::float8 AS "diskReserveMib",
          seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
     ),
     trustedCertificateAuthorities(database),
@@ -166,6 +170,10 @@ async function counts(database: Knex): Promise<Counts> {
       `SELECT kind, count(host_id)::integer AS count
        FROM unnest(ARRAY['leftover', 'ownerless', 'owned', 'unreadable', 'disputed', 'missing']) AS kind
        LEFT JOIN host_differences USING (kind) GROUP BY kind`,
+    ),
+    rows<Counts['halted'][number]>(
+      `SELECT halted AS reason, count(*)::integer AS count FROM hosts
+         WHERE state = 'running' AND halted IS NOT NULL GROUP BY halted`,
     ),
   ]);
   return {
@@ -187,5 +195,6 @@ async function counts(database: Knex): Promise<Counts> {
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },
     workers,
+    halted,
   };
 }

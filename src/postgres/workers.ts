@@ -11,6 +11,9 @@ export function createWorkerRecords(database: Knex): WorkerRecords {
           templates: [...worker.templates],
           memory_available_mib: Math.floor(worker.memoryAvailableMib),
           memory_total_mib: worker.memoryTotalMib ?? null,
+          disk_available_mib: worker.disk?.availableMib ?? null,
+          disk_capacity_mib: worker.disk?.capacityMib ?? null,
+          disk_reserve_mib: worker.disk?.reserveMib ?? null,
           seen_at: database.raw('clock_timestamp()'),
         })
         .onConflict('name')

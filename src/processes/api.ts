@@ -173,6 +173,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       waiter: createOperationWaiter(listener, store.records),
       syncWaitMs: settings.syncWaitMs,
       admission: { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit },
+      diskAdmission: { reserveMib: settings.diskReserveMib, overcommit: settings.diskOvercommit },
       imageVersion: imageVersion.current,
       notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
       logger,

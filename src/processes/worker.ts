@@ -5,8 +5,10 @@ import type { Settings } from '../config/settings.ts';
 import { adopt } from '../controllers/adopt.ts';
 import { type Controller, startControllers } from '../controllers/controller.ts';
 import { countDifferences } from '../controllers/count-differences.ts';
+import { createDiskGuard } from '../controllers/disk-guard.ts';
 import { expireInstances } from '../controllers/expiry.ts';
 import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
+import { createHaltedHostsController } from '../controllers/halted-hosts.ts';
 import { sendHeartbeat } from '../controllers/heartbeat.ts';
 import { compareHosts } from '../controllers/compare-hosts.ts';
 import { createGuestClocks } from '../controllers/guest-clocks.ts';
@@ -165,6 +167,12 @@ export async function startWorker(
   const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
   const image = createCurrentImageRecord(database);
+  const guard = createDiskGuard({
+    ...deps,
+    records: store.records,
+    rules: { reserveMib: settings.diskReserveMib, overcommit: settings.diskOvercommit },
+  });
+  const haltedHosts = createHaltedHostsController({ ...deps, records: store.records, power, guard });
 
   const controllers: readonly Controller<Channel>[] = [
     {
@@ -200,12 +208,15 @@ export async function startWorker(
     {
       name: 'The heartbeat',
       everyMs: 5_000,
-      run: () => sendHeartbeat({ name, hypervisor, plans, workers, image }),
+      run: () =>
+        sendHeartbeat({ name, hypervisor, plans, workers, image, diskReserveMib: settings.diskReserveMib }),
     },
     { name: "Setting guests' clocks", everyMs: 300_000, run: () => clocks.runOnce() },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
     { name: 'The search for failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },
+    { name: 'The disk guard', everyMs: 1_000, run: () => guard.runOnce() },
+    { name: 'The check of halted hosts', everyMs: 5_000, run: () => haltedHosts.runOnce() },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },
     { name: 'Making templates', everyMs: undefined, run: () => makeTemplates({ ...deps, plans, signal }) },
   ];

@@ -29,6 +29,15 @@ export function describePower(suite: Suite): void {
       await suite.waitFor('the guest has its clock', () => driver.identify(spec));
       expect(await identityOf(address)).toMatchObject({ ID: before.ID, Name: before.Name });
 
+      // Halted, it counts as running: only haltOf tells.
+      expect(await driver.haltOf(spec.hostId)).toBeUndefined();
+      await driver.halt(spec.hostId);
+      expect([await stateOf(spec), await driver.haltOf(spec.hostId)]).toEqual(['running', 'paused']);
+      await suite.expectUnreachable(address);
+      await driver.resume(spec);
+      expect(await driver.haltOf(spec.hostId)).toBeUndefined();
+      await suite.waitFor('the guest has its clock again', () => driver.identify(spec));
+
       // An operation that finds the host paused brings it up with the same steps as any other.
       await driver.pause(spec.hostId);
       expect(await bringUp(spec)).toEqual(address);

@@ -73,5 +73,10 @@ function createSkeletonDriver(): Driver {
 
     // Metering
     memoryUsage: () => Promise.resolve(undefined),
+
+    // Run state
+    haltOf: () => Promise.resolve(undefined),
+    halt: missing('halt'),
+    diskSpace: () => Promise.resolve(undefined),
   };
 }

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { tap, uplink } from '../../src/hypervisors/qemu/names.ts';
@@ -12,6 +13,14 @@ const bucket = 1.25 * bytesPerSecond;
 const tolerance = 1.05;
 /** Datagrams of 1400 bytes: 28 MB in all, far more than the burst. */
 const datagrams = 20_000;
+/** Of the disk; a guest may exceed it twice for a few seconds. */
+const diskRate = { mibPerSecond: 2, iops: 1_000 };
+const mostPerSecond = 2 * diskRate.mibPerSecond * 1024 ** 2;
+/** Writes 24 MiB and syncs each MiB, always to the same place. */
+const writeAndSync = `
+  open(my $file, '>', '/var/fill') or die $!; select($file); $| = 1; select(STDOUT); my $data = pack('C*', map { $_ % 251 } 1 .. 1048576);
+  for (1 .. 24) { sysseek $file, 0, 0; syswrite($file, $data) == 1048576 or die $!; system('/bin/sync', '-d', '/var/fill') == 0 or die }
+  unlink '/var/fill'; print 'written';`;
 const flood = (address: string, port: number) => `
   use Socket; my $to = sockaddr_in(${port}, inet_aton('${address}')); my $data = 'x' x 1400;
   socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!;
@@ -29,7 +38,7 @@ describe('host bandwidth', { timeout: 960_000 }, () => {
 
   beforeAll(async () => {
     outside = await createOutsidePeer();
-    hosts = await makeHosts({ options: { hostLimits: { connections: 64, bandwidthMbit } } });
+    hosts = await makeHosts({ options: { hostLimits: { connections: 64, bandwidthMbit, disk: diskRate } } });
     [a, b] = await Promise.all([
       hosts.make({ egress: { kind: 'internet' } }),
       hosts.make({ egress: { kind: 'internet' } }),
@@ -78,5 +87,20 @@ describe('host bandwidth', { timeout: 960_000 }, () => {
     expect(share).toBeGreaterThan(0);
     expect(share).toBeLessThan(tolerance);
     expect(await droppedFor(a)).toBeGreaterThan(dropped);
+  });
+
+  it('12: disk rate: a restored guest that writes and syncs without end is held to its limit', async () => {
+    // Fails without limitDiskRate in vms.ts.
+    const attacker = await a.attacker();
+    const io = `/proc/${await a.pid()}/io`;
+    const written = async () => Number(/^wchar: (\d+)/m.exec(await readFile(io, 'utf8'))?.[1]);
+    const before = await written();
+    const begun = performance.now();
+    expect(await attacker.perl(writeAndSync)).toContain('written');
+    const seconds = (performance.now() - begun) / 1000;
+    const bytes = (await written()) - before;
+    expect(bytes).toBeGreaterThan(24 * 1024 ** 2);
+    // A tenth of a second's worth may be ahead of the rate.
+    expect(bytes / (mostPerSecond * (seconds + 0.1))).toBeLessThan(tolerance);
   });
 });

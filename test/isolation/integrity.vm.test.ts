@@ -5,6 +5,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Drift } from '../../src/core/hypervisor/integrity.ts';
+import { limitDiskRate } from '../../src/hypervisors/qemu/disk/disk-rate.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { openJail } from '../../src/hypervisors/qemu/launch/jail.ts';
 import { withQmp } from '../../src/hypervisors/qemu/launch/qmp.ts';
@@ -12,7 +13,7 @@ import { processesOf } from '../../src/hypervisors/qemu/launch/leaked-processes.
 import { createRecordingLogger } from '../support/logger.ts';
 import { eventually } from '../support/eventually.ts';
 import { cutOff } from './support/cut-off.ts';
-import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
+import { diskRate, makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
 const execute = promisify(execFile);
 
@@ -317,6 +318,15 @@ describe('drift', { timeout: 960_000 }, () => {
     );
     await expectDrift(
       'devices',
+      /missing: limit of /,
+      () =>
+        withQmp(host.layout.qmpSocket, (monitor) =>
+          limitDiskRate(monitor, { mibPerSecond: 10_000, iops: 1_000_000 }),
+        ),
+      () => withQmp(host.layout.qmpSocket, (monitor) => limitDiskRate(monitor, diskRate)),
+    );
+    await expectDrift(
+      'devices',
       /character device intruder/,
       () => qmp('chardev-add', { id: 'intruder', backend: { type: 'null', data: {} } }),
       () => qmp('chardev-remove', { id: 'intruder' }),
@@ -399,7 +409,9 @@ describe('drift', { timeout: 960_000 }, () => {
 
   // Fails if only the cgroup's processes are considered: the check found no VM.
   it('drift: reports a VM that was moved out of its cgroups', async () => {
-    const groups = ['memory', 'cpu', 'pids', ''].map((name) => path.join('/sys/fs/cgroup', name));
+    const groups = ['memory', 'cpu', 'pids', 'systemd', 'unified', ''].map((name) =>
+      path.join('/sys/fs/cgroup', name),
+    );
     for (const one of await processesOf(host.layout)) {
       for (const group of groups)
         await writeFile(path.join(group, 'cgroup.procs'), String(one)).catch(() => undefined);

@@ -70,6 +70,22 @@ describe('jail', { timeout: 960_000 }, () => {
     expect(limits).toMatch(/^Max open files +512 +512 /m);
   });
 
+  it("5: jail: QEMU is in no group of the service that has started it, so stopping the service doesn't end hosts", async () => {
+    // Fails without the groups in systemd's hierarchies (cgroups.ts): `1:name=systemd:/`.
+    const groups = (await readFile(`/proc/${pid}/cgroup`, 'utf8')).trim().split('\n');
+    const ofSystemd = groups.filter((line) => /^\d+:(name=systemd|):/.test(line));
+    const expected = `/berth-${hosts.options.site}/${a.spec.hostId}`;
+    expect(ofSystemd.length).toBeGreaterThan(0);
+    for (const line of ofSystemd) expect(line.split(':')[2]).toBe(expected);
+  });
+
+  it('10: memory: if the node runs out, the kernel ends a host before Berth, Postgres and other programs', async () => {
+    // Fails without oom_score_adj in libexec/berth-launch: 0.
+    const score = async (of: number | 'self') => Number(await readFile(`/proc/${of}/oom_score_adj`, 'utf8'));
+    expect(await score(pid)).toBeGreaterThanOrEqual(100);
+    expect(await score(pid)).toBeGreaterThan(await score('self'));
+  });
+
   it("5: jail: no core dump contains a guest's memory, and no page is merged", async () => {
     // Fails without dump=off and merge=off in arguments.ts, and with a limit of 0 in libexec/berth-launch: the kernel
     // passed the dump to the program named by core_pattern.

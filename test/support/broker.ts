@@ -169,6 +169,7 @@ export async function makeTestBroker(
         waiter: createOperationWaiter(listener, apiStore.records),
         syncWaitMs: waitMs,
         admission: { reserveMib: 1024, overcommit: 4 },
+        diskAdmission: { reserveMib: 2048, overcommit: 4 },
         imageVersion: () => hypervisor.imageVersion,
         notice: '',
         logger,

@@ -1,9 +1,15 @@
 import { execFile } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
 import { promisify } from 'node:util';
 
 const execute = promisify(execFile);
 const run = async (program: string, ...args: string[]) => (await execute(program, args)).stdout;
+
+/** Hierarchies in which an installation has groups, on cgroup v2 and v1. */
+const cgroupRoots = ['', 'memory', 'cpu', 'pids', 'systemd', 'unified'].map((name) =>
+  path.join('/sys/fs/cgroup', name),
+);
 
 /** Lines of a tool's output that contain this text; empty if the tool fails. */
 async function lines(text: string, program: string, ...args: string[]): Promise<string[]> {
@@ -53,9 +59,8 @@ export function isAboutTemplate(line: string): boolean {
 }
 
 async function groupsOf(site: string): Promise<string[]> {
-  const roots = ['/sys/fs/cgroup', ...['memory', 'cpu', 'pids'].map((name) => `/sys/fs/cgroup/${name}`)];
   const found = await Promise.all(
-    roots.map(async (root) => {
+    cgroupRoots.map(async (root) => {
       const entries = await readdir(`${root}/berth-${site}`, { withFileTypes: true }).catch(() => []);
       return entries
         .filter((entry) => entry.isDirectory())
@@ -68,10 +73,7 @@ async function groupsOf(site: string): Promise<string[]> {
 /** Removes what an installation leaves on purpose: its empty nftables table, cgroups and /run folder. */
 export async function removeInstallationTraces(site: string): Promise<void> {
   await run('nft', 'delete', 'table', 'inet', `berth_${site}`).catch(() => '');
-  for (const root of [
-    '/sys/fs/cgroup',
-    ...['memory', 'cpu', 'pids'].map((name) => `/sys/fs/cgroup/${name}`),
-  ]) {
+  for (const root of cgroupRoots) {
     await run('rmdir', `${root}/berth-${site}`).catch(() => '');
   }
   await run('rm', '-rf', `/run/berth-${site}`);

@@ -27,6 +27,7 @@ export interface InstanceDeps extends BrokerDeps {
   /** The version of the image from which new hosts are created; undefined until a worker has reported it. */
   readonly imageVersion: () => string | undefined;
   readonly admission: AdmissionRules;
+  readonly diskAdmission: AdmissionRules;
 }
 
 /** What the verbs on bindings use. */

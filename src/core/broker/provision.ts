@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import { requireDisk } from '../disk-admission.ts';
 import { refused } from '../errors.ts';
 import { requireMemory } from '../memory-admission.ts';
 import type { Instance } from '../model/instance.ts';
@@ -33,7 +34,7 @@ export interface ProvisionRequest {
  * @returns the id of the operation; undefined if a retry finds the instance created.
  */
 export function provision(deps: InstanceDeps, request: ProvisionRequest): Promise<string | undefined> {
-  const { catalog, rules, store, imageVersion, admission } = deps;
+  const { catalog, rules, store, imageVersion, admission, diskAdmission } = deps;
   const plan = requirePlan(catalog, request.serviceId, request.planId);
   rules.checkProvision(plan, request.parameters);
   const demand = requestedSettings(plan, request.parameters);
@@ -99,6 +100,8 @@ export function provision(deps: InstanceDeps, request: ProvisionRequest): Promis
       promisedMib: plan.shape.memoryMib,
       isInUse: host.id !== newHostId,
     });
+    // A parked host's disk is promised already.
+    await requireDisk(records, diskAdmission, host.id === newHostId ? plan.shape.diskGib : 0);
     return operation;
   });
 }

@@ -1,5 +1,6 @@
 import type { Plan } from '../catalog/catalog.ts';
 import { findPlan } from '../catalog/lookup.ts';
+import { requireDisk } from '../disk-admission.ts';
 import { refused } from '../errors.ts';
 import { requireMemory } from '../memory-admission.ts';
 import type { Host } from '../model/host.ts';
@@ -139,7 +140,7 @@ function continueUpdate(running: Operation, target: UpdateTarget, request: Updat
 
 /** Reserves what the update adds before it is made, so that no other request takes it (migrations/011-quotas.ts). */
 async function reserve(
-  { catalog, admission }: InstanceDeps,
+  { catalog, admission, diskAdmission }: InstanceDeps,
   records: Records,
   change: { instance: Instance; host: Host; plan: Plan; target: UpdateTarget },
 ): Promise<void> {
@@ -168,4 +169,5 @@ async function reserve(
     // An update starts the VM, whatever it changes.
     wokenMib: host.power === 'suspended' ? host.shape.memoryMib : 0,
   });
+  await requireDisk(records, diskAdmission, added.diskGib);
 }

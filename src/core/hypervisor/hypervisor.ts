@@ -5,6 +5,7 @@ import type { Lifecycle } from './lifecycle.ts';
 import type { Metering } from './metering.ts';
 import type { Network } from './network.ts';
 import type { Power } from './power.ts';
+import type { RunState } from './run-state.ts';
 import type { Templates } from './templates.ts';
 
 /**
@@ -16,7 +17,7 @@ import type { Templates } from './templates.ts';
  * - No method waits for a slow guest: `false` means "not yet, ask again later".
  * - A failure is a {@link HypervisorError} and leaves the host in a state that the next call can deal with.
  */
-export interface Driver extends Lifecycle, Power, Guest, Network, Integrity, Templates, Metering {
+export interface Driver extends Lifecycle, Power, Guest, Network, Integrity, Templates, Metering, RunState {
   readonly name: 'qemu' | 'simulated';
 
   readonly capabilities: Capabilities;

@@ -1,6 +1,7 @@
 import type { Egress, HostShape, PortBlock, RegistrySettings } from '../hypervisor/host-spec.ts';
 import type { StartedFrom } from '../hypervisor/lifecycle.ts';
 import type { EngineAddress } from '../hypervisor/network.ts';
+import type { Halt } from '../hypervisor/run-state.ts';
 
 /**
  * The VM that serves an instance.
@@ -27,11 +28,16 @@ export interface Host {
   readonly power: HostPower;
   readonly powerSince: Date;
   readonly engine: EngineAddress | undefined;
+  /** Why its VM is stopped although it should run, as last seen; undefined: it is not. */
+  readonly halted: HostHalt | undefined;
   /** It differs from its manifest and is cut off from all networks until an operator releases it or it is destroyed. */
   readonly quarantined: boolean;
   /** When the memory that it was suspended to last turned out to be unusable, so that it booted instead; undefined: never. */
   readonly memoryLostAt: Date | undefined;
 }
+
+/** `disk-full`: its VM was halted to save the node's reserve of disk space. */
+export type HostHalt = Halt | 'disk-full';
 
 export type HostState = 'creating' | 'running' | 'destroyed';
 

@@ -1,10 +1,10 @@
-/** What an operator lets hosts take of the node's memory. */
+/** What an operator lets hosts take of the node's memory, or of its disk space. */
 export interface AdmissionRules {
-  /** Memory that hosts never get, in MiB. */
+  /** What hosts never get, in MiB. */
   readonly reserveMib: number;
   /**
-   * How many times the memory beyond the reserve may be promised to hosts. Most of a host's memory is shared
-   * with its template or never touched, so a factor above 1 is safe; how far above is the operator's estimate.
+   * How many times the rest may be promised to hosts. Most of a host's memory is shared with its template or never
+   * touched, and most of a disk is never written, so a factor above 1 is safe; how far above is the operator's estimate.
    */
   readonly overcommit: number;
 }

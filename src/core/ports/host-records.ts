@@ -1,6 +1,6 @@
 import type { StartedFrom } from '../hypervisor/lifecycle.ts';
 import type { EngineAddress } from '../hypervisor/network.ts';
-import type { Host } from '../model/host.ts';
+import type { Host, HostHalt } from '../model/host.ts';
 import type { RegistrySettings } from '../hypervisor/host-spec.ts';
 import type { IdlePolicy } from '../model/host.ts';
 import type { NewPoolHost } from './pool-records.ts';
@@ -31,6 +31,8 @@ export interface HostRecords {
     hostId: string,
     vm: { startedFrom: StartedFrom; engine: EngineAddress; imageVersion: string },
   ): Promise<void>;
+  /** Records why a host's VM is stopped; undefined: it runs. */
+  setHostHalted(hostId: string, halted: HostHalt | undefined): Promise<void>;
   /** Removes the host's address until it runs again: gateways refuse its bindings. */
   setHostUnreachable(hostId: string): Promise<void>;
   /** Records when the memory of a suspended host turned out to be unusable. */

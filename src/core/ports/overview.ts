@@ -1,7 +1,7 @@
 import type { CertificateAuthorityOverview } from './certificate-authorities.ts';
 import type { DifferenceKind } from './host-differences.ts';
 import type { Usage } from '../model/usage.ts';
-import type { HostPower, HostState, PoolHost } from '../model/host.ts';
+import type { HostHalt, HostPower, HostState, PoolHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
 
 /** What operators see. Read from Postgres alone, so that any api process can answer. */
@@ -30,6 +30,8 @@ export interface HostOverview {
   /** The version of the guest image that it boots; undefined until it first ran. */
   readonly imageVersion: string | undefined;
   readonly power: HostPower;
+  /** Why its VM is stopped although it should run; undefined: it is not. */
+  readonly halted: HostHalt | undefined;
   readonly engine: string | undefined;
   readonly publishedPorts: string;
   readonly liveBindings: number;
@@ -71,6 +73,8 @@ export interface Counts {
   readonly restartsPaused: number;
   /** Sleeping hosts whose last wake was refused for lack of memory. */
   readonly wakesRefused: number;
+  /** Running hosts whose VM is stopped, by reason. */
+  readonly halted: readonly { reason: HostHalt; count: number }[];
   readonly freeSlots: number;
   /** Hosts that differ from their records, by kind; every kind is listed. */
   readonly differences: readonly { kind: DifferenceKind; count: number }[];
@@ -80,6 +84,10 @@ export interface Counts {
     hypervisor: string;
     templates: string[];
     memoryAvailableMib: number | null;
+    /** In MiB, as are the next two; null if its hosts take no disk space of the node. */
+    diskAvailableMib: number | null;
+    diskCapacityMib: number | null;
+    diskReserveMib: number | null;
     alive: boolean;
   }[];
 }

@@ -8,6 +8,15 @@ export interface WorkerReport {
   readonly memoryAvailableMib: number;
   /** Undefined if its hosts take no memory of the node. */
   readonly memoryTotalMib: number | undefined;
+  /** In MiB; undefined if its hosts take no disk space of the node. */
+  readonly disk?:
+    | {
+        readonly availableMib: number;
+        /** Available, or taken by hosts. */
+        readonly capacityMib: number;
+        readonly reserveMib: number;
+      }
+    | undefined;
 }
 
 /** The workers and their last reports. */

@@ -7,7 +7,7 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
   return async (_request, response) => {
     const problems: string[] = [];
     try {
-      const { gateways, workers, freeSlots, differences } = await overview.counts();
+      const { gateways, workers, freeSlots, differences, halted } = await overview.counts();
       if (gateways.live === 0) problems.push("No gateway has a lease: apps can't reach their hosts.");
       if (!workers.some(({ alive }) => alive)) {
         problems.push('No worker has reported recently: no operation progresses.');
@@ -19,6 +19,16 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
       if (open.length > 0) {
         const kinds = open.map(({ kind, count }) => `${count} ${kind}`).join(', ');
         problems.push(`Hosts differ from their records (${kinds}): "berth reconcile" says what to do.`);
+      }
+      for (const { name, alive, diskAvailableMib, diskReserveMib } of workers) {
+        if (!alive || diskAvailableMib === null || diskReserveMib === null) continue;
+        if (diskAvailableMib >= diskReserveMib) continue;
+        problems.push(
+          `The disk of ${name} has ${diskAvailableMib} MiB free, less than its reserve of ${diskReserveMib} MiB: no host is created, and hosts that write are halted until there is room.`,
+        );
+      }
+      for (const { reason, count } of halted) {
+        problems.push(`${count} running hosts have stopped VMs (${reason}): "berth hosts" lists them.`);
       }
       if (freeSlots === 0) problems.push('No slot is free: new instances are refused.');
     } catch (error) {

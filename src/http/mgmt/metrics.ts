@@ -75,6 +75,17 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   const memory = gauge('berth_worker_memory_available_mib', "Available memory of the worker's node", [
     'worker',
   ]);
+  const disk = gauge(
+    'berth_worker_disk_mib',
+    "Disk space of the worker's node for hosts: available, or in all",
+    ['worker', 'kind'],
+  );
+  for (const { name, diskAvailableMib, diskCapacityMib } of counts.workers) {
+    if (diskAvailableMib !== null) disk.set({ worker: name, kind: 'available' }, diskAvailableMib);
+    if (diskCapacityMib !== null) disk.set({ worker: name, kind: 'capacity' }, diskCapacityMib);
+  }
+  const halted = gauge('berth_hosts_halted', 'Running hosts whose VM is stopped, by reason', ['reason']);
+  for (const { reason, count } of counts.halted) halted.set({ reason }, count);
   for (const { name, memoryAvailableMib } of counts.workers) {
     if (memoryAvailableMib !== null) memory.set({ worker: name }, memoryAvailableMib);
   }

@@ -132,7 +132,7 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
         throw new HypervisorError(`host ${spec.hostId} runs: it must be stopped first`);
       }
       const newImage = await imageOfVersion(path.join(options.stateDirectory, 'images'), spec.imageVersion);
-      await requireDiskSpace(at.directory);
+      await requireDiskSpace(at.directory, { reserveMib: options.diskReserveMib });
       await growDisk(at.disk, spec.shape.diskGib, at.uid, largestFile(spec.shape));
       await writeHostRecord(at.record, {
         ...record,

@@ -6,8 +6,17 @@ export type PageSharing = 'template' | 'none';
 
 export type Accelerator = 'kvm' | 'tcg';
 
+/** How much a host may read and write on its data disk, together; for seconds at a time up to twice as much. */
+export interface DiskRate {
+  readonly mibPerSecond: number;
+  /** Requests per second. */
+  readonly iops: number;
+}
+
 /** Limits on one host's use of what all hosts share. Packets beyond them are dropped and counted. */
 export interface HostLimits {
+  /** Undefined: no limit. Requests beyond it wait. */
+  readonly disk?: DiskRate;
   /** Open connections from its guest, and as many again from outside to its published ports. */
   readonly connections: number;
   /** In each direction, in Mbit/s. */
@@ -35,6 +44,10 @@ export interface QemuOptions {
   /** IPv4 addresses of the resolvers for guests; empty: guests can't resolve names. */
   readonly dnsServers: readonly string[];
   readonly hostLimits: HostLimits;
+  /** Disk space that hosts never get, in MiB; undefined: 2 GiB. */
+  readonly diskReserveMib?: number;
+  /** How many times the node's memory is promised to hosts; undefined: once. */
+  readonly memoryOvercommit?: number;
   readonly pageSharing: PageSharing;
   /** Load small templates when the driver is opened, instead of each at its first use. */
   readonly loadAhead: boolean;

@@ -29,6 +29,7 @@ import { createRecordedRules } from './network/recorded-rules.ts';
 import { createNetwork } from './network.ts';
 import type { QemuOptions } from './options.ts';
 import { createPower } from './power.ts';
+import { createRunState } from './run-state.ts';
 import { createTemplateStore } from './template/template-store.ts';
 import { createTemplates, removeUnfinishedTemplate } from './templates.ts';
 
@@ -89,6 +90,7 @@ function createQemuDriver(deps: QemuDeps): Driver {
     ...createIntegrity(deps),
     ...createTemplates(deps),
     ...createMetering(deps),
+    ...createRunState(deps),
   };
 }
 
@@ -112,7 +114,13 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
     digests,
     vms,
     starter: createVmStarter(options, { cgroups, vms, templates, digests }),
-    suspension: createSuspension({ cgroups, vms, keyOf: (shape) => memoryKeyOf(nodeKey, shape), logger }),
+    suspension: createSuspension({
+      cgroups,
+      vms,
+      keyOf: (shape) => memoryKeyOf(nodeKey, shape),
+      diskReserveMib: options.diskReserveMib,
+      logger,
+    }),
     templates,
     locks: createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger }),
     silentChecks: new Map(),

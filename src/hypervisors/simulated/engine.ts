@@ -42,7 +42,11 @@ export async function serveEngine(
   async function answer(request: IncomingMessage, response: ServerResponse) {
     let host = await files.readHost(hostId);
     // A request to a paused VM waits until it is resumed.
-    while (host?.vm?.power === 'paused' && request.url !== probePath && !response.destroyed) {
+    while (
+      (host?.vm?.power === 'paused' || host?.vm?.halted === true) &&
+      request.url !== probePath &&
+      !response.destroyed
+    ) {
       await delay(pausedPollMs);
       host = await files.readHost(hostId);
     }

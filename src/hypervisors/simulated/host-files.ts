@@ -22,6 +22,8 @@ export interface SimulatedVm {
   /** Registries that its engine was given since it started. */
   readonly registries: RegistrySettings;
   readonly connected: boolean;
+  /** Whether it was halted since it last ran. */
+  readonly halted?: boolean;
 }
 
 /** `host.json`. The file is the host: the process that serves its engine reads it for every request. */

@@ -2,7 +2,7 @@ import type { HostFiles } from './host-files.ts';
 import type { ServedEngines } from './served-engines.ts';
 
 /**
- * Continues a paused or suspended VM; a running one is left alone. `nothing`: there is none. `memory lost`: what stands for
+ * Continues a paused, halted or suspended VM; a running one is left alone. `nothing`: there is none. `memory lost`: what stands for
  * the memory of a suspended one is missing or damaged, and the host is stopped.
  */
 export async function resume(
@@ -26,6 +26,8 @@ export async function resume(
     await files.writeHost({ spec, vm: { ...vm, power: 'paused' } });
   }
   if ((await engines.runningVm(hostId)) === undefined) return 'nothing';
-  if (vm.power !== 'running') await files.writeHost({ spec, vm: { ...vm, power: 'running' } });
+  if (vm.power !== 'running' || vm.halted === true) {
+    await files.writeHost({ spec, vm: { ...vm, power: 'running', halted: false } });
+  }
   return 'resumed';
 }

@@ -1,3 +1,4 @@
+/* eslint-disable max-lines -- a method of each capability; what they need is in other files */
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
@@ -233,7 +234,8 @@ function createSimulatedDriver(
 
     async identify({ hostId }) {
       const vm = await engines.requireVm(hostId);
-      if (vm.parked || vm.power !== 'running' || Date.now() < vm.guestReadyAt) return false;
+      if (vm.parked || vm.power !== 'running' || vm.halted === true || Date.now() < vm.guestReadyAt)
+        return false;
       await writeVm(hostId, { ...vm, identified: true });
       return true;
     },
@@ -284,6 +286,15 @@ function createSimulatedDriver(
 
     // There are no processes whose memory could be measured.
     memoryUsage: () => Promise.resolve(undefined),
+
+    async haltOf(hostId) {
+      const vm = (await files.readHost(hostId))?.vm;
+      return vm?.halted === true && vm.power === 'running' ? 'paused' : undefined;
+    },
+    async halt(hostId) {
+      await writeVm(hostId, { ...(await engines.requireVm(hostId)), halted: true });
+    },
+    diskSpace: () => Promise.resolve(undefined),
   };
 }
 

@@ -71,6 +71,12 @@ export function createHostRecords(connection: Knex, slotRules: SlotRules): HostR
       await connection.raw(notifyGatewaysSql, [hostId]);
     },
 
+    async setHostHalted(hostId, halted) {
+      await connection<HostRow>('hosts')
+        .where({ id: hostId })
+        .update({ halted: halted ?? null });
+    },
+
     async setHostUnreachable(hostId) {
       await connection<HostRow>('hosts')
         .where({ id: hostId })

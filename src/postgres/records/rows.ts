@@ -1,7 +1,7 @@
 import type { Egress, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import type { Binding } from '../../core/model/binding.ts';
-import type { Host, HostPower, HostState, IdlePolicy, PoolHost } from '../../core/model/host.ts';
+import type { Host, HostHalt, HostPower, HostState, IdlePolicy, PoolHost } from '../../core/model/host.ts';
 import type { Instance, InstanceState } from '../../core/model/instance.ts';
 import type { DifferenceKind, OwnerNote } from '../../core/ports/host-differences.ts';
 import type { JsonObject } from '../../core/model/json.ts';
@@ -69,6 +69,7 @@ export interface HostRow {
   engine_port: number | null;
   quarantined_at: Date | null;
   memory_lost_at: Date | null;
+  halted: HostHalt | null;
   updated_at: Date;
 }
 
@@ -88,6 +89,7 @@ export function toHost(row: HostRow): Host {
     power: row.power,
     powerSince: row.power_since,
     engine: toEngine(row),
+    halted: row.halted ?? undefined,
     quarantined: row.quarantined_at !== null,
     memoryLostAt: row.memory_lost_at ?? undefined,
   };

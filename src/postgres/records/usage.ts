@@ -28,6 +28,20 @@ const nodeMemorySql = `
     AND seen_at > clock_timestamp() - interval '1 minute'
   ORDER BY memory_available_mib LIMIT 1`;
 
+const nodeDiskSql = `
+  SELECT disk_available_mib, disk_capacity_mib,
+    (SELECT coalesce(sum(disk_gib), 0) FROM hosts WHERE state IN ('parking', 'parked')) AS pool_gib
+  FROM workers
+  WHERE disk_available_mib IS NOT NULL AND seen_at > clock_timestamp() - interval '1 minute'
+  ORDER BY disk_available_mib LIMIT 1`;
+
+/** bigint: the driver returns it as text. */
+interface DiskRow {
+  disk_available_mib: string;
+  disk_capacity_mib: string;
+  pool_gib: string;
+}
+
 interface MemoryRow {
   memory_total_mib: number;
   memory_available_mib: number;
@@ -44,6 +58,17 @@ export function createUsageRecords(connection: Knex): UsageRecords {
           totalMib: row.memory_total_mib,
           availableMib: row.memory_available_mib,
           comingMib: row.coming_mib,
+        }
+      );
+    },
+
+    async nodeDisk() {
+      const row = (await connection.raw<{ rows: DiskRow[] }>(nodeDiskSql)).rows[0];
+      return (
+        row && {
+          availableMib: Number(row.disk_available_mib),
+          capacityMib: Number(row.disk_capacity_mib),
+          poolGib: Number(row.pool_gib),
         }
       );
     },

@@ -57,7 +57,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
       'SELECT',
       'INSERT',
       'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version)',
-      'UPDATE (state, started_from, first_started_from, power, power_since, wake_refused_at, engine_host, engine_port, quarantined_at, problem, memory_lost_at, updated_at)',
+      'UPDATE (halted, state, started_from, first_started_from, power, power_since, wake_refused_at, engine_host, engine_port, quarantined_at, problem, memory_lost_at, updated_at)',
     ],
   },
   host_differences: {

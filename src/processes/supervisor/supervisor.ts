@@ -10,6 +10,7 @@ import { createAuditRetention } from '../../postgres/audit.ts';
 import { openDatabase } from '../../postgres/database.ts';
 import { type MasterKeyAnswer, masterKeyQuestion } from '../../secrets/master-key-file.ts';
 import { createLogger } from '../logger.ts';
+import { protectFromOomKiller } from '../oom-protection.ts';
 import type { RunningProcess } from '../running-process.ts';
 import { banner } from './banner.ts';
 import { type ProcessName, processNames, startChildProcess } from './child-process.ts';
@@ -32,6 +33,8 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
     for (const act of cleanUp.reverse()) await act();
   };
   try {
+    const unprotected = await protectFromOomKiller();
+    if (unprotected !== undefined) say(unprotected);
     const catalog = await readCatalog(settings);
     await brokerCredentials(settings);
     await listenerTls(settings);

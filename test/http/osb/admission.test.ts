@@ -57,6 +57,36 @@ it('admission: refuses a create that exceeds the overcommit limit', async () => 
   expect(refusal.text).toMatch(/1536 MiB of guest memory are promised.*768 MiB more.*limit is 1536 MiB/);
 });
 
+it('admission: refuses a create that exceeds the disk that may be promised, and one while the disk is full', async () => {
+  // Fails without requireDisk in provision.ts: 201.
+  const reportDisk = (availableMib: number, capacityMib: number) =>
+    createWorkerRecords(broker.database).report({
+      name: 'w',
+      hypervisor: 'qemu',
+      templates: [],
+      memoryAvailableMib: 100_000,
+      memoryTotalMib: 200_000,
+      disk: { availableMib, capacityMib, reserveMib: 2_048 },
+    });
+  const before = await instances();
+  await reportDisk(2_047, 1_000_000);
+  const full = await create();
+  expect([full.status, full.text]).toEqual([
+    503,
+    expect.stringMatching(/out of disk space: 2047 MiB are free, and 2048 MiB are reserved/),
+  ]);
+  await reportDisk(3_000, 2_048 + 256);
+  const promised = await create();
+  expect([promised.status, promised.text]).toEqual([
+    503,
+    expect.stringMatching(/GiB are promised to hosts.*the limit is 1 GiB \(BERTH_DISK_OVERCOMMIT 4 times/),
+  ]);
+  expect(await instances()).toBe(before);
+  await reportDisk(100_000, 100_000);
+  expect((await create()).status).toBe(201);
+  await broker.database('workers').delete();
+});
+
 it('admission: accepts every create if memory is unlimited or no worker has reported recently', async () => {
   await reportMemory(0, undefined);
   expect((await create()).status).toBe(201);

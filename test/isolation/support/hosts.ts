@@ -21,6 +21,8 @@ import { type Attacker, makeAttacker } from './attacker.ts';
 const execute = promisify(execFile);
 const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
 const bootMs = 300_000;
+/** The usual limit of the hosts' disks, which no other test reaches. */
+export const diskRate = { mibPerSecond: 200, iops: 5_000 };
 
 export interface TestHost {
   readonly spec: HostSpec;
@@ -72,7 +74,7 @@ export async function makeHosts(
     firstUid: 610_016 + testSlot * 1000,
     gatewayUid: 610_001 + testSlot * 1000,
     dnsServers: [],
-    hostLimits: { connections: 4096, bandwidthMbit: 1000 },
+    hostLimits: { connections: 4096, bandwidthMbit: 1000, disk: diskRate },
     pageSharing: 'template',
     loadAhead: false,
     logger: silentLogger,

@@ -18,8 +18,8 @@ import { takeFileLock } from '../../file-lock.ts';
 import { runTool } from '../../run-tool.ts';
 import { sparseDigest } from '../integrity/digests.ts';
 
-/** Disk space that is always left free on the node, in bytes: a full disk affects all hosts. */
-const reserve = 2 * 1024 ** 3;
+/** Disk space that is left free on the node if the options name none, in MiB. */
+export const defaultReserveMib = 2048;
 
 /** An empty, sparse, read-only ext4 image of this size, from which every disk of that size starts; made once. */
 export async function ensureBaseDisk(stateDirectory: string, diskGib: number): Promise<string> {
@@ -75,8 +75,9 @@ export async function createOverlay(
   backing: { file: string; format: 'raw' | 'qcow2' },
   diskGib: number,
   uid: number,
+  reserveMib = defaultReserveMib,
 ): Promise<void> {
-  await requireDiskSpace(path.dirname(file));
+  await requireDiskSpace(path.dirname(file), { reserveMib });
   const attempt = `${file}.new`;
   await rm(attempt, { force: true });
   await runTool('qemu-img', [
@@ -110,15 +111,19 @@ export async function wipeDisk(file: string): Promise<void> {
 }
 
 /**
- * @param bytes about to be written, if known.
- * @throws HypervisorError if writing them would use the node's disk reserve.
+ * @param need.reserveMib always left free: a full disk affects all hosts.
+ * @param need.bytes about to be written, if known.
+ * @throws HypervisorError if writing them would use the reserve.
  */
-export async function requireDiskSpace(directory: string, bytes = 0): Promise<void> {
+export async function requireDiskSpace(
+  directory: string,
+  { reserveMib = defaultReserveMib, bytes = 0 }: { reserveMib?: number | undefined; bytes?: number },
+): Promise<void> {
   const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize < reserve + bytes) {
+  if (bavail * bsize < reserveMib * 1024 ** 2 + bytes) {
     const needed = bytes === 0 ? '' : `, ${Math.ceil(bytes / 1024 ** 2)} MiB are needed`;
     throw new HypervisorError(
-      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free${needed}, and ${reserve / 1024 ** 2} MiB are reserved for the node`,
+      `The disk of ${directory} is full: ${Math.floor((bavail * bsize) / 1024 ** 2)} MiB are free${needed}, and ${reserveMib} MiB are reserved for the node`,
     );
   }
 }

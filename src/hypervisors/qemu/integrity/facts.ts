@@ -1,6 +1,7 @@
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { diskRates } from '../disk/disk-rate.ts';
 import { qemuProgram } from '../launch/arguments.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import type { Facts } from './manifest.ts';
@@ -23,13 +24,14 @@ export async function vmFacts(
 ): Promise<Facts> {
   const [pid, pids] = await Promise.all([qemuOf(layout, cgroups), cgroups.processes(layout.id)]);
   const proc = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8');
-  const [status, argv, statLine, limits, mounts, memberships, devices] = await Promise.all([
+  const [status, argv, statLine, limits, mounts, memberships, oomScore, devices] = await Promise.all([
     proc('status'),
     proc('cmdline'),
     proc('stat'),
     proc('limits'),
     proc('mountinfo'),
     proc('cgroup'),
+    proc('oom_score_adj'),
     devicesOf(layout).catch(unanswered),
   ]);
   const statusLines = (names: RegExp) =>
@@ -48,11 +50,15 @@ export async function vmFacts(
     privileges: statusLines(/^(Cap\w+|NoNewPrivs|Seccomp):/),
     namespaces: await namespacesOf(pid, layout),
     mounts: mounts.split('\n').filter(Boolean).map(mountLine),
-    rlimits: limits
-      .split('\n')
-      .slice(1)
-      .filter(Boolean)
-      .map((line) => line.replaceAll(/\s+/g, ' ').trim()),
+    rlimits: [
+      ...limits
+        .split('\n')
+        .slice(1)
+        .filter(Boolean)
+        .map((line) => line.replaceAll(/\s+/g, ' ').trim()),
+      // VMs that version 0.2 started have none, and no line in their manifests.
+      ...(oomScore.trim() === '0' ? [] : [`oom_score_adj ${oomScore.trim()}`]),
+    ],
     cgroup: [
       ...memberships
         .split('\n')
@@ -128,6 +134,7 @@ async function devicesOf(layout: HostLayout): Promise<readonly string[]> {
       layout.qmpSocket,
       async (qmp) => [
         ...(await blockNodes(qmp)),
+        ...(await diskRates(qmp)),
         ...(await characterDevices(qmp)),
         ...(await children(qmp, '/machine/peripheral')),
         ...(await children(qmp, '/machine/peripheral-anon')),

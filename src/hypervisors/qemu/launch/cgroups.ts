@@ -42,6 +42,12 @@ export interface Cgroups {
   remove(id: string): Promise<void>;
 }
 
+/**
+ * With cgroup v1, systemd keeps the processes of a service in a hierarchy without controllers, or, in its hybrid mode, in
+ * an additional v2 hierarchy. A VM that stayed in the service's group there would be killed when the service stops.
+ */
+const systemdHierarchies = ['systemd', 'unified'];
+
 /** @throws HypervisorError if no hierarchy with memory, cpu and pids is writable. */
 export async function openCgroups(site: string): Promise<Cgroups> {
   const unified = await isUnified();
@@ -56,6 +62,7 @@ export async function openCgroups(site: string): Promise<Cgroups> {
     });
   }
   if (unified) await enableControllers([root, ...parents]);
+  else parents.push(...(await makeSystemdGroups(site)));
   const folders = (id: string) => parents.map((parent) => path.join(parent, id));
 
   async function processes(id: string): Promise<readonly number[]> {
@@ -123,6 +130,18 @@ export async function openCgroups(site: string): Promise<Cgroups> {
       for (const folder of folders(id)) await removeGroup(folder);
     },
   };
+}
+
+/** Without systemd, its hierarchies may be missing or read-only, and nothing kills by them. */
+async function makeSystemdGroups(site: string): Promise<readonly string[]> {
+  const groups: string[] = [];
+  for (const name of systemdHierarchies) {
+    if (!(await writable(path.join(root, name, 'cgroup.procs')))) continue;
+    const group = path.join(root, name, `berth-${site}`);
+    await mkdir(group, { recursive: true });
+    groups.push(group);
+  }
+  return groups;
 }
 
 /** The group of a process that has just ended stays busy for a moment, although it lists no process. */

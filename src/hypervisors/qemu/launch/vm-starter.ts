@@ -40,7 +40,10 @@ const launchMarker = (layout: HostLayout) => path.join(layout.directory, 'launch
 export const hasRun = ({ startedFrom, parked }: HostRecord) => startedFrom !== undefined && !parked;
 
 export function createVmStarter(
-  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'image' | 'pageSharing'>,
+  options: Pick<
+    QemuOptions,
+    'stateDirectory' | 'libexecDirectory' | 'image' | 'pageSharing' | 'diskReserveMib'
+  >,
   deps: { cgroups: Cgroups; vms: Vms; templates: TemplateStore; digests: Digests },
 ): VmStarter {
   const { stateDirectory, image } = options;
@@ -66,6 +69,7 @@ export function createVmStarter(
       template === undefined ? { file: base, format: 'raw' } : { file: template.disk, format: 'qcow2' },
       record.shape.diskGib,
       layout.uid,
+      options.diskReserveMib,
     );
     return fresh;
   }

@@ -1,11 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { chmod, chown, mkdir, open, rm } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { qemuOf, vmFacts } from '../integrity/facts.ts';
 import type { Manifests } from '../integrity/manifest.ts';
+import { limitDiskRate } from '../disk/disk-rate.ts';
 import { toDigestLine } from '../integrity/verify.ts';
 import { deviceStateUri, qemuCommand } from './arguments.ts';
 import type { Cgroups } from './cgroups.ts';
@@ -15,6 +17,7 @@ import type { LaunchSpec } from './launch-spec.ts';
 import { LoadFailedError } from './load-failed-error.ts';
 import { killLeakedProcesses, processesOf } from './leaked-processes.ts';
 import { isRefusal, migrate, shareMemory } from './migration.ts';
+import { oomScore } from './oom-score.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { largestFile, largestSaved } from './sizes.ts';
 import { createStderrLog } from './stderr-log.ts';
@@ -73,12 +76,16 @@ export interface Vms {
 }
 
 export function createVms(
-  options: Pick<QemuOptions, 'site' | 'libexecDirectory' | 'accelerator'>,
+  options: Pick<
+    QemuOptions,
+    'site' | 'libexecDirectory' | 'accelerator' | 'memoryOvercommit' | 'hostLimits' | 'diskReserveMib'
+  >,
   cgroups: Cgroups,
   jail: Jail,
   manifests: Manifests,
   logger: Logger,
 ): Vms {
+  const totalMib = totalmem() / 1024 ** 2;
   const stderrLog = createStderrLog(logger);
   const lastOutput = (layout: HostLayout) => stderrLog.lastOutput(layout.id);
   const failure = (layout: HostLayout, what: string, cause?: unknown) => {
@@ -126,6 +133,7 @@ export function createVms(
       [
         path.join(options.libexecDirectory, 'berth-launch'),
         folders.join(','),
+        String(oomScore(launch.shape, { totalMib, overcommit: options.memoryOvercommit ?? 1 })),
         layout.netnsPath,
         tap,
         [layout.uid, ...(await extraGroups())].join(':'),
@@ -161,7 +169,7 @@ export function createVms(
   }
 
   async function save(layout: HostLayout, file: string, shape: HostShape): Promise<void> {
-    const limits = { bytes: largestSaved(shape), ms: memoryTimeoutMs };
+    const limits = { bytes: largestSaved(shape), ms: memoryTimeoutMs, reserveMib: options.diskReserveMib };
     const receiver = await receiveInto(file, layout.stateSocket, layout.uid, limits);
     const abort = new AbortController();
     receiver.received.catch(() => {
@@ -203,7 +211,10 @@ export function createVms(
         await delay(2);
       }
       try {
-        await withQmp(layout.qmpSocket, (qmp) => qmp.execute('query-status'));
+        await withQmp(layout.qmpSocket, async (qmp) => {
+          await qmp.execute('query-status');
+          if (options.hostLimits.disk !== undefined) await limitDiskRate(qmp, options.hostLimits.disk);
+        });
       } catch (cause) {
         // QEMU's own error output, which arrives a moment later, says more than the broken connection.
         for (let waited = 0; ended === undefined && waited < 1000; waited += 10) await delay(10);

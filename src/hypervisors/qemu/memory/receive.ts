@@ -26,7 +26,7 @@ export async function receiveInto(
   file: string,
   socketPath: string,
   uid: number,
-  limits: { readonly bytes: number; readonly ms: number },
+  limits: { readonly bytes: number; readonly ms: number; readonly reserveMib?: number | undefined },
 ): Promise<Receiver> {
   await rm(socketPath, { force: true });
   const server = createServer();
@@ -41,7 +41,7 @@ export async function receiveInto(
     server.once('connection', (socket) => {
       sender = socket;
       server.close();
-      const bounded = (chunks: AsyncIterable<Buffer>) => within(chunks, limits.bytes, path.dirname(file));
+      const bounded = (chunks: AsyncIterable<Buffer>) => within(chunks, limits, path.dirname(file));
       pipeline(socket, bounded, createWriteStream(file, { mode: 0o600 })).then(resolve, reject);
     });
   });
@@ -67,7 +67,7 @@ export async function receiveInto(
 
 async function* within(
   chunks: AsyncIterable<Buffer>,
-  maxBytes: number,
+  { bytes: maxBytes, reserveMib }: { readonly bytes: number; readonly reserveMib?: number | undefined },
   directory: string,
 ): AsyncGenerator<Buffer> {
   let total = 0;
@@ -80,7 +80,7 @@ async function* within(
       );
     }
     if (total >= nextCheck) {
-      await requireDiskSpace(directory);
+      await requireDiskSpace(directory, { reserveMib });
       nextCheck = total + checkSpaceEvery;
     }
     yield chunk;

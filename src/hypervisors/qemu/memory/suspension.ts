@@ -56,9 +56,11 @@ export function createSuspension(deps: {
   cgroups: Cgroups;
   vms: Vms;
   keyOf: (shape: HostShape) => MemoryKey;
+  /** Undefined: the usual one. */
+  diskReserveMib?: number | undefined;
   logger: Logger;
 }): Suspension {
-  const { cgroups, vms, keyOf, logger } = deps;
+  const { cgroups, vms, keyOf, diskReserveMib: reserveMib, logger } = deps;
   const isAlive = async (layout: HostLayout) => (await cgroups.processes(layout.id)).length > 0;
 
   /**
@@ -110,7 +112,7 @@ export function createSuspension(deps: {
     async suspend(layout, record) {
       const memory = suspendedMemory(layout);
       await wipeDisk(memory.attempt);
-      await requireDiskSpace(layout.directory, largestSaved(record.shape));
+      await requireDiskSpace(layout.directory, { reserveMib, bytes: largestSaved(record.shape) });
       try {
         await vms.save(layout, memory.attempt, record.shape);
         await flush(memory.attempt);

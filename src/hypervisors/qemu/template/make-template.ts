@@ -64,7 +64,13 @@ export async function makeTemplate(
   try {
     report('booting the guest');
     const base = await ensureBaseDisk(options.stateDirectory, shape.diskGib);
-    await createOverlay(file('disk.qcow2'), { file: base, format: 'raw' }, shape.diskGib, layout.uid);
+    await createOverlay(
+      file('disk.qcow2'),
+      { file: base, format: 'raw' },
+      shape.diskGib,
+      layout.uid,
+      options.diskReserveMib,
+    );
     await (await open(file('memory'), 'w', 0o600)).close();
     await truncate(file('memory'), shape.memoryMib * 1024 ** 2);
     await chown(file('memory'), layout.uid, layout.uid);
