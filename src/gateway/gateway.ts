@@ -26,7 +26,7 @@ export interface GatewayOptions {
   readonly port: number;
   /** Address to listen on; all addresses if undefined. */
   readonly host?: string;
-  /** Length of the lease, in milliseconds: the longest that an unbind waits for a gateway that hangs. */
+  /** Length of the lease, in milliseconds. An unbind waits that long for a gateway whose process hangs. */
   readonly leaseMs?: number;
   /** Milliseconds between renewals of the lease. */
   readonly renewEveryMs?: number;
@@ -84,8 +84,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     timeoutMs: limits.wakeTimeoutMs,
   });
   const lease = createLease({
-    clock,
-    leaseMs,
+    ...{ clock, leaseMs },
     onLost: () => {
       countCut('lease-lost', streams.cutAll());
       sync.leaseLost();

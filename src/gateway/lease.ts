@@ -1,3 +1,4 @@
+import { usablePartOfLease } from '../core/ports/live-bindings.ts';
 import type { Clock } from './clock.ts';
 
 /** A moment on both clocks. */
@@ -14,14 +15,16 @@ export interface Lease {
   isValid(): boolean;
   /** The present moment; to be read before a renewal is sent. */
   now(): Moment;
-  /** The lease was taken or renewed by a call that started at `from`. */
+  /**
+   * The lease was taken by a call that started at `from`.
+   * @param sinceRenewal milliseconds since another thread renewed it, which counts while this thread is busy.
+   */
+  take(from: Moment, sinceRenewal: () => number): void;
+  /** The lease was renewed by a call that started at `from`. */
   extend(from: Moment): void;
   /** Ends the lease without calling `onLost`. */
   drop(): void;
 }
-
-/** Share of the lease that isn't used, so that this gateway cuts before others assume it has. */
-const margin = 0.1;
 
 /**
  * This gateway's lease by its own clocks, counted from before each renewal was sent, so that it always ends
@@ -31,13 +34,16 @@ const margin = 0.1;
  */
 export function createLease(deps: { clock: Clock; leaseMs: number; onLost: () => void }): Lease {
   const { clock } = deps;
-  const length = deps.leaseMs * (1 - margin);
+  const length = deps.leaseMs * usablePartOfLease;
   let from: Moment | undefined;
+  let sinceRenewal = () => Infinity;
   let timer: NodeJS.Timeout | undefined;
 
   const now = (): Moment => ({ monotonic: clock.monotonic(), wall: clock.wall() });
-  const remainingMs = (start: Moment) =>
-    length - Math.max(clock.monotonic() - start.monotonic, clock.wall() - start.wall);
+  const remainingMs = (start: Moment) => {
+    const own = length - Math.max(clock.monotonic() - start.monotonic, clock.wall() - start.wall);
+    return own > 0 ? own : Math.max(own, length - sinceRenewal());
+  };
 
   function isValid(): boolean {
     if (from === undefined) return false;
@@ -65,6 +71,11 @@ export function createLease(deps: { clock: Clock; leaseMs: number; onLost: () =>
   return {
     now,
     isValid,
+    take(takenFrom, since) {
+      from = takenFrom;
+      sinceRenewal = since;
+      watch();
+    },
     extend(renewedFrom) {
       from = renewedFrom;
       watch();

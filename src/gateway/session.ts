@@ -126,7 +126,8 @@ export function createSession(deps: SessionDeps): Session {
 
   async function renew(): Promise<void> {
     const from = lease.now();
-    await withinLease('renewing the lease', source.renewLease(leaseMs));
+    // Longer than the lease: the answer may wait for this thread, while another renews the lease.
+    await withTimeout(2 * leaseMs, 'renewing the lease', source.renewLease(leaseMs));
     // A lease that ran out is not revived by its renewal: a revocation may have been missed in between.
     if (!hasEnded() && lease.isValid()) lease.extend(from);
   }
@@ -141,7 +142,7 @@ export function createSession(deps: SessionDeps): Session {
 
   async function begin(): Promise<void> {
     await withTimeout(openTimeoutMs, 'connecting', source.open({ changed, lost: fail }));
-    await withinLease('renewing the lease', source.renewLease(leaseMs));
+    await withinLease('taking the lease', source.takeLease(leaseMs));
     // Only bindings with open streams must be known before serving; all others are looked up when they connect.
     // So the duration depends on the number of open connections, not on the number of bindings.
     const open = new Set(cache.forgetIdle());
@@ -151,14 +152,14 @@ export function createSession(deps: SessionDeps): Session {
       throwIfEnded();
       applyToCache(bindingIds, live);
     }
-    // Reading may have taken longer than the lease from above, so it is renewed. Changes that were notified up to
+    // Reading may have taken longer than the lease from above, so it is taken again. Changes that were notified up to
     // now are read before anything is served on the new lease.
     const from = lease.now();
-    await withinLease('renewing the lease', source.renewLease(leaseMs));
+    const sinceRenewal = await withinLease('taking the lease', source.takeLease(leaseMs));
     isUpToDate = true;
     await readPending();
     throwIfEnded();
-    lease.extend(from);
+    lease.take(from, sinceRenewal);
     scheduleRenewal();
   }
 

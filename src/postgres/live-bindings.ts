@@ -5,8 +5,10 @@ import type { BindingEvents, LiveBinding, LiveBindingsSource } from '../core/por
 import type { HostPower } from '../core/model/host.ts';
 import { channels } from './channels.ts';
 import type { ConnectionCheck } from './database-history.ts';
+import type { LeaseRenewal } from './lease-renewal.ts';
 import { requestPowerSql } from './records/power.ts';
 import { toEngine } from './records/rows.ts';
+import { leaseMoment, SharedLease } from './shared-lease.ts';
 
 interface LiveBindingRow {
   id: string;
@@ -26,9 +28,10 @@ const selectSql = `
   FROM bindings JOIN hosts ON hosts.instance_id = bindings.instance_id AND hosts.state <> 'destroyed'
   WHERE bindings.state = 'live'`;
 
-const renewLeaseSql = `
+const takeLeaseSql = `
   UPDATE gateways SET lease_until = clock_timestamp() + $2 * interval '1 millisecond', connections = $3
   WHERE id = $1`;
+const renewLeaseSql = `${takeLeaseSql} AND lease_until > clock_timestamp()`;
 
 const acknowledgeSql = `
   WITH acknowledged AS (
@@ -36,8 +39,11 @@ const acknowledgeSql = `
     SELECT binding_id, $2 FROM unnest($1::uuid[]) AS binding_id ON CONFLICT DO NOTHING)
   SELECT pg_notify('${channels.acknowledgements}', binding_id::text) FROM unnest($1::uuid[]) AS binding_id`;
 
-/** A query without an answer after this time fails, and its connection is dropped. Milliseconds. */
-const queryTimeoutMs = 4_000;
+/**
+ * A query without an answer after this time fails, and its connection is dropped. Longer than a lease: the answer
+ * may wait for this thread, while another renews the lease. Milliseconds.
+ */
+const queryTimeoutMs = 10_000;
 /** A connection that can't be closed in order within this time is dropped. Milliseconds. */
 const closeTimeoutMs = 500;
 
@@ -51,10 +57,13 @@ export function createLiveBindingsSource(deps: {
   check?: ConnectionCheck;
   /** Number of open connections, for operators. */
   connections: () => number;
+  /** Renews the lease as well while this thread is busy; undefined: this thread alone renews it. */
+  renewal?: LeaseRenewal;
 }): LiveBindingsSource {
   let client: pg.Client | undefined;
   let disconnect: () => Promise<void> = () => Promise.resolve();
   let gatewayId = randomUUID();
+  let shared = new SharedLease();
 
   const connected = (): pg.Client => {
     if (client === undefined) throw new Error('not connected to Postgres');
@@ -87,6 +96,7 @@ export function createLiveBindingsSource(deps: {
     });
     disconnect = () => close(next, socket);
     gatewayId = randomUUID();
+    shared = new SharedLease();
     next.on('notification', ({ channel, payload = '' }) => {
       if (channel === channels.bindings) events.changed(payload);
     });
@@ -104,10 +114,20 @@ export function createLiveBindingsSource(deps: {
     client = next;
   }
 
+  async function updateLease(sql: string, leaseMs: number): Promise<void> {
+    const [lease, from] = [shared, leaseMoment()];
+    const { rowCount } = await connected().query(sql, [gatewayId, leaseMs, deps.connections()]);
+    if (rowCount !== 1) throw new Error('the lease has run out in Postgres');
+    // An answer over this connection comes after all earlier notifications.
+    lease.alive(from);
+  }
+
   return {
     open,
     async close() {
       client = undefined;
+      shared = new SharedLease();
+      deps.renewal?.renew(undefined);
       await disconnect();
     },
     read: (bindingIds) => query(`${selectSql} AND bindings.id = ANY ($1::uuid[])`, [bindingIds]),
@@ -115,14 +135,18 @@ export function createLiveBindingsSource(deps: {
     async wake(hostId) {
       await connected().query(requestPowerSql('$1', '$2'), [hostId, 'running']);
     },
-    async renewLease(leaseMs) {
-      const { rowCount } = await connected().query(renewLeaseSql, [gatewayId, leaseMs, deps.connections()]);
-      if (rowCount !== 1) throw new Error('this gateway has no row any more');
+    async takeLease(leaseMs) {
+      const lease = shared;
+      await updateLease(takeLeaseSql, leaseMs);
+      if (lease === shared) deps.renewal?.renew({ gatewayId, leaseMs, buffer: lease.buffer });
+      return () => lease.sinceRenewal();
     },
+    renewLease: (leaseMs) => updateLease(renewLeaseSql, leaseMs),
     async acknowledge(bindingIds) {
       await connected().query(acknowledgeSql, [bindingIds, gatewayId]);
     },
     async releaseLease() {
+      deps.renewal?.renew(undefined);
       await connected().query('DELETE FROM gateways WHERE id = $1', [gatewayId]);
     },
   };

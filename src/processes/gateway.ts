@@ -7,6 +7,7 @@ import { createGatewayCertificateAuthorities } from '../postgres/certificate-aut
 import { createCertificateRequester } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
 import { requireConfirmedHistory } from '../postgres/database-history.ts';
+import { leaseThreadFile, startLeaseRenewal } from '../postgres/lease-renewal.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
 import { createPresence } from '../postgres/presence.ts';
@@ -36,9 +37,15 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
     presence: createPresence(database, 'gateway'),
     logger,
   });
+  const renewal = await startLeaseRenewal({
+    file: leaseThreadFile,
+    connectionString,
+    ...{ renewEveryMs: 1_000, timeoutMs: 2_000, longestStallMs: 10_000 },
+    logger,
+  });
   const gateway: Gateway = createGateway({
     source: createLiveBindingsSource({
-      connectionString,
+      ...{ connectionString, renewal },
       check: requireConfirmedHistory(highestMark(settings)),
       connections: () => gateway.state().connections,
     }),
@@ -70,6 +77,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
     async stop() {
       await stopRenewing();
       await gateway.stop();
+      await renewal.stop();
       await listener.stop();
       await database.destroy();
     },

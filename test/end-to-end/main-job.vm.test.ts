@@ -114,14 +114,18 @@ describe('tenant', { timeout: 1_200_000 }, () => {
       ['api', api],
       ['gateway', gateway],
     ] as const) {
-      const privileges = await privilegesOf(await broker.processPid(name));
-      expect(privileges, name).toEqual({
-        uids: Array(4).fill(uid),
-        gids: Array(4).fill(uid),
-        groups: [],
-        capabilities: [],
-        canGain: false,
-      });
+      const pid = await broker.processPid(name);
+      const privileges = await privilegesOf(pid);
+      // Linux has them for each thread.
+      for (const thread of await readdir(`/proc/${pid}/task`)) {
+        expect(await privilegesOf(Number(thread)), `${name}, thread ${thread}`).toEqual({
+          uids: Array(4).fill(uid),
+          gids: Array(4).fill(uid),
+          groups: [],
+          capabilities: [],
+          canGain: false,
+        });
+      }
       expect(await tryAs(privileges, acts), name).toEqual(acts.map((act) => `refused ${act}`));
     }
   });

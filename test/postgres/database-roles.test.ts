@@ -126,6 +126,7 @@ it('database roles: the gateway does all its work with its rights', async () => 
   const source = createLiveBindingsSource({ connectionString: broker.urls.gateway, connections: () => 3 });
   const changed: string[] = [];
   await source.open({ changed: (id) => changed.push(id), lost: () => undefined });
+  await source.takeLease(60_000);
   await source.renewLease(60_000);
   const { rows } = await broker.database.raw<{ rows: { id: string }[] }>(
     `SELECT id FROM bindings WHERE state = 'live'`,

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import net from 'node:net';
 import { afterAll, beforeAll, expect, inject, it, onTestFinished } from 'vitest';
 import type { LiveBindingsSource } from '../../src/core/ports/live-bindings.ts';
 import { channels } from '../../src/postgres/channels.ts';
@@ -18,6 +17,7 @@ import {
   type TestBroker,
 } from '../support/broker.ts';
 import { eventually } from '../support/eventually.ts';
+import { createBreakableProxy } from './support/breakable-proxy.ts';
 
 let broker: TestBroker;
 
@@ -71,7 +71,7 @@ it('live bindings: read by id and by serial, without revoked ones', async () => 
 it('live bindings: several are acknowledged at once, and a repetition changes nothing', async () => {
   const bindings = [await bind('three'), await bind('four')].map(({ id }) => id);
   const source = await open(broker.urls.gateway);
-  await source.renewLease(5_000);
+  await source.takeLease(5_000);
   await source.acknowledge(bindings);
   await source.acknowledge(bindings);
   const rows = await broker
@@ -85,7 +85,7 @@ it('revocations: a gateway that registers after the revocation does not delay th
   const { id } = await bind('five');
   await broker.store.records.revokeBinding(id);
   const source = await open(broker.urls.gateway, (bindingId) => void source.acknowledge([bindingId]));
-  await source.renewLease(60_000);
+  await source.takeLease(60_000);
   const listener = await startListener({
     connectionString: broker.urls.api,
     listenTo: [channels.acknowledgements],
@@ -103,7 +103,7 @@ it('gateway records: acknowledgements that nothing waits for any more are delete
   const { id } = await bind('six');
   const [late] = await broker.database<{ id: string; osb_id: string }>('bindings').where({ osb_id: 'five' });
   const source = await open(broker.urls.gateway);
-  await source.renewLease(5_000);
+  await source.takeLease(5_000);
   await source.acknowledge([id, late?.id ?? '']);
   const api = openDatabase(broker.urls.api, { maxConnections: 1 });
   onTestFinished(() => api.destroy());
@@ -117,37 +117,18 @@ it('gateway records: acknowledgements that nothing waits for any more are delete
 });
 
 it('live bindings: close() drops a connection whose server does not answer any more', async () => {
-  const url = new URL(broker.urls.gateway.replace('@/', '@localhost/'));
-  const directory = url.searchParams.get('host') ?? '';
-  const port = url.searchParams.get('port') ?? '5432';
-  // A proxy that passes everything on until it becomes a black hole: no end, no reset.
-  const inside: net.Socket[] = [];
-  const sockets = new Set<net.Socket>();
-  const proxy = net.createServer({ allowHalfOpen: true }, (socket) => {
-    const server = net.connect({ path: `${directory}/.s.PGSQL.${port}`, allowHalfOpen: true });
-    sockets.add(socket);
-    inside.push(socket, server);
-    socket.once('close', () => sockets.delete(socket));
-    for (const one of [socket, server]) one.on('error', () => undefined);
-    socket.on('data', (chunk) => server.write(chunk));
-    server.on('data', (chunk) => socket.write(chunk));
-  });
-  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const proxy = await createBreakableProxy(broker.urls.gateway);
   onTestFinished(() => {
-    for (const socket of inside) socket.destroy();
     proxy.close();
   });
-  const viaProxy = new URL(url);
-  viaProxy.search = '';
-  viaProxy.host = `127.0.0.1:${(proxy.address() as net.AddressInfo).port}`;
-  const source = await open(viaProxy.href);
-  await source.renewLease(5_000);
-  expect(sockets.size).toBe(1);
-  for (const socket of inside) socket.removeAllListeners('data').resume();
+  const source = await open(proxy.url);
+  await source.takeLease(5_000);
+  expect(proxy.clients.size).toBe(1);
+  proxy.silence();
   await source.close();
   // Only a closed socket answers further data with a reset. N: a notice that never ends.
   await eventually('the connection is gone', () => {
-    for (const socket of sockets) socket.write('N');
-    return sockets.size === 0;
+    for (const socket of proxy.clients) socket.write('N');
+    return proxy.clients.size === 0;
   });
 });

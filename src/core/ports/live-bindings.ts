@@ -26,9 +26,12 @@ export interface BindingEvents {
   lost(reason: Error): void;
 }
 
+/** Part of its lease that a gateway uses, so that it cuts before others assume that it has. */
+export const usablePartOfLease = 0.9;
+
 /**
  * The gateway's view of Postgres. All of it goes over the one connection that also hears the events, so
- * that a lease can't be renewed on a connection that has silently stopped hearing.
+ * that a lease can't be renewed for long if that connection has silently stopped hearing.
  */
 export interface LiveBindingsSource {
   /**
@@ -50,8 +53,16 @@ export interface LiveBindingsSource {
   wake(hostId: string): Promise<void>;
 
   /**
-   * Renews this gateway's lease. The lease counts from before the call was made.
+   * Takes this gateway's lease, even one that has run out. The lease counts from before the call was made.
    * @param leaseMs length of the lease in milliseconds.
+   * @returns a function that says how many milliseconds ago this lease was last renewed beside {@link renewLease};
+   * Infinity if it never was.
+   */
+  takeLease(leaseMs: number): Promise<() => number>;
+
+  /**
+   * Renews the lease, which counts from before the call was made.
+   * @throws if it has run out in Postgres: unbinds may have been answered without this gateway since then.
    */
   renewLease(leaseMs: number): Promise<void>;
 

@@ -97,10 +97,18 @@ export class FakeSource implements LiveBindingsSource {
       this.woken.push(hostId);
     });
 
-  renewLease = (): Promise<void> =>
-    this.#answer('renewLease', '', () => {
+  /** Milliseconds since another thread renewed each lease, by its number: 0 is the first that was taken. */
+  sinceRenewal: (lease: number) => number = () => Infinity;
+  #taken = 0;
+
+  takeLease = (): Promise<() => number> =>
+    this.#answer('takeLease', '', () => {
       this.leases = 1;
+      const number = this.#taken++;
+      return () => this.sinceRenewal(number);
     });
+
+  renewLease = (): Promise<void> => this.#answer('renewLease', '', () => undefined);
 
   acknowledge = (bindingIds: readonly string[]): Promise<void> =>
     this.#answer('acknowledge', bindingIds.join(), () => {
