@@ -19,6 +19,7 @@ import * as disputedHosts from './080-disputed-hosts.ts';
 import * as vocabulary from './070-vocabulary.ts';
 import * as installation from './082-installation.ts';
 import * as databaseHistory from './083-database-history.ts';
+import * as gatewayCounts from './084-gateway-counts.ts';
 import * as slotsRest from './085-slots-rest.ts';
 import * as idsUsedAgain from './086-ids-used-again.ts';
 import * as imageOnRecord from './088-image-on-record.ts';
@@ -60,6 +61,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '080-disputed-hosts', migration: disputedHosts },
   { name: '087-memory-lost', migration: memoryLost },
   { name: '089-disk-space', migration: diskSpace },
+  { name: '084-gateway-counts', migration: gatewayCounts },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -42,12 +42,12 @@ interface Unauthenticated {
 /**
  * @param deps.onConnection receives each connection that may start its handshake, with the source address by which it
  * is limited.
- * @param deps.onDropped is called for each connection that is evicted, timed out or dropped.
+ * @param deps.onDropped is called for each connection that is evicted, timed out or dropped, with its source address.
  */
 export function createConnectionGate(deps: {
   limits: GatewayLimits;
   onConnection: (socket: net.Socket, source: string) => void;
-  onDropped: (why: DropReason) => void;
+  onDropped: (why: DropReason, source: string) => void;
   onError: (error: Error) => void;
 }): ConnectionGate {
   const { limits } = deps;
@@ -122,10 +122,11 @@ export function createConnectionGate(deps: {
   }
 
   function drop(socket: net.Socket, why: DropReason): void {
-    if (!bySocket.has(socket)) return;
+    const entry = bySocket.get(socket);
+    if (entry === undefined) return;
     remove(socket);
     socket.destroy();
-    deps.onDropped(why);
+    deps.onDropped(why, entry.source);
   }
 
   function remove(socket: net.Socket): void {

@@ -6,6 +6,7 @@ import { createBindingSync } from './binding-sync.ts';
 import { systemClock, type Clock } from './clock.ts';
 import { createConnectionGate } from './connection-gate.ts';
 import { createCounters, type CutReason, type GatewayState } from './counters.ts';
+import { createEventLog } from './event-log.ts';
 import { createHandshakes, type SecureClient } from './handshakes.ts';
 import { createLease } from './lease.ts';
 import { defaultLimits, type GatewayLimits } from './limits.ts';
@@ -61,6 +62,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   const { logger, clock = systemClock, leaseMs = 5_000 } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const counters = createCounters();
+  const events = createEventLog({ logger, now: () => clock.monotonic() });
   let stopped = false;
 
   const streams = createStreams({
@@ -98,8 +100,9 @@ export function createGateway(options: GatewayOptions): Gateway {
   });
   const buffers = createStreamBuffers({
     limit: limits.maxBufferedBytes,
-    onCut: () => {
-      countCut('stalled', 1);
+    onCut: ({ tenantId }) => {
+      counters.cut.stalled += 1;
+      events('info', 'stalled', { tenantId }, 'Stream cut: its reader stalled, and too much was buffered');
     },
   });
   const places = createPlaces(limits);
@@ -113,8 +116,9 @@ export function createGateway(options: GatewayOptions): Gateway {
         secure.client.destroy();
       });
     },
-    onFailed: () => {
+    onFailed: (code) => {
       counters.failedHandshakes += 1;
+      events('info', 'failed-handshake', { code }, 'Unauthenticated connection dropped');
     },
     onExcess: (socket) => {
       gate.drop(socket, 'too-much');
@@ -125,8 +129,9 @@ export function createGateway(options: GatewayOptions): Gateway {
     onConnection: (socket, source) => {
       handshakes.begin(socket, source);
     },
-    onDropped: (why) => {
-      counters.dropped[why] += 1;
+    onDropped: (reason, source) => {
+      counters.dropped[reason] += 1;
+      events('info', reason, { source }, 'Unauthenticated connection dropped');
     },
     onError: (error) => {
       logger.error({ err: error }, 'Listening socket failed; the gateway may accept no new connections');
@@ -134,10 +139,10 @@ export function createGateway(options: GatewayOptions): Gateway {
   });
 
   async function receive(secure: SecureClient): Promise<void> {
-    const { client } = secure;
+    const { client, source } = secure;
     const { serial, refusal } = identify(client);
     if (refusal !== undefined) {
-      reject(client, refusal);
+      reject(client, refusal, { source });
       return;
     }
     let route = authorise(serial);
@@ -145,12 +150,12 @@ export function createGateway(options: GatewayOptions): Gateway {
     if (route === 'unknown') route = (await sync.lookUp(serial)) ? authorise(serial) : 'look-up-failed';
     if (client.destroyed || secure.socket.destroyed) return;
     if (typeof route === 'string') {
-      reject(client, route);
+      reject(client, route, { source });
       return;
     }
     const release = places.take(route);
     if (typeof release === 'string') {
-      reject(client, release);
+      reject(client, release, { source, ...nameOf(route) });
       return;
     }
     client.once('close', release);
@@ -168,7 +173,7 @@ export function createGateway(options: GatewayOptions): Gateway {
       route = outcome === 'awake' ? authorise(serial) : outcome;
     }
     if (client.destroyed) return;
-    if (typeof route === 'string') rejectInTime(client, route);
+    if (typeof route === 'string') rejectInTime(client, route, nameOf(binding));
     else admit(client, route);
   }
 
@@ -182,19 +187,19 @@ export function createGateway(options: GatewayOptions): Gateway {
     return binding;
   }
 
-  function reject(client: tls.TLSSocket, reason: RefusalReason): void {
+  function reject(client: tls.TLSSocket, reason: RefusalReason, details: object): void {
     counters.refused[reason] += 1;
-    logger.debug({ reason }, 'Connection refused');
+    events(reason === 'engine-unreachable' ? 'warn' : 'info', reason, details, 'Connection refused');
     refuse(client, reason);
   }
 
   /** The same for a client to which the gate's limit in time no longer applies. */
-  function rejectInTime(client: tls.TLSSocket, reason: RefusalReason): void {
+  function rejectInTime(client: tls.TLSSocket, reason: RefusalReason, details: object): void {
     const timer = setTimeout(() => client.destroy(), limits.handshakeTimeoutMs);
     client.once('close', () => {
       clearTimeout(timer);
     });
-    reject(client, reason);
+    reject(client, reason, details);
   }
 
   function admit(client: tls.TLSSocket, binding: Routable): void {
@@ -215,11 +220,7 @@ export function createGateway(options: GatewayOptions): Gateway {
         options.source.wake(binding.hostId).catch(() => undefined);
       },
       onUnreachable: (error) => {
-        logger.warn(
-          { err: error, bindingId: binding.bindingId, hostId: binding.hostId },
-          'Engine accepted no connection; client refused',
-        );
-        rejectInTime(client, 'engine-unreachable');
+        rejectInTime(client, 'engine-unreachable', { err: error, ...nameOf(binding) });
       },
     });
   }
@@ -263,5 +264,8 @@ export function createGateway(options: GatewayOptions): Gateway {
     }),
   };
 }
+
+/** A binding in a line of the log. */
+const nameOf = ({ bindingId, hostId }: Routable) => ({ bindingId, hostId });
 
 const isRoutable = (binding: LiveBinding): binding is Routable => binding.engine !== undefined;

@@ -11,6 +11,8 @@ export interface SecureClient {
   readonly client: tls.TLSSocket;
   /** The TCP socket below. */
   readonly socket: net.Socket;
+  /** Unit in which its address is limited. */
+  readonly source: string;
   /** The client has a live binding: the time that its handshake took isn't charged to its address. */
   refund(): void;
 }
@@ -29,7 +31,7 @@ export function createHandshakes(deps: {
   limits: GatewayLimits;
   onSecure: (secure: SecureClient) => void;
   /** Not TLS, or no protocol version or cipher in common. */
-  onFailed: () => void;
+  onFailed: (code: string | undefined) => void;
   /** The client sent more than a client with a binding does. */
   onExcess: (socket: net.Socket) => void;
 }): Handshakes {
@@ -49,7 +51,7 @@ export function createHandshakes(deps: {
   });
   server.on('tlsClientError', (error: NodeJS.ErrnoException, client) => {
     // The connection was closed, here or there.
-    if (error.code !== 'ECONNRESET') deps.onFailed();
+    if (error.code !== 'ECONNRESET') deps.onFailed(error.code);
     client.destroy();
   });
   server.on('secureConnection', (client) => {
@@ -75,8 +77,7 @@ export function createHandshakes(deps: {
                   if (hasFailed) client.destroy();
                 });
                 deps.onSecure({
-                  client,
-                  socket,
+                  ...{ client, socket, source },
                   refund: () => {
                     isRefunded = true;
                     queue.refund(source, spentMs);

@@ -113,6 +113,7 @@ async function counts(database: Knex): Promise<Counts> {
     refusals,
     restarts,
     gateways,
+    gatewayCounts,
     workers,
     authorities,
     usage,
@@ -158,6 +159,7 @@ async function counts(database: Knex): Promise<Counts> {
       `SELECT count(*)::integer AS live, coalesce(sum(connections), 0)::integer AS connections
        FROM gateways WHERE lease_until > clock_timestamp()`,
     ),
+    rows<Counts['gatewayCounts'][number]>('SELECT event, reason, count::float8 FROM gateway_counts'),
     rows<Counts['workers'][number]>(
       `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
          disk_available_mib::float8 AS "diskAvailableMib", disk_capacity_mib::float8 AS "diskCapacityMib",
@@ -194,6 +196,7 @@ async function counts(database: Knex): Promise<Counts> {
     differences,
     freeSlots: slots[0]?.count ?? 0,
     gateways: gateways[0] ?? { live: 0, connections: 0 },
+    gatewayCounts,
     workers,
     halted,
   };

@@ -1,12 +1,14 @@
 import type { Settings } from '../config/settings.ts';
 import { userIds } from '../config/users.ts';
 import type { Logger } from '../lib/logger.ts';
+import { startCountReports } from '../gateway/count-reports.ts';
 import { createGateway, type Gateway } from '../gateway/gateway.ts';
 import { dropPrivileges } from './drop-privileges.ts';
 import { createGatewayCertificateAuthorities } from '../postgres/certificate-authorities.ts';
 import { createCertificateRequester } from '../postgres/certificate-requests.ts';
 import { channels } from '../postgres/channels.ts';
 import { requireConfirmedHistory } from '../postgres/database-history.ts';
+import { createGatewayCounts } from '../postgres/gateway-counts.ts';
 import { leaseThreadFile, startLeaseRenewal } from '../postgres/lease-renewal.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createLiveBindingsSource } from '../postgres/live-bindings.ts';
@@ -68,6 +70,12 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
       { cause },
     );
   });
+  const reports = startCountReports({
+    counters: gateway.state().counters,
+    counts: createGatewayCounts(database),
+    everyMs: 5_000,
+    logger,
+  });
   const stopRenewing = certificate.watch((tls) => {
     gateway.replaceTls(tls);
   });
@@ -78,6 +86,7 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
       await stopRenewing();
       await gateway.stop();
       await renewal.stop();
+      await reports.stop();
       await listener.stop();
       await database.destroy();
     },

@@ -82,7 +82,14 @@ it('lease thread: connects again if its connection hangs, or Postgres is away fo
   const source = await openSource({ connectionString: proxy.url, timeoutMs: 300 });
   const sinceRenewal = await source.takeLease(forever);
   await eventually('the thread renews it', () => sinceRenewal() < forever);
-  for (const breakIt of [() => { proxy.silence(); }, () => { proxy.cut(); }]) {
+  for (const breakIt of [
+    () => {
+      proxy.silence();
+    },
+    () => {
+      proxy.cut();
+    },
+  ]) {
     breakIt();
     const brokenAt = performance.now();
     await eventually('it is renewed again', () => sinceRenewal() < performance.now() - brokenAt - 50);

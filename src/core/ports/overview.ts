@@ -1,3 +1,4 @@
+import type { GatewayCount } from './gateway-counts.ts';
 import type { CertificateAuthorityOverview } from './certificate-authorities.ts';
 import type { DifferenceKind } from './host-differences.ts';
 import type { Usage } from '../model/usage.ts';
@@ -79,6 +80,8 @@ export interface Counts {
   /** Hosts that differ from their records, by kind; every kind is listed. */
   readonly differences: readonly { kind: DifferenceKind; count: number }[];
   readonly gateways: { readonly live: number; readonly connections: number };
+  /** What happened at all gateways since the installation began. */
+  readonly gatewayCounts: readonly GatewayCount[];
   readonly workers: readonly {
     name: string;
     hypervisor: string;

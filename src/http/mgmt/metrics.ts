@@ -1,4 +1,4 @@
-import { Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
 import type { Counts } from '../../core/ports/overview.ts';
 
 /** The counts in the Prometheus text format. All come from Postgres, so any api reports on every process. */
@@ -68,6 +68,7 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   gauge('berth_free_slots', 'Hosts that can still be created before slots run out').set(counts.freeSlots);
   gauge('berth_gateways', 'Gateways with a lease').set(counts.gateways.live);
   gauge('berth_gateway_connections', 'Open connections of all gateways').set(counts.gateways.connections);
+  addGatewayCounts(registry, counts.gatewayCounts);
   const workers = gauge('berth_workers', 'Workers by whether they have reported recently', [
     'alive',
     'hypervisor',
@@ -91,4 +92,24 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   }
   for (const { alive, hypervisor } of counts.workers) workers.inc({ alive: String(alive), hypervisor });
   return { contentType: registry.contentType, text: await registry.metrics() };
+}
+
+/** Totals of all gateways, of those that have ended as well. */
+function addGatewayCounts(registry: Registry, counts: Counts['gatewayCounts']): void {
+  const counter = (name: string, help: string, labelNames: string[]) =>
+    new Counter({ name, help, labelNames, registers: [registry] });
+  const clients = counter(
+    'berth_gateway_clients_total',
+    'Clients of gateways: admitted, refused with an answer, dropped without one, or whose handshake failed',
+    ['result', 'reason'],
+  );
+  const cut = counter('berth_gateway_streams_cut_total', 'Open connections to hosts that gateways ended', [
+    'reason',
+  ]);
+  const bytes = counter('berth_gateway_bytes_total', 'Bytes that gateways passed on', ['direction']);
+  for (const { event, reason, count } of counts) {
+    if (event === 'cut') cut.inc({ reason }, count);
+    else if (event === 'bytes') bytes.inc({ direction: reason }, count);
+    else clients.inc({ result: event, reason }, count);
+  }
 }

@@ -107,6 +107,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     gateway: ['SELECT', 'INSERT', 'UPDATE (lease_until, connections)', 'DELETE'],
     worker: ['SELECT'],
   },
+  gateway_counts: { api: ['SELECT'], gateway: ['SELECT', 'INSERT', 'UPDATE (count)'] },
   workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   certificate_requests: {
     api: ['SELECT', 'UPDATE (certificate, ca)', 'DELETE'],
