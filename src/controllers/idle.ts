@@ -87,6 +87,12 @@ export function createIdleController(deps: {
     if (await isUsed(host)) await power.wake(host);
   }
 
+  /** Postgres has lost the transaction that recorded its sleep, so nothing would ask for a wake. */
+  async function wakeForgotten(host: Host): Promise<void> {
+    const state = (await hypervisor.list()).find(({ hostId }) => hostId === host.id)?.state;
+    if (state === 'paused' || state === 'suspended') await power.wake({ ...host, power: state });
+  }
+
   /** What to do with a host, by its row and its observed state; undefined: nothing, the usual case. */
   function dueAct(
     host: Host,
@@ -96,6 +102,7 @@ export function createIdleController(deps: {
     if (observed === 'unreadable') return undefined;
     switch (host.power) {
       case 'running':
+        if (observed === 'paused' || observed === 'suspended') return wakeForgotten;
         return host.idle !== 'run' && isQuiet(host, traffic) ? pauseIfIdle : undefined;
       case 'paused':
         // Left by a worker that was killed between recording the pause and the pause itself.

@@ -4,7 +4,6 @@ import type { Host } from '../core/model/host.ts';
 import type {
   DifferenceKind,
   DifferenceRecords,
-  FoundDifference,
   OwnerNotes,
   RecordedDifference,
 } from '../core/ports/host-differences.ts';
@@ -13,6 +12,7 @@ import { errorMessage } from '../lib/error-message.ts';
 import type { Logger } from '../lib/logger.ts';
 import { differenceOf, removableOrphan } from './differences.ts';
 import { createHostTasks } from './host-tasks.ts';
+import { findDifferences } from './record-differences.ts';
 import { recordMemoryLosses } from './record-memory-losses.ts';
 import { restartHost, unreachable, vmHasEnded } from './restart-host.ts';
 
@@ -131,14 +131,7 @@ export function createReconciler(deps: {
       const observed = await hypervisor.list();
       const hosts = await store.records.livingHosts();
       await recordMemoryLosses(store.records, observed, hosts);
-      const known = await differences.knownHosts(observed.map(({ hostId }) => hostId));
-      const found: FoundDifference[] = [];
-      for (const host of observed) {
-        const kind = differenceOf(host, known.get(host.hostId));
-        if (kind === undefined) continue;
-        const { hostId, slot, owner } = host;
-        found.push({ hostId, kind, slot, owner, note: await notes.read(hostId) });
-      }
+      const found = await findDifferences(deps, observed);
       for (const { id, slot, instanceId } of await restartHosts(observed, hosts)) {
         found.push({ hostId: id, kind: 'missing', slot, owner: instanceId, note: undefined });
       }

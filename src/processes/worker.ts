@@ -4,7 +4,6 @@ import { siteId } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
 import { adopt } from '../controllers/adopt.ts';
 import { type Controller, startControllers } from '../controllers/controller.ts';
-import { countDifferences } from '../controllers/count-differences.ts';
 import { createDiskGuard } from '../controllers/disk-guard.ts';
 import { expireInstances } from '../controllers/expiry.ts';
 import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
@@ -21,6 +20,7 @@ import { createPowerSwitch } from '../controllers/power-switch.ts';
 import { memoryLost, restartHost } from '../controllers/restart-host.ts';
 import { recordOwners } from '../controllers/record-owners.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
+import { recordDifferences } from '../controllers/record-differences.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
 import { makeTemplates } from '../controllers/templates.ts';
 import { allPlans } from '../core/catalog/lookup.ts';
@@ -85,14 +85,15 @@ export async function startWorker(
   await lease.acquire();
   const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
   requireCapabilities(hypervisor, plans);
+  const notes = createOwnerNotes(settings.stateDirectory);
   const watch = createHistoryWatch({
     records: createHistoryRecords(unchecked),
     highest: highestMark(settings),
     folders: journalFolders(settings),
     async compareHosts() {
       const unconfirmed = { store: uncheckedStore, hypervisor, logger };
-      const differing = await countDifferences({
-        ...{ ...unconfirmed, differences: createDifferenceRecords(unchecked) },
+      const differing = await recordDifferences({
+        ...{ ...unconfirmed, differences: createDifferenceRecords(unchecked), notes },
       });
       await compareHosts(unconfirmed);
       return differing;
@@ -127,7 +128,6 @@ export async function startWorker(
   await compareHosts(deps);
   const adopted = await adopt(deps);
   const differences = createDifferenceRecords(database);
-  const notes = createOwnerNotes(settings.stateDirectory);
 
   const operations = startLeaseLoop({
     ...deps,

@@ -4,7 +4,8 @@ import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import type { Faults } from '../../src/hypervisors/with-faults.ts';
 import { adoptHost } from '../../src/postgres/adopt-host.ts';
-import { createHostDifferences } from '../../src/postgres/host-differences.ts';
+import { createDifferenceRecords, createHostDifferences } from '../../src/postgres/host-differences.ts';
+import { recordDifferences } from '../../src/controllers/record-differences.ts';
 import {
   bindBody,
   binding,
@@ -83,6 +84,18 @@ describe('orphans', () => {
     const [next] = await broker.store.records.livingHosts();
     expect(next?.slot).not.toBe(row?.slot);
     expect(next?.publishedPorts.first).not.toBe(row?.publishedPorts.first);
+  });
+
+  // Fails if only reconciliation records the differences: the new host has taken the slot before its first round.
+  it('orphans: a database that has forgotten a host can be used at once, and the host be adopted later', async () => {
+    const forgotten = await create();
+    await forget(forgotten);
+    const { store, hypervisor, notes } = broker;
+    const records = createDifferenceRecords(broker.database);
+    expect(await recordDifferences({ store, hypervisor, notes, differences: records })).toBe(1);
+    await create();
+    await differences().adopt(forgotten.hostId);
+    expect((await broker.store.records.livingHosts()).map(({ id }) => id)).toContain(forgotten.hostId);
   });
 
   it('orphans: a host that Postgres has as destroyed is destroyed, one in a round and not at first sight', async () => {

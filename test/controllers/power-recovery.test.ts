@@ -83,3 +83,18 @@ it('worker killed: one other worker at a time becomes the leader', async () => {
   await second.checkIdle();
   expect(await fixture.powerOf(host)).toBe('paused');
 });
+
+// Fails without wakeForgotten: its connections hang, and no gateway asks for a wake.
+it('database that has lost a pause or a suspension: the host is woken', async () => {
+  for (const power of ['paused', 'suspended'] as const) {
+    const host = await fixture.makeHost('run');
+    await fixture.request(host, power);
+    await fixture.makeWorker().fulfilRequests();
+    expect(await fixture.stateOf(host)).toBe(power);
+    await fixture.broker.database('hosts').where({ id: host }).update({ power: 'running' });
+    await fixture.expireLeadership();
+    await fixture.makeWorker().checkIdle();
+    expect(await fixture.stateOf(host)).toBe('running');
+    expect(await fixture.powerOf(host)).toBe('running');
+  }
+});
