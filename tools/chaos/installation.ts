@@ -12,6 +12,7 @@ import { provideDatabaseRoles } from '../../src/postgres/provision-roles.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
 import { destroyHosts } from '../../src/hypervisors/open.ts';
 import { catalog } from './catalog.ts';
+import { mountSmallDisk, type SmallDisk } from './small-disk.ts';
 import { freePorts } from './free-ports.ts';
 import { type Faults, openFaults } from './faults.ts';
 import { type ChaosProcess, startChaosProcess } from './child-process.ts';
@@ -35,6 +36,8 @@ export interface ChaosInstallation {
   /** Retries a query while Postgres is being restarted. */
   query<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
   readonly postgres: ChaosPostgres;
+  /** The file system of the state directory; undefined without `ownDisk`. */
+  readonly disk: SmallDisk | undefined;
   /** The settings of all processes, as environment variables. */
   readonly environment: Readonly<Record<string, string>>;
   /** For each process the file with its connection string. */
@@ -50,6 +53,8 @@ export interface InstallationOptions {
   readonly leaseMs: number;
   /** Folder of guest image, templates and empty disks between runs; required with qemu. */
   readonly cacheDirectory?: string;
+  /** Gives the state directory its own file system, which can become full. Needs root. */
+  readonly ownDisk?: boolean;
   /** Separates concurrent installations: 0 to 9. */
   readonly testSlot?: number;
 }
@@ -59,7 +64,11 @@ const cachedFolders = ['images', 'templates', 'disks'];
 
 export async function startInstallation(options: InstallationOptions): Promise<ChaosInstallation> {
   // A short path, because it contains Unix sockets; not in /tmp, because hosts' users must be able to enter it.
-  const directory = await mkdtemp('/var/tmp/berth-chaos-');
+  const root = await mkdtemp('/var/tmp/berth-chaos-');
+  await chmod(root, 0o755);
+  const directory = path.join(root, 'state');
+  await mkdir(directory);
+  const disk = options.ownDisk === true ? await mountSmallDisk(directory) : undefined;
   await chmod(directory, 0o755);
   const { cacheDirectory, testSlot = 0 } = options;
   if (cacheDirectory !== undefined) {
@@ -96,7 +105,8 @@ export async function startInstallation(options: InstallationOptions): Promise<C
   };
   const settings = readSettings(common);
   const cleanUp: (() => Promise<unknown>)[] = [];
-  const logFile = path.join(directory, 'log');
+  // Not on the disk that may be full.
+  const logFile = path.join(root, 'log');
   const id = await siteId(settings);
   const processes: ChaosProcess[] = [];
   const stop = async ({ keep = false } = {}) => {
@@ -104,7 +114,8 @@ export async function startInstallation(options: InstallationOptions): Promise<C
     if (options.hypervisor === 'qemu') await destroyHosts(settings, createLogger('chaos', 'warn'));
     for (const act of cleanUp.reverse()) await act();
     if (options.hypervisor === 'qemu') await removeInstallationTraces(id);
-    if (!keep) await rm(directory, { recursive: true, force: true });
+    await disk?.unmount();
+    if (!keep) await rm(root, { recursive: true, force: true });
   };
   try {
     const postgres = await startChaosPostgres(directory);
@@ -114,7 +125,7 @@ export async function startInstallation(options: InstallationOptions): Promise<C
     await takeDatabase(settings, database);
     const urlFiles = await provideDatabaseRoles(settings, postgres.connectionString, database);
     const credentials = await brokerCredentials(settings);
-    const faultDirectory = path.join(directory, 'faults');
+    const faultDirectory = path.join(root, 'faults');
     const faults = openFaults(faultDirectory);
 
     const program = (name: string) => fileURLToPath(new URL(name, import.meta.url));
@@ -154,6 +165,7 @@ export async function startInstallation(options: InstallationOptions): Promise<C
       database,
       query: (run) => retryQuery(() => run(database)),
       postgres,
+      disk,
       environment: common,
       urlFiles,
       logFile,

@@ -101,6 +101,7 @@ async function run({
     hypervisor,
     leaseMs: 2_000,
     testSlot,
+    ownDisk: process.getuid?.() === 0,
     ...(isReal && { cacheDirectory: path.resolve(cache) }),
   });
   let isGood = false;

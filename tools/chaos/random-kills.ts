@@ -63,6 +63,13 @@ export async function runRandomKills(
     ...{ ...clients, choose: () => chooser.pick(site.mgmtPorts) },
   });
   const residents = createResidents(site, { platform, random: chooser, patienceMs });
+  const crashes = () =>
+    before.flatMap(({ process, crashes: former }) =>
+      process
+        .crashes()
+        .slice(former)
+        .map((why) => `${process.name} ${why}`),
+    );
   const isBroken = () => violations.length > 0;
   const rounds = Math.max(strikes.length, Math.ceil(kills / killsPerRound));
 
@@ -83,13 +90,7 @@ export async function runRandomKills(
     await Promise.all([killing, ...lanes]);
     await Promise.all(site.processes.map((one) => one.ready()));
     violations.push(...(await whenQuiet(site, options.patienceMs)));
-    for (const { process, crashes } of before)
-      violations.push(
-        ...process
-          .crashes()
-          .slice(crashes)
-          .map((why) => `${process.name} ${why}`),
-      );
+    violations.push(...crashes());
     report(`round ${round}: ${killed()} kills, ${violations.length} violations`);
     const disaster = strikes[round - 1];
     if (disaster === undefined || isBroken()) continue;
@@ -97,6 +98,7 @@ export async function runRandomKills(
       await residents.fill(residentsCount);
       const scene = { site, platform, operator, residents, patienceMs };
       violations.push(...(await strike(disaster, { ...scene, random: random.branch(`strike ${round}`) })));
+      violations.push(...crashes());
     } catch (error) {
       reportViolation(`the residents of round ${round}: ${errorMessage(error)}`);
     }

@@ -2,6 +2,7 @@ import type { ChaosInstallation } from '../installation.ts';
 import type { Random } from '../random.ts';
 import { corruptRecord } from './corrupt-record.ts';
 import type { Disaster } from './disaster.ts';
+import { fullDisk } from './full-disk.ts';
 import { hostileEngine } from './hostile-engine.ts';
 import { failover, restoredDatabase } from './lost-transactions.ts';
 import { secondInstallation } from './second-installation.ts';
@@ -9,6 +10,7 @@ import { secondInstallation } from './second-installation.ts';
 export const disasters: readonly Disaster[] = [
   corruptRecord,
   failover,
+  fullDisk,
   hostileEngine,
   restoredDatabase,
   secondInstallation,
