@@ -27,6 +27,7 @@ import * as memoryLost from './087-memory-lost.ts';
 import * as diskSpace from './089-disk-space.ts';
 import * as hostRestarts from './091-host-restarts.ts';
 import * as hostDifferences from './092-host-differences.ts';
+import * as totals from './094-totals.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -62,6 +63,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '087-memory-lost', migration: memoryLost },
   { name: '089-disk-space', migration: diskSpace },
   { name: '084-gateway-counts', migration: gatewayCounts },
+  { name: '094-totals', migration: totals },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -4,7 +4,8 @@ import type { Counts, HostOverview, Overview } from '../core/ports/overview.ts';
 import { expiryOf } from '../lib/certificate-expiry.ts';
 import { trustedCertificateAuthorities } from './certificate-authorities.ts';
 import { createUsageRecords, noUsage } from './records/usage.ts';
-import type { HostRow, InstanceRow, OperationRow } from './records/rows.ts';
+import { readTotals, type Total } from './totals.ts';
+import type { HostRow, InstanceRow } from './records/rows.ts';
 import { formatPortRange } from '../lib/port-range.ts';
 
 /** The operators' view of Postgres. */
@@ -99,14 +100,15 @@ const namesIn = (row: HostOverviewRow) => ({
 /** A worker without a report for longer is taken for dead. */
 const workerSilenceSeconds = 15;
 
+/** Reads nothing that grows with what has ended. */
 async function counts(database: Knex): Promise<Counts> {
   const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
   const [
     instances,
     byPlan,
-    made,
     operations,
     bindings,
+    totals,
     expiring,
     checked,
     slots,
@@ -121,22 +123,20 @@ async function counts(database: Knex): Promise<Counts> {
     halted,
   ] = await Promise.all([
     rows<Counts['instances'][number]>(
-      'SELECT state, count(*)::integer AS count FROM instances GROUP BY state',
+      `SELECT state, count(*)::integer AS count FROM instances WHERE state <> 'deleted' GROUP BY state`,
     ),
     rows<Counts['hosts'][number]>(
       `SELECT CASE WHEN state = 'running' AND power <> 'running' THEN power ELSE state END AS state,
            plan_name AS plan, count(*)::integer AS count FROM hosts WHERE state <> 'destroyed' GROUP BY 1, 2`,
     ),
-    rows<Counts['made'][number]>(
-      `SELECT first_started_from AS "from", plan_name AS plan, count(*)::integer AS count FROM hosts
-         WHERE first_started_from IS NOT NULL GROUP BY 1, 2`,
+    rows<Counts['operations'][number]>(
+      `SELECT kind, state, count(*)::integer AS count, 0 AS seconds FROM operations
+         WHERE state = 'in progress' GROUP BY kind, state`,
     ),
-    rows<Pick<OperationRow, 'kind' | 'state'> & { count: number; seconds: number }>(
-      `SELECT kind, state, count(*)::integer AS count,
-         coalesce(extract(epoch FROM sum(finished_at - created_at)), 0)::float8 AS seconds
-       FROM operations GROUP BY kind, state`,
+    rows<Counts['bindings'][number]>(
+      `SELECT state, count(*)::integer AS count FROM bindings WHERE state = 'live' GROUP BY state`,
     ),
-    rows<Counts['bindings'][number]>('SELECT state, count(*)::integer AS count FROM bindings GROUP BY state'),
+    readTotals(database),
     rows<Counts['expiring'][number]>(
       `SELECT within, count(instances.id)::integer AS count FROM unnest(ARRAY['1 hour', '1 day', '7 days']) AS within
        LEFT JOIN instances ON state = 'ready' AND expires_at < clock_timestamp() + within::interval GROUP BY within`,
@@ -178,12 +178,13 @@ async function counts(database: Knex): Promise<Counts> {
          WHERE state = 'running' AND halted IS NOT NULL GROUP BY halted`,
     ),
   ]);
+  const total = (subject: Total['subject']) => totals.filter((row) => row.subject === subject);
   return {
-    instances,
+    instances: [...instances, ...total('instances')],
     hosts: byPlan,
-    made,
-    operations,
-    bindings,
+    made: total('hosts').map(({ state, kind, count }) => ({ from: state, plan: kind, count })),
+    operations: [...operations, ...total('operations')],
+    bindings: [...bindings, ...total('bindings')],
     expiring,
     integrity: checked,
     certificateAuthorities: authorities.map(({ name, state, certificatePem }) => ({

@@ -46,6 +46,7 @@ import { startListener } from '../postgres/listener.ts';
 import { createRevocations } from '../postgres/revocations.ts';
 import { refuseOwner } from '../postgres/server/database-roles.ts';
 import { createStore } from '../postgres/store.ts';
+import { mergeTotals } from '../postgres/totals.ts';
 import { createWorkerRecords } from '../postgres/workers.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import { createHostsLease, renewHostsLeaseEveryMs } from './hosts-lease.ts';
@@ -217,6 +218,7 @@ export async function startWorker(
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },
     { name: 'The disk guard', everyMs: 1_000, run: () => guard.runOnce() },
     { name: 'The check of halted hosts', everyMs: 5_000, run: () => haltedHosts.runOnce() },
+    { name: 'Merging totals', everyMs: 60_000, run: () => mergeTotals(database) },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },
     { name: 'Making templates', everyMs: undefined, run: () => makeTemplates({ ...deps, plans, signal }) },
   ];

@@ -52,6 +52,7 @@ export interface HostOverview {
 
 /** Counts, for metrics and health. */
 export interface Counts {
+  /** States at present; `deleted` ones so far, like all final states below. */
   readonly instances: readonly { state: string; count: number }[];
   /** A sleeping host counts as `paused` or `suspended`. */
   readonly hosts: readonly { state: string; plan: string; count: number }[];

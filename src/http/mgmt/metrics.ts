@@ -7,7 +7,7 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
     new Gauge({ name, help, labelNames, registers: [registry] });
 
-  const instances = gauge('berth_instances', 'Service instances by state', ['state']);
+  const instances = gauge('berth_instances', 'Service instances by state: deleted ones so far', ['state']);
   for (const { state, count } of counts.instances) instances.set({ state }, count);
   const hosts = gauge('berth_hosts', 'Hosts that have not been destroyed', ['state', 'plan']);
   for (const { state, plan, count } of counts.hosts) hosts.set({ state, plan }, count);
@@ -16,9 +16,13 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'plan',
   ]);
   for (const { from, plan, count } of counts.made) created.set({ from, plan }, count);
-  const bindings = gauge('berth_bindings', 'Service bindings by state', ['state']);
+  const bindings = gauge('berth_bindings', 'Service bindings by state: revoked ones so far', ['state']);
   for (const { state, count } of counts.bindings) bindings.set({ state }, count);
-  const operations = gauge('berth_operations', 'Recorded operations by kind and state', ['kind', 'state']);
+  const operations = gauge(
+    'berth_operations',
+    'Operations by kind and state: in progress now, ended so far',
+    ['kind', 'state'],
+  );
   const seconds = gauge('berth_operations_seconds', 'Total time of finished operations', ['kind', 'state']);
   for (const { kind, state, count, seconds: sum } of counts.operations) {
     operations.set({ kind, state }, count);

@@ -93,6 +93,8 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   },
   /** Maintained by a trigger that runs as the owner. */
   quota_usage: { api: ['SELECT'] },
+  /** Rows are added by triggers that run as the owner; the worker merges them. */
+  totals: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'DELETE'] },
   operation_kinds: {},
   operations: {
     api: ['SELECT', 'INSERT', 'UPDATE (state, description, finished_at, lease_until, fence)'],
