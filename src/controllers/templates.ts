@@ -1,32 +1,46 @@
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
+import { createBackoff } from './backoff.ts';
+
+/** Milliseconds. Making a template takes minutes of a processor. */
+const pauses = { firstPauseMs: 5 * 60_000, longestPauseMs: 60 * 60_000 };
 
 /**
- * Makes the templates that are missing, one after the other, in the background.
+ * Makes the templates that are missing or have turned out to be bad, one after the other, in the background.
  * @param deps.signal aborts the template in progress; it is not an error then.
  */
-export async function makeTemplates(deps: {
+export function createTemplateMaker(deps: {
   readonly hypervisor: Pick<Hypervisor, 'makeTemplate'>;
   readonly plans: readonly Plan[];
   readonly logger: Logger;
   readonly signal: AbortSignal;
-}): Promise<void> {
+}): { runOnce(): Promise<void> } {
   const { hypervisor, plans, logger, signal } = deps;
   const isAborted = () => signal.aborted;
-  for (const { name, shape } of plans.filter(({ fromTemplate }) => fromTemplate)) {
-    if (isAborted()) return;
-    const report = (progress: string) => {
-      logger.info({ plan: name }, progress);
-    };
-    try {
-      await hypervisor.makeTemplate({ planName: name, shape }, report, signal);
-    } catch (error) {
-      if (isAborted()) return;
-      logger.error(
-        { plan: name, err: error },
-        'A template could not be made; hosts of this plan boot cold until the worker is restarted',
-      );
-    }
-  }
+  const backoff = createBackoff({
+    message:
+      'A template could not be made; hosts of this plan boot cold, and it is tried again after a pause that grows to 1 h',
+    subject: 'plan',
+    logger,
+    ...pauses,
+  });
+  return {
+    async runOnce() {
+      for (const { name, shape } of plans.filter(({ fromTemplate }) => fromTemplate)) {
+        if (isAborted()) return;
+        if (!backoff.isDue(name)) continue;
+        const report = (progress: string) => {
+          logger.info({ plan: name }, progress);
+        };
+        try {
+          await hypervisor.makeTemplate({ planName: name, shape }, report, signal);
+          backoff.succeeded(name);
+        } catch (error) {
+          if (isAborted()) return;
+          backoff.failed(name, error);
+        }
+      }
+    },
+  };
 }

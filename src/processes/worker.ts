@@ -22,7 +22,7 @@ import { recordOwners } from '../controllers/record-owners.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
 import { recordDifferences } from '../controllers/record-differences.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
-import { makeTemplates } from '../controllers/templates.ts';
+import { createTemplateMaker } from '../controllers/templates.ts';
 import { allPlans } from '../core/catalog/lookup.ts';
 import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts';
 import { leaseMs } from '../core/lease-duration.ts';
@@ -165,6 +165,7 @@ export async function startWorker(
     ...{ ...deps, plans, admission, availableMib, signal },
     isBusy: () => operations.isBusy(),
   });
+  const templateMaker = createTemplateMaker({ ...deps, plans, signal });
   const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
   const image = createCurrentImageRecord(database);
@@ -220,7 +221,7 @@ export async function startWorker(
     { name: 'The check of halted hosts', everyMs: 5_000, run: () => haltedHosts.runOnce() },
     { name: 'Merging totals', everyMs: 60_000, run: () => mergeTotals(database) },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },
-    { name: 'Making templates', everyMs: undefined, run: () => makeTemplates({ ...deps, plans, signal }) },
+    { name: 'Making templates', everyMs: 60_000, run: () => templateMaker.runOnce() },
   ];
   const stopControllers = startControllers(controllers, { logger, notifications: listener });
 

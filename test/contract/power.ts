@@ -91,14 +91,13 @@ export function describePower(suite: Suite): void {
       const [first, ...others] = harness.unusableMemory.map((unusable) => ({ ...unusable, spec: newSpec() }));
       if (first === undefined) expect.fail('the harness knows no unusable memory');
       for (const { name, leave, spec } of [first, ...others]) {
-        const address = await bringUp(spec);
         if (spec === first.spec) {
-          await suite.createVolume(address, 'kept');
+          await suite.createVolume(await bringUp(spec), 'kept');
           // So that the volume is on its disk: as after a power cut, the content of its memory is lost.
           await driver.stop(spec.hostId);
-          await driver.prepare(spec);
-          await driver.start(spec);
         }
+        await driver.prepare(spec);
+        await driver.start(spec);
         await driver.suspend(spec.hostId);
         await leave(spec);
         expect(await stateOf(spec), name).toBe('suspended');
@@ -121,7 +120,8 @@ export function describePower(suite: Suite): void {
   itNeeds(['suspend', 'templates'], 'stop: stops a suspended host whose memory is unusable', async () => {
     const [unusable] = suite.harness.unusableMemory;
     const spec = newSpec();
-    await bringUp(spec);
+    await suite.driver.prepare(spec);
+    await suite.driver.start(spec);
     await suite.driver.suspend(spec.hostId);
     await unusable?.leave(spec);
     await suite.driver.stop(spec.hostId);
@@ -131,7 +131,8 @@ export function describePower(suite: Suite): void {
   // Fails if the start keeps the recorded power: the host was listed as paused while it ran.
   itNeeds(['pause'], 'pause: a host whose VM ends while it is paused runs after its next start', async () => {
     const spec = newSpec();
-    await bringUp(spec);
+    await suite.driver.prepare(spec);
+    await suite.driver.start(spec);
     await suite.driver.pause(spec.hostId);
     await suite.harness.killVm(spec.hostId);
     await suite.expectStopped(spec);

@@ -94,6 +94,14 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
   for (const { name, memoryAvailableMib } of counts.workers) {
     if (memoryAvailableMib !== null) memory.set({ worker: name }, memoryAvailableMib);
   }
+  const templates = gauge(
+    'berth_worker_templates',
+    'Workers that restore hosts of a plan from its template',
+    ['plan'],
+  );
+  for (const { alive, templates: usable } of counts.workers) {
+    if (alive) for (const plan of usable) templates.inc({ plan });
+  }
   for (const { alive, hypervisor } of counts.workers) workers.inc({ alive: String(alive), hypervisor });
   return { contentType: registry.contentType, text: await registry.metrics() };
 }

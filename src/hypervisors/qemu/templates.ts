@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
+import type { HostShape } from '../../core/hypervisor/host-spec.ts';
 import type { Templates } from '../../core/hypervisor/templates.ts';
 import type { QemuDeps } from './deps.ts';
 import { writeHostRecord } from './host-record.ts';
@@ -11,6 +12,8 @@ import { warmRestoredGuest } from './warm-restored-guest.ts';
 /** Name of a lock: templates are made one at a time on a node. */
 const templateLock = 'template';
 const pollMs = 1_000;
+/** How many bad templates of a plan are replaced: one that is bad again and again would keep the node busy. */
+const mostRemakes = 3;
 
 /** Removes the VM of a template whose worker was killed; one that another worker is making is left alone. */
 export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
@@ -19,8 +22,8 @@ export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
 
 export function createTemplates(deps: QemuDeps): Templates {
   const { hosts, cgroups, vms, starter, templates, locks } = deps;
-  /** Template keys by plan name, for the plans that {@link Templates.makeTemplate} was called with. */
-  const keys = new Map<string, string>();
+  /** By name, the plans that {@link Templates.makeTemplate} was called with. */
+  const shapes = new Map<string, HostShape>();
 
   /** Undefined if the record of a host is unreadable: its disk may be based on any template. */
   async function templatesInUse(): Promise<ReadonlySet<string> | undefined> {
@@ -35,27 +38,31 @@ export function createTemplates(deps: QemuDeps): Templates {
 
   return {
     async hasTemplate(planName) {
-      const key = keys.get(planName);
-      return key !== undefined && templates.has(key);
+      const shape = shapes.get(planName);
+      return shape !== undefined && templates.has(templates.key(planName, shape));
     },
 
     async makeTemplate(plan, report, signal) {
-      const key = templates.key(plan.planName, plan.shape);
-      keys.set(plan.planName, key);
+      const { planName, shape } = plan;
+      shapes.set(planName, shape);
+      const isMade = () => templates.isMade(templates.key(planName, shape));
       const make = async () => {
-        if (await templates.has(key)) return;
-        if ((await templates.isDamaged(key)) && (await templatesInUse())?.has(key) !== false) {
+        if (await isMade()) return;
+        const bad = templates.badKeys(planName, shape);
+        if (bad.length > mostRemakes) {
+          const folders = bad.map((one) => templates.directory(one)).join(', ');
           throw new HypervisorError(
-            `The template in ${templates.directory(key)} is damaged, and disks of hosts are based on it: it can only be made again once these hosts are destroyed`,
+            `The template of plan ${planName} was bad each time it was made (${bad.length} times). The files "damaged" in ${folders} say why; remove these files to have it made again`,
           );
         }
+        const key = templates.key(planName, shape);
         await makeTemplate(deps, plan, { key, directory: templates.directory(key) }, report, signal);
         const inUse = await templatesInUse();
-        if (inUse !== undefined) await templates.removeOthers(plan.planName, key, inUse);
+        if (inUse !== undefined) await templates.removeOthers(planName, shape, inUse);
       };
-      while (!(await templates.has(key))) {
+      while (!(await isMade())) {
         await locks.tryWithLock(templateLock, make);
-        if (await templates.has(key)) return;
+        if (await isMade()) return;
         report('waiting for another worker that makes a template');
         await delay(pollMs, undefined, { signal });
       }
@@ -76,7 +83,10 @@ export function createTemplates(deps: QemuDeps): Templates {
       const template = fresh.template === key ? await templates.load(key) : undefined;
       if (template === undefined) return false;
       await starter.restore(at, fresh, template);
-      await warmRestoredGuest(deps, at, spec);
+      await warmRestoredGuest(deps, at, spec).catch(async (error: unknown) => {
+        await templates.restoreFailed(key, error);
+        throw error;
+      });
       await vms.pause(at);
       await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', parked: true });
       return true;

@@ -122,9 +122,10 @@ export function createVmStarter(
         'run',
         template.kernelSecrets,
       );
+      templates.restored(template.key);
     } catch (error) {
       // The next attempt boots cold: slower, but independent of the template.
-      templates.distrust(template.key);
+      await templates.restoreFailed(template.key, error);
       throw error;
     } finally {
       await own?.close();

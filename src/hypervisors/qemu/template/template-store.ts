@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, rm, stat, type FileHandle, writeFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import path from 'node:path';
@@ -9,7 +10,14 @@ import type { Digests } from '../integrity/digests.ts';
 import { memoryKeyOf, type NodeKey } from '../memory/memory-key.ts';
 import { openSealedCopy } from '../memory/sealed-memory.ts';
 import type { QemuOptions } from '../options.ts';
-import { readTemplateRecord, templateFiles, type TemplateFile } from './template-record.ts';
+import { createRestoreFailures } from './restore-failures.ts';
+import {
+  readTemplateRecord,
+  templateFiles,
+  type TemplateFile,
+  type TemplateRecord,
+} from './template-record.ts';
+import { errorMessage } from '../../../lib/error-message.ts';
 import { exists } from '../../../lib/exists.ts';
 import type { Logger } from '../../../lib/logger.ts';
 
@@ -30,23 +38,33 @@ export interface LoadedTemplate {
 
 /** The templates on disk, and which of them are loaded into memory. */
 export interface TemplateStore {
-  /** Key of a plan's template: a digest of everything that the template is made from. */
+  /**
+   * Key of a plan's template: a digest of everything that the template is made from, and of how many templates with the
+   * same sources were bad. Those stay in their folders, since disks of hosts are overlays of them.
+   */
   key(planName: string, shape: HostShape): string;
+  /** Keys of bad templates with the same sources. */
+  badKeys(planName: string, shape: HostShape): readonly string[];
   directory(key: string): string;
-  /** Whether the template is on disk and not known to be damaged. */
+  /** Whether the template is on disk and not known to be bad. */
+  isMade(key: string): Promise<boolean>;
+  /** Whether hosts are restored from it now: it is made, and no restore has failed lately. */
   has(key: string): Promise<boolean>;
-  /** Whether one of its files had a wrong digest; disks of hosts may still be overlays of it. */
-  isDamaged(key: string): Promise<boolean>;
   /** The recorded digest of its disk. @throws HypervisorError if it has no record. */
   diskDigest(key: string): Promise<string>;
   /** The template with its memory loaded and all digests verified; undefined if there is no usable one. */
   load(key: string): Promise<LoadedTemplate | undefined>;
-  /** Stops using a template until it has been made again. */
-  distrust(key: string): void;
+  /** A host was restored from it. */
+  restored(key: string): void;
+  /** A restore from it has failed: it is not used for a while, or not at all any more if it is bad. */
+  restoreFailed(key: string, error: unknown): Promise<void>;
   /** Loads small templates ahead; one that is large compared with the node's memory is loaded on first use. */
   preload(): void;
-  /** Removes the other templates of a plan, except those that a host's disk is an overlay of. */
-  removeOthers(planName: string, key: string, inUse: ReadonlySet<string>): Promise<void>;
+  /**
+   * Removes the other templates of a plan, except those that a host's disk is an overlay of. Of bad ones with the same
+   * sources, the mark stays.
+   */
+  removeOthers(planName: string, shape: HostShape, inUse: ReadonlySet<string>): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -61,21 +79,24 @@ export function createTemplateStore(
   logger: Logger,
 ): TemplateStore {
   const root = path.join(options.stateDirectory, 'templates');
+  /** By key and time of making. Never closed before the end, since a restore may be using it. */
   const loaded = new Map<string, Promise<LoadedTemplate | undefined>>();
-  const distrusted = new Set<string>();
+  const failures = createRestoreFailures();
   let closed = false;
   const directory = (key: string) => path.join(root, key);
-  const damageMark = (key: string) => path.join(directory(key), 'damaged');
-  const isDamaged = (key: string) => exists(damageMark(key));
+  const badMark = (key: string) => path.join(directory(key), 'damaged');
+  const isBad = (key: string) => exists(badMark(key));
 
   const readRecord = (key: string) => readTemplateRecord(directory(key));
 
-  async function loadChecked(key: string): Promise<LoadedTemplate | undefined> {
-    const record = await readRecord(key);
-    if (record === undefined || (await isDamaged(key))) return undefined;
+  async function loadChecked(key: string, record: TemplateRecord): Promise<LoadedTemplate | undefined> {
     const file = (name: TemplateFile) => path.join(directory(key), name);
     let memory: FileHandle | undefined;
     try {
+      for (const name of templateFiles) {
+        if (!(await exists(file(name))))
+          await condemn(key, `The template is damaged: ${file(name)} is missing`);
+      }
       memory = await openSealedCopy(options.libexecDirectory, file('memory'));
       // Verify the sealed copy, not the file that it was copied from.
       await requireSame(
@@ -96,8 +117,27 @@ export function createTemplateStore(
       return template;
     } catch (error) {
       await memory?.close();
-      refuse(key, error);
+      await refuse(key, error);
       return undefined;
+    }
+  }
+
+  function keysOf(planName: string, shape: HostShape): { readonly key: string; readonly bad: string[] } {
+    const sources = {
+      recipeVersion,
+      planName,
+      image: image.digest,
+      commandLine: image.commandLine,
+      shape,
+      memory: memoryKeyOf(nodeKey, shape),
+    };
+    const bad: string[] = [];
+    for (;;) {
+      const key = createHash('sha256')
+        .update(JSON.stringify({ ...sources, ...(bad.length > 0 && { bad: bad.length }) }))
+        .digest('hex');
+      if (!existsSync(badMark(key))) return { key, bad };
+      bad.push(key);
     }
   }
 
@@ -110,71 +150,79 @@ export function createTemplateStore(
 
   async function requireSame(key: string, file: string, expected: string, actual: string): Promise<void> {
     if (actual === expected) return;
-    const problem = `The template is damaged: ${file} has the digest ${actual}, not ${expected}`;
-    // The next start makes it again.
-    await writeFile(damageMark(key), `${problem}\n`);
+    await condemn(key, `The template is damaged: ${file} has the digest ${actual}, not ${expected}`);
+  }
+
+  async function condemn(key: string, problem: string): Promise<never> {
+    await writeFile(badMark(key), `${problem}\n`);
     throw new HypervisorError(problem);
   }
 
-  function refuse(key: string, error: unknown): void {
-    distrusted.add(key);
+  async function refuse(key: string, error: unknown): Promise<void> {
+    const follows = (await isBad(key)) ? 'bad' : failures.failed(key, error);
+    if (follows === undefined) return;
+    if (follows !== 'bad') {
+      logger.warn(
+        { template: key, pauseSeconds: follows / 1_000, err: error },
+        'A host could not be restored from a template; hosts of its plan boot cold until it is tried again after a pause',
+      );
+      return;
+    }
+    if (!(await isBad(key))) await writeFile(badMark(key), `${errorMessage(error)}\n`);
     logger.error(
-      { template: key, err: error },
-      'A template is unusable; hosts of its plan boot cold until it has been made again',
+      { event: 'template.bad', template: key, err: error },
+      'A template is bad; hosts of its plan boot cold until another one has been made, within minutes',
     );
   }
 
   const load = async (key: string) => {
-    if (closed || distrusted.has(key)) return undefined;
-    let loading = loaded.get(key);
+    if (closed || failures.isPausing(key) || (await isBad(key))) return undefined;
+    const record = await readRecord(key);
+    if (record === undefined) return undefined;
+    // It may have been removed and made again since it was loaded.
+    const version = `${key} ${record.madeAt}`;
+    let loading = loaded.get(version);
     if (loading === undefined) {
-      loading = loadChecked(key);
-      loaded.set(key, loading);
+      loading = loadChecked(key, record);
+      loaded.set(version, loading);
     }
     const template = await loading;
     if (template === undefined) {
-      loaded.delete(key);
+      loaded.delete(version);
       return undefined;
     }
     try {
       await requireSound(template);
       return template;
     } catch (error) {
-      refuse(key, error);
+      await refuse(key, error);
       return undefined;
     }
   };
 
+  const isMade = async (key: string) => !(await isBad(key)) && (await readRecord(key)) !== undefined;
+
   return {
     directory,
     load,
-    key(planName, shape) {
-      const sources = {
-        recipeVersion,
-        planName,
-        image: image.digest,
-        commandLine: image.commandLine,
-        shape,
-        memory: memoryKeyOf(nodeKey, shape),
-      };
-      return createHash('sha256').update(JSON.stringify(sources)).digest('hex');
-    },
-    isDamaged,
+    key: (planName, shape) => keysOf(planName, shape).key,
+    badKeys: (planName, shape) => keysOf(planName, shape).bad,
     async diskDigest(key) {
       const record = await readRecord(key);
       if (record === undefined) throw new HypervisorError(`The template ${directory(key)} has no record`);
       return record.files['disk.qcow2'];
     },
-    has: async (key) =>
-      !distrusted.has(key) && !(await isDamaged(key)) && (await readRecord(key)) !== undefined,
-    distrust(key) {
-      distrusted.add(key);
+    isMade,
+    has: async (key) => !failures.isPausing(key) && (await isMade(key)),
+    restored(key) {
+      if (failures.succeeded(key)) logger.info({ template: key }, 'Hosts are restored from a template again');
     },
+    restoreFailed: refuse,
     preload() {
       const small = async () => {
         for (const key of await readdir(root).catch(() => [])) {
           const record = await readRecord(key);
-          if (record?.image !== image.digest) continue;
+          if (record?.image !== image.digest || (await isBad(key))) continue;
           const { size } = await stat(path.join(directory(key), 'memory'));
           if (size <= totalmem() * preloadShare) await load(key);
         }
@@ -183,11 +231,16 @@ export function createTemplateStore(
         logger.warn({ err: error }, 'Loading templates ahead failed; each is loaded on first use');
       });
     },
-    async removeOthers(planName, key, inUse) {
+    async removeOthers(planName, shape, inUse) {
+      const { key, bad } = keysOf(planName, shape);
       for (const name of await readdir(root).catch(() => [])) {
         if (name === key || inUse.has(name)) continue;
+        const files = bad.includes(name)
+          ? templateFiles.map((file) => path.join(directory(name), file))
+          : [directory(name)];
         const record = await readRecord(name);
-        if (record?.planName === planName) await rm(directory(name), { recursive: true, force: true });
+        if (record?.planName !== planName) continue;
+        for (const file of files) await rm(file, { recursive: true, force: true });
       }
     },
     async close() {
