@@ -96,6 +96,9 @@ export async function startInstallation(options: InstallationOptions): Promise<C
     // Each tenant has its own org, and there are more of them than slots.
     BERTH_SLOT_REST_SECONDS: '2',
     BERTH_ORPHAN_GRACE_SECONDS: '2',
+    // The disk is small.
+    BERTH_DISK_RESERVE_MIB: '64',
+    BERTH_DISK_OVERCOMMIT: '50',
     // Lets idle hosts be paused and suspended while tenants come and go.
     BERTH_IDLE_AFTER_SECONDS: '1',
     BERTH_SUSPEND_AFTER_SECONDS: '1',

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createCurrentImageRecord } from '../../src/postgres/current-image.ts';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { createApiClient } from './api-client.ts';
 import { ids } from './catalog.ts';
@@ -118,17 +119,13 @@ async function update(life: Life, id: string): Promise<void> {
 /** Makes a simulated host look as if it had an older image; a real host can't. */
 async function pretendOldImage({ site }: Life, id: string): Promise<Change | undefined> {
   const hostId = await hostIdOf(site, id);
-  const worker = await site.query((database) =>
-    database('workers')
-      .whereNotNull('image_version')
-      .first<{ image_version: string } | undefined>('image_version'),
-  );
-  if (hostId === undefined || worker === undefined || site.settings.hypervisor !== 'simulated')
+  const version = await site.query((database) => createCurrentImageRecord(database).read());
+  if (hostId === undefined || version === undefined || site.settings.hypervisor !== 'simulated')
     return undefined;
   await site.query((database) =>
     database('hosts').where({ id: hostId }).update({ image_version: '0.0.1+older' }),
   );
-  return { maintenance_info: { version: worker.image_version } };
+  return { maintenance_info: { version } };
 }
 
 /** Requests pause or suspension as an operator does; another operation may come first. */
