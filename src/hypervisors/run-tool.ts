@@ -98,7 +98,10 @@ export function runTool(program: string, args: readonly string[], options: RunOp
     const fail = (problem: string, cause?: Error) => {
       const quote = [errorOutput, lastLines].join('\n').trim();
       settle.reject(
-        new HypervisorError(`${program} ${problem}${quote === '' ? '' : `: ${quote}`}`, { cause }),
+        new HypervisorError(`${program} ${problem}${quote === '' ? '' : `: ${quote}`}`, {
+          cause,
+          summary: `${program} ${problem}`,
+        }),
       );
     };
     child.on('error', (error: NodeJS.ErrnoException) => {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LeasedOperation } from '../core/model/operation.ts';
@@ -91,7 +92,7 @@ export async function runOperation(
           : concurrency.limitStep(host?.tenantId ?? operation.instanceId, run));
       } catch (error) {
         attempts += 1;
-        const reason = errorMessage(error);
+        const reason = error instanceof HypervisorError ? error.summary : errorMessage(error);
         logger.warn(
           { operation: operation.id, host: host?.id, step: step.name, attempts, err: error },
           'A step of an operation failed',

@@ -90,7 +90,7 @@ export function createVms(
   const lastOutput = (layout: HostLayout) => stderrLog.lastOutput(layout.id);
   const failure = (layout: HostLayout, what: string, cause?: unknown) => {
     const output = lastOutput(layout);
-    return new HypervisorError(`${what}${output === '' ? '' : `: ${output}`}`, { cause });
+    return new HypervisorError(`${what}${output === '' ? '' : `: ${output}`}`, { cause, summary: what });
   };
 
   const commandOf = (layout: HostLayout, { shape, image, memory, incoming, disk }: LaunchSpec) =>
