@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import type { Settings } from '../config/settings.ts';
-import { imageOptions, kvmMemory } from '../hypervisors/open.ts';
+import { imageOptions, kvmMemory, networkProblems } from '../hypervisors/open.ts';
 import { findGuestImage } from '../hypervisors/qemu/image/build-image.ts';
 import { probeKvm } from '../hypervisors/qemu/node/kvm.ts';
 import { swapProblem } from '../hypervisors/qemu/node/swap.ts';
@@ -18,6 +18,7 @@ const tools = [
   '/usr/bin/qemu-img',
   '/usr/bin/bwrap',
   '/usr/sbin/nft',
+  '/usr/sbin/conntrack',
   '/usr/sbin/mkfs.ext4',
   '/bin/busybox',
 ];
@@ -48,6 +49,12 @@ async function checkNode(settings: Settings): Promise<Finding[]> {
     const { accelerator, reason } = await probeKvm(kvmMemory(settings));
     findings.push([true, `accelerator ${accelerator}: ${reason}`]);
   }
+  const network = await networkProblems(settings);
+  findings.push(
+    ...(network.length === 0
+      ? [[true, "guests' name servers and the connection tracking table"] as const]
+      : network.map((problem): Finding => [false, problem])),
+  );
   const swap = await swapProblem();
   findings.push([swap === undefined, swap ?? "tenants' memory is never swapped"]);
   try {

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { addressPattern, networkPattern } from '../core/networks.ts';
+import { noNameServers } from './defaults.ts';
 
 /** How the text of an environment variable becomes a value. */
 export interface SettingType<T> {
@@ -58,8 +60,7 @@ export const absolutePath: SettingType<string> = {
   parse: (text) => (path.isAbsolute(text) ? path.normalize(text) : undefined),
 };
 
-const octets = /^((25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(25[0-5]|2[0-4]\d|1?\d?\d)$/;
-const isIPv4 = (text: string) => octets.test(text);
+const isIPv4 = (text: string) => new RegExp(addressPattern).test(text);
 const isIpAddress = (text: string) => isIPv4(text) || /^[0-9a-fA-F:]*:[0-9a-fA-F:.]*$/.test(text);
 
 export const ipAddress: SettingType<string> = {
@@ -74,12 +75,26 @@ export const hostName: SettingType<string> = {
   parse: (text) => (isIpAddress(text) || (text.length <= 253 && dnsName.test(text)) ? text : undefined),
 };
 
-export const addressList: SettingType<readonly string[]> = {
-  expected: 'IPv4 addresses, separated by commas',
+const listOf = (expected: string, isValid: (item: string) => boolean): SettingType<readonly string[]> => ({
+  expected,
   parse(text) {
-    const addresses = text.split(',').map((address) => address.trim());
-    return addresses.every((address) => isIPv4(address)) ? addresses : undefined;
+    const items = text.split(',').map((item) => item.trim());
+    return items.every(isValid) ? items : undefined;
   },
+});
+
+/** Networks are IPv4, as those of catalogs and parameters. */
+export const networkList = listOf(
+  'IPv4 networks in CIDR notation without leading zeros, such as 198.51.100.0/24, separated by commas',
+  (item) => new RegExp(networkPattern).test(item),
+);
+
+const addresses = listOf('', (item) => isIPv4(item) && !item.startsWith('127.'));
+
+/** Addresses of name servers, as guests reach them: loopback is the guest's own. */
+export const nameServers: SettingType<readonly string[]> = {
+  expected: 'IPv4 addresses other than loopback, separated by commas, or `none`',
+  parse: (text) => (text === 'none' ? noNameServers : addresses.parse(text)),
 };
 
 export const hostNetwork: SettingType<string> = {

@@ -171,10 +171,17 @@ export const settingTable = {
   ),
   dnsServers: computed(
     'BERTH_DNS_SERVERS',
-    env.addressList,
-    nodeNameServers,
-    "the node's name servers, without loopback",
-    "IPv4 addresses, separated by commas; guests' name queries go to the first",
+    env.nameServers,
+    () => nodeNameServers(),
+    "the node's name servers, those behind a local stub included",
+    "IPv4 addresses, separated by commas, or `none`; guests' name queries go to the first, unless their egress is `none`",
+  ),
+  denyNetworks: computed(
+    'BERTH_DENY_NETWORKS',
+    env.networkList,
+    () => [],
+    'none',
+    "IPv4 networks (CIDR), separated by commas, that no guest may reach, whatever its plan allows: your own public networks, the external address of a NAT, other installations' networks",
   ),
   auditDays: literal(
     'BERTH_AUDIT_DAYS',

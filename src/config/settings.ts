@@ -49,6 +49,8 @@ export interface Settings {
   readonly uidBase: number;
   /** Name servers of the guests, reached through their own network namespace. */
   readonly dnsServers: readonly string[];
+  /** IPv4 networks (CIDR) that no guest may reach. */
+  readonly denyNetworks: readonly string[];
   /** What hosts of one template share in memory. */
   readonly pageSharing: 'template' | 'none';
   /** What happens to a host with drift. */

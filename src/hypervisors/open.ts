@@ -1,10 +1,12 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
+import { nameServerProblem } from '../config/defaults.ts';
 import { siteId } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
 import { ensureGuestImage, type ImageOptions } from './qemu/image/build-image.ts';
+import { connectionTableProblem } from './qemu/node/connection-table.ts';
 import { probeKvm } from './qemu/node/kvm.ts';
 import { createQemuHypervisor } from './qemu/qemu.ts';
 import { swapProblem } from './qemu/node/swap.ts';
@@ -55,6 +57,15 @@ export function imageOptions(settings: Settings): ImageOptions {
   };
 }
 
+/** What of the node's network keeps hosts from working as they should, with remedies. */
+export async function networkProblems(settings: Settings): Promise<readonly string[]> {
+  const hosts = await readdir(path.join(settings.stateDirectory, 'hosts')).catch(() => []);
+  return [
+    nameServerProblem(settings.dnsServers),
+    await connectionTableProblem(settings.hostLimits, hosts.length),
+  ].filter((problem) => problem !== undefined);
+}
+
 /** File that caches whether KVM is usable. */
 export const kvmMemory = (settings: Settings) => path.join(settings.stateDirectory, 'kvm.json');
 
@@ -78,8 +89,9 @@ async function qemu(
   );
   const kvm = await probeKvm(kvmMemory(settings));
   logger.info(kvm, 'The accelerator was chosen');
-  const swap = await swapProblem();
-  if (swap !== undefined) logger.warn({}, swap);
+  for (const problem of [await swapProblem(), ...(await networkProblems(settings))]) {
+    if (problem !== undefined) logger.warn({}, problem);
+  }
   const site = await siteId(settings);
   const ids = userIds(settings.uidBase);
   return createQemuHypervisor({
@@ -93,6 +105,7 @@ async function qemu(
     firstUid: ids.hosts,
     gatewayUid: ids.gateway,
     dnsServers: settings.dnsServers,
+    denyNetworks: settings.denyNetworks,
     hostLimits: settings.hostLimits,
     diskReserveMib: settings.diskReserveMib,
     memoryOvercommit: settings.memoryOvercommit,

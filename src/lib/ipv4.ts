@@ -17,6 +17,11 @@ export function formatAddress(address: number): string {
   return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join('.');
 }
 
+/** The network in CIDR notation with its first address: 10.1.2.3/16 is 10.1.0.0/16. */
+export function canonicalNetwork(network: string): string {
+  return `${formatAddress(networkRange(network).first)}/${Number(network.split('/')[1] ?? 32)}`;
+}
+
 /** Whether every address of the network `inner` is one of `outer`. */
 export function contains(outer: string, inner: string): boolean {
   const [whole, part] = [networkRange(outer), networkRange(inner)];

@@ -40,6 +40,10 @@ describe('settings', () => {
     ['BERTH_PUBLISHED_PORTS', '2000-1000'],
     ['BERTH_HOST_NETWORK', '10.0.0.0/30'],
     ['BERTH_DNS_SERVERS', '1.1.1.1,x'],
+    ['BERTH_DNS_SERVERS', '127.0.0.53'],
+    ['BERTH_DNS_SERVERS', '08.8.8.8'],
+    ['BERTH_DENY_NETWORKS', '198.51.100.7'],
+    ['BERTH_DENY_NETWORKS', '198.51.100.0/24,example.com/24'],
     ['BERTH_LOG_LEVEL', 'loud'],
     ['BERTH_BROKER_PASSWORD', 'secret-in-the-environment'],
   ])('settings: an error names %s if it is %s', (name, value) => {

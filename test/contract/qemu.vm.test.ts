@@ -34,6 +34,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     firstUid: 610_016 + testSlot * 1000,
     gatewayUid: 610_001 + testSlot * 1000,
     dnsServers: [],
+    denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
     loadAhead: false,

@@ -7,7 +7,7 @@ import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 /** A limit so low that even an emulated guest can exceed it. */
 const bandwidthMbit = 2;
 const bytesPerSecond = bandwidthMbit * 125_000;
-/** Allowed burst: the kernel's token bucket has one second's worth plus the burst of rules.ts, a quarter more. */
+/** Allowed burst: the kernel's token bucket has one second's worth plus the burst of host-rules.ts, a quarter more. */
 const bucket = 1.25 * bytesPerSecond;
 /** Tolerance for link headers, which are counted only here, and for the time between two readings. */
 const tolerance = 1.05;
@@ -68,7 +68,7 @@ describe('host bandwidth', { timeout: 960_000 }, () => {
   const droppedFor = async (host: TestHost) => (await host.dropped())['bandwidth'] ?? 0;
 
   it('12: bandwidth limit: applies to what a guest sends; the excess is dropped, other hosts lose nothing', async () => {
-    // Fails without the limit on the guest's link (rules.ts): twice the allowed bytes passed.
+    // Fails without the limit on the guest's link (host-rules.ts, node-rules.ts): twice the allowed bytes passed.
     const attacker = await a.attacker();
     await b.attacker();
     const [dropped, ofAnother] = [await droppedFor(a), await droppedFor(b)];

@@ -102,7 +102,7 @@ async function update(life: Life, id: string): Promise<void> {
   const dice = random.number(1);
   const parameters = {
     published_ports: random.integer(5),
-    egress: random.pick(['internet', 'none', ['203.0.113.0/24']]),
+    egress: random.pick(['internet', 'none', ['192.52.193.0/24']]),
     idle: random.pick(['run', 'pause', 'suspend', null]),
   };
   const [what, change]: [string, Change | undefined] =

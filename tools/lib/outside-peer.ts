@@ -23,10 +23,11 @@ export interface OutsidePeer {
 
 export async function createOutsidePeer(): Promise<OutsidePeer> {
   const { octet, name, link } = await claimOctet();
-  // TEST-NET-2 and TEST-NET-3 (RFC 5737): reserved for documentation.
+  // TEST-NET-2 (RFC 5737), reserved for documentation; and a public network that the internet does not need: relays of
+  // Automatic Multicast Tunneling (RFC 7450).
   const nodeAddress = `198.51.100.${octet}`;
   const localAddress = `198.51.100.${octet + 1}`;
-  const internetAddress = `203.0.113.${octet}`;
+  const internetAddress = `192.52.193.${octet}`;
   await ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
   await ip('address', 'add', `${nodeAddress}/31`, 'dev', link);
   await ip('link', 'set', link, 'up');

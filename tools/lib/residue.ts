@@ -70,11 +70,23 @@ async function groupsOf(site: string): Promise<string[]> {
   return found.flat();
 }
 
-/** Removes what an installation leaves on purpose: its empty nftables table, cgroups and /run folder. */
+/** Removes what an installation leaves on purpose: its empty nftables table, routing rules, cgroups and /run folder. */
 export async function removeInstallationTraces(site: string): Promise<void> {
+  await removeRoutingRules(site);
   await run('nft', 'delete', 'table', 'inet', `berth_${site}`).catch(() => '');
   for (const root of cgroupRoots) {
     await run('rmdir', `${root}/berth-${site}`).catch(() => '');
   }
   await run('rm', '-rf', `/run/berth-${site}`);
+}
+
+/** The table names the host network, to which the rules apply. */
+async function removeRoutingRules(site: string): Promise<void> {
+  const chain = await run('nft', 'list', 'chain', 'inet', `berth_${site}`, 'postrouting').catch(() => '');
+  const [, network] = /ip saddr (\S+)/.exec(chain) ?? [];
+  if (network === undefined) return;
+  for (const rule of await lines(`to ${network} `, 'ip', 'rule', 'show')) {
+    const [, priority = ''] = /(\d+):/.exec(rule) ?? [];
+    await run('ip', 'rule', 'delete', 'priority', priority, 'to', network).catch(() => '');
+  }
 }

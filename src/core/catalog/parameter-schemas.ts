@@ -68,7 +68,7 @@ function provisionProperties(plan: Plan): Properties {
     },
     egress: {
       description:
-        'Where containers may open connections to: "internet", "none", or a list of IPv4 networks such as ["203.0.113.0/24"], within what the plan allows. Private networks, other hosts and the node itself are refused unless the plan names them.',
+        'Where containers may open connections to: "internet", "none", or a list of IPv4 networks such as ["140.82.112.0/20"], within what the plan allows. Private networks, other hosts and the node itself are refused unless the plan names them.',
       anyOf: [{ enum: keywords }, ...(plan.egress.kind === 'none' ? [] : [networks])],
     },
     idle: {

@@ -43,6 +43,8 @@ export interface QemuOptions {
   readonly gatewayUid: number;
   /** IPv4 addresses of the resolvers for guests; empty: guests can't resolve names. */
   readonly dnsServers: readonly string[];
+  /** IPv4 networks (CIDR) that no guest may reach, whatever its plan allows. */
+  readonly denyNetworks: readonly string[];
   readonly hostLimits: HostLimits;
   /** Disk space that hosts never get, in MiB; undefined: 2 GiB. */
   readonly diskReserveMib?: number;

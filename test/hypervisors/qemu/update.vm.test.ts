@@ -66,6 +66,7 @@ beforeAll(async () => {
     firstUid: 600_016 + testSlot * 1000,
     gatewayUid: 600_001 + testSlot * 1000,
     dnsServers: [],
+    denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
     loadAhead: false,

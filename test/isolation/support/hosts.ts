@@ -74,6 +74,7 @@ export async function makeHosts(
     firstUid: 610_016 + testSlot * 1000,
     gatewayUid: 610_001 + testSlot * 1000,
     dnsServers: [],
+    denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000, disk: diskRate },
     pageSharing: 'template',
     loadAhead: false,

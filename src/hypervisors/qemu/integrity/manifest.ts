@@ -29,10 +29,12 @@ export const manifestSections = [
   'devices',
   'digests',
   'firewall',
+  'rule handles',
+  'network',
   'node firewall',
 ] as const;
 export type ManifestSection = (typeof manifestSections)[number];
-export type Facts = Readonly<Partial<Record<ManifestSection, readonly string[]>>>;
+export type Facts = { readonly [Section in ManifestSection]?: readonly string[] | undefined };
 
 /** How a host was made: recorded when its VM was started and when its network was opened. */
 export interface Manifest {
@@ -90,14 +92,18 @@ export function createManifests(stateDirectory: string): Manifests {
   };
 }
 
-/** Version 0.1 called the section `node firewall` by another name. */
+/**
+ * Version 0.1 called the section `node firewall` by another name. Up to version 0.2 it contained the node's whole table,
+ * which is not the host's.
+ */
 function withCurrentNames(manifest: Manifest): Manifest {
   const { 'machine firewall': formerName, ...facts } = manifest.facts as Facts & {
     'machine firewall'?: readonly string[];
   };
-  return formerName === undefined
-    ? manifest
-    : { ...manifest, facts: { 'node firewall': formerName, ...facts } };
+  const nodeFirewall = (facts['node firewall'] ?? formerName)?.filter((line) =>
+    line.startsWith('published '),
+  );
+  return { ...manifest, facts: { ...facts, 'node firewall': nodeFirewall } };
 }
 
 async function readKey(file: string): Promise<KeyObject> {

@@ -1,23 +1,15 @@
 import type { Drift } from '../../../core/hypervisor/integrity.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
+import { compare } from './compare.ts';
 import type { Digests } from './digests.ts';
 import { vmFacts } from './facts.ts';
-import {
-  type Facts,
-  type Manifest,
-  type Manifests,
-  type ManifestSection,
-  manifestSections,
-} from './manifest.ts';
+import type { Facts, Manifest, Manifests } from './manifest.ts';
 import type { HostNetworking } from '../network/network.ts';
+import { expectedNetwork } from '../network/namespace-facts.ts';
 import type { HostLayout } from '../layout.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
-import { printable } from '../../../lib/printable.ts';
 
-/** Differences that are described in full; of a longer list only the number is given. */
-const maxDescribed = 4;
-const maxLineLength = 300;
 /** Consecutive checks without an answer after which the monitor counts as blocked; load alone is not the cause. */
 const maxSilentChecks = 3;
 
@@ -63,31 +55,59 @@ export async function verifyHost(
       { part: 'manifest', detail: `${layout.manifest} is ${manifest ? 'that of another host' : 'missing'}` },
     ];
   }
-  const { firewall, digests: made = [] } = manifest.facts;
+  const { digests: made = [], ...recorded } = manifest.facts;
   const current: Facts = {
     ...vm,
     digests: await Promise.all(made.map((line) => digestLine(line, digests))),
-    // A host has no recorded rules before its network is opened.
-    ...(firewall === undefined ? {} : await network.facts(layout).catch(unreadable)),
   };
-  const found = compare(manifest.facts, current);
+  const found = [
+    ...compare({ ...recorded, ...noNetworkSections, digests: made }, current),
+    ...(await networkDrift(layout, recorded, network)),
+  ];
   // More useful than a list of every device as missing.
   return found.map((one) =>
     one.part === 'devices' && silent !== undefined ? { ...one, detail: silent } : one,
   );
 }
 
-/** Drift of a host's firewall rules; empty if none are recorded. */
+/**
+ * Drift of the rules in a host's namespace; empty if none are recorded.
+ * @throws HypervisorError if the manifest is unreadable.
+ */
 export async function firewallDrift(
   layout: HostLayout,
   deps: { network: HostNetworking; manifests: Manifests },
 ): Promise<readonly Drift[]> {
-  const { firewall, 'node firewall': nodeFirewall } =
-    (await deps.manifests.read(layout.manifest))?.facts ?? {};
-  if (firewall === undefined || nodeFirewall === undefined) return [];
-  const current = await deps.network.facts(layout).catch(unreadable);
-  return compare({ firewall, 'node firewall': nodeFirewall }, current);
+  const recorded = (await deps.manifests.read(layout.manifest))?.facts;
+  if (recorded?.firewall === undefined) return [];
+  return ruleDrift(recorded, await deps.network.rules(layout).catch(unreadable));
 }
+
+function ruleDrift({ firewall, 'rule handles': handles }: Facts, found: Facts): readonly Drift[] {
+  const drift = compare({ firewall }, found);
+  // Different rules have different handles.
+  return drift.length > 0 ? drift : compare({ 'rule handles': handles }, found);
+}
+
+async function networkDrift(
+  layout: HostLayout,
+  recorded: Facts,
+  network: HostNetworking,
+): Promise<readonly Drift[]> {
+  // A host has no recorded rules before its network is opened.
+  if (recorded.firewall === undefined) return [];
+  // The node's rules are not the host's: what is missing of them is put back first.
+  await network.repairNode();
+  const found = await network.facts(layout).catch(unreadable);
+  // A manifest without handles is of a version that did not care for the rest of the network.
+  const expected = recorded['rule handles'] === undefined ? undefined : expectedNetwork(layout);
+  return [
+    ...ruleDrift(recorded, found),
+    ...compare({ network: expected, 'node firewall': recorded['node firewall'] }, found),
+  ];
+}
+
+const noNetworkSections = { firewall: undefined, 'rule handles': undefined, 'node firewall': undefined };
 
 /** `DIGEST FILE`, as sha256sum(1) prints it. */
 export const toDigestLine = (file: string, digest: string) => `${digest} ${file}`;
@@ -100,38 +120,5 @@ async function digestLine(line: string, digests: Digests): Promise<string> {
 /** If the rules can't be listed, the namespace or the table is missing, which is drift. */
 function unreadable(error: unknown): Facts {
   const line = errorMessage(error);
-  return { firewall: [line], 'node firewall': [line] };
-}
-
-/** The differences by section. Sections that are not recorded are not compared. */
-export function compare(expected: Facts, found: Facts): Drift[] {
-  return manifestSections.flatMap((part) => {
-    const before = expected[part];
-    return before === undefined ? [] : differences(part, before, found[part] ?? []);
-  });
-}
-
-function differences(part: ManifestSection, before: readonly string[], after: readonly string[]): Drift[] {
-  const missing = without(before, after);
-  const added = without(after, before);
-  if (missing.length + added.length > 0) {
-    const lines = [...missing.map((line) => `missing: ${line}`), ...added.map((line) => `new: ${line}`)];
-    const more = lines.length > maxDescribed ? `; and ${lines.length - maxDescribed} more` : '';
-    const named = lines.slice(0, maxDescribed).map((line) => printable(line, maxLineLength));
-    return [{ part, detail: `${named.join('; ')}${more}` }];
-  }
-  // Order matters, because the first matching rule decides.
-  const moved = before.find((line, index) => line !== after[index]);
-  return moved === undefined ? [] : [{ part, detail: `different order: ${printable(moved, maxLineLength)}` }];
-}
-
-/** The lines of one list that the other lacks, counting repetitions. */
-function without(lines: readonly string[], others: readonly string[]): string[] {
-  const left = new Map<string, number>();
-  for (const line of others) left.set(line, (left.get(line) ?? 0) + 1);
-  return lines.filter((line) => {
-    const count = left.get(line) ?? 0;
-    if (count > 0) left.set(line, count - 1);
-    return count === 0;
-  });
+  return { firewall: [line], 'node firewall': [line], network: [line] };
 }

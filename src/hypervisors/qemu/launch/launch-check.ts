@@ -1,6 +1,6 @@
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { Facts } from '../integrity/manifest.ts';
-import { compare } from '../integrity/verify.ts';
+import { compare } from '../integrity/compare.ts';
 import type { HostLayout } from '../layout.ts';
 
 /**

@@ -1,25 +1,18 @@
 import { writeFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
-import { isDeepStrictEqual } from 'node:util';
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { exists } from '../../../lib/exists.ts';
 import { guestLink } from '../../../guest/link.ts';
 import { runTool } from '../../run-tool.ts';
-import { chainsIn, firewallLines, nodeFirewallLines, publishedTo } from './firewall-facts.ts';
+import { forgetConnections } from './conntrack.ts';
+import { firewallLines, publishedLine, ruleHandles } from './firewall-facts.ts';
+import { closedHostRules, openHostRules } from './host-rules.ts';
+import { applySettings, readNetwork } from './namespace-facts.ts';
+import { createNodeFirewall } from './node-firewall.ts';
 import type { Facts } from '../integrity/manifest.ts';
 import type { QemuOptions } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
 import { tap, uplink, vethPrefix } from '../names.ts';
-import {
-  closedHostRules,
-  nodeChains,
-  nodeRules,
-  nodeTable,
-  openHostRules,
-  publishPorts,
-  removePorts,
-  unpublishPorts,
-} from './rules.ts';
 
 /** The node's network and that of each host. Every method is safe to repeat. */
 export interface HostNetworking {
@@ -43,37 +36,52 @@ export interface HostNetworking {
   /** Closes the namespace: the guest is cut off and every open connection ends. */
   disconnect(layout: HostLayout, ports: PortBlock | undefined): Promise<void>;
   destroy(layout: HostLayout, ports: PortBlock | undefined): Promise<void>;
-  /** The rules in force for a host, in its namespace and on the node. */
-  facts(layout: HostLayout): Promise<FirewallFacts>;
+  /** The rules in force in a host's namespace. */
+  rules(layout: HostLayout): Promise<Omit<FirewallFacts, 'node firewall'>>;
+  /** The same, with the ports that lead to the host, and the namespace's links, routes and settings. */
+  facts(layout: HostLayout): Promise<FirewallFacts & Pick<Facts, 'network'>>;
+  /** Puts back the node's rules if they are missing or altered. */
+  repairNode(): Promise<void>;
+  /** What has been put back on the node since the last call, as lines for operators. */
+  takeRepairs(): readonly string[];
 }
 
-export type FirewallFacts = Required<Pick<Facts, 'firewall' | 'node firewall'>>;
+/** What a manifest records of a host's network; the rest follows from its layout. */
+export type FirewallFacts = Readonly<
+  Record<'firewall' | 'rule handles' | 'node firewall', readonly string[]>
+>;
 
 export function createHostNetworking(
-  options: Pick<QemuOptions, 'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'hostLimits'>,
+  options: Pick<
+    QemuOptions,
+    'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'denyNetworks' | 'hostLimits'
+  >,
 ): HostNetworking {
-  const { site, hostNetwork, gatewayUid, dnsServers } = options;
-  const inNamespace = (layout: HostLayout, rules: string) =>
-    runTool('nsenter', [`--net=${layout.netnsPath}`, 'nft', '--file', '-'], { input: rules });
-  const runOnNode = (rules: string) =>
-    rules === '' ? Promise.resolve('') : runTool('nft', ['--file', '-'], { input: rules });
+  const { site, hostNetwork, dnsServers, hostLimits } = options;
+  const node = createNodeFirewall(options);
 
-  /** The node's table as this process applied it, without published ports. */
-  let appliedTable: readonly string[] | undefined;
-  const tableLines = (listing: string) => nodeFirewallLines(listing, '');
+  /** Applies rules and kernel settings in the host's namespace, and lists the rules in nft's own notation. */
+  const applyInside = (layout: HostLayout, rules: string) =>
+    runTool('nsenter', [`--net=${layout.netnsPath}`, 'sh', '-c', applyAndList], { input: rules });
+  const rules = async (layout: HostLayout) => {
+    const listing = await runTool('nsenter', [
+      `--net=${layout.netnsPath}`,
+      ...['nft', '--json', 'list', 'ruleset'],
+    ]);
+    return { firewall: firewallLines(listing), 'rule handles': ruleHandles(listing) };
+  };
+  const close = (layout: HostLayout) => applyInside(layout, closedHostRules(hostLimits));
 
   return {
-    async open() {
-      // The node routes guests' packets. This is the only setting of the node that Berth changes.
-      await writeFile('/proc/sys/net/ipv4/ip_forward', '1\n');
-      return applyTable();
-    },
+    open: () => node.open(),
+    repairNode: () => node.repair(),
+    takeRepairs: () => node.takeRepairs(),
 
     async make(layout) {
       if (await exists(layout.netnsPath)) {
         // Complete, or half made by a killed process: the links show which.
         if (await isComplete(layout)) {
-          await inNamespace(layout, closedHostRules(options.hostLimits));
+          await close(layout);
           return;
         }
         await removeNamespace(layout);
@@ -105,86 +113,56 @@ export function createHostNetworking(
           `neighbour replace ${guestLink.guestAddress} lladdr ${guestLink.guestMac} dev ${tap} nud permanent`,
         ],
       );
-      await inNamespace(layout, closedHostRules(options.hostLimits));
+      await close(layout);
     },
 
     async connect(layout, ports, egress, published) {
-      const network = { hostNetwork, localNetworks: localNetworks(site), dnsServers };
-      const rules = openHostRules(layout, ports, egress, network, options.hostLimits);
-      // Listed right after the change, in nft's own notation, as the reference for later integrity checks.
-      const former = isDeepStrictEqual(ports, published) ? '' : await removalOfPublished(layout);
-      const [inside, onNode] = await Promise.all([
-        runTool('nsenter', [`--net=${layout.netnsPath}`, 'sh', ...changeAndList('ruleset')], {
-          input: rules,
-        }),
-        runTool('sh', changeAndList('table', 'inet', nodeTable(site)), {
-          input: `${former}${publishPorts(site, layout, ports)}`,
-        }),
+      const network = {
+        hostNetwork,
+        localNetworks: localNetworks(site),
+        denied: [...ownAddresses(site), ...options.denyNetworks],
+        dnsServers,
+      };
+      // Listed right after the change, as the reference for later integrity checks.
+      const [inside] = await Promise.all([
+        applyInside(layout, openHostRules(layout, ports, egress, network, hostLimits)),
+        node.publish(layout, ports, published),
       ]);
-      const hasDrifted = appliedTable !== undefined && !isDeepStrictEqual(tableLines(onNode), appliedTable);
-      if (hasDrifted) await applyTable();
       return {
         firewall: firewallLines(inside),
-        'node firewall': hasDrifted ? await nodeFacts(layout) : nodeFirewallLines(onNode, layout.hostAddress),
+        'rule handles': ruleHandles(inside),
+        'node firewall': ports.count === 0 ? [] : [publishedLine({ ports, ...layout })],
       };
     },
 
+    rules,
+
     async facts(layout) {
-      const [inside, onNode] = await Promise.all([
-        runTool('nsenter', [`--net=${layout.netnsPath}`, 'nft', '--json', 'list', 'ruleset']),
-        nodeFacts(layout),
+      const [inside, published, network] = await Promise.all([
+        rules(layout),
+        node.published(layout),
+        readNetwork(layout),
       ]);
-      return { firewall: firewallLines(inside), 'node firewall': onNode };
+      return { ...inside, network, 'node firewall': published };
     },
 
     async disconnect(layout, ports) {
-      await unpublish(layout, ports);
-      if (await exists(layout.netnsPath)) await inNamespace(layout, closedHostRules(options.hostLimits));
+      await node.unpublish(layout, ports);
+      if (await exists(layout.netnsPath)) await close(layout);
     },
 
     async destroy(layout, ports) {
-      await unpublish(layout, ports);
+      await node.unpublish(layout, ports);
       await removeNamespace(layout);
+      // After the ports and the link: no new entries arise.
+      await forgetConnections(layout.hostAddress);
     },
   };
+}
 
-  /** Applies the node's table and remembers its listing as the reference. */
-  async function applyTable(): Promise<readonly string[]> {
-    // Add the table first, so that listing it does not fail.
-    const before = await runTool('sh', changeAndList('table', 'inet', nodeTable(site)), {
-      input: `add table inet ${nodeTable(site)}\n`,
-    });
-    const foreign = chainsIn(before).filter((chain) => !nodeChains.includes(chain));
-    const after = await runTool('sh', changeAndList('table', 'inet', nodeTable(site)), {
-      input: nodeRules(site, hostNetwork, gatewayUid, foreign),
-    });
-    appliedTable = tableLines(after);
-    return foreign;
-  }
-
-  /** Rules that remove whatever ports lead to the host now. */
-  async function removalOfPublished(layout: HostLayout): Promise<string> {
-    const listing = await runTool('nft', ['--json', 'list', 'map', 'inet', nodeTable(site), 'ports']);
-    return publishedTo(listing, layout.hostAddress)
-      .map((ports) => removePorts(site, layout, ports))
-      .join('');
-  }
-
-  async function unpublish(layout: HostLayout, ports: PortBlock | undefined): Promise<void> {
-    await runOnNode(
-      ports === undefined ? await removalOfPublished(layout) : unpublishPorts(site, layout, ports),
-    );
-  }
-
-  async function nodeFacts(layout: HostLayout): Promise<readonly string[]> {
-    const listing = await runTool('nft', ['--json', 'list', 'table', 'inet', nodeTable(site)]);
-    return nodeFirewallLines(listing, layout.hostAddress);
-  }
-
-  async function removeNamespace(layout: HostLayout): Promise<void> {
-    if (await exists(`/sys/class/net/${layout.veth}`)) await runTool('ip', ['link', 'delete', layout.veth]);
-    if (await exists(layout.netnsPath)) await runTool('ip', ['netns', 'delete', layout.netns]);
-  }
+async function removeNamespace(layout: HostLayout): Promise<void> {
+  if (await exists(`/sys/class/net/${layout.veth}`)) await runTool('ip', ['link', 'delete', layout.veth]);
+  if (await exists(layout.netnsPath)) await runTool('ip', ['netns', 'delete', layout.netns]);
 }
 
 async function isComplete(layout: HostLayout): Promise<boolean> {
@@ -199,27 +177,31 @@ async function isComplete(layout: HostLayout): Promise<boolean> {
   );
 }
 
-/** Arguments of sh(1): applies the rules on standard input, then lists what is in force. */
-const changeAndList = (...what: string[]) => [
-  '-c',
-  'nft --file - && exec nft --json list "$@"',
-  'sh',
-  ...what,
-];
+/** A script of sh(1). Rules first, so that nothing passes while settings change. */
+const applyAndList = `nft --file - || exit 1
+${applySettings}
+exec nft --json list ruleset`;
 
 function batch(options: readonly string[], commands: readonly string[]): Promise<string> {
   return runTool('ip', [...options, '-batch', '-'], { input: `${commands.join('\n')}\n` });
 }
 
-/** Networks that the node is attached to, without the links to hosts. */
-function localNetworks(site: string): string[] {
+/** IPv4 addresses of the node in CIDR notation, without the links to hosts. */
+function addresses(site: string) {
   return Object.entries(networkInterfaces())
     .filter(([name]) => !name.startsWith(vethPrefix(site)))
-    .flatMap(([, addresses]) => addresses ?? [])
-    .filter(({ family, internal }) => family === 'IPv4' && !internal)
+    .flatMap(([, list]) => list ?? [])
+    .filter(({ family, internal }) => family === 'IPv4' && !internal);
+}
+
+/** Networks that the node is attached to. */
+const localNetworks = (site: string) =>
+  addresses(site)
     .map(({ cidr }) => cidr)
     .filter((cidr) => cidr !== null);
-}
+
+/** Published ports of other installations on this node are reached by them, and services of the node itself. */
+const ownAddresses = (site: string) => addresses(site).map(({ address }) => `${address}/32`);
 
 /** A kernel without IPv6 does not have this setting and does not need it. */
 function unlessMissing(error: NodeJS.ErrnoException): void {

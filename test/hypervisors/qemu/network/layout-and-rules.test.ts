@@ -2,7 +2,8 @@ import { execFile } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
 import { addressPairs } from '../../../../src/lib/ipv4.ts';
-import { closedHostRules, nodeRules, openHostRules } from '../../../../src/hypervisors/qemu/network/rules.ts';
+import { closedHostRules, openHostRules } from '../../../../src/hypervisors/qemu/network/host-rules.ts';
+import { nodeRules } from '../../../../src/hypervisors/qemu/network/node-rules.ts';
 
 const naming = {
   site: 'abcd',
@@ -14,7 +15,8 @@ const naming = {
 const layout = (slot: number) => layoutOf(naming, 'id', slot);
 const network = {
   hostNetwork: '10.209.0.0/16',
-  localNetworks: ['192.0.2.7/24', '10.1.0.1/16'],
+  localNetworks: ['192.175.48.7/24', '10.1.0.1/16'],
+  denied: ['192.175.48.7/32', '192.52.193.0/24'],
   dnsServers: ['10.0.0.53'],
 };
 const ports = { first: 20_010, count: 10 };
@@ -51,7 +53,11 @@ describe.skipIf(process.getuid?.() !== 0 || process.env['BERTH_HYPERVISOR'] === 
   'the rules',
   () => {
     it('node rules: nft accepts them', async () => {
-      expect(await check(nodeRules('abcd', '10.209.0.0/16', 300_001))).toBe('understood');
+      expect(
+        await check(
+          nodeRules({ site: 'abcd', hostNetwork: '10.209.0.0/16', gatewayUid: 300_001, hostLimits: limits }),
+        ),
+      ).toBe('understood');
     });
 
     it.each([
@@ -75,7 +81,13 @@ describe('egress', () => {
 
   it("egress internet: excludes private networks and the node's networks", () => {
     const rules = forward({ kind: 'internet' });
-    for (const refused of ['169.254.0.0/16', '192.168.0.0/16', '10.0.0.0/8', '192.0.2.7/24']) {
+    for (const refused of [
+      '169.254.0.0/16',
+      '192.168.0.0/16',
+      '10.0.0.0/8',
+      '192.175.48.0/24',
+      '192.52.193.0/24',
+    ]) {
       expect(rules).toContain(refused);
     }
     expect(rules.indexOf('return')).toBeLessThan(rules.lastIndexOf('accept'));
@@ -83,6 +95,30 @@ describe('egress', () => {
 
   it('egress none: accepts nothing, DNS included', () => {
     expect(forward({ kind: 'none' })).not.toContain('accept');
+  });
+
+  it('egress networks: never reaches what the operator denies, the node itself or cloud metadata', () => {
+    const [closed = ''] = forward({ kind: 'networks', cidrs: ['0.0.0.0/0'] }).split('0.0.0.0/0 } accept');
+    for (const refused of ['192.52.193.0/24', '192.175.48.7/32', '168.63.129.16/32']) {
+      expect(closed).toContain(refused);
+    }
+    expect(closed).not.toContain('192.175.48.0/24');
+  });
+
+  it('egress networks: no text that nft could take for a host name gets into the rules', () => {
+    // Fails without the check in networkSet: nft asked DNS for the name.
+    expect(forward({ kind: 'networks', cidrs: ['08.8.8.010/32'] })).toContain('{ 8.8.8.10/32 }');
+    for (const cidr of [
+      'example.com',
+      'example.com/32',
+      '8.8.8.8',
+      '8.8.8/24',
+      '8.8.8.8/33',
+      '8.8.8.256/32',
+      '',
+    ]) {
+      expect(() => forward({ kind: 'networks', cidrs: [cidr] })).toThrow('not an IPv4 network');
+    }
   });
 
   it('egress networks: never reaches other hosts or link-local addresses', () => {

@@ -45,6 +45,7 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
       firstUid: 616_100 + testSlot,
       gatewayUid: 1,
       dnsServers: [],
+      denyNetworks: [],
       hostLimits: { connections: 100, bandwidthMbit: 1000 },
     };
     const place = layoutOf(options, 'kvm', 1);
