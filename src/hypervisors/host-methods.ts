@@ -16,6 +16,7 @@ const methods = {
   hasTemplate: 'driver',
   makeTemplate: 'driver',
   diskSpace: 'driver',
+  repairNode: 'driver',
 
   prepare: 'act',
   start: 'act',

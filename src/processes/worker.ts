@@ -14,6 +14,7 @@ import { createGuestClocks } from '../controllers/guest-clocks.ts';
 import { createIdleController } from '../controllers/idle.ts';
 import { createIntegrityController } from '../controllers/integrity.ts';
 import { availableMib } from '../controllers/node-memory.ts';
+import { repairNodeRules } from '../controllers/node-rules.ts';
 import { createPoolController } from '../controllers/pool.ts';
 import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
@@ -207,6 +208,7 @@ export async function startWorker(
       },
     },
     { name: "The watch over the database's history", everyMs: 1_000, run: () => watch.runOnce() },
+    { name: "The check of the node's rules", everyMs: 2_000, run: () => repairNodeRules(deps) },
     {
       name: 'The heartbeat',
       everyMs: 5_000,

@@ -6,6 +6,8 @@ import { request } from 'node:http';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { noRegistries, type HostSpec } from '../../src/core/hypervisor/host-spec.ts';
+import { leaseMs } from '../../src/core/lease-duration.ts';
+import { createHostLocks } from '../../src/hypervisors/host-locks.ts';
 import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-record.ts';
 import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
 import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
@@ -40,7 +42,11 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     loadAhead: false,
     logger: silentLogger,
   };
-  const network = createHostNetworking(options);
+  const locks = createHostLocks(path.join(options.runDirectory, 'locks'), {
+    patienceMs: leaseMs,
+    logger: silentLogger,
+  });
+  const network = createHostNetworking(options, locks);
   const slots = new Map<string, number>();
   let slot = 0;
 

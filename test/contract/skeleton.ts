@@ -60,6 +60,7 @@ function createSkeletonDriver(): Driver {
 
     // Network
     connect: missing('connect'),
+    repairNode: () => Promise.resolve([]),
 
     // Integrity
     verify: missing('verify'),

@@ -2,6 +2,8 @@ import { type ChildProcessWithoutNullStreams, execFile, spawn } from 'node:child
 import { randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
 import type { Egress, PortBlock } from '../../src/core/hypervisor/host-spec.ts';
+import { leaseMs } from '../../src/core/lease-duration.ts';
+import { createHostLocks } from '../../src/hypervisors/host-locks.ts';
 import { guestLink } from '../../src/guest/link.ts';
 import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
 import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
@@ -24,7 +26,13 @@ export const options = {
   hostLimits: { connections: 100, bandwidthMbit: 1000 },
 };
 export const layout = layoutOf(options, 'guest', 1);
-export const network = createHostNetworking(options);
+/** The network as another worker has it. */
+export const newNetwork = () =>
+  createHostNetworking(
+    options,
+    createHostLocks(`${options.runDirectory}/locks`, { patienceMs: leaseMs, logger: undefined }),
+  );
+export const network = newNetwork();
 export const guest = `berth-${site}-guest`;
 export const outside = `berth-${site}-outside`;
 export const outsideLink = `bo${site}`;
@@ -123,6 +131,7 @@ export async function makeNamespaceGuest(): Promise<void> {
     await run('ip', command);
   }
   await echo(outside, 7);
+  await echo(guest, guestLink.enginePort);
   await echo(guest, firstPort);
   await echo(guest, firstPort + 2);
 }

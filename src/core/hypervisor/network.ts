@@ -18,4 +18,10 @@ export interface Network {
    * @throws HypervisorError if the host is in quarantine or not prepared.
    */
   connect(spec: HostSpec): Promise<EngineAddress>;
+
+  /**
+   * Puts back what is missing or altered of the network rules that all hosts share. Called every two seconds.
+   * @returns what that was, as lines for operators; empty if nothing was.
+   */
+  repairNode(): Promise<readonly string[]>;
 }

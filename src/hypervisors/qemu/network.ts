@@ -23,5 +23,7 @@ export function createNetwork({ hosts, network, recordedRules }: QemuDeps): Netw
       await recordedRules.write(at, firewall);
       return { host: at.hostAddress, port: enginePort };
     },
+
+    repairNode: () => network.repairNode(),
   };
 }

@@ -97,7 +97,8 @@ function createQemuDriver(deps: QemuDeps): Driver {
 async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Promise<QemuDeps> {
   const { stateDirectory, runDirectory, image, logger } = options;
   const cgroups = await openCgroups(options.site);
-  const network = createHostNetworking(options);
+  const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
+  const network = createHostNetworking(options, locks);
   const jail = givenJail ?? (await openJail(stateDirectory, options.accelerator));
   const digests = createDigests();
   const manifests = createManifests(stateDirectory);
@@ -122,7 +123,7 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
       logger,
     }),
     templates,
-    locks: createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger }),
+    locks,
     silentChecks: new Map(),
     logger,
   };

@@ -37,5 +37,5 @@ export async function warmRestoredGuest(
   await network.connect(at, noPorts, { kind: 'none' }, noPorts);
   await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
   await network.disconnect(at, noPorts);
-  await recordedRules.write(at, await network.facts(at));
+  await recordedRules.write(at, await network.rules(at));
 }

@@ -269,6 +269,9 @@ function createSimulatedDriver(
       return { host: '127.0.0.1', port: vm.port };
     },
 
+    // Simulated hosts have no network rules.
+    repairNode: () => Promise.resolve([]),
+
     // A state file has no manifest to differ from.
     async verify(hostId) {
       await engines.requireVm(hostId);

@@ -31,7 +31,6 @@ export const manifestSections = [
   'firewall',
   'rule handles',
   'network',
-  'node firewall',
 ] as const;
 export type ManifestSection = (typeof manifestSections)[number];
 export type Facts = { readonly [Section in ManifestSection]?: readonly string[] | undefined };
@@ -82,7 +81,7 @@ export function createManifests(stateDirectory: string): Manifests {
         const { manifest, signature } = JSON.parse(text) as Signed;
         const publicKey = createPublicKey(await signingKey());
         if (verify(null, Buffer.from(manifest), publicKey, Buffer.from(signature, 'base64'))) {
-          return withCurrentNames(JSON.parse(manifest) as Manifest);
+          return JSON.parse(manifest) as Manifest;
         }
       } catch (cause) {
         throw new HypervisorError(`${file} can't be read`, { cause });
@@ -90,20 +89,6 @@ export function createManifests(stateDirectory: string): Manifests {
       throw new HypervisorError(`${file} does not carry a signature of this installation`);
     },
   };
-}
-
-/**
- * Version 0.1 called the section `node firewall` by another name. Up to version 0.2 it contained the node's whole table,
- * which is not the host's.
- */
-function withCurrentNames(manifest: Manifest): Manifest {
-  const { 'machine firewall': formerName, ...facts } = manifest.facts as Facts & {
-    'machine firewall'?: readonly string[];
-  };
-  const nodeFirewall = (facts['node firewall'] ?? formerName)?.filter((line) =>
-    line.startsWith('published '),
-  );
-  return { ...manifest, facts: { ...facts, 'node firewall': nodeFirewall } };
 }
 
 async function readKey(file: string): Promise<KeyObject> {

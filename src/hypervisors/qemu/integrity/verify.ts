@@ -96,18 +96,13 @@ async function networkDrift(
 ): Promise<readonly Drift[]> {
   // A host has no recorded rules before its network is opened.
   if (recorded.firewall === undefined) return [];
-  // The node's rules are not the host's: what is missing of them is put back first.
-  await network.repairNode();
   const found = await network.facts(layout).catch(unreadable);
   // A manifest without handles is of a version that did not care for the rest of the network.
   const expected = recorded['rule handles'] === undefined ? undefined : expectedNetwork(layout);
-  return [
-    ...ruleDrift(recorded, found),
-    ...compare({ network: expected, 'node firewall': recorded['node firewall'] }, found),
-  ];
+  return [...ruleDrift(recorded, found), ...compare({ network: expected }, found)];
 }
 
-const noNetworkSections = { firewall: undefined, 'rule handles': undefined, 'node firewall': undefined };
+const noNetworkSections = { firewall: undefined, 'rule handles': undefined };
 
 /** `DIGEST FILE`, as sha256sum(1) prints it. */
 export const toDigestLine = (file: string, digest: string) => `${digest} ${file}`;
@@ -117,8 +112,8 @@ async function digestLine(line: string, digests: Digests): Promise<string> {
   return toDigestLine(file, await digests.of(file));
 }
 
-/** If the rules can't be listed, the namespace or the table is missing, which is drift. */
+/** If the rules can't be listed, the namespace is missing, which is drift. */
 function unreadable(error: unknown): Facts {
   const line = errorMessage(error);
-  return { firewall: [line], 'node firewall': [line], network: [line] };
+  return { firewall: [line], network: [line] };
 }

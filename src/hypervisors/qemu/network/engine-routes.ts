@@ -7,8 +7,9 @@ import { runTool } from '../../run-tool.ts';
  * firewall's output chain does the same; `nft flush ruleset` removes that chain, but not these.
  */
 export interface EngineRoutes {
-  /** Adds the rules that are missing. @returns their descriptions. */
-  repair(): Promise<readonly string[]>;
+  /** The rules that are missing, in the notation of ip-rule(8). */
+  missing(): Promise<readonly string[]>;
+  add(rules: readonly string[]): Promise<void>;
 }
 
 /** Before the rules of other programs; after the table `local`, so that answers to the node always arrive. */
@@ -44,17 +45,19 @@ export function createEngineRoutes(hostNetwork: string, gatewayUid: number): Eng
     },
   ];
   return {
-    async repair() {
+    async missing() {
       const listed = JSON.parse(await runTool('ip', ['-json', 'rule', 'show'])) as ListedRule[];
       const own = listed.filter(
         ({ dst, dstlen, dport }) => `${dst ?? ''}/${dstlen ?? 32}` === network && dport === enginePort,
       );
-      const missing = rules.filter(({ isThis }) => !own.some(isThis));
-      for (const { text } of missing) {
+      return rules.filter(({ isThis }) => !own.some(isThis)).map(({ text }) => text);
+    },
+
+    async add(missing) {
+      for (const text of missing) {
         // systemd-networkd removes rules that it does not know, except those of protocol kernel (networkd.conf(5)).
         await runTool('ip', ['rule', 'add', ...text.split(' '), 'protocol', 'kernel']);
       }
-      return missing.map(({ text }) => `missing: routing rule ${text}`);
     },
   };
 }

@@ -3,9 +3,10 @@ import { networkInterfaces } from 'node:os';
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { exists } from '../../../lib/exists.ts';
 import { guestLink } from '../../../guest/link.ts';
+import type { HostLocks } from '../../host-locks.ts';
 import { runTool } from '../../run-tool.ts';
 import { forgetConnections } from './conntrack.ts';
-import { firewallLines, publishedLine, ruleHandles } from './firewall-facts.ts';
+import { firewallLines, ruleHandles } from './firewall-facts.ts';
 import { closedHostRules, openHostRules } from './host-rules.ts';
 import { applySettings, readNetwork } from './namespace-facts.ts';
 import { createNodeFirewall } from './node-firewall.ts';
@@ -37,28 +38,25 @@ export interface HostNetworking {
   disconnect(layout: HostLayout, ports: PortBlock | undefined): Promise<void>;
   destroy(layout: HostLayout, ports: PortBlock | undefined): Promise<void>;
   /** The rules in force in a host's namespace. */
-  rules(layout: HostLayout): Promise<Omit<FirewallFacts, 'node firewall'>>;
-  /** The same, with the ports that lead to the host, and the namespace's links, routes and settings. */
+  rules(layout: HostLayout): Promise<FirewallFacts>;
+  /** The same, with the namespace's links, addresses, routes and settings. */
   facts(layout: HostLayout): Promise<FirewallFacts & Pick<Facts, 'network'>>;
-  /** Puts back the node's rules if they are missing or altered. */
-  repairNode(): Promise<void>;
-  /** What has been put back on the node since the last call, as lines for operators. */
-  takeRepairs(): readonly string[];
+  /** Puts back the node's rules if they are missing or altered. @returns what that was, as lines for operators. */
+  repairNode(): Promise<readonly string[]>;
 }
 
 /** What a manifest records of a host's network; the rest follows from its layout. */
-export type FirewallFacts = Readonly<
-  Record<'firewall' | 'rule handles' | 'node firewall', readonly string[]>
->;
+export type FirewallFacts = Readonly<Record<'firewall' | 'rule handles', readonly string[]>>;
 
 export function createHostNetworking(
   options: Pick<
     QemuOptions,
-    'site' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'denyNetworks' | 'hostLimits'
+    'site' | 'runDirectory' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'denyNetworks' | 'hostLimits'
   >,
+  locks: Pick<HostLocks, 'withLock'>,
 ): HostNetworking {
   const { site, hostNetwork, dnsServers, hostLimits } = options;
-  const node = createNodeFirewall(options);
+  const node = createNodeFirewall(options, locks);
 
   /** Applies rules and kernel settings in the host's namespace, and lists the rules in nft's own notation. */
   const applyInside = (layout: HostLayout, rules: string) =>
@@ -68,14 +66,13 @@ export function createHostNetworking(
       `--net=${layout.netnsPath}`,
       ...['nft', '--json', 'list', 'ruleset'],
     ]);
-    return { firewall: firewallLines(listing), 'rule handles': ruleHandles(listing) };
+    return firewallFacts(listing);
   };
   const close = (layout: HostLayout) => applyInside(layout, closedHostRules(hostLimits));
 
   return {
     open: () => node.open(),
     repairNode: () => node.repair(),
-    takeRepairs: () => node.takeRepairs(),
 
     async make(layout) {
       if (await exists(layout.netnsPath)) {
@@ -128,22 +125,14 @@ export function createHostNetworking(
         applyInside(layout, openHostRules(layout, ports, egress, network, hostLimits)),
         node.publish(layout, ports, published),
       ]);
-      return {
-        firewall: firewallLines(inside),
-        'rule handles': ruleHandles(inside),
-        'node firewall': ports.count === 0 ? [] : [publishedLine({ ports, ...layout })],
-      };
+      return firewallFacts(inside);
     },
 
     rules,
 
     async facts(layout) {
-      const [inside, published, network] = await Promise.all([
-        rules(layout),
-        node.published(layout),
-        readNetwork(layout),
-      ]);
-      return { ...inside, network, 'node firewall': published };
+      const [inside, network] = await Promise.all([rules(layout), readNetwork(layout)]);
+      return { ...inside, network };
     },
 
     async disconnect(layout, ports) {
@@ -159,6 +148,11 @@ export function createHostNetworking(
     },
   };
 }
+
+const firewallFacts = (listing: string): FirewallFacts => ({
+  firewall: firewallLines(listing),
+  'rule handles': ruleHandles(listing),
+});
 
 async function removeNamespace(layout: HostLayout): Promise<void> {
   if (await exists(`/sys/class/net/${layout.veth}`)) await runTool('ip', ['link', 'delete', layout.veth]);

@@ -1,12 +1,21 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import pLimit from 'p-limit';
+import path from 'node:path';
 import type { PortBlock } from '../../../core/hypervisor/host-spec.ts';
-import { errorMessage } from '../../../lib/error-message.ts';
+import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import type { HostLocks } from '../../host-locks.ts';
 import { runTool } from '../../run-tool.ts';
 import { difference } from '../integrity/compare.ts';
 import type { HostLayout } from '../layout.ts';
 import { createEngineRoutes } from './engine-routes.ts';
-import { chainsIn, firewallLines, publishedIn, publishedLine, ruleHandles } from './firewall-facts.ts';
+import {
+  chainsIn,
+  firewallLines,
+  type PublishedBlock,
+  publishedIn,
+  publishedLine,
+  ruleHandles,
+} from './firewall-facts.ts';
+import { createNodeRecordFile, type NodeRecord } from './node-record.ts';
 import {
   nodeChains,
   type NodeRuleOptions,
@@ -26,104 +35,69 @@ export interface NodeFirewall {
    * @returns foreign chains that were in the table and have been removed.
    */
   open(): Promise<readonly string[]>;
-  /** Puts back what is missing or altered, published ports included. Does nothing before {@link open}. */
-  repair(): Promise<void>;
-  /** What has been put back since the last call, as lines for operators. */
-  takeRepairs(): readonly string[];
+  /**
+   * Puts back what is missing or altered, published ports included.
+   * @returns what that was, as lines for operators; empty if nothing was.
+   */
+  repair(): Promise<readonly string[]>;
   /** @param former the ports that lead to the host now; undefined if unknown, then the firewall is asked. */
   publish(host: Address, ports: PortBlock, former: PortBlock | undefined): Promise<void>;
   /** @param ports undefined: whatever leads to the host. */
   unpublish(host: Address, ports: PortBlock | undefined): Promise<void>;
-  /** The ports that lead to a host, as lines. */
-  published(host: Address): Promise<readonly string[]>;
 }
 
 const forwarding = '/proc/sys/net/ipv4/ip_forward';
-/** Of repairs that nobody has asked for. */
-const mostRepairs = 100;
 
-/** What was applied, as nft lists it. */
-interface Reference {
-  readonly lines: readonly string[];
-  readonly handles: readonly string[];
-}
-
-export function createNodeFirewall(options: NodeRuleOptions): NodeFirewall {
+export function createNodeFirewall(
+  options: NodeRuleOptions & { readonly runDirectory: string },
+  locks: Pick<HostLocks, 'withLock'>,
+): NodeFirewall {
   const { site } = options;
+  const table = ['inet', nodeTable(site)];
   const routes = createEngineRoutes(options.hostNetwork, options.gatewayUid);
-  /** Changes and repairs, one after the other: a repair must not undo or mistake a change that is half done. */
-  const exclusively = pLimit(1);
-  let reference: Reference | undefined;
-  /** The ports that should lead to each host's address, as this process has found and changed them. */
-  const published = new Map<string, readonly PortBlock[]>();
-  const repairs: string[] = [];
+  const record = createNodeRecordFile(path.join(options.runDirectory, 'node-firewall.json'));
+  /** One change or repair after the other, of all workers: a repair must not undo or mistake a change that is half done. */
+  const exclusively = <T>(act: () => Promise<T>) => locks.withLock('node-firewall', act);
 
   const list = (...what: string[]) => runTool('nft', ['--json', 'list', ...what]);
-  const table = ['inet', nodeTable(site)];
-  const run = (rules: string) =>
-    rules === '' ? Promise.resolve('') : runTool('nft', ['--file', '-'], { input: rules });
+  const run = (rules: string) => runTool('nft', ['--file', '-'], { input: rules });
 
-  async function apply(foreign: readonly string[], elements = ''): Promise<string> {
-    const listing = await runTool(
+  /** Replaces everything, in one transaction. */
+  async function apply(listing: string, published: readonly PublishedBlock[]): Promise<readonly string[]> {
+    // The node routes guests' packets. This is the only setting of the node that Berth changes.
+    await writeFile(forwarding, '1\n');
+    await routes.add(await routes.missing());
+    const foreign = chainsIn(listing).filter((chain) => !nodeChains.includes(chain));
+    const ports = published.map((block) => publishPorts(site, block, block.ports));
+    const applied = await runTool(
       'sh',
       ['-c', 'nft --file - && exec nft --json list table "$@"', 'sh', ...table],
-      {
-        input: `${nodeRules(options, foreign)}${elements}`,
-      },
+      { input: `${nodeRules(options, foreign)}flush map ${table.join(' ')} ports\n${ports.join('')}` },
     );
-    reference = referenceOf(listing);
-    return listing;
+    await record.write({ lines: firewallLines(applied), handles: ruleHandles(applied), published });
+    return foreign;
   }
 
-  const expected = () =>
-    [...published].flatMap(([hostAddress, blocks]) => blocks.map((ports) => ({ ports, hostAddress })));
-
-  /** What is missing or new in the table, as text; undefined if nothing. */
-  function differenceFrom(listing: string, applied: Reference): string | undefined {
-    const found = referenceOf(listing);
-    const elements = (blocks: ReturnType<typeof expected>) => blocks.map(publishedLine).toSorted();
-    return (
-      difference(
-        [...applied.lines, ...elements(expected())],
-        [...found.lines, ...elements([...publishedIn(listing)])],
-      ) ?? difference(applied.handles, found.handles)
-    );
+  /** What differs from the record, as text, and the table as it is; an empty listing if there is no table. */
+  async function inspect(known: NodeRecord): Promise<{ altered: readonly string[]; listing: string }> {
+    const [forwards, missing, listing] = await Promise.all([
+      readFile(forwarding, 'utf8'),
+      routes.missing(),
+      list('table', ...table).catch(unlessMissing),
+    ]);
+    const rules =
+      listing === undefined ? `missing: table ${table.join(' ')}` : alterationOfRules(known, listing);
+    return {
+      altered: [
+        ...(forwards.trim() === '1' ? [] : ['net.ipv4.ip_forward was not 1']),
+        ...missing.map((rule) => `missing: routing rule ${rule}`),
+        ...(rules === undefined ? [] : [rules]),
+      ],
+      listing: listing ?? noObjects,
+    };
   }
 
-  async function repairNow(): Promise<void> {
-    if (reference === undefined) return;
-    if ((await readFile(forwarding, 'utf8')).trim() !== '1') {
-      await writeFile(forwarding, '1\n');
-      record('net.ipv4.ip_forward was not 1');
-    }
-    for (const missing of await routes.repair()) record(missing);
-    const listing = await list('table', ...table).catch((error: unknown) => {
-      record(errorMessage(error));
-      return undefined;
-    });
-    const altered = listing === undefined ? undefined : differenceFrom(listing, reference);
-    if (listing !== undefined && altered === undefined) return;
-    if (altered !== undefined) record(altered);
-    const foreign = chainsIn(listing ?? noObjects).filter((chain) => !nodeChains.includes(chain));
-    const elements = expected().map(({ ports, hostAddress }) => publishPorts(site, { hostAddress }, ports));
-    await apply(foreign, `flush map ${table.join(' ')} ports\n${elements.join('')}`);
-  }
-
-  function record(repair: string): void {
-    if (repairs.length < mostRepairs) repairs.push(repair);
-  }
-
-  /** Runs rules that change the table. If they fail, something may be missing that they need: repairs, and tries again. */
-  async function change(rules: () => Promise<string> | string): Promise<void> {
-    try {
-      await run(await rules());
-    } catch {
-      await repairNow();
-      await run(await rules());
-    }
-  }
-
-  /** Rules that remove whatever ports lead to the host now. */
+  /** Rules that remove all ports that lead to the host now. */
   async function removalOfPublished(host: Address): Promise<string> {
     const blocks = publishedIn(await list('map', ...table, 'ports'));
     return blocks
@@ -132,55 +106,82 @@ export function createNodeFirewall(options: NodeRuleOptions): NodeFirewall {
       .join('');
   }
 
+  /** First on record, then in force: after a kill in between, a repair completes it. */
+  async function change(host: Address, ports: readonly PortBlock[], rules: () => Promise<string> | string) {
+    await exclusively(async () => {
+      const known = await record.read();
+      if (known !== undefined) {
+        const others = known.published.filter(({ hostAddress }) => hostAddress !== host.hostAddress);
+        const own = ports.map((block) => ({ ports: block, hostAddress: host.hostAddress }));
+        await record.write({ ...known, published: [...others, ...own] });
+      }
+      const text = await rules();
+      if (text !== '') await run(text);
+    });
+  }
+
   return {
     open: () =>
       exclusively(async () => {
-        // The node routes guests' packets. This is the only setting of the node that Berth changes.
-        await writeFile(forwarding, '1\n');
-        await routes.repair();
         // Add the table first, so that listing it does not fail.
         await run(`add table ${table.join(' ')}\n`);
-        const before = await list('table', ...table);
-        const foreign = chainsIn(before).filter((chain) => !nodeChains.includes(chain));
-        published.clear();
-        for (const { ports, hostAddress } of publishedIn(await apply(foreign))) {
-          published.set(hostAddress, [...(published.get(hostAddress) ?? []), ports]);
+        const listing = await list('table', ...table);
+        const published = (await record.read())?.published ?? publishedIn(listing);
+        return apply(listing, published);
+      }),
+
+    async repair() {
+      const known = await record.read();
+      if (known !== undefined && (await inspect(known)).altered.length === 0) return [];
+      return exclusively(async () => {
+        const current = await record.read();
+        if (current === undefined) {
+          const listing = (await list('table', ...table).catch(unlessMissing)) ?? noObjects;
+          await apply(listing, publishedIn(listing));
+          return ['missing: the record of the rules'];
         }
-        return foreign;
-      }),
+        // Again: what was seen without the lock may have been a change that was half done.
+        const { altered, listing } = await inspect(current);
+        if (altered.length > 0) await apply(listing, current.published);
+        return altered;
+      });
+    },
 
-    repair: () => exclusively(repairNow),
+    async publish(host, ports, former) {
+      const isKnown = former?.first === ports.first && former.count === ports.count;
+      if (isKnown && ports.count === 0) return;
+      await change(
+        host,
+        ports.count === 0 ? [] : [ports],
+        async () => `${isKnown ? '' : await removalOfPublished(host)}${publishPorts(site, host, ports)}`,
+      );
+    },
 
-    takeRepairs: () => repairs.splice(0),
-
-    publish: (host, ports, former) =>
-      exclusively(async () => {
-        const isKnown = former?.first === ports.first && former.count === ports.count;
-        const removal = () => (isKnown ? '' : removalOfPublished(host));
-        await change(async () => `${await removal()}${publishPorts(site, host, ports)}`);
-        published.set(host.hostAddress, ports.count === 0 ? [] : [ports]);
-      }),
-
-    unpublish: (host, ports) =>
-      exclusively(async () => {
-        await change(() =>
-          ports === undefined ? removalOfPublished(host) : unpublishPorts(site, host, ports),
-        );
-        published.delete(host.hostAddress);
-      }),
-
-    published: (host) =>
-      exclusively(async () =>
-        publishedIn(await list('map', ...table, 'ports'))
-          .filter(({ hostAddress }) => hostAddress === host.hostAddress)
-          .map(publishedLine),
-      ),
+    async unpublish(host, ports) {
+      if (ports?.count === 0) return;
+      await change(host, [], () =>
+        ports === undefined ? removalOfPublished(host) : unpublishPorts(site, host, ports),
+      );
+    },
   };
 }
 
 const noObjects = '{"nftables": []}';
 
-const referenceOf = (listing: string): Reference => ({
-  lines: firewallLines(listing),
-  handles: ruleHandles(listing),
-});
+/** What is missing or new in the table, as text; undefined if nothing. */
+function alterationOfRules(known: NodeRecord, listing: string): string | undefined {
+  const ports = (blocks: readonly PublishedBlock[]) => blocks.map(publishedLine).toSorted();
+  return (
+    difference(
+      [...known.lines, ...ports(known.published)],
+      [...firewallLines(listing), ...ports(publishedIn(listing))],
+    ) ?? difference(known.handles, ruleHandles(listing))
+  );
+}
+
+/** nft says so if the table does not exist. */
+function unlessMissing(error: unknown): undefined {
+  if (error instanceof HypervisorError && error.message.includes('No such file or directory'))
+    return undefined;
+  throw error;
+}

@@ -4,7 +4,7 @@ import type { FirewallFacts, HostNetworking } from './network.ts';
 import type { HostLayout } from '../layout.ts';
 import { firewallDrift } from '../integrity/verify.ts';
 
-const firewallSections: readonly string[] = ['firewall', 'rule handles', 'node firewall'];
+const firewallSections: readonly string[] = ['firewall', 'rule handles'];
 
 /** The firewall rules in a host's manifest: those applied last, which must be in force. */
 export interface RecordedRules {
@@ -24,9 +24,7 @@ export function createRecordedRules(
     async write(layout, rules) {
       const manifest = await manifests.read(layout.manifest);
       if (manifest === undefined) return;
-      const recorded = Object.entries(rules).filter(([part]) => firewallSections.includes(part));
-      const facts = { ...manifest.facts, ...Object.fromEntries(recorded) };
-      await manifests.write(layout.manifest, { ...manifest, facts });
+      await manifests.write(layout.manifest, { ...manifest, facts: { ...manifest.facts, ...rules } });
     },
 
     async remove(layout) {

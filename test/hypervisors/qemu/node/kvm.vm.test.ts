@@ -49,7 +49,7 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
       hostLimits: { connections: 100, bandwidthMbit: 1000 },
     };
     const place = layoutOf(options, 'kvm', 1);
-    const network = createHostNetworking(options);
+    const network = createHostNetworking(options, { withLock: (_, act) => act() });
     const group = 616_200 + testSlot;
     // A file's permissions work like a device's.
     const device = path.join(folder, 'device');
