@@ -25,6 +25,7 @@ import * as idsUsedAgain from './086-ids-used-again.ts';
 import * as imageOnRecord from './088-image-on-record.ts';
 import * as memoryLost from './087-memory-lost.ts';
 import * as diskSpace from './089-disk-space.ts';
+import * as nodeRules from './090-node-rules.ts';
 import * as hostRestarts from './091-host-restarts.ts';
 import * as hostDifferences from './092-host-differences.ts';
 import * as totals from './094-totals.ts';
@@ -64,6 +65,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '089-disk-space', migration: diskSpace },
   { name: '084-gateway-counts', migration: gatewayCounts },
   { name: '094-totals', migration: totals },
+  { name: '090-node-rules', migration: nodeRules },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -72,9 +72,13 @@ async function checkNode(settings: Settings): Promise<Finding[]> {
 
 async function checkBroker(settings: Settings): Promise<Finding[]> {
   try {
-    const { problems } = await askMgmt<{ problems: string[] }>(settings, '/mgmt/health');
-    if (problems.length === 0) return [[true, 'the broker is healthy']];
-    return problems.map((problem): Finding => [false, problem]);
+    const { problems, notices } = await askMgmt<{ problems: string[]; notices: string[] }>(
+      settings,
+      '/mgmt/health',
+    );
+    const noted = notices.map((notice): Finding => [true, notice]);
+    if (problems.length === 0) return [[true, 'the broker is healthy'], ...noted];
+    return [...problems.map((problem): Finding => [false, problem]), ...noted];
   } catch (error) {
     return [[false, errorMessage(error)]];
   }

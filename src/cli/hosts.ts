@@ -3,6 +3,7 @@ import type { HostPower } from '../core/model/host.ts';
 import type { HostOverview } from '../core/ports/overview.ts';
 import { printJson, printLine, printText } from '../lib/terminal.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
+import { printable } from '../lib/printable.ts';
 import { type Column, printTable } from './table.ts';
 
 /** As JSON carries it. */
@@ -17,6 +18,8 @@ type HostLine = Omit<HostOverview, 'createdAt' | 'expiresAt' | 'memoryLostAt' | 
 const nameWidth = 16;
 const planWidth = 10;
 const shortIdLength = 8;
+/** In characters. */
+const longestNotice = 2_000;
 
 function stateOf({ state, power, halted, pausedRestart }: HostLine): string {
   if (pausedRestart !== undefined) return 'ended';
@@ -67,16 +70,18 @@ export async function runHosts(
   settings: Settings,
   options: { json?: boolean; wide?: boolean },
 ): Promise<void> {
-  const { hypervisor, hosts } = await askMgmt<{ hypervisor: string; hosts: HostLine[] }>(
-    settings,
-    '/mgmt/hosts',
-  );
+  const { hypervisor, hosts, notices } = await askMgmt<{
+    hypervisor: string;
+    hosts: HostLine[];
+    notices: string[];
+  }>(settings, '/mgmt/hosts');
   if (options.json === true) {
     printJson(hosts);
     return;
   }
   if (hypervisor === 'simulated') printLine('SIMULATED: there are no VMs.');
   printTable(options.wide === true ? wideColumns : columns, hosts);
+  for (const notice of notices) printText(`\n${printable(notice, longestNotice)}`);
   const { differences } = await askMgmt<{ differences: unknown[] }>(settings, '/mgmt/reconcile');
   if (differences.length > 0) {
     printText(`\n${differences.length} hosts differ from their records: see "berth reconcile".`);

@@ -3,14 +3,20 @@ import { tenantName } from '../core/tenant-name.ts';
 import type { Counts, HostOverview, Overview } from '../core/ports/overview.ts';
 import { expiryOf } from '../lib/certificate-expiry.ts';
 import { trustedCertificateAuthorities } from './certificate-authorities.ts';
+import { nodeRules } from './node-rules.ts';
 import { createUsageRecords, noUsage } from './records/usage.ts';
 import { readTotals, type Total } from './totals.ts';
 import type { HostRow, InstanceRow } from './records/rows.ts';
 import { formatPortRange } from '../lib/port-range.ts';
+import { isWorkerAlive } from './workers.ts';
 
 /** The operators' view of Postgres. */
 export function createOverview(database: Knex): Overview {
-  return { hosts: () => hosts(database), counts: () => counts(database) };
+  return {
+    hosts: () => hosts(database),
+    counts: () => counts(database),
+    nodeRules: () => nodeRules(database),
+  };
 }
 
 interface HostOverviewRow extends HostRow {
@@ -97,9 +103,6 @@ const namesIn = (row: HostOverviewRow) => ({
   namespace: row.namespace ?? undefined,
 });
 
-/** A worker without a report for longer is taken for dead. */
-const workerSilenceSeconds = 15;
-
 /** Reads nothing that grows with what has ended. */
 async function counts(database: Knex): Promise<Counts> {
   const rows = async <T>(sql: string): Promise<T[]> => (await database.raw<{ rows: T[] }>(sql)).rows;
@@ -164,7 +167,7 @@ async function counts(database: Knex): Promise<Counts> {
       `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
          disk_available_mib::float8 AS "diskAvailableMib", disk_capacity_mib::float8 AS "diskCapacityMib",
          disk_reserve_mib::float8 AS "diskReserveMib",
-         seen_at > clock_timestamp() - interval '${workerSilenceSeconds} seconds' AS alive FROM workers`,
+         ${isWorkerAlive} AS alive FROM workers`,
     ),
     trustedCertificateAuthorities(database),
     createUsageRecords(database).usage(['total']),

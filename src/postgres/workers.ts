@@ -1,6 +1,9 @@
 import type { Knex } from 'knex';
 import type { WorkerRecords } from '../core/ports/worker-records.ts';
 
+/** A condition on a row of `workers`: one without a report for 15 s is taken for dead. */
+export const isWorkerAlive = `seen_at > clock_timestamp() - interval '15 seconds'`;
+
 export function createWorkerRecords(database: Knex): WorkerRecords {
   return {
     async report(worker) {

@@ -14,7 +14,7 @@ import { createGuestClocks } from '../controllers/guest-clocks.ts';
 import { createIdleController } from '../controllers/idle.ts';
 import { createIntegrityController } from '../controllers/integrity.ts';
 import { availableMib } from '../controllers/node-memory.ts';
-import { repairNodeRules } from '../controllers/node-rules.ts';
+import { createNodeRulesController } from '../controllers/node-rules.ts';
 import { createPoolController } from '../controllers/pool.ts';
 import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
@@ -42,6 +42,7 @@ import { openDatabase, processTimeouts } from '../postgres/database.ts';
 import { createCurrentImageRecord } from '../postgres/current-image.ts';
 import { createHistoryRecords, requireConfirmedHistory } from '../postgres/database-history.ts';
 import { createDifferenceRecords } from '../postgres/host-differences.ts';
+import { createNodeRuleRecords } from '../postgres/node-rules.ts';
 import { createCheckRecords } from '../postgres/host-checks.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createRevocations } from '../postgres/revocations.ts';
@@ -167,6 +168,7 @@ export async function startWorker(
     isBusy: () => operations.isBusy(),
   });
   const templateMaker = createTemplateMaker({ ...deps, plans, signal });
+  const nodeRules = createNodeRulesController({ ...deps, records: createNodeRuleRecords(database), name });
   const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
   const image = createCurrentImageRecord(database);
@@ -208,7 +210,7 @@ export async function startWorker(
       },
     },
     { name: "The watch over the database's history", everyMs: 1_000, run: () => watch.runOnce() },
-    { name: "The check of the node's rules", everyMs: 2_000, run: () => repairNodeRules(deps) },
+    { name: "The check of the node's rules", everyMs: 2_000, run: () => nodeRules.runOnce() },
     {
       name: 'The heartbeat',
       everyMs: 5_000,

@@ -39,7 +39,7 @@ it('health: answers 503 with the missing processes, and 200 if all work', async 
   const whole = await ask('/mgmt/health');
   expect([whole.status, whole.body]).toEqual([
     200,
-    { status: 'ok', hypervisor: 'simulated', simulated: true, problems: [] },
+    { status: 'ok', hypervisor: 'simulated', simulated: true, problems: [], notices: [] },
   ]);
 });
 

@@ -1,6 +1,7 @@
 import type { GatewayCount } from './gateway-counts.ts';
 import type { CertificateAuthorityOverview } from './certificate-authorities.ts';
 import type { DifferenceKind } from './host-differences.ts';
+import type { NodeRules } from './node-rules.ts';
 import type { Usage } from '../model/usage.ts';
 import type { HostHalt, HostPower, HostState, PoolHost } from '../model/host.ts';
 import type { InstanceState } from '../model/instance.ts';
@@ -10,6 +11,8 @@ export interface Overview {
   /** Every host that has not been destroyed; at most the first 1,000. */
   hosts(): Promise<readonly HostOverview[]>;
   counts(): Promise<Counts>;
+  /** Of each worker that has had something to report. */
+  nodeRules(): Promise<readonly NodeRules[]>;
 }
 
 /** A host as operators see it. */

@@ -19,6 +19,7 @@ import { securityHeaders } from '../security-headers.ts';
 import { describeMgmtRequest, getAudit } from './audit.ts';
 import { health } from './health.ts';
 import { metricsText } from './metrics.ts';
+import { rulesNotices } from './node-rules.ts';
 import { putPower } from './power.ts';
 import { adoptHost, getDifferences, removeHost } from './reconcile.ts';
 import { deleteQuarantine } from './quarantine.ts';
@@ -75,11 +76,12 @@ export function createMgmtApp(deps: {
 
   app.get('/mgmt/health', health(overview, hypervisor));
   app.get('/mgmt/metrics', async (_request, response) => {
-    const { contentType, text } = await metricsText(await overview.counts());
+    const { contentType, text } = await metricsText(await overview.counts(), await overview.nodeRules());
     response.type(contentType).send(text);
   });
   app.get('/mgmt/hosts', async (_request, response) => {
-    response.json({ hypervisor, hosts: await overview.hosts() });
+    const [hosts, rules] = await Promise.all([overview.hosts(), overview.nodeRules()]);
+    response.json({ hypervisor, hosts, notices: rulesNotices(rules) });
   });
   app.put('/mgmt/hosts/:host/power/:power', putPower(records));
   app.delete('/mgmt/hosts/:host/quarantine', deleteQuarantine(checks));

@@ -1,11 +1,15 @@
 import type { RequestHandler } from 'express';
 import type { Overview } from '../../core/ports/overview.ts';
 import { errorMessage } from '../../lib/error-message.ts';
+import { rulesNotices, rulesProblems } from './node-rules.ts';
 
-/** GET /mgmt/health: 200 if every process works, else 503; `problems` describes what does not. */
+/**
+ * GET /mgmt/health: 200 if every process works, else 503; `problems` describes what does not, and `notices` what was repaired.
+ */
 export function health(overview: Overview, hypervisor: string): RequestHandler {
   return async (_request, response) => {
     const problems: string[] = [];
+    const notices: string[] = [];
     try {
       const { gateways, workers, freeSlots, differences, halted } = await overview.counts();
       if (gateways.live === 0) problems.push("No gateway has a lease: apps can't reach their hosts.");
@@ -30,6 +34,9 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
       for (const { reason, count } of halted) {
         problems.push(`${count} running hosts have stopped VMs (${reason}): "berth hosts" lists them.`);
       }
+      const rules = await overview.nodeRules();
+      problems.push(...rulesProblems(rules));
+      notices.push(...rulesNotices(rules));
       if (freeSlots === 0) problems.push('No slot is free: new instances are refused.');
     } catch (error) {
       problems.push(`Postgres can't be queried: ${errorMessage(error)}.`);
@@ -39,6 +46,7 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
       hypervisor,
       simulated: hypervisor === 'simulated',
       problems,
+      notices,
     });
   };
 }

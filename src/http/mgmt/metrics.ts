@@ -1,8 +1,12 @@
 import { Counter, Gauge, Registry } from 'prom-client';
+import type { NodeRules } from '../../core/ports/node-rules.ts';
 import type { Counts } from '../../core/ports/overview.ts';
 
 /** The counts in the Prometheus text format. All come from Postgres, so any api reports on every process. */
-export async function metricsText(counts: Counts): Promise<{ contentType: string; text: string }> {
+export async function metricsText(
+  counts: Counts,
+  nodeRules: readonly NodeRules[],
+): Promise<{ contentType: string; text: string }> {
   const registry = new Registry();
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
     new Gauge({ name, help, labelNames, registers: [registry] });
@@ -69,6 +73,13 @@ export async function metricsText(counts: Counts): Promise<{ contentType: string
     'kind',
   ]);
   for (const { kind, count } of counts.differences) differing.set({ kind }, count);
+  const repairs = new Counter({
+    name: 'berth_node_rules_repairs_total',
+    help: 'How often network rules of the node were missing or altered, and were put back',
+    labelNames: ['worker'],
+    registers: [registry],
+  });
+  for (const { worker, repairs: count } of nodeRules) repairs.inc({ worker }, count);
   gauge('berth_free_slots', 'Hosts that can still be created before slots run out').set(counts.freeSlots);
   gauge('berth_gateways', 'Gateways with a lease').set(counts.gateways.live);
   gauge('berth_gateway_connections', 'Open connections of all gateways').set(counts.gateways.connections);

@@ -111,6 +111,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
   },
   gateway_counts: { api: ['SELECT'], gateway: ['SELECT', 'INSERT', 'UPDATE (count)'] },
   workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
+  node_rules: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE'] },
   certificate_requests: {
     api: ['SELECT', 'UPDATE (certificate, ca)', 'DELETE'],
     gateway: ['SELECT', 'INSERT (id, request)', 'DELETE'],

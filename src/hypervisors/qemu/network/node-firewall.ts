@@ -86,7 +86,7 @@ export function createNodeFirewall(
       list('table', ...table).catch(unlessMissing),
     ]);
     const rules =
-      listing === undefined ? `missing: table ${table.join(' ')}` : alterationOfRules(known, listing);
+      listing === undefined ? `missing: table ${table.join(' ')}` : differenceOfRules(known, listing);
     return {
       altered: [
         ...(forwards.trim() === '1' ? [] : ['net.ipv4.ip_forward was not 1']),
@@ -169,7 +169,7 @@ export function createNodeFirewall(
 const noObjects = '{"nftables": []}';
 
 /** What is missing or new in the table, as text; undefined if nothing. */
-function alterationOfRules(known: NodeRecord, listing: string): string | undefined {
+function differenceOfRules(known: NodeRecord, listing: string): string | undefined {
   const ports = (blocks: readonly PublishedBlock[]) => blocks.map(publishedLine).toSorted();
   return (
     difference(
