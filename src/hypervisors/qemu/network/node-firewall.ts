@@ -17,7 +17,6 @@ import {
 } from './firewall-facts.ts';
 import { createNodeRecordFile, type NodeRecord } from './node-record.ts';
 import {
-  nodeChains,
   type NodeRuleOptions,
   nodeRules,
   nodeTable,
@@ -62,24 +61,22 @@ export function createNodeFirewall(
   const list = (...what: string[]) => runTool('nft', ['--json', 'list', ...what]);
   const run = (rules: string) => runTool('nft', ['--file', '-'], { input: rules });
 
-  /** Replaces everything, in one transaction. */
-  async function apply(listing: string, published: readonly PublishedBlock[]): Promise<readonly string[]> {
+  /** @returns the table as nft lists it. */
+  async function apply(published: readonly PublishedBlock[]): Promise<string> {
     // The node routes guests' packets. This is the only setting of the node that Berth changes.
     await writeFile(forwarding, '1\n');
     await routes.add(await routes.missing());
-    const foreign = chainsIn(listing).filter((chain) => !nodeChains.includes(chain));
-    const ports = published.map((block) => publishPorts(site, block, block.ports));
-    const applied = await runTool(
+    const listing = await runTool(
       'sh',
       ['-c', 'nft --file - && exec nft --json list table "$@"', 'sh', ...table],
-      { input: `${nodeRules(options, foreign)}flush map ${table.join(' ')} ports\n${ports.join('')}` },
+      { input: nodeRules(options, published) },
     );
-    await record.write({ lines: firewallLines(applied), handles: ruleHandles(applied), published });
-    return foreign;
+    await record.write({ lines: firewallLines(listing), handles: ruleHandles(listing), published });
+    return listing;
   }
 
-  /** What differs from the record, as text, and the table as it is; an empty listing if there is no table. */
-  async function inspect(known: NodeRecord): Promise<{ altered: readonly string[]; listing: string }> {
+  /** What differs from the record, as text. */
+  async function inspect(known: NodeRecord): Promise<readonly string[]> {
     const [forwards, missing, listing] = await Promise.all([
       readFile(forwarding, 'utf8'),
       routes.missing(),
@@ -87,14 +84,11 @@ export function createNodeFirewall(
     ]);
     const rules =
       listing === undefined ? `missing: table ${table.join(' ')}` : differenceOfRules(known, listing);
-    return {
-      altered: [
-        ...(forwards.trim() === '1' ? [] : ['net.ipv4.ip_forward was not 1']),
-        ...missing.map((rule) => `missing: routing rule ${rule}`),
-        ...(rules === undefined ? [] : [rules]),
-      ],
-      listing: listing ?? noObjects,
-    };
+    return [
+      ...(forwards.trim() === '1' ? [] : ['net.ipv4.ip_forward was not 1']),
+      ...missing.map((rule) => `missing: routing rule ${rule}`),
+      ...(rules === undefined ? [] : [rules]),
+    ];
   }
 
   /** Rules that remove all ports that lead to the host now. */
@@ -123,26 +117,23 @@ export function createNodeFirewall(
   return {
     open: () =>
       exclusively(async () => {
-        // Add the table first, so that listing it does not fail.
-        await run(`add table ${table.join(' ')}\n`);
-        const listing = await list('table', ...table);
-        const published = (await record.read())?.published ?? publishedIn(listing);
-        return apply(listing, published);
+        const before = (await list('table', ...table).catch(unlessMissing)) ?? noObjects;
+        const after = await apply((await record.read())?.published ?? publishedIn(before));
+        return chainsIn(before).filter((chain) => !chainsIn(after).includes(chain));
       }),
 
     async repair() {
       const known = await record.read();
-      if (known !== undefined && (await inspect(known)).altered.length === 0) return [];
+      if (known !== undefined && (await inspect(known)).length === 0) return [];
       return exclusively(async () => {
         const current = await record.read();
         if (current === undefined) {
-          const listing = (await list('table', ...table).catch(unlessMissing)) ?? noObjects;
-          await apply(listing, publishedIn(listing));
+          await apply(publishedIn((await list('table', ...table).catch(unlessMissing)) ?? noObjects));
           return ['missing: the record of the rules'];
         }
         // Again: what was seen without the lock may have been a change that was half done.
-        const { altered, listing } = await inspect(current);
-        if (altered.length > 0) await apply(listing, current.published);
+        const altered = await inspect(current);
+        if (altered.length > 0) await apply(current.published);
         return altered;
       });
     },

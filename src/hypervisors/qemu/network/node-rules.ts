@@ -5,23 +5,12 @@ import type { HostLayout } from '../layout.ts';
 import { vethPrefix } from '../names.ts';
 import type { HostLimits } from '../options.ts';
 import { closedSeconds, newConnections } from './connection-limits.ts';
+import type { PublishedBlock } from './firewall-facts.ts';
 
 /** The node's firewall rules in the syntax of nft(8). Each text is one transaction: it takes effect completely or not at all. */
 
 /** Name of this installation's table among the node's nftables. */
 export const nodeTable = (site: string) => `berth_${site}`;
-
-export const nodeChains = [
-  'from_hosts',
-  'prerouting',
-  'output_nat',
-  'postrouting',
-  'input',
-  'forward',
-  'output',
-  'opened',
-  'received',
-];
 
 /** What the node's table depends on. */
 export interface NodeRuleOptions {
@@ -32,11 +21,11 @@ export interface NodeRuleOptions {
 }
 
 /**
- * The node's table. All of it is replaced except the map of published ports, so that running hosts are not disturbed.
- * Other tables are not touched.
- * @param foreign chains in this table that are not Berth's; removed in the same transaction.
+ * The node's table, replaced as a whole in one transaction, so that nothing of a former or altered one remains. Open connections
+ * and other tables are not touched.
+ * @param published port blocks and the hosts' addresses to which they lead.
  */
-export function nodeRules(options: NodeRuleOptions, foreign: readonly string[] = []): string {
+export function nodeRules(options: NodeRuleOptions, published: readonly PublishedBlock[] = []): string {
   const { site, hostNetwork, gatewayUid, hostLimits } = options;
   const table = `inet ${nodeTable(site)}`;
   const hosts = `"${vethPrefix(site)}*"`;
@@ -49,56 +38,37 @@ export function nodeRules(options: NodeRuleOptions, foreign: readonly string[] =
   const closed = `closed_${closedSeconds}s`;
   return `
 add table ${table}
-add map ${table} ports { type inet_service : ipv4_addr; flags interval; }
-add set ${table} opened_connections { ${perHost} }
-add set ${table} received_connections { ${perHost} }
-add set ${table} received_rate { ${perHost} }
-add ct timeout ${table} ${closed} { protocol tcp; l3proto ip; policy = { time_wait: ${closedSeconds}, close: ${closedSeconds} }; }
-add chain ${table} from_hosts { type filter hook prerouting priority mangle; }
-add chain ${table} prerouting { type nat hook prerouting priority dstnat; }
-add chain ${table} output_nat { type nat hook output priority -100; }
-add chain ${table} postrouting { type nat hook postrouting priority srcnat; }
-add chain ${table} input { type filter hook input priority filter; }
-add chain ${table} forward { type filter hook forward priority filter; }
-add chain ${table} output { type filter hook output priority filter; }
-add chain ${table} opened
-add chain ${table} received
-${[...nodeChains, ...foreign].map((chain) => `flush chain ${table} ${chain}`).join('\n')}
-${foreign.map((chain) => `delete chain ${table} ${chain}`).join('\n')}
-flush set ${table} opened_connections
-flush set ${table} received_connections
-flush set ${table} received_rate
+delete table ${table}
 table ${table} {
+  map ports { type inet_service : ipv4_addr; flags interval; }
+  set opened_connections { ${perHost} }
+  set received_connections { ${perHost} }
+  set received_rate { ${perHost} }
+  ct timeout ${closed} { protocol tcp; l3proto ip; policy = { time_wait: ${closedSeconds}, close: ${closedSeconds} }; }
   chain from_hosts {
+    type filter hook prerouting priority mangle;
     iifname != ${hosts} return
     ct state established,related return
     fib daddr type { local, broadcast, multicast } counter drop
   }
   chain prerouting {
+    type nat hook prerouting priority dstnat;
     iifname ${hosts} return
     fib daddr type local meta l4proto { tcp, udp } dnat ip to th dport map @ports
   }
   chain output_nat {
+    type nat hook output priority -100;
     ip daddr 127.0.0.0/8 return
     fib daddr type local meta l4proto { tcp, udp } dnat ip to th dport map @ports
   }
   chain postrouting {
+    type nat hook postrouting priority srcnat;
     ip saddr ${hostNetwork} oifname != ${hosts} masquerade
   }
   chain input {
+    type filter hook input priority filter;
     iifname ${hosts} ct state established,related accept
     iifname ${hosts} counter drop
-  }
-  chain forward {
-    iifname ${hosts} oifname ${hosts} counter drop
-    iifname ${hosts} meta l4proto != { tcp, udp, icmp } counter drop
-    oifname ${hosts} meta l4proto != { tcp, udp, icmp } counter drop
-    iifname ${hosts} ct state invalid counter drop
-    iifname ${hosts} ct state new jump opened
-    oifname ${hosts} ct state established,related accept
-    oifname ${hosts} ct status dnat jump received
-    oifname ${hosts} counter drop
-    ${elsewhere}
   }
   chain opened {
     meta l4proto tcp ct timeout set "${closed}"
@@ -110,12 +80,25 @@ table ${table} {
     add @received_connections { ip daddr ct count over ${hostLimits.connections} } counter drop
     accept
   }
+  chain forward {
+    type filter hook forward priority filter;
+    iifname ${hosts} oifname ${hosts} counter drop
+    iifname ${hosts} meta l4proto != { tcp, udp, icmp } counter drop
+    oifname ${hosts} meta l4proto != { tcp, udp, icmp } counter drop
+    iifname ${hosts} ct state invalid counter drop
+    iifname ${hosts} ct state new jump opened
+    oifname ${hosts} ct state established,related accept
+    oifname ${hosts} ct status dnat jump received
+    oifname ${hosts} counter drop
+    ${elsewhere}
+  }
   chain output {
+    type filter hook output priority filter;
     ${elsewhere}
     oifname ${hosts} tcp dport ${enginePort} meta skuid != { 0, ${gatewayUid} } counter reject with tcp reset
   }
 }
-`;
+${published.map((block) => publishPorts(site, block, block.ports)).join('')}`;
 }
 
 /** Forwards a block of published ports to a host's address. Safe to repeat. */

@@ -137,12 +137,16 @@ describe("the node's firewall", () => {
 
     await removeTable();
     await newNetwork().open();
-    expect(await connection(outside, node, firstPort).works()).toBe(true);
+    const open = connection(outside, node, firstPort);
+    expect(await open.works()).toBe(true);
     expect(await network.repairNode()).toEqual([]);
+    await network.open();
+    expect(await open.works()).toBe(true);
   });
 
-  it("the node's firewall: removed and foreign ports and a rule that was put back are found and repaired", async () => {
-    // Fails for each without its part of `inspect`; the rule without handles, since the rules are the same.
+  it("the node's firewall: ports, policies and sets that were changed and a rule that was put back are found and repaired", async () => {
+    // Fails for each without its part of `inspect`; the rule without handles, since the rules are the same; policy and set without
+    // `delete table`, since rules that are added to them leave both as they are.
     await network.connect(layout, ports(2), { kind: 'none' }, undefined);
     const element = `{ ${firstPort}-${firstPort + 1} : ${layout.hostAddress} }`;
     await run('nft', ['delete', 'element', ...table, 'ports', element]);
@@ -152,6 +156,17 @@ describe("the node's firewall", () => {
     ]);
     expect(await publishedPorts()).toContain(`${firstPort}-${firstPort + 1} : ${layout.hostAddress}`);
     expect(await publishedPorts()).not.toContain('10.9.9.9');
+
+    for (const change of [
+      `chain ${table.join(' ')} forward { policy drop; }`,
+      `add chain ${table.join(' ')} intruder { type nat hook prerouting priority -110; }`,
+      `add set ${table.join(' ')} intruder { type ipv4_addr; }`,
+    ]) {
+      await run('nft', [change]);
+      expect(await network.repairNode()).toEqual([expect.stringMatching(/new: /)]);
+      const { stdout } = await run('nft', ['list', 'table', ...table]);
+      expect(stdout).not.toMatch(/intruder|policy drop/);
+    }
 
     const { stdout } = await run('nft', ['--handle', 'list', 'chain', ...table, 'postrouting']);
     const [, rule = '', handle = ''] = /^\s+(ip saddr .* masquerade) # handle (\d+)/m.exec(stdout) ?? [];
