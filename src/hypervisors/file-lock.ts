@@ -3,6 +3,7 @@ import { type FileHandle, mkdir, open, readFile, rm, stat, utimes } from 'node:f
 import path from 'node:path';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import type { Logger } from '../lib/logger.ts';
+import { killOrphanedTools } from './orphaned-tools.ts';
 import { toolEnvironment } from './run-tool.ts';
 
 export interface FileLockOptions {
@@ -18,13 +19,16 @@ export interface FileLock {
   release(): Promise<void>;
 }
 
+/** Patience with the tools of a holder that was killed, in units of `patienceMs`: nearly all tools end sooner. */
+const toolPatience = 6;
 /** How often a holder touches its lock file within `patienceMs`. */
 const signsOfLife = 4;
 
 /**
  * Takes a lock that no other process on the node can have at the same time: flock(2) on a file that this process keeps
  * open, so the kernel releases it if the process ends. While the lock is taken, waits as long as its holder touches the
- * file. A holder whose heartbeat stops (suspended or hung) is killed, so that it cannot resume stale work.
+ * file. A holder whose heartbeat stops (suspended or hung) is killed, so that it cannot resume stale work; so are, later,
+ * tools that have outlived their holder and do not end.
  */
 export async function takeFileLock(file: string, options: FileLockOptions): Promise<FileLock> {
   for (;;) {
@@ -114,7 +118,7 @@ function flock(handle: FileHandle, file: string, options: readonly string[]): Pr
 }
 
 /**
- * Kills the holder of a lock if its file did not change in many checks. Checks are counted instead of time: a process
+ * Kills the holder of a lock, or the tools that it has left, if its file did not change in many checks. Checks are counted instead of time: a process
  * that was itself suspended has not been watching.
  */
 function watchHolder(file: string, { patienceMs, logger }: FileLockOptions): NodeJS.Timeout {
@@ -131,11 +135,23 @@ function watchHolder(file: string, { patienceMs, logger }: FileLockOptions): Nod
       unchangedChecks = sign === last ? unchangedChecks + 1 : 0;
       last = sign;
       if (unchangedChecks * everyMs < patienceMs) return;
-      unchangedChecks = 0;
       const [, pid, started] = /^(\d+) (\d+)\n$/.exec(text) ?? [];
       const holder = Number(pid);
+      if (pid === undefined || holder === process.pid) return;
       // The pid may be another process's by now, if the holder has ended and others are before us in the queue.
-      if (pid === undefined || holder === process.pid || (await startTime(holder)) !== started) return;
+      if ((await startTime(holder)) !== started) {
+        if (unchangedChecks * everyMs < toolPatience * patienceMs) return;
+        unchangedChecks = 0;
+        const tools = await killOrphanedTools(holder, file);
+        if (tools.length > 0) {
+          logger?.warn(
+            { tools, lock: file },
+            'Tools of a worker that has ended had a host locked, and did not end; killed them',
+          );
+        }
+        return;
+      }
+      unchangedChecks = 0;
       logger?.warn(
         { pid: holder, lock: file },
         'The process that has locked a host shows no sign of life; killing it',

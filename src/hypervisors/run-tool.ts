@@ -4,6 +4,7 @@ import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import { createBoundedBuffer } from '../lib/bounded-buffer.ts';
 import { settleWithin } from '../lib/settle-within.ts';
 import { requireNotAbandoned } from './abandoned-acts.ts';
+import { runByVariable } from './orphaned-tools.ts';
 
 /** Tools inherit nothing of this process's environment, so no secret in it can reach them. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
@@ -11,7 +12,8 @@ export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 
 /**
  * Descriptors that every tool inherits which is run within `descriptorsForTools.run`: the lock file of the host that
  * is being acted on (host-locks.ts). flock(2) keeps a lock while any process has the descriptor open, so if this
- * process is killed, the host stays locked until its last tool has ended, and no other worker acts on it meanwhile.
+ * process is killed, the host stays locked until its last tool has ended, and no other worker acts on it meanwhile. A tool
+ * that hangs is killed in the end (file-lock.ts).
  */
 export const descriptorsForTools = new AsyncLocalStorage<readonly number[]>();
 
@@ -50,7 +52,7 @@ export function runTool(program: string, args: readonly string[], options: RunOp
   return settleWithin<string>(timeoutMs + killTimeoutMs, atDeadline, (settle) => {
     requireNotAbandoned();
     const child = spawn(program, args, {
-      env: toolEnvironment,
+      env: { ...toolEnvironment, [runByVariable]: String(process.pid) },
       // A new process group, so that killing it also kills what the tool has started.
       detached: true,
       stdio: ['pipe', 'pipe', 'pipe', ...(descriptorsForTools.getStore() ?? [])],

@@ -102,6 +102,18 @@ describe('a host lock that another process has', () => {
     expect(isRaised('tool-over')).toBe(true);
   });
 
+  // Fails (hangs) without killOrphanedTools: the tool's time limit ends with the process that ran it.
+  it('host lock: a tool that outlives its killed process and hangs is killed, and the lock passes on', async () => {
+    const script = `touch ${directory}/tool.flag; sleep 600; touch ${directory}/tool-over.flag`;
+    const holder = await startHolder(`await runTool('sh', ['-c', '${script}'], { timeoutMs: 600_000 });`);
+    await raised('tool');
+    holder.kill('SIGKILL');
+    // Others that wait for the lock, also in another process, are not killed.
+    const [one, other] = [lock(), startHolder(`flag('other');`)];
+    await Promise.all([one.done, other]);
+    expect(isRaised('tool-over')).toBe(false);
+  });
+
   it('tryWithLock: does nothing if another process has the lock', async () => {
     await startHolder(`await until('go');`);
     let ran = false;
