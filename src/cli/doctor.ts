@@ -1,6 +1,7 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, statfs } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import type { Settings } from '../config/settings.ts';
+import type { DiskRoom } from '../core/disk-admission.ts';
 import { imageOptions, kvmMemory, networkProblems } from '../hypervisors/open.ts';
 import { findGuestImage } from '../hypervisors/qemu/image/build-image.ts';
 import { probeKvm } from '../hypervisors/qemu/node/kvm.ts';
@@ -12,6 +13,13 @@ import { printLine } from '../lib/terminal.ts';
 
 /** The result of one check. */
 type Finding = readonly [ok: boolean, message: string];
+
+/** Of the answer to GET /mgmt/health. */
+interface Health {
+  readonly problems: readonly string[];
+  readonly notices: readonly string[];
+  readonly disk?: DiskRoom;
+}
 
 const tools = [
   '/usr/bin/qemu-system-x86_64',
@@ -55,6 +63,8 @@ async function checkNode(settings: Settings): Promise<Finding[]> {
       ? [[true, "guests' name servers and the connection tracking table"] as const]
       : network.map((problem): Finding => [false, problem])),
   );
+  const disk = await freeDisk(settings);
+  if (disk !== undefined) findings.push(disk);
   const swap = await swapProblem();
   findings.push([swap === undefined, swap ?? "tenants' memory is never swapped"]);
   try {
@@ -70,15 +80,31 @@ async function checkNode(settings: Settings): Promise<Finding[]> {
   return findings;
 }
 
+/** Undefined before the first start. */
+async function freeDisk({ stateDirectory, diskReserveMib }: Settings): Promise<Finding | undefined> {
+  if (!(await exists(stateDirectory))) return undefined;
+  const { bavail, bsize } = await statfs(stateDirectory);
+  const free = bavail * bsize;
+  const reserve = diskReserveMib * 1024 ** 2;
+  return [
+    free >= reserve,
+    `disk of ${stateDirectory}: ${gib(free)} GiB free, of which ${gib(reserve)} GiB are never given to hosts`,
+  ];
+}
+
+function promisedDisk({ promisedGib, limitGib }: DiskRoom): Finding {
+  const fits = promisedGib <= limitGib;
+  const refused = fits ? '' : ': creates are refused';
+  return [fits, `disk: ${promisedGib} GiB are promised to hosts, and ${limitGib} GiB may be${refused}`];
+}
+
 async function checkBroker(settings: Settings): Promise<Finding[]> {
   try {
-    const { problems, notices } = await askMgmt<{ problems: string[]; notices: string[] }>(
-      settings,
-      '/mgmt/health',
-    );
+    const { problems, notices, disk } = await askMgmt<Health>(settings, '/mgmt/health');
+    const found = disk === undefined ? [] : [promisedDisk(disk)];
     const noted = notices.map((notice): Finding => [true, notice]);
-    if (problems.length === 0) return [[true, 'the broker is healthy'], ...noted];
-    return [...problems.map((problem): Finding => [false, problem]), ...noted];
+    if (problems.length === 0) return [...found, [true, 'the broker is healthy'], ...noted];
+    return [...found, ...problems.map((problem): Finding => [false, problem]), ...noted];
   } catch (error) {
     return [[false, errorMessage(error)]];
   }

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { expectedMib } from '../core/memory-admission.ts';
 import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Plan } from '../core/catalog/catalog.ts';
 import { HostDisputedError } from '../core/hypervisor/host-disputed-error.ts';
@@ -11,8 +10,9 @@ import type { PoolHost } from '../core/model/host.ts';
 import { toHostSpec } from '../core/model/host-spec.ts';
 import type { Store } from '../core/ports/store.ts';
 import { createHostTasks } from './host-tasks.ts';
+import { createPoolRoom } from './pool-room.ts';
 
-/** Fills each plan's pool to its size, and shrinks it if memory or slots are short. */
+/** Fills each plan's pool to its size, and shrinks it if memory, slots or disk space are short. */
 export interface PoolController {
   /**
    * Destroys parked hosts that are unusable, and parks new ones unless a tenant waits.
@@ -25,10 +25,6 @@ export interface PoolController {
 const leadershipMs = 15_000;
 /** Interval between two checks of a parked host, in milliseconds. */
 const verifyEveryMs = 30_000;
-/** The pool grows only if this much more is free than the limit at which it shrinks. */
-const marginMib = 256;
-const marginSlots = 2;
-
 /**
  * Parked hosts are recorded before they are created and until they are destroyed. An instance claims one with a single
  * update of its row; its provision operation then runs the same steps as for any other host, of which only setting the
@@ -45,16 +41,14 @@ export function createPoolController(deps: {
   isBusy: () => boolean;
   availableMib: () => Promise<number>;
   admission: AdmissionRules;
+  diskAdmission: AdmissionRules;
   signal: AbortSignal;
 }): PoolController {
-  const { store, hypervisor, logger, plans, isBusy, availableMib, admission, signal } = deps;
+  const { store, hypervisor, logger, plans, isBusy, signal } = deps;
   const { records } = store;
   const owner = randomUUID();
   const verified = new Map<string, number>();
-  /** Memory that the pool leaves free: the reserve and one host of any plan, so that it never causes a refusal. */
-  const freeForCreatesMib =
-    admission.reserveMib + Math.max(0, ...plans.map(({ shape }) => expectedMib(admission, shape.memoryMib)));
-  let isMemoryShort = false;
+  const room = createPoolRoom({ ...deps, records });
 
   const checks = createHostTasks({
     failed: 'A parked host could not be checked; retrying after a pause that grows to 5 min',
@@ -133,21 +127,6 @@ export function createPoolController(deps: {
     return false;
   }
 
-  /** `short`: the pool shrinks. `plenty`: it may grow. With `enough` in between, it does not do both in turn. */
-  async function room(): Promise<'short' | 'enough' | 'plenty'> {
-    const available = await availableMib();
-    const slots = await records.freeSlots();
-    if (available < freeForCreatesMib !== isMemoryShort) {
-      isMemoryShort = !isMemoryShort;
-      logger.warn(
-        { availableMib: Math.floor(available), freeForCreatesMib },
-        isMemoryShort ? 'Memory is short; the pool shrinks' : 'Memory is no longer short; the pool may grow',
-      );
-    }
-    if (isMemoryShort || slots === 0) return 'short';
-    return available < freeForCreatesMib + marginMib || slots <= marginSlots ? 'enough' : 'plenty';
-  }
-
   const mayGrow = async () =>
     !signal.aborted && !isBusy() && (await room()) === 'plenty' && (await isLeader());
 
@@ -170,7 +149,7 @@ export function createPoolController(deps: {
       // One per run: the memory it frees is measured before the next one is destroyed.
       const [first] = present;
       if (first !== undefined && (await room()) === 'short')
-        await discard(first, 'memory or slots are short');
+        await discard(first, 'memory, slots or disk space are short');
 
       for (const plan of plans) {
         const ofPlan = present.filter(({ planName }) => planName === plan.name);

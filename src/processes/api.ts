@@ -157,6 +157,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
 
   const rules = createParameterRules(catalog);
   const audit = createAuditTrail(database);
+  const diskAdmission = { reserveMib: settings.diskReserveMib, overcommit: settings.diskOvercommit };
   const osb = createOsbApp({
     audit,
     catalog,
@@ -173,7 +174,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       waiter: createOperationWaiter(listener, store.records),
       syncWaitMs: settings.syncWaitMs,
       admission: { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit },
-      diskAdmission: { reserveMib: settings.diskReserveMib, overcommit: settings.diskOvercommit },
+      diskAdmission,
       imageVersion: imageVersion.current,
       notice: simulated ? 'SIMULATED, no virtual machine: ' : '',
       logger,
@@ -199,6 +200,7 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
     platforms: createPlatforms(platforms),
     checks: createHostChecks(createCheckRequests(database)),
     differences: createHostDifferences(database),
+    diskAdmission,
     credentials: credentials.mgmt,
     hypervisor: settings.hypervisor,
     ratePerSecond: settings.ratePerSecond,

@@ -126,6 +126,7 @@ export async function startWorker(
   const stopping = new AbortController();
   const { signal } = stopping;
   const admission = { reserveMib: settings.memoryReserveMib, overcommit: settings.memoryOvercommit };
+  const diskAdmission = { reserveMib: settings.diskReserveMib, overcommit: settings.diskOvercommit };
   const deps = { store, hypervisor, logger };
   await recordOwners(deps);
   await compareHosts(deps);
@@ -164,7 +165,7 @@ export async function startWorker(
   const graceSeconds = settings.orphanGraceSeconds;
   const reconciler = createReconciler({ ...deps, differences, notes, graceSeconds });
   const pool = createPoolController({
-    ...{ ...deps, plans, admission, availableMib, signal },
+    ...{ ...deps, plans, admission, diskAdmission, availableMib, signal },
     isBusy: () => operations.isBusy(),
   });
   const templateMaker = createTemplateMaker({ ...deps, plans, signal });
@@ -172,11 +173,7 @@ export async function startWorker(
   const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
   const image = createCurrentImageRecord(database);
-  const guard = createDiskGuard({
-    ...deps,
-    records: store.records,
-    rules: { reserveMib: settings.diskReserveMib, overcommit: settings.diskOvercommit },
-  });
+  const guard = createDiskGuard({ ...deps, records: store.records, rules: diskAdmission });
   const haltedHosts = createHaltedHostsController({ ...deps, records: store.records, power, guard });
 
   const controllers: readonly Controller<Channel>[] = [

@@ -59,3 +59,21 @@ it('management: lists hosts and counts them in metrics', async () => {
   expect(text).toContain('berth_operations{kind="provision",state="succeeded"} 1');
   expect(text).toContain('berth_free_slots 49');
 });
+
+it('health: shows the disk space that is free and promised, and reports hosts that are halted for lack of it', async () => {
+  // Fails without `disk` and `halted` in health.ts.
+  await broker.database('hosts').where({ state: 'running' }).update({ halted: 'disk-full' });
+  await createWorkerRecords(broker.database).report({
+    name: 'w',
+    hypervisor: 'qemu',
+    templates: [],
+    memoryAvailableMib: 1,
+    memoryTotalMib: undefined,
+    disk: { availableMib: 1_000, capacityMib: 2_048 + 10 * 1024, reserveMib: 2_048 },
+  });
+  const { body } = (await ask('/mgmt/health')) as { body: { problems: string[]; disk: unknown } };
+  expect(body.disk).toEqual({ availableMib: 1_000, promisedGib: 4, limitGib: 40 });
+  expect(body.problems.join(' ')).toMatch(
+    /The disk of w has 1000 MiB free[^]*1 running hosts .* \(disk-full\)/,
+  );
+});

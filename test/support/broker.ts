@@ -152,6 +152,7 @@ export async function makeTestBroker(
   });
 
   const audit = createAuditTrail(apiDatabase);
+  const diskAdmission = { reserveMib: 2048, overcommit: 4 };
   const makeApp = (waitMs: number): Express =>
     createOsbApp({
       audit,
@@ -169,7 +170,7 @@ export async function makeTestBroker(
         waiter: createOperationWaiter(listener, apiStore.records),
         syncWaitMs: waitMs,
         admission: { reserveMib: 1024, overcommit: 4 },
-        diskAdmission: { reserveMib: 2048, overcommit: 4 },
+        diskAdmission,
         imageVersion: () => hypervisor.imageVersion,
         notice: '',
         logger,
@@ -203,6 +204,7 @@ export async function makeTestBroker(
     platforms: createPlatforms(createPlatformStore(apiDatabase)),
     checks: createHostChecks(createCheckRequests(apiDatabase)),
     differences: createHostDifferences(apiDatabase),
+    diskAdmission,
     credentials: operator,
     hypervisor: 'simulated',
     ratePerSecond,
@@ -304,6 +306,7 @@ export async function makeTestBroker(
         isBusy: situation.isBusy ?? (() => false),
         availableMib: () => Promise.resolve(situation.availableMib?.() ?? 10_000),
         admission: { reserveMib: 1_000, overcommit: 4 },
+        diskAdmission,
         signal: new AbortController().signal,
       }),
     expireInstances: () => expireInstances(deps),

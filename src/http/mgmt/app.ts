@@ -1,4 +1,6 @@
 import express, { type Express } from 'express';
+import { diskRoom } from '../../core/disk-admission.ts';
+import type { AdmissionRules } from '../../core/model/node-memory.ts';
 import type { AuditTrail } from '../../core/ports/audit.ts';
 import type { HostDifferences } from '../../core/ports/host-differences.ts';
 import type { HostChecks } from '../../core/ports/host-checks.ts';
@@ -28,10 +30,11 @@ import { verify } from './verify.ts';
 /** The management API for operators: a separate listener with separate credentials. */
 export function createMgmtApp(deps: {
   overview: Overview;
-  records: Pick<Records, 'requestPower'>;
+  records: Pick<Records, 'requestPower' | 'nodeDisk' | 'usage'>;
   platforms: Platforms;
   checks: HostChecks;
   differences: HostDifferences;
+  diskAdmission: AdmissionRules;
   credentials: BasicCredentials;
   hypervisor: string;
   /** Requests per second, of all operators together. */
@@ -47,6 +50,7 @@ export function createMgmtApp(deps: {
     platforms,
     checks,
     differences,
+    diskAdmission,
     credentials,
     hypervisor,
     ratePerSecond,
@@ -74,7 +78,8 @@ export function createMgmtApp(deps: {
     rateLimit(ratePerSecond),
   );
 
-  app.get('/mgmt/health', health(overview, hypervisor));
+  const disk = () => diskRoom(records, diskAdmission);
+  app.get('/mgmt/health', health({ overview, hypervisor, disk }));
   app.get('/mgmt/metrics', async (_request, response) => {
     const { contentType, text } = await metricsText(await overview.counts(), await overview.nodeRules());
     response.type(contentType).send(text);

@@ -1,16 +1,25 @@
 import type { RequestHandler } from 'express';
+import type { DiskRoom } from '../../core/disk-admission.ts';
 import type { Overview } from '../../core/ports/overview.ts';
 import { errorMessage } from '../../lib/error-message.ts';
 import { rulesNotices, rulesProblems } from './node-rules.ts';
 
 /**
  * GET /mgmt/health: 200 if every process works, else 503; `problems` describes what does not, and `notices` what was repaired.
+ * @param deps.disk space of the node with the least available, shown as `disk`.
  */
-export function health(overview: Overview, hypervisor: string): RequestHandler {
+export function health(deps: {
+  readonly overview: Overview;
+  readonly hypervisor: string;
+  readonly disk: () => Promise<DiskRoom | undefined>;
+}): RequestHandler {
+  const { overview, hypervisor } = deps;
   return async (_request, response) => {
     const problems: string[] = [];
     const notices: string[] = [];
+    let disk: DiskRoom | undefined;
     try {
+      disk = await deps.disk();
       const { gateways, workers, freeSlots, differences, halted } = await overview.counts();
       if (gateways.live === 0) problems.push("No gateway has a lease: apps can't reach their hosts.");
       if (!workers.some(({ alive }) => alive)) {
@@ -47,6 +56,7 @@ export function health(overview: Overview, hypervisor: string): RequestHandler {
       simulated: hypervisor === 'simulated',
       problems,
       notices,
+      disk,
     });
   };
 }

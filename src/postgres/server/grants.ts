@@ -92,7 +92,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     ],
   },
   /** Maintained by a trigger that runs as the owner. */
-  quota_usage: { api: ['SELECT'] },
+  quota_usage: { api: ['SELECT'], worker: ['SELECT'] },
   /** Rows are added by triggers that run as the owner; the worker merges them. */
   totals: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'DELETE'] },
   operation_kinds: {},
