@@ -12,7 +12,7 @@ export interface Faults {
   /** What `haltOf` finds, in place of what the driver found. */
   haltOf?(hostId: string): Halt | undefined;
   /** What `diskSpace` finds, in place of what the driver found. */
-  diskSpace?(): DiskSpace | undefined;
+  diskSpace?(): Promise<DiskSpace> | DiskSpace;
   /** What `runningContainers` counts, in place of what the driver counted. */
   runningContainers?(hostId: string): number;
 }
@@ -33,7 +33,7 @@ export function withFaults(driver: Driver, faults: Faults | undefined): Driver {
       return faults.haltOf?.(hostId) ?? (await driver.haltOf(hostId));
     },
     async diskSpace() {
-      return faults.diskSpace?.() ?? (await driver.diskSpace());
+      return (await faults.diskSpace?.()) ?? (await driver.diskSpace());
     },
     async runningContainers(spec) {
       const count = await driver.runningContainers(spec);

@@ -28,22 +28,31 @@ export default async function setup(project: TestProject): Promise<() => Promise
   // Short, since it contains the server's Unix socket.
   const directory = await mkdtemp('/tmp/berth-pg-');
   await chmod(directory, 0o755);
+  const { connectionString, stop } = await startTestServer(directory);
+  project.provide('postgres', connectionString);
+  return async () => {
+    await stop();
+    await rm(directory, { recursive: true, force: true });
+  };
+}
+
+/** Starts a Postgres in this directory, for tests that need a server of their own. */
+export async function startTestServer(
+  directory: string,
+): Promise<{ connectionString: string; stop: () => Promise<void> }> {
   const postgres = await startEmbeddedPostgres({
     directory: path.join(directory, 'server'),
     socketDirectory: path.join(directory, 'socket'),
   });
-  const teardown = async () => {
-    await postgres.stop();
-    await rm(directory, { recursive: true, force: true });
-  };
+  const { connectionString } = postgres;
+  const stop = () => postgres.stop();
   try {
-    await query(postgres.connectionString, `CREATE DATABASE ${templateName}`);
-    const database = openDatabase(inDatabase(postgres.connectionString, templateName));
+    await query(connectionString, `CREATE DATABASE ${templateName}`);
+    const database = openDatabase(inDatabase(connectionString, templateName));
     await migrate(database).finally(() => database.destroy());
-    project.provide('postgres', postgres.connectionString);
-    return teardown;
+    return { connectionString, stop };
   } catch (error) {
-    await teardown();
+    await stop();
     throw error;
   }
 }
