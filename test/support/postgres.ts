@@ -36,7 +36,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   };
 }
 
-/** Starts a Postgres in this directory, for tests that need a server of their own. */
+/** Starts a Postgres in this directory, for tests that need a separate server. */
 export async function startTestServer(
   directory: string,
 ): Promise<{ connectionString: string; stop: () => Promise<void> }> {
