@@ -145,11 +145,12 @@ function createSimulatedDriver(
     async start(spec) {
       const { hostId } = spec;
       await requirePrepared(hostId);
-      const vm = await engines.runningVm(hostId);
       const disk = await files.readDisk(hostId);
       // Recorded first: from then on nobody else gets the host.
       await recordOwner(files, spec);
       await files.writeDisk(hostId, { ...disk, hasRun: true });
+      // By the file: another process, which has just ended, may still have its engine's port.
+      const vm = (await files.readHost(hostId))?.vm;
       if (vm?.parked === true) await writeVm(hostId, { ...vm, parked: false });
       if ((await resume(files, engines, hostId)) === 'resumed') return;
       const template = await files.readTemplate(spec.planName);

@@ -10,6 +10,7 @@ import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-s
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { HostDisputedError } from '../../../src/core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../../src/core/hypervisor/hypervisor-error.ts';
+import { openHostFiles } from '../../../src/hypervisors/simulated/host-files.ts';
 import { createSimulatedHypervisor } from '../../../src/hypervisors/simulated/simulated.ts';
 import type { Faults } from '../../../src/hypervisors/with-faults.ts';
 
@@ -59,6 +60,12 @@ describe('the simulated driver', () => {
       expect(await driver.engineAnswers(spec)).toBe(true);
       return { port, url: `http://${host}:${port}` };
     });
+
+  const readVm = async (hostId: string) => {
+    const vm = (await openHostFiles(stateDirectory).readHost(hostId))?.vm;
+    if (vm === undefined) throw new Error('no VM is on record');
+    return vm;
+  };
 
   const stateOf = async (driver: Hypervisor, { hostId }: HostSpec) =>
     (await driver.list()).find((host) => host.hostId === hostId)?.state;
@@ -140,6 +147,29 @@ describe('the simulated driver', () => {
     const second = await open();
     expect(await stateOf(second, spec)).toBe('stopped');
     expect((await bringUp(second, spec)).port).not.toBe(port);
+  });
+
+  // Fails if it is unparked only if its engine is reachable at first: its guest would never be identified.
+  it('simulated driver: starts a parked host whose port is free only at the second look', async () => {
+    const former = await open();
+    const spec = newSpec();
+    await former.makeTemplate({ planName: 'small', shape }, () => undefined, new AbortController().signal);
+    await former.prepare(spec);
+    expect(await former.park(spec)).toBe(true);
+    const { port } = await readVm(spec.hostId);
+    await former.close();
+    let looks = 0;
+    const blocker = createServer((_request, response) => {
+      looks += 1;
+      if (looks === 2) blocker.close();
+      response.writeHead(404, { connection: 'close' }).end();
+    });
+    blockers.push(blocker);
+    await new Promise<void>((resolve) => blocker.listen(port, '127.0.0.1', resolve));
+    const driver = createSimulatedHypervisor({ stateDirectory });
+    opened.push(driver);
+    await driver.start(spec);
+    expect(await driver.identify(spec)).toBe(true);
   });
 
   it('simulated driver: resumes a host that another worker suspended', async () => {
