@@ -8,15 +8,38 @@ const streams = ['stdout', 'stderr'].map((property) => ({
   property,
   message: 'Print with src/lib/terminal.ts, which escapes text from outside.',
 }));
+const durableMessage =
+  'A power cut loses or empties the file: use src/lib/write-file-atomically.ts (or write-kernel-file.ts for /proc and /sys).';
+const fileFunctions = [
+  {
+    name: 'node:fs/promises',
+    importNames: ['writeFile', 'appendFile', 'rename', 'link'],
+    message: durableMessage,
+  },
+  {
+    name: 'node:fs',
+    importNames: ['writeFileSync', 'appendFileSync', 'renameSync', 'promises'],
+    message: durableMessage,
+  },
+];
+/** They implement, or do not need, what the others must import. */
+const fileWriters = [
+  'src/lib/write-file-atomically.ts',
+  'src/lib/create-once.ts',
+  'src/lib/write-kernel-file.ts',
+];
 const terminalFiles = ['src/lib/terminal.ts', 'src/lib/progress.ts'];
 
-/** @param properties must not be used in `files`, nor `console`, nor the module `process`, which has the same ones. */
-const restrict = (files, ignores, properties) => ({
+/**
+ * @param properties must not be used in `files`, nor `console`, nor the module `process`, which has the same ones.
+ * @param imports must not be used either.
+ */
+const restrict = (files, ignores, properties, imports = fileFunctions) => ({
   files,
   ignores,
   rules: {
     'no-restricted-properties': ['error', ...properties],
-    'no-restricted-imports': ['error', 'process', 'node:process'],
+    'no-restricted-imports': ['error', { paths: ['process', 'node:process', ...imports] }],
     'no-console': 'error',
   },
 });
@@ -45,7 +68,8 @@ export default tseslint.config(
     },
   },
   // Settings are read once, checked and handed on.
-  restrict(['src/**/*.ts'], ['src/config/**', ...terminalFiles], [environment, ...streams]),
+  restrict(['src/**/*.ts'], ['src/config/**', ...terminalFiles, ...fileWriters], [environment, ...streams]),
+  restrict(fileWriters, [], [environment, ...streams], []),
   restrict(terminalFiles, [], [environment]),
   restrict(['src/config/**/*.ts'], [], streams),
 );

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { open, rename, rm } from 'node:fs/promises';
+import { open, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 
 export interface AtomicWrite {
@@ -21,7 +21,7 @@ export interface AtomicWrite {
  */
 export async function writeFileAtomically(
   file: string,
-  content: string,
+  content: string | Uint8Array,
   { mode = 0o600, owner, durable = true }: AtomicWrite = {},
 ): Promise<void> {
   const temporary = `${file}.${randomUUID()}.new`;
@@ -44,9 +44,35 @@ export async function writeFileAtomically(
   if (durable === true) await syncFolder(path.dirname(file));
 }
 
+/**
+ * Gives a complete file its name, or replaces the one that has it. A power cut leaves what was there before, or this file
+ * with all of its content; once this returns, this file.
+ */
+export async function publishFile(attempt: string, file: string): Promise<void> {
+  await flush(attempt);
+  await renameDurably(attempt, file);
+}
+
+/** {@link publishFile} of a folder with all that is in it. Nothing but an empty folder may have the name. */
+export async function publishFolder(attempt: string, folder: string): Promise<void> {
+  for (const entry of await readdir(attempt, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile() || entry.isDirectory()) await flush(path.join(entry.parentPath, entry.name));
+  }
+  await flush(attempt);
+  await renameDurably(attempt, folder);
+}
+
+/** Renames something whose content is on the disk, or does not matter, so that the new name survives a power cut. */
+export async function renameDurably(from: string, to: string): Promise<void> {
+  await rename(from, to);
+  await syncFolder(path.dirname(to));
+}
+
 /** Flushes a folder to the disk: what was made, renamed or removed in it survives a power cut (fsync(2)). */
-export async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
+export const syncFolder = (folder: string): Promise<void> => flush(folder);
+
+async function flush(fileOrFolder: string): Promise<void> {
+  const handle = await open(fileOrFolder, 'r');
   try {
     await handle.sync();
   } finally {

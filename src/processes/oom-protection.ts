@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { writeKernelFile } from '../lib/write-kernel-file.ts';
 
 /** Nearly never: -1000 would be never, and then a leak in Berth would end everything else. */
 export const protectedScore = -900;
@@ -11,7 +11,7 @@ export const protectedScore = -900;
 export async function protectFromOomKiller(file = '/proc/self/oom_score_adj'): Promise<string | undefined> {
   if (process.getuid?.() !== 0 || process.platform !== 'linux') return undefined;
   try {
-    await writeFile(file, String(protectedScore));
+    await writeKernelFile(file, String(protectedScore));
     return undefined;
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;

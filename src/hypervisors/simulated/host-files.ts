@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
@@ -131,7 +131,7 @@ export function openHostFiles(stateDirectory: string) {
     },
 
     async quarantine(hostId: string) {
-      await writeFile(quarantineMark(hostId), '');
+      await writeFileAtomically(quarantineMark(hostId), '', { durable: false });
     },
 
     async release(hostId: string) {

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, chown, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, cp, mkdir, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { postgresUser, type SystemUser } from './postgres-user.ts';
 import { isListening } from '../../lib/is-listening.ts';
 import { exists } from '../../lib/exists.ts';
+import { publishFolder, renameDurably, writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /** Berth's own Postgres server, for operators who provide none. */
 export interface EmbeddedPostgres {
@@ -56,11 +57,10 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     const attempt = `${data}.new`;
     await rm(attempt, { recursive: true, force: true });
     await mkdir(attempt, { mode: 0o700 });
-    await writeFile(passwordFile, `${randomBytes(24).toString('hex')}\n`, { mode: 0o600 });
-    if (user !== undefined) {
-      await chown(attempt, user.uid, user.gid);
-      await chown(passwordFile, user.uid, user.gid);
-    }
+    await writeFileAtomically(passwordFile, `${randomBytes(24).toString('hex')}\n`, {
+      ...(user !== undefined && { owner: user }),
+    });
+    if (user !== undefined) await chown(attempt, user.uid, user.gid);
     await run('initdb', [
       `--pgdata=${attempt}`,
       '--username=berth',
@@ -69,7 +69,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       '--encoding=UTF8',
       '--locale=C',
     ]);
-    await rename(attempt, data);
+    // initdb has flushed the content.
+    await renameDurably(attempt, data);
   }
 
   async function ensureRunning(): Promise<void> {
@@ -141,7 +142,7 @@ async function readableBinaries(directory: string): Promise<string> {
   for (const program of ['initdb', 'pg_ctl', 'postgres']) {
     await chmod(path.join(attempt, 'bin', program), 0o755);
   }
-  await rename(attempt, target);
+  await publishFolder(attempt, target);
   return target;
 }
 

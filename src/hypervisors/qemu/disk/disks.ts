@@ -1,19 +1,9 @@
-import {
-  chmod,
-  chown,
-  mkdir,
-  open,
-  readFile,
-  rename,
-  rm,
-  statfs,
-  truncate,
-  writeFile,
-} from 'node:fs/promises';
+import { chmod, chown, mkdir, open, readFile, rm, statfs, truncate } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { leaseMs } from '../../../core/lease-duration.ts';
 import { exists } from '../../../lib/exists.ts';
+import { publishFile, writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import { takeFileLock } from '../../file-lock.ts';
 import { runTool } from '../../run-tool.ts';
 import { sparseDigest } from '../integrity/digests.ts';
@@ -48,8 +38,8 @@ async function makeBaseDisk(file: string, diskGib: number): Promise<void> {
     // zeros.
     await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-E', 'lazy_itable_init=1,nodiscard', attempt]);
     await chmod(attempt, 0o444);
-    await writeFile(digestFile(file), await sparseDigest(attempt));
-    await rename(attempt, file);
+    await writeFileAtomically(digestFile(file), await sparseDigest(attempt), { mode: 0o644 });
+    await publishFile(attempt, file);
   } finally {
     await rm(attempt, { force: true });
   }
@@ -64,7 +54,7 @@ export async function baseDiskDigest(file: string): Promise<string> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     const digest = await sparseDigest(file);
-    await writeFile(digestFile(file), digest);
+    await writeFileAtomically(digestFile(file), digest, { mode: 0o644 });
     return digest;
   }
 }
@@ -97,7 +87,7 @@ export async function createOverlay(
   ]);
   await chmod(attempt, 0o600);
   await chown(attempt, uid, uid);
-  await rename(attempt, file);
+  await publishFile(attempt, file);
 }
 
 /** Frees all blocks of a disk before removing it, so that a process that has it open can't read it either. */

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { publishFolder } from '../../../lib/write-file-atomically.ts';
 import { runTool } from '../../run-tool.ts';
 import {
   fileDigest,
@@ -182,7 +183,7 @@ async function writeRecord(out: string, digest: string, recipe: string): Promise
 /** If another builder was faster, its image stays: it is the same, and may be in use. */
 async function publishImage(out: string, target: string): Promise<void> {
   try {
-    await rename(out, target);
+    await publishFolder(out, target);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;

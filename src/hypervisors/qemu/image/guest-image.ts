@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import { imageVersion } from './image-version.ts';
 
 /** The guest image that hosts boot, named by a digest of its recipe and package versions. */
@@ -37,7 +38,8 @@ export interface ImageRecord {
 const recordName = 'image.json';
 
 export async function writeImageRecord(directory: string, record: ImageRecord): Promise<void> {
-  await writeFile(path.join(directory, recordName), `${JSON.stringify(record, undefined, 2)}\n`);
+  const text = `${JSON.stringify(record, undefined, 2)}\n`;
+  await writeFileAtomically(path.join(directory, recordName), text, { mode: 0o644 });
 }
 
 /**

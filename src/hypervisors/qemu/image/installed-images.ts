@@ -1,5 +1,6 @@
-import { readdir, rename, rm, stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { renameDurably } from '../../../lib/write-file-atomically.ts';
 import { type ImageOptions, imagesIn, newestImage } from './build-image.ts';
 import { imageVersion } from './image-version.ts';
 import { readHostRecord } from '../host-record.ts';
@@ -79,7 +80,7 @@ export const isNeeded = ({ isNewest, hosts, templates }: InstalledImage) =>
 /** Removes an image. If this is interrupted, the next image build removes the rest. */
 export async function removeImage({ directory }: InstalledImage): Promise<void> {
   const remains = path.join(path.dirname(directory), `build-${process.pid}-${path.basename(directory)}`);
-  await rename(directory, remains);
+  await renameDurably(directory, remains);
   await rm(remains, { recursive: true, force: true });
 }
 

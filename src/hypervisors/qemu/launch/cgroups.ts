@@ -1,10 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { constants } from 'node:fs';
-import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { killUntilGone } from '../../../lib/kill-until-gone.ts';
+import { writeKernelFile } from '../../../lib/write-kernel-file.ts';
 
 const controllers = ['memory', 'cpu', 'pids'] as const;
 const root = '/sys/fs/cgroup';
@@ -89,7 +90,7 @@ export async function openCgroups(site: string): Promise<Cgroups> {
             `The control groups of ${id} have no ${file}: the VM would run without that limit`,
           );
         }
-        for (const limit of found) await writeFile(limit, value);
+        for (const limit of found) await writeKernelFile(limit, value);
       }
       return folders(id);
     },
@@ -214,7 +215,7 @@ async function isUnified(): Promise<boolean> {
 async function enableControllers(parents: readonly string[]): Promise<void> {
   const wanted = controllers.map((controller) => `+${controller}`).join(' ');
   for (const parent of parents) {
-    await writeFile(path.join(parent, 'cgroup.subtree_control'), wanted).catch((cause: unknown) => {
+    await writeKernelFile(path.join(parent, 'cgroup.subtree_control'), wanted).catch((cause: unknown) => {
       throw new HypervisorError(
         `${controllers.join(', ')} can't be limited below the control group ${parent}: it must be the node's root group, or contain no processes`,
         { cause },

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, realpath, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, realpath, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { leaseMs } from '../../../core/lease-duration.ts';
 import { exists } from '../../../lib/exists.ts';
+import { publishFolder } from '../../../lib/write-file-atomically.ts';
 import { takeFileLock } from '../../file-lock.ts';
 import { runTool } from '../../run-tool.ts';
 import { qemuProgram } from './arguments.ts';
@@ -111,7 +112,7 @@ async function makeRoot(directory: string, root: string, files: readonly string[
       await copyFile(file, path.join(attempt, file));
     }
     await runTool('chmod', ['--recursive', 'u=rwX,go=rX', attempt]);
-    await rename(attempt, root);
+    await publishFolder(attempt, root);
   } finally {
     await rm(attempt, { recursive: true, force: true });
   }

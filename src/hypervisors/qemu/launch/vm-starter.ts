@@ -1,6 +1,7 @@
-import { type FileHandle, open, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { exists } from '../../../lib/exists.ts';
+import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import type { DiskChain } from './arguments.ts';
 import type { Cgroups } from './cgroups.ts';
 import { type Digests, requireDigests } from '../integrity/digests.ts';
@@ -82,7 +83,8 @@ export function createVmStarter(
     incoming?: 'run' | 'pause',
     kernelSecrets?: readonly number[],
   ): Promise<void> {
-    await writeFile(launchMarker(layout), '');
+    // It is for a killed worker: a power cut ends the VM too.
+    await writeFileAtomically(launchMarker(layout), '', { durable: false });
     try {
       await vms.launch(layout, spec);
       if (incoming !== undefined) await vms.load(layout, incoming, kernelSecrets);

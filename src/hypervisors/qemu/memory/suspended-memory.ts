@@ -1,8 +1,14 @@
-import { readFile, rename } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Ajv } from 'ajv';
+import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { exists } from '../../../lib/exists.ts';
-import { syncFolder, writeFileAtomically } from '../../../lib/write-file-atomically.ts';
+import {
+  publishFile,
+  renameDurably,
+  syncFolder,
+  writeFileAtomically,
+} from '../../../lib/write-file-atomically.ts';
 import { wipeDisk } from '../disk/disks.ts';
 import { fileDigest } from '../image/guest-image.ts';
 import type { HostLayout } from '../layout.ts';
@@ -84,8 +90,9 @@ export function suspendedMemory(layout: HostLayout): SuspendedMemory {
 
     async keep(key) {
       await writeRecord({ key, digest: await fileDigest(attempt), failedLoads: 0 });
-      await rename(attempt, image);
-      await syncFolder(layout.directory);
+      await publishFile(attempt, image).catch((cause: unknown) => {
+        throw new HypervisorError(`${image} could not be written to the disk`, { cause });
+      });
     },
 
     async obstacle(key) {
@@ -116,8 +123,7 @@ export function suspendedMemory(layout: HostLayout): SuspendedMemory {
 
     async setAside() {
       await wipeDisk(unusableOf(layout));
-      await rename(image, unusableOf(layout));
-      await syncFolder(layout.directory);
+      await renameDurably(image, unusableOf(layout));
     },
 
     wipeUnusable: () => wipeDisk(unusableOf(layout)),

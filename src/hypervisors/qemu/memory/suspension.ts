@@ -1,6 +1,4 @@
-import { open } from 'node:fs/promises';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
-import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { Logger } from '../../../lib/logger.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import { requireDiskSpace, wipeDisk } from '../disk/disks.ts';
@@ -115,7 +113,6 @@ export function createSuspension(deps: {
       await requireDiskSpace(layout.directory, { reserveMib, bytes: largestSaved(record.shape) });
       try {
         await vms.save(layout, memory.attempt, record.shape);
-        await flush(memory.attempt);
         await memory.keep(keyOf(record.shape));
       } catch (error) {
         await wipeDisk(memory.attempt);
@@ -147,16 +144,4 @@ export function createSuspension(deps: {
     wipe: (layout) => suspendedMemory(layout).wipe(),
     isSuspended: async (layout) => !(await isAlive(layout)) && (await suspendedMemory(layout).exists()),
   };
-}
-
-/** Flushes the file to disk, so that a later power cut does not lose it (fsync(2)). */
-async function flush(file: string): Promise<void> {
-  const handle = await open(file, 'r');
-  try {
-    await handle.sync();
-  } catch (cause) {
-    throw new HypervisorError(`${file} could not be written to the disk`, { cause });
-  } finally {
-    await handle.close();
-  }
 }

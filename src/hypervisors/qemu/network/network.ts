@@ -1,7 +1,7 @@
-import { writeFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { exists } from '../../../lib/exists.ts';
+import { writeKernelFile } from '../../../lib/write-kernel-file.ts';
 import { guestLink } from '../../../guest/link.ts';
 import type { HostLocks } from '../../host-locks.ts';
 import { runTool } from '../../run-tool.ts';
@@ -93,8 +93,10 @@ export function createHostNetworking(
         ],
       );
       // Reverse path filter (RFC 3704): only a host's own address is accepted from its link, whatever its own rules are.
-      await writeFile(`/proc/sys/net/ipv4/conf/${layout.veth}/rp_filter`, '1\n');
-      await writeFile(`/proc/sys/net/ipv6/conf/${layout.veth}/disable_ipv6`, '1\n').catch(unlessMissing);
+      await writeKernelFile(`/proc/sys/net/ipv4/conf/${layout.veth}/rp_filter`, '1\n');
+      await writeKernelFile(`/proc/sys/net/ipv6/conf/${layout.veth}/disable_ipv6`, '1\n').catch(
+        unlessMissing,
+      );
       await batch(
         ['-netns', layout.netns],
         [

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
@@ -24,6 +24,7 @@ import {
   removePorts,
   unpublishPorts,
 } from './node-rules.ts';
+import { writeKernelFile } from '../../../lib/write-kernel-file.ts';
 
 type Address = Pick<HostLayout, 'hostAddress'>;
 
@@ -64,7 +65,7 @@ export function createNodeFirewall(
   /** @returns the table as nft lists it. */
   async function apply(published: readonly PublishedBlock[]): Promise<string> {
     // The node routes guests' packets. This is the only setting of the node that Berth changes.
-    await writeFile(forwarding, '1\n');
+    await writeKernelFile(forwarding, '1\n');
     await routes.add(await routes.missing());
     const listing = await runTool(
       'sh',

@@ -1,4 +1,4 @@
-import { access, chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { release, tmpdir } from 'node:os';
 import path from 'node:path';
 import { runTool } from '../../run-tool.ts';
@@ -6,6 +6,7 @@ import { qemuProgram } from '../launch/arguments.ts';
 import { kvmDevice, openJail } from '../launch/jail.ts';
 import type { Accelerator } from '../options.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
+import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 
 /** Whether the node's KVM runs guests, and why Berth thinks so. */
 export interface KvmVerdict {
@@ -41,13 +42,12 @@ const provenStatus = 2 * 0x2a + 1;
 export async function probeKvm(cacheFile: string): Promise<KvmVerdict> {
   const version = (await runTool(qemuProgram, ['--version'])).split('\n')[0] ?? '';
   const about = `${release()}, ${version}, ${await deviceRights()}`;
-  const known = await readFile(cacheFile, 'utf8').then(
-    (text) => JSON.parse(text) as KvmVerdict & { about: string },
-    () => undefined,
-  );
+  const known = await readFile(cacheFile, 'utf8')
+    .then((text) => JSON.parse(text) as (KvmVerdict & { about: string }) | null)
+    .catch(() => undefined);
   if (known?.about === about) return { accelerator: known.accelerator, reason: known.reason };
   const verdict = await probe(path.dirname(cacheFile));
-  await writeFile(cacheFile, `${JSON.stringify({ ...verdict, about })}\n`);
+  await writeFileAtomically(cacheFile, `${JSON.stringify({ ...verdict, about })}\n`, { mode: 0o644 });
   return verdict;
 }
 
@@ -98,7 +98,7 @@ export async function runTinyGuest(
   try {
     await chmod(directory, 0o755);
     const disk = path.join(directory, 'boot-sector');
-    await writeFile(disk, bootSector, { mode: 0o644 });
+    await writeFileAtomically(disk, bootSector, { mode: 0o644, durable: false });
     const groups = [nobody, ...(accelerator === 'kvm' ? await kvmGroups() : [])];
     const guest = [
       ...[qemuProgram, '-machine', `pc,accel=${accelerator}`, '-cpu', accelerator === 'kvm' ? 'host' : 'max'],

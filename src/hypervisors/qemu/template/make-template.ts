@@ -1,9 +1,10 @@
-import { chmod, chown, open, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, chown, open, rm, truncate } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { enginePort } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { TemplateSpec } from '../../../core/hypervisor/templates.ts';
+import { publishFolder, writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import { createGuestAgent } from '../../../guest/agent.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import { createOverlay, ensureBaseDisk } from '../disk/disks.ts';
@@ -143,7 +144,8 @@ async function publish(
     kernelSecrets,
     files: files as Record<TemplateFile, string>,
   };
-  await writeFile(path.join(buildDirectory, 'template.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+  const text = `${JSON.stringify(record, undefined, 2)}\n`;
+  await writeFileAtomically(path.join(buildDirectory, 'template.json'), text, { mode: 0o644 });
   await rm(target.directory, { recursive: true, force: true });
-  await rename(buildDirectory, target.directory);
+  await publishFolder(buildDirectory, target.directory);
 }

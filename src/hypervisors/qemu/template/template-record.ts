@@ -20,7 +20,10 @@ export const templateFiles: readonly TemplateFile[] = ['memory', 'device-state',
 /** Reads the record of the template in this folder; undefined if there is none or it is unreadable. */
 export async function readTemplateRecord(directory: string): Promise<TemplateRecord | undefined> {
   try {
-    return JSON.parse(await readFile(path.join(directory, 'template.json'), 'utf8')) as TemplateRecord;
+    const record = JSON.parse(
+      await readFile(path.join(directory, 'template.json'), 'utf8'),
+    ) as TemplateRecord | null;
+    return record ?? undefined;
   } catch {
     return undefined;
   }

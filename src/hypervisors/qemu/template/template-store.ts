@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rm, stat, type FileHandle, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import path from 'node:path';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
@@ -19,6 +19,7 @@ import {
 } from './template-record.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
 import { exists } from '../../../lib/exists.ts';
+import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import type { Logger } from '../../../lib/logger.ts';
 
 /** Raise this if templates are made differently: existing ones are then made again. */
@@ -86,6 +87,14 @@ export function createTemplateStore(
   const directory = (key: string) => path.join(root, key);
   const badMark = (key: string) => path.join(directory(key), 'damaged');
   const isBad = (key: string) => exists(badMark(key));
+  const markBad = (key: string, problem: string) =>
+    writeFileAtomically(badMark(key), `${problem}\n`, { mode: 0o644 }).catch((cause: unknown) => {
+      // The caller reports why it is bad, which the next load finds again.
+      logger.error(
+        { template: key, err: cause },
+        'A bad template could not be marked; it is found again later',
+      );
+    });
 
   const readRecord = (key: string) => readTemplateRecord(directory(key));
 
@@ -154,7 +163,7 @@ export function createTemplateStore(
   }
 
   async function condemn(key: string, problem: string): Promise<never> {
-    await writeFile(badMark(key), `${problem}\n`);
+    await markBad(key, problem);
     throw new HypervisorError(problem);
   }
 
@@ -168,7 +177,7 @@ export function createTemplateStore(
       );
       return;
     }
-    if (!(await isBad(key))) await writeFile(badMark(key), `${errorMessage(error)}\n`);
+    if (!(await isBad(key))) await markBad(key, errorMessage(error));
     logger.error(
       { event: 'template.bad', template: key, err: error },
       'A template is bad; hosts of its plan boot cold until another one has been made, within minutes',

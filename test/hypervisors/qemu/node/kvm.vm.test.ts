@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openJail } from '../../../../src/hypervisors/qemu/launch/jail.ts';
-import { runTinyGuest } from '../../../../src/hypervisors/qemu/node/kvm.ts';
+import { probeKvm, runTinyGuest } from '../../../../src/hypervisors/qemu/node/kvm.ts';
 import { createHostNetworking } from '../../../../src/hypervisors/qemu/network/network.ts';
 import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
 import { tap } from '../../../../src/hypervisors/qemu/names.ts';
@@ -25,6 +25,14 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
   // Fails if the boot sector's folder is not visible in the jail.
   it('KVM probe: its guest runs in the jail as an ordinary user (shown under emulation)', async () => {
     expect(await runTinyGuest(folder, 'tcg', 200_000)).toBeUndefined();
+  });
+
+  // Fails if the file is parsed without a fallback: Berth did not start any more after a power cut.
+  it('KVM probe: an empty file of its last verdict is replaced', async () => {
+    const cacheFile = path.join(folder, 'kvm.json');
+    await writeFile(cacheFile, '');
+    const { accelerator } = await probeKvm(cacheFile);
+    expect(JSON.parse(await readFile(cacheFile, 'utf8'))).toMatchObject({ accelerator });
   });
 
   it('jail: contains /dev/kvm only if the accelerator is KVM', async () => {
