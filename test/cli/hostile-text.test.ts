@@ -49,7 +49,7 @@ beforeAll(async () => {
   await new Promise((resolve) => server.once('listening', resolve));
   stateDirectory = await mkdtemp(path.join(tmpdir(), 'berth-cli-test-'));
   await writeFile(path.join(stateDirectory, 'credentials.json'), JSON.stringify({ mgmt: operator }));
-}, 120_000);
+});
 
 afterAll(async () => {
   server.closeAllConnections();

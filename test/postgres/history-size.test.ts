@@ -66,7 +66,7 @@ beforeAll(async () => {
   );
   client = new pg.Client({ connectionString: broker.connectionString });
   await client.connect();
-}, 120_000);
+});
 afterAll(async () => {
   await client.end();
   await database.destroy();
