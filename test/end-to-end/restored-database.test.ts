@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
@@ -129,4 +129,42 @@ it('a restored database: costs no host, and "berth reconcile" gives a forgotten 
   const { output: audit } = await berth('audit', '--limit', '50');
   expect(audit).toContain(`POST /mgmt/reconcile/${adoptedHost}/adopt`);
   expect(audit).toContain(`DELETE /mgmt/reconcile/${removedHost}`);
+}, 180_000);
+
+// Fails if an unreadable record is an error: the worker ended, and the supervisor stopped everything.
+it('a start with a damaged host record: reports its host, leaves it alone and serves all others', async () => {
+  const [sound, damaged] = [randomUUID(), randomUUID()];
+  expect(await create(sound)).toBe(201);
+  const before = await hosts();
+  expect(await create(damaged)).toBe(201);
+  const [host = ''] = (await hosts()).filter((id) => !before.includes(id));
+  await broker.stop();
+  const record = path.join(broker.stateDirectory, 'simulated', 'hosts', host, 'host.json');
+  const text = await readFile(record, 'utf8');
+  // As a power cut leaves it on some file systems.
+  await writeFile(record, '');
+
+  await broker.start();
+  const reported = await eventually('the host is reported', async () => {
+    const { code, output } = await berth('reconcile');
+    return code === 1 && output.includes(host) ? output : undefined;
+  });
+  expect(reported).toContain('unreadable');
+  expect(broker.output()).toContain('The record of a host is unreadable');
+  expect(await osb('GET', sound)).toBe(200);
+  const other = randomUUID();
+  expect(await create(other)).toBe(201);
+  for (const id of [sound, other]) {
+    expect(
+      await osb(
+        'DELETE',
+        `${id}?accepts_incomplete=true&service_id=${ids.service_id ?? ''}&plan_id=${ids.plan_id ?? ''}`,
+      ),
+    ).toBe(200);
+  }
+  expect(await readFile(record, 'utf8')).toBe('');
+
+  await writeFile(record, text);
+  await eventually('nothing differs', async () => (await berth('reconcile')).code === 0);
+  expect(await osb('GET', damaged)).toBe(200);
 }, 180_000);
