@@ -100,6 +100,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   });
   const buffers = createStreamBuffers({
     limit: limits.maxBufferedBytes,
+    ...{ maxStalled: limits.maxStalledStreams, stalledAfterMs: limits.stalledAfterMs },
     onCut: ({ tenantId }) => {
       counters.cut.stalled += 1;
       events('info', 'stalled', { tenantId }, 'Stream cut: its reader stalled, and too much was buffered');

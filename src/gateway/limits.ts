@@ -26,6 +26,10 @@ export interface GatewayLimits {
   readonly maxBufferedBytesPerDirection: number;
   /** Bytes that may be buffered for all streams together; beyond, streams whose readers stall are cut. */
   readonly maxBufferedBytes: number;
+  /** Streams whose reader has been behind for {@link stalledAfterMs}; beyond, some are cut. */
+  readonly maxStalledStreams: number;
+  /** Milliseconds. */
+  readonly stalledAfterMs: number;
   /** Bindings in memory, besides those that have a connection open; all others are looked up. */
   readonly maxCachedBindings: number;
   /** Certificates that are looked up in the database at the same time. */
@@ -63,6 +67,9 @@ export const defaultLimits: GatewayLimits = {
   handshakeThreadShare: 0.5,
   maxBufferedBytesPerDirection: 64 * 1024,
   maxBufferedBytes: 128 * 1024 * 1024,
+  // Each costs the kernel up to 10 MiB with Linux's defaults: 1 GiB in all.
+  maxStalledStreams: 100,
+  stalledAfterMs: 10_000,
   maxCachedBindings: 20_000,
   // One query covers all pending look-ups, so the clients that return after an outage cost few queries.
   maxLookUps: 1_000,
