@@ -1,7 +1,7 @@
-import { beforeAll, expect, it } from 'vitest';
-import { startAttacker } from './support/attacker.ts';
+import { beforeAll, expect, it, onTestFinished } from 'vitest';
+import { type AttackOrders, startAttacker } from '../../tools/lib/attack/attacker.ts';
+import { createCostlyChain } from '../../tools/lib/attack/costly-chain.ts';
 import { createWorld, type World } from './support/certificates.ts';
-import { createCostlyChain } from './support/costly-chain.ts';
 import { startHttpEngine } from './support/engine.ts';
 import { type Client, get, type Harness, openStream, startGateway } from './support/harness.ts';
 import { until } from './support/until.ts';
@@ -11,6 +11,14 @@ let world: World;
 beforeAll(async () => {
   world = await createWorld();
 });
+
+function attackUntilTheEnd(orders: AttackOrders) {
+  const attacker = startAttacker(orders);
+  onTestFinished(() => {
+    attacker.stop();
+  });
+  return attacker;
+}
 
 const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 
@@ -53,7 +61,7 @@ it.each([
   async (_, length, dropped) => {
     const chain = createCostlyChain(length);
     const victim = await victimOf(
-      ({ port }) => startAttacker({ port, localAddress: '127.0.0.2', handshakes: { atOnce: 30, chain } }),
+      ({ port }) => attackUntilTheEnd({ port, localAddress: '127.0.0.2', handshakes: { atOnce: 30, chain } }),
       100,
     );
     expect(victim.silent.over()).toBe(false);
@@ -75,7 +83,7 @@ it.each([
     const engine = await startHttpEngine();
     const harness = await startGateway(world);
     const bound = await harness.bind(engine.address);
-    startAttacker({ port: harness.port, localAddress: '127.0.0.1', ...orders });
+    attackUntilTheEnd({ port: harness.port, localAddress: '127.0.0.1', ...orders });
     const { dropped } = harness.gateway.state().counters;
     await until('the address is full', () => dropped['address-full'] > 0);
     // As an app does: it tries again if its connection was dropped.
