@@ -5,6 +5,7 @@ import { probeKvm } from '../../src/hypervisors/qemu/node/kvm.ts';
 import { projectDirectory } from '../../src/lib/project-directory.ts';
 import { createProgress } from '../../src/lib/progress.ts';
 import { apiSuite } from './api/suite.ts';
+import { attackSuite } from './attack/suite.ts';
 import { densitySuite } from './density/suite.ts';
 import { gatewaySuite } from './gateway/suite.ts';
 import { isolationFigures } from './provision/isolation.ts';
@@ -186,6 +187,34 @@ program
     });
     const date = new Date().toISOString();
     await publish({ suite: 'api', machine: describeNode(), date, figures }, options.json);
+  });
+
+program
+  .command('attack')
+  .description(
+    'one tenant at the limits of connections, handshakes and boots: pings and creates of another one',
+  )
+  .option('--simulated', 'with simulated hosts', false)
+  .option('--json <file>', 'save the figures to this file')
+  .option(
+    '--cache <directory>',
+    'directory that caches the guest image and templates',
+    '/var/cache/berth-bench',
+  )
+  .action(async (options: { simulated: boolean; json?: string; cache: string }) => {
+    const progress = createProgress(process.stderr);
+    const figures = await attackSuite(
+      { simulated: options.simulated, cacheDirectory: path.resolve(options.cache) },
+      (line) => {
+        progress.show(line);
+      },
+    ).finally(() => {
+      progress.end();
+    });
+    const date = new Date().toISOString();
+    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+    const machine = await describeNodeWithQemu(accelerator);
+    await publish({ suite: 'attack', machine, date, figures }, options.json);
   });
 
 program
