@@ -24,7 +24,13 @@ export function createNodeRulesController(deps: {
   return {
     async runOnce() {
       try {
-        const altered = await hypervisor.repairNode();
+        const { altered, foreign } = await hypervisor.repairNode();
+        if (foreign.length > 0) {
+          logger.warn(
+            { event: 'node.foreign_chains', foreign },
+            "Another program has added firewall chains on the node, which can block or redirect hosts' traffic; they are left as they are",
+          );
+        }
         if (altered.length > 0) {
           logger.error(
             { event: 'node.rules_repaired', altered },

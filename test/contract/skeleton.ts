@@ -60,7 +60,7 @@ function createSkeletonDriver(): Driver {
 
     // Network
     connect: missing('connect'),
-    repairNode: () => Promise.resolve([]),
+    repairNode: () => Promise.resolve({ altered: [], foreign: [] }),
 
     // Integrity
     verify: missing('verify'),

@@ -4,12 +4,13 @@ import { createNodeRulesController } from '../../src/controllers/node-rules.ts';
 import { createNodeRuleRecords } from '../../src/postgres/node-rules.ts';
 import { createWorkerRecords } from '../../src/postgres/workers.ts';
 import { makeTestBroker, operator, type TestBroker } from '../support/broker.ts';
-import { createRecordingLogger } from '../support/logger.ts';
+import { createLineLogger } from '../support/logger.ts';
 
 // That QEMU's rules are found and put back: test/hypervisors/qemu/network/network.vm.test.ts.
 let broker: TestBroker;
 let repair: () => Promise<readonly string[]>;
-const { logger, lines } = createRecordingLogger();
+let foreign: readonly string[] = [];
+const { logger, lines } = createLineLogger();
 const name = 'node/abcd';
 
 beforeAll(async () => {
@@ -21,11 +22,17 @@ beforeAll(async () => {
 });
 afterAll(() => broker.stop());
 beforeEach(() => {
+  foreign = [];
   lines.length = 0;
 });
 
 const newController = (records = createNodeRuleRecords(broker.database)) =>
-  createNodeRulesController({ hypervisor: { repairNode: () => repair() }, records, name, logger });
+  createNodeRulesController({
+    hypervisor: { repairNode: async () => ({ altered: await repair(), foreign }) },
+    records,
+    name,
+    logger,
+  });
 const ask = (route: string) => supertest(broker.mgmt).get(route).auth(operator.username, operator.password);
 const health = async () => (await ask('/mgmt/health')).body as { problems: string[]; notices: string[] };
 const rulesProblems = async () =>
@@ -41,10 +48,7 @@ it('node rules: a repair is logged, and shown in health, with the hosts and in m
   await controller.runOnce();
   await controller.runOnce();
   expect(lines).toHaveLength(2);
-  expect(lines[0]).toMatchObject({
-    event: 'node.rules_repaired',
-    altered: [/missing: table/, /ip_forward/].map((part) => expect.stringMatching(part) as string),
-  });
+  expect(lines[0]?.details).toEqual({ event: 'node.rules_repaired', altered: await repair() });
   const notice =
     /node\/abcd were missing or altered .* 2 times, last at .*\(missing: table inet berth_abcd; net/;
   expect((await health()).notices).toEqual([expect.stringMatching(notice)]);
@@ -95,4 +99,21 @@ it('node rules: a repair is recorded later if Postgres does not answer', async (
   repair = () => Promise.resolve([]);
   await controller.runOnce();
   expect((await health()).notices).toEqual([expect.stringContaining('(missing: one)')]);
+});
+
+it('node rules: chains that another program adds are logged, and are neither a repair nor a problem', async () => {
+  // Fails without the log line.
+  const repairs = () => broker.database('node_rules').select<{ repairs: number }[]>('repairs');
+  const before = await repairs();
+  repair = () => Promise.resolve([]);
+  foreign = ['chain before of table ip other: nat, hook prerouting'];
+  await newController().runOnce();
+  expect(lines).toEqual([
+    {
+      details: { event: 'node.foreign_chains', foreign },
+      message: expect.stringContaining('Another program') as string,
+    },
+  ]);
+  expect(await repairs()).toEqual(before);
+  expect(await rulesProblems()).toEqual([]);
 });

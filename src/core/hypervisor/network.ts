@@ -9,6 +9,14 @@ export interface EngineAddress {
 /** The engine's port at the host's own address; a published port is never this one. */
 export const enginePort = 2375;
 
+/** What was found among the network rules of the node, as lines for operators. */
+export interface NodeRulesReport {
+  /** Differences from the rules that all hosts share, which are in force again. */
+  readonly altered: readonly string[];
+  /** Additions of other programs since the last report, which stay. */
+  readonly foreign: readonly string[];
+}
+
 /** Connects a host to gateways, and its guest to the outside. */
 export interface Network {
   /**
@@ -20,8 +28,8 @@ export interface Network {
   connect(spec: HostSpec): Promise<EngineAddress>;
 
   /**
-   * Puts back what is missing or altered of the network rules that all hosts share. Called every two seconds.
-   * @returns what that was, as lines for operators; empty if nothing was.
+   * Puts back what is missing or altered in the network rules that all hosts share, and says what else is new. Called every two
+   * seconds.
    */
-  repairNode(): Promise<readonly string[]>;
+  repairNode(): Promise<NodeRulesReport>;
 }

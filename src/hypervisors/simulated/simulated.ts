@@ -271,7 +271,7 @@ function createSimulatedDriver(
     },
 
     // Simulated hosts have no network rules.
-    repairNode: () => Promise.resolve([]),
+    repairNode: () => Promise.resolve({ altered: [], foreign: [] }),
 
     // A state file has no manifest to differ from.
     async verify(hostId) {

@@ -48,6 +48,16 @@ export function chainsIn(json: string): readonly string[] {
   return nftables.flatMap(({ chain }) => (chain === undefined ? [] : [(chain as { name: string }).name]));
 }
 
+/** The chains of a listing that packets pass by themselves (base chains), without those of one table, as lines. */
+export function baseChains(json: string, except: { family: string; table: string }): readonly string[] {
+  const { nftables } = JSON.parse(json) as Listing;
+  return nftables.flatMap((entry) => {
+    const { family, table, name, type, hook } = (entry['chain'] ?? {}) as Record<string, string>;
+    if (hook === undefined || (family === except.family && table === except.table)) return [];
+    return [`chain ${name ?? ''} of table ${family ?? ''} ${table ?? ''}: ${type ?? ''}, hook ${hook}`];
+  });
+}
+
 /** A port block and the host's address that it leads to. */
 export interface PublishedBlock {
   readonly ports: PortBlock;

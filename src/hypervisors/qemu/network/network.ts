@@ -1,5 +1,6 @@
 import { networkInterfaces } from 'node:os';
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
+import type { NodeRulesReport } from '../../../core/hypervisor/network.ts';
 import { exists } from '../../../lib/exists.ts';
 import { writeKernelFile } from '../../../lib/write-kernel-file.ts';
 import { guestLink } from '../../../guest/link.ts';
@@ -41,8 +42,8 @@ export interface HostNetworking {
   rules(layout: HostLayout): Promise<FirewallFacts>;
   /** The same, with the namespace's links, addresses, routes and settings. */
   facts(layout: HostLayout): Promise<FirewallFacts & Pick<Facts, 'network'>>;
-  /** Puts back the node's rules if they are missing or altered. @returns what that was, as lines for operators. */
-  repairNode(): Promise<readonly string[]>;
+  /** Puts back the node's rules if they are missing or altered. */
+  repairNode(): Promise<NodeRulesReport>;
 }
 
 /** What a manifest records of a host's network; the rest follows from its layout. */

@@ -2,12 +2,14 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import type { NodeRulesReport } from '../../../core/hypervisor/network.ts';
 import type { HostLocks } from '../../host-locks.ts';
 import { runTool } from '../../run-tool.ts';
 import { difference } from '../integrity/compare.ts';
 import type { HostLayout } from '../layout.ts';
 import { createEngineRoutes } from './engine-routes.ts';
 import {
+  baseChains,
   chainsIn,
   firewallLines,
   type PublishedBlock,
@@ -35,11 +37,8 @@ export interface NodeFirewall {
    * @returns foreign chains that were in the table and have been removed.
    */
   open(): Promise<readonly string[]>;
-  /**
-   * Puts back what is missing or altered, published ports included.
-   * @returns what that was, as lines for operators; empty if nothing was.
-   */
-  repair(): Promise<readonly string[]>;
+  /** Puts back what is missing or altered, published ports included. */
+  repair(): Promise<NodeRulesReport>;
   /** @param former the ports that lead to the host now; undefined if unknown, then the firewall is asked. */
   publish(host: Address, ports: PortBlock, former: PortBlock | undefined): Promise<void>;
   /** @param ports undefined: whatever leads to the host. */
@@ -72,24 +71,36 @@ export function createNodeFirewall(
       ['-c', 'nft --file - && exec nft --json list table "$@"', 'sh', ...table],
       { input: nodeRules(options, published) },
     );
-    await record.write({ lines: firewallLines(listing), handles: ruleHandles(listing), published });
+    await record.write({
+      lines: firewallLines(listing),
+      handles: ruleHandles(listing),
+      published,
+      foreign: await foreignChains(),
+    });
     return listing;
   }
 
-  /** What differs from the record, as text. */
-  async function inspect(known: NodeRecord): Promise<readonly string[]> {
-    const [forwards, missing, listing] = await Promise.all([
+  const foreignChains = async () =>
+    baseChains(await list('chains'), { family: 'inet', table: nodeTable(site) });
+
+  /** What differs from the record. */
+  async function inspect(known: NodeRecord): Promise<NodeRulesReport> {
+    const [forwards, missing, listing, chains] = await Promise.all([
       readFile(forwarding, 'utf8'),
       routes.missing(),
       list('table', ...table).catch(unlessMissing),
+      foreignChains(),
     ]);
     const rules =
       listing === undefined ? `missing: table ${table.join(' ')}` : differenceOfRules(known, listing);
-    return [
-      ...(forwards.trim() === '1' ? [] : ['net.ipv4.ip_forward was not 1']),
-      ...missing.map((rule) => `missing: routing rule ${rule}`),
-      ...(rules === undefined ? [] : [rules]),
-    ];
+    return {
+      altered: [
+        ...(forwards.trim() === '1' ? [] : ['net.ipv4.ip_forward was not 1']),
+        ...missing.map((rule) => `missing: routing rule ${rule}`),
+        ...(rules === undefined ? [] : [rules]),
+      ],
+      foreign: chains.filter((chain) => !known.foreign.includes(chain)),
+    };
   }
 
   /** Rules that remove all ports that lead to the host now. */
@@ -125,17 +136,19 @@ export function createNodeFirewall(
 
     async repair() {
       const known = await record.read();
-      if (known !== undefined && (await inspect(known)).length === 0) return [];
+      if (known !== undefined && isEmpty(await inspect(known))) return nothing;
       return exclusively(async () => {
         const current = await record.read();
         if (current === undefined) {
           await apply(publishedIn((await list('table', ...table).catch(unlessMissing)) ?? noObjects));
-          return ['missing: the record of the rules'];
+          return { altered: ['missing: the record of the rules'], foreign: [] };
         }
         // Again: what was seen without the lock may have been a change that was half done.
-        const altered = await inspect(current);
+        const report = await inspect(current);
+        const { altered, foreign } = report;
         if (altered.length > 0) await apply(current.published);
-        return altered;
+        else if (foreign.length > 0) await record.write({ ...current, foreign: await foreignChains() });
+        return report;
       });
     },
 
@@ -157,6 +170,9 @@ export function createNodeFirewall(
     },
   };
 }
+
+const nothing: NodeRulesReport = { altered: [], foreign: [] };
+const isEmpty = ({ altered, foreign }: NodeRulesReport) => altered.length === 0 && foreign.length === 0;
 
 const noObjects = '{"nftables": []}';
 

@@ -9,6 +9,8 @@ export interface NodeRecord {
   readonly handles: readonly string[];
   /** Port blocks that lead to hosts. Recorded before they are applied. */
   readonly published: readonly PublishedBlock[];
+  /** Base chains of other programs, as lines. */
+  readonly foreign: readonly string[];
 }
 
 /** Ends with the rules themselves, at a reboot of the node: the file is in /run, and not synced. */
