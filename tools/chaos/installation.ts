@@ -36,7 +36,7 @@ export interface ChaosInstallation {
   /** Retries a query while Postgres is being restarted. */
   query<T>(query: (database: Knex) => PromiseLike<T>): Promise<T>;
   readonly postgres: ChaosPostgres;
-  /** The file system of the state directory; undefined without `ownDisk`. */
+  /** The file system of the state directory; undefined if it has none. */
   readonly disk: SmallDisk | undefined;
   /** The settings of all processes, as environment variables. */
   readonly environment: Readonly<Record<string, string>>;
@@ -53,7 +53,7 @@ export interface InstallationOptions {
   readonly leaseMs: number;
   /** Folder of guest image, templates and empty disks between runs; required with qemu. */
   readonly cacheDirectory?: string;
-  /** Gives the state directory its own file system, which can become full. Needs root. */
+  /** Gives the state directory its own file system, which can become full, if that can be mounted. */
   readonly ownDisk?: boolean;
   /** Separates concurrent installations: 0 to 9. */
   readonly testSlot?: number;
@@ -68,7 +68,7 @@ export async function startInstallation(options: InstallationOptions): Promise<C
   await chmod(root, 0o755);
   const directory = path.join(root, 'state');
   await mkdir(directory);
-  const disk = options.ownDisk === true ? await mountSmallDisk(directory) : undefined;
+  const disk = options.ownDisk === true ? await mountSmallDisk(directory).catch(() => undefined) : undefined;
   await chmod(directory, 0o755);
   const { cacheDirectory, testSlot = 0 } = options;
   if (cacheDirectory !== undefined) {

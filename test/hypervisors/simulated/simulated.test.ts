@@ -149,7 +149,7 @@ describe('the simulated driver', () => {
     expect((await bringUp(second, spec)).port).not.toBe(port);
   });
 
-  // Fails if it is unparked only if its engine is reachable at first: its guest would never be identified.
+  // Fails if it stays parked when its engine is not reachable at first: its guest would never be identified.
   it('simulated driver: starts a parked host whose port is free only at the second look', async () => {
     const former = await open();
     const spec = newSpec();

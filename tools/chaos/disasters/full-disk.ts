@@ -8,7 +8,8 @@ const maxFullMs = 8_000;
 /** The file system of the state directory and of Postgres has no space left for a while. */
 export const fullDisk: Disaster = {
   name: 'full-disk',
-  impossible: ({ disk }) => (disk === undefined ? 'it needs root, to mount a file system' : undefined),
+  impossible: ({ disk }) =>
+    disk === undefined ? 'no file system could be mounted, which needs root and loop devices' : undefined,
   async strike({ site, platform, residents, random, patienceMs }) {
     const { disk } = site;
     if (disk === undefined) return;
