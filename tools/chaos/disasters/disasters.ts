@@ -2,16 +2,20 @@ import type { ChaosInstallation } from '../installation.ts';
 import type { Random } from '../random.ts';
 import { corruptRecord } from './corrupt-record.ts';
 import type { Disaster } from './disaster.ts';
+import { firewallFlush } from './firewall-flush.ts';
 import { fullDisk } from './full-disk.ts';
 import { hostileEngine } from './hostile-engine.ts';
+import { ioError } from './io-error.ts';
 import { failover, restoredDatabase } from './lost-transactions.ts';
 import { secondInstallation } from './second-installation.ts';
 
 export const disasters: readonly Disaster[] = [
   corruptRecord,
   failover,
+  firewallFlush,
   fullDisk,
   hostileEngine,
+  ioError,
   restoredDatabase,
   secondInstallation,
 ];
