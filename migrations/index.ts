@@ -22,6 +22,7 @@ import * as databaseHistory from './083-database-history.ts';
 import * as gatewayCounts from './084-gateway-counts.ts';
 import * as slotsRest from './085-slots-rest.ts';
 import * as idsUsedAgain from './086-ids-used-again.ts';
+import * as preparation from './093-preparation.ts';
 import * as imageOnRecord from './088-image-on-record.ts';
 import * as memoryLost from './087-memory-lost.ts';
 import * as diskSpace from './089-disk-space.ts';
@@ -66,6 +67,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '084-gateway-counts', migration: gatewayCounts },
   { name: '094-totals', migration: totals },
   { name: '090-node-rules', migration: nodeRules },
+  { name: '093-preparation', migration: preparation },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -7,6 +7,7 @@ import { startApi } from './processes/api.ts';
 import { startGateway } from './processes/gateway.ts';
 import type { RunningProcess } from './processes/running-process.ts';
 import { startWorker } from './processes/worker.ts';
+import type { ChildMessage } from './processes/supervisor/child-process.ts';
 import { startSupervisor } from './processes/supervisor/supervisor.ts';
 import { InstallationError } from './core/installation.ts';
 import { DatabaseRoleError } from './postgres/server/database-roles.ts';
@@ -60,8 +61,20 @@ async function startOne(
   const running = await processes[name](settings, logger);
   logger.info({}, `Ready. ${running.announcement}`);
   // For the supervisor (supervisor/child-process.ts).
-  process.send?.({ ready: running.announcement });
+  tellSupervisor({ ready: running.announcement });
+  if (running.preparation !== undefined && process.connected) {
+    running.preparation.show((progress) => {
+      tellSupervisor({ progress });
+    });
+    void running.preparation.ready.then(() => {
+      tellSupervisor({ prepared: true });
+    });
+  }
   return running;
+}
+
+function tellSupervisor(message: ChildMessage): void {
+  if (process.connected) process.send?.(message);
 }
 
 function untilAskedToStop(): Promise<void> {

@@ -18,6 +18,7 @@ type Finding = readonly [ok: boolean, message: string];
 interface Health {
   readonly problems: readonly string[];
   readonly notices: readonly string[];
+  readonly preparing: readonly string[];
   readonly disk?: DiskRoom;
 }
 
@@ -100,9 +101,10 @@ function promisedDisk({ promisedGib, limitGib }: DiskRoom): Finding {
 
 async function checkBroker(settings: Settings): Promise<Finding[]> {
   try {
-    const { problems, notices, disk } = await askMgmt<Health>(settings, '/mgmt/health');
+    const { problems, notices, preparing, disk } = await askMgmt<Health>(settings, '/mgmt/health');
     const found = disk === undefined ? [] : [promisedDisk(disk)];
-    const noted = notices.map((notice): Finding => [true, notice]);
+    const prepared = preparing.map((text) => `the worker prepares: ${text}`);
+    const noted = [...notices, ...prepared].map((notice): Finding => [true, notice]);
     if (problems.length === 0) return [...found, [true, 'the broker is healthy'], ...noted];
     return [...found, ...problems.map((problem): Finding => [false, problem]), ...noted];
   } catch (error) {

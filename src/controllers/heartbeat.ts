@@ -5,6 +5,7 @@ import type { CurrentImageRecord } from '../core/ports/current-image.ts';
 import type { DiskSpace } from '../core/hypervisor/run-state.ts';
 import type { WorkerRecords, WorkerReport } from '../core/ports/worker-records.ts';
 import { availableMib } from './node-memory.ts';
+import type { Preparation } from './preparation.ts';
 
 /** Reports that this worker is alive, what it makes hosts from, and the memory of its node. */
 export async function sendHeartbeat(deps: {
@@ -14,9 +15,10 @@ export async function sendHeartbeat(deps: {
   readonly diskReserveMib: number;
   readonly plans: readonly Plan[];
   readonly workers: Pick<WorkerRecords, 'report'>;
+  readonly preparation: Pick<Preparation, 'state'>;
   readonly image: Pick<CurrentImageRecord, 'write'>;
 }): Promise<void> {
-  const { name, hypervisor, plans, workers, image, diskReserveMib } = deps;
+  const { name, hypervisor, plans, workers, preparation, image, diskReserveMib } = deps;
   const templates: string[] = [];
   for (const plan of plans) if (await hypervisor.hasTemplate(plan.name)) templates.push(plan.name);
   const space = await hypervisor.diskSpace();
@@ -28,8 +30,10 @@ export async function sendHeartbeat(deps: {
     // Simulated hosts take no memory of the node.
     memoryTotalMib: hypervisor.name === 'simulated' ? undefined : Math.floor(totalmem() / 1024 ** 2),
     ...(space && { disk: reportedDisk(space, diskReserveMib) }),
+    preparation: preparation.state(),
   });
-  await image.write(hypervisor.imageVersion);
+  const version = hypervisor.imageVersion();
+  if (version !== undefined) await image.write(version);
 }
 
 function reportedDisk({ availableBytes, hostBytes }: DiskSpace, reserveMib: number): WorkerReport['disk'] {

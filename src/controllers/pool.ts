@@ -92,7 +92,10 @@ export function createPoolController(deps: {
     if (plan.publishedPorts !== host.publishedPorts.count)
       return 'its plan now publishes another number of ports';
     // Even if there is no template of the new image yet.
-    if ((await imageVersionOf(host)) !== hypervisor.imageVersion) return 'it was made from another image';
+    const version = hypervisor.imageVersion();
+    if (version !== undefined && (await imageVersionOf(host)) !== version) {
+      return 'it was made from another image';
+    }
     if (performance.now() - (verified.get(host.id) ?? -Infinity) < verifyEveryMs) return undefined;
     if (!(await hypervisor.hasTemplate(host.planName))) return undefined;
     if (!(await hypervisor.park(toHostSpec(host))))

@@ -8,11 +8,15 @@ const pauses = { firstPauseMs: 5 * 60_000, longestPauseMs: 60 * 60_000 };
 
 /**
  * Makes the templates that are missing or have turned out to be bad, one after the other, in the background.
+ * @param deps.report receives the progress as text for people.
+ * @param deps.onTried is called after each plan whose template was there, was made, or could not be made.
  * @param deps.signal aborts the template in progress; it is not an error then.
  */
 export function createTemplateMaker(deps: {
   readonly hypervisor: Pick<Hypervisor, 'makeTemplate'>;
   readonly plans: readonly Plan[];
+  readonly report: (progress: string) => void;
+  readonly onTried: () => void;
   readonly logger: Logger;
   readonly signal: AbortSignal;
 }): { runOnce(): Promise<void> } {
@@ -31,7 +35,7 @@ export function createTemplateMaker(deps: {
         if (isAborted()) return;
         if (!backoff.isDue(name)) continue;
         const report = (progress: string) => {
-          logger.info({ plan: name }, progress);
+          deps.report(`template ${name}: ${progress}`);
         };
         try {
           await hypervisor.makeTemplate({ planName: name, shape }, report, signal);
@@ -40,6 +44,7 @@ export function createTemplateMaker(deps: {
           if (isAborted()) return;
           backoff.failed(name, error);
         }
+        deps.onTried();
       }
     },
   };

@@ -13,6 +13,8 @@ const methods = {
   close: 'driver',
   list: 'driver',
   traffic: 'driver',
+  imageVersion: 'driver',
+  installImage: 'driver',
   hasTemplate: 'driver',
   makeTemplate: 'driver',
   diskSpace: 'driver',

@@ -5,7 +5,7 @@ import { siteId } from '../config/secrets.ts';
 import { type Settings, SettingsError } from '../config/settings.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
-import { ensureGuestImage, type ImageOptions } from './qemu/image/build-image.ts';
+import { ensureGuestImage, findInstalledImage, type ImageOptions } from './qemu/image/build-image.ts';
 import { connectionTableProblem } from './qemu/node/connection-table.ts';
 import { probeKvm } from './qemu/node/kvm.ts';
 import { createQemuHypervisor } from './qemu/qemu.ts';
@@ -15,28 +15,30 @@ import { userIds } from '../config/users.ts';
 import { projectDirectory } from '../lib/project-directory.ts';
 
 /**
- * Opens the hypervisor that the settings select. Builds the guest image if it is missing.
- * @param options.report receives the progress of long work, for operators; by default it is logged.
+ * Opens the hypervisor that the settings select, with the image that is installed, if there is one.
  * @param options.loadAhead whether to load templates now, since hosts will be created soon.
  */
 export async function openHypervisor(
   settings: Settings,
   logger: Logger,
-  options: { report?: (line: string) => void; loadAhead: boolean },
+  options: { loadAhead: boolean },
 ): Promise<Hypervisor> {
   const { stateDirectory } = settings;
-  const report =
-    options.report ??
-    ((line: string) => {
-      logger.info({}, line);
-    });
   await mkdir(stateDirectory, { recursive: true, mode: 0o755 });
   const hypervisor =
     settings.hypervisor === 'simulated'
       ? createSimulatedHypervisor({ stateDirectory, logger })
-      : await qemu(settings, logger, report, options.loadAhead);
+      : await qemu(settings, logger, options.loadAhead);
   await hypervisor.open();
   return hypervisor;
+}
+
+/** @throws SettingsError if the hypervisor that the settings select needs root, and this process is not root. */
+export function requireRights({ hypervisor }: Settings): void {
+  if (hypervisor !== 'qemu' || process.getuid?.() === 0) return;
+  throw new SettingsError(
+    'The qemu hypervisor needs root, to create namespaces and firewall rules for hosts and to run them as other users. To try Berth without root: BERTH_HYPERVISOR=simulated npm start',
+  );
 }
 
 /**
@@ -69,24 +71,9 @@ export async function networkProblems(settings: Settings): Promise<readonly stri
 /** File that caches whether KVM is usable. */
 export const kvmMemory = (settings: Settings) => path.join(settings.stateDirectory, 'kvm.json');
 
-async function qemu(
-  settings: Settings,
-  logger: Logger,
-  report: (line: string) => void,
-  loadAhead: boolean,
-): Promise<Hypervisor> {
-  if (process.getuid?.() !== 0) {
-    throw new SettingsError(
-      'The qemu hypervisor needs root, to create namespaces and firewall rules for hosts and to run them as other users. To try Berth without root: BERTH_HYPERVISOR=simulated npm start',
-    );
-  }
-  const image = await ensureGuestImage(
-    imageOptions(settings),
-    ({ step, percent }) => {
-      report(`building the guest image: ${step} ${percent} %`);
-    },
-    new AbortController().signal,
-  );
+async function qemu(settings: Settings, logger: Logger, loadAhead: boolean): Promise<Hypervisor> {
+  requireRights(settings);
+  const images = imageOptions(settings);
   const kvm = await probeKvm(kvmMemory(settings));
   logger.info(kvm, 'The accelerator was chosen');
   for (const problem of [await swapProblem(), ...(await networkProblems(settings))]) {
@@ -99,7 +86,15 @@ async function qemu(
     stateDirectory: settings.stateDirectory,
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(projectDirectory(), 'libexec'),
-    image,
+    image: await findInstalledImage(images, logger),
+    ensureImage: (report, signal) =>
+      ensureGuestImage(
+        images,
+        ({ step, percent }) => {
+          report(`building the guest image: ${step} ${percent} %`);
+        },
+        signal,
+      ),
     accelerator: kvm.accelerator,
     hostNetwork: settings.hostNetwork,
     firstUid: ids.hosts,

@@ -66,8 +66,9 @@ export async function runOperation(
     steps = workflow.rollback;
     index = 0;
   };
-  const reschedule = async (step: Step, afterMs: number): Promise<RunEnd> => {
-    await store.records.rescheduleOperation(operation, { ...progress(step), afterMs });
+  const reschedule = async (step: Step, afterMs: number, description?: string): Promise<RunEnd> => {
+    const pause = { ...progress(step), ...(description !== undefined && { description }), afterMs };
+    await store.records.rescheduleOperation(operation, pause);
     return 'finished';
   };
 
@@ -119,7 +120,7 @@ export async function runOperation(
         failure = `${failure}. The rollback timed out during: ${step.description}`;
         return finish(lockedHostId);
       } else if (outcome.afterMs > shortWaitMs) {
-        return reschedule(step, outcome.afterMs);
+        return reschedule(step, outcome.afterMs, outcome.waitingFor);
       } else {
         await delay(outcome.afterMs, undefined, { signal: leave }).catch(() => undefined);
       }

@@ -20,10 +20,21 @@ export interface StepContext {
 }
 
 /** A step is done, or must run again after a while. Steps never sleep. */
-export type StepOutcome = { readonly kind: 'done' } | { readonly kind: 'again'; readonly afterMs: number };
+export type StepOutcome =
+  | { readonly kind: 'done' }
+  | {
+      readonly kind: 'again';
+      readonly afterMs: number;
+      /** The subject of the wait, for people; undefined: that of the step. */
+      readonly waitingFor: string | undefined;
+    };
 
 export const done: StepOutcome = { kind: 'done' };
-export const retryAfter = (afterMs: number): StepOutcome => ({ kind: 'again', afterMs });
+export const retryAfter = (afterMs: number, waitingFor?: string): StepOutcome => ({
+  kind: 'again',
+  afterMs,
+  waitingFor,
+});
 
 /**
  * One idempotent part of an operation: it measures what exists, does what is missing, and verifies. It may be killed

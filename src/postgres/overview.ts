@@ -167,6 +167,7 @@ async function counts(database: Knex): Promise<Counts> {
       `SELECT name, hypervisor, templates, memory_available_mib AS "memoryAvailableMib",
          disk_available_mib::float8 AS "diskAvailableMib", disk_capacity_mib::float8 AS "diskCapacityMib",
          disk_reserve_mib::float8 AS "diskReserveMib",
+         preparing, preparation_problem AS "preparationProblem",
          ${isWorkerAlive} AS alive FROM workers`,
     ),
     trustedCertificateAuthorities(database),

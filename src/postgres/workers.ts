@@ -17,6 +17,8 @@ export function createWorkerRecords(database: Knex): WorkerRecords {
           disk_available_mib: worker.disk?.availableMib ?? null,
           disk_capacity_mib: worker.disk?.capacityMib ?? null,
           disk_reserve_mib: worker.disk?.reserveMib ?? null,
+          preparing: worker.preparation?.preparing ?? null,
+          preparation_problem: worker.preparation?.problem ?? null,
           seen_at: database.raw('clock_timestamp()'),
         })
         .onConflict('name')

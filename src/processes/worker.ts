@@ -16,6 +16,7 @@ import { createIntegrityController } from '../controllers/integrity.ts';
 import { availableMib } from '../controllers/node-memory.ts';
 import { createNodeRulesController } from '../controllers/node-rules.ts';
 import { createPoolController } from '../controllers/pool.ts';
+import { createPreparation } from '../controllers/preparation.ts';
 import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
 import { memoryLost, restartHost } from '../controllers/restart-host.ts';
@@ -23,7 +24,6 @@ import { recordOwners } from '../controllers/record-owners.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
 import { recordDifferences } from '../controllers/record-differences.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
-import { createTemplateMaker } from '../controllers/templates.ts';
 import { allPlans } from '../core/catalog/lookup.ts';
 import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts';
 import { leaseMs } from '../core/lease-duration.ts';
@@ -168,10 +168,17 @@ export async function startWorker(
     ...{ ...deps, plans, admission, diskAdmission, availableMib, signal },
     isBusy: () => operations.isBusy(),
   });
-  const templateMaker = createTemplateMaker({ ...deps, plans, signal });
   const nodeRules = createNodeRulesController({ ...deps, records: createNodeRuleRecords(database), name });
   const clocks = createGuestClocks({ ...deps, records: store.records });
   const workers = createWorkerRecords(database);
+  let show: ((progress: string) => void) | undefined;
+  const preparation = createPreparation({
+    ...{ hypervisor, plans, logger, signal },
+    report: (progress) => {
+      if (show === undefined) logger.info({}, progress);
+      else show(progress);
+    },
+  });
   const image = createCurrentImageRecord(database);
   const guard = createDiskGuard({ ...deps, records: store.records, rules: diskAdmission });
   const haltedHosts = createHaltedHostsController({ ...deps, records: store.records, power, guard });
@@ -212,7 +219,15 @@ export async function startWorker(
       name: 'The heartbeat',
       everyMs: 5_000,
       run: () =>
-        sendHeartbeat({ name, hypervisor, plans, workers, image, diskReserveMib: settings.diskReserveMib }),
+        sendHeartbeat({
+          name,
+          hypervisor,
+          plans,
+          workers,
+          preparation,
+          image,
+          diskReserveMib: settings.diskReserveMib,
+        }),
     },
     { name: "Setting guests' clocks", everyMs: 300_000, run: () => clocks.runOnce() },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
@@ -222,12 +237,19 @@ export async function startWorker(
     { name: 'The check of halted hosts', everyMs: 5_000, run: () => haltedHosts.runOnce() },
     { name: 'Merging totals', everyMs: 60_000, run: () => mergeTotals(database) },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },
-    { name: 'Making templates', everyMs: 60_000, run: () => templateMaker.runOnce() },
+    { name: 'Preparing the image and templates', everyMs: 60_000, run: () => preparation.runOnce() },
   ];
   const stopControllers = startControllers(controllers, { logger, notifications: listener });
 
   return {
     announcement: `Worker with the ${hypervisor.name} hypervisor; ${adopted} running hosts adopted`,
+    preparation: {
+      ready: preparation.ready,
+      show(to) {
+        show = to;
+        void preparation.ready.then(() => (show = undefined));
+      },
+    },
     async stop() {
       stopping.abort();
       // Whatever still hangs is resumed or rolled back by the next worker, as after a kill.

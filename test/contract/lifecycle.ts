@@ -56,7 +56,7 @@ export function describeLifecycle(suite: Suite): void {
         ...spec,
         shape: { vcpus: vcpus + 1, memoryMib: memoryMib + 256, diskGib: diskGib + 2 },
         publishedPorts: { ...spec.publishedPorts, count: spec.publishedPorts.count - 1 },
-        imageVersion: driver.imageVersion,
+        imageVersion: driver.imageVersion() ?? '',
       };
       await expect(driver.reshape(larger)).rejects.toThrow('it must be stopped first');
       await driver.stop(spec.hostId);
@@ -64,7 +64,7 @@ export function describeLifecycle(suite: Suite): void {
       await driver.reshape(larger);
       await driver.reshape(larger);
       const again = await bringUp(larger);
-      expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion);
+      expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion());
       const { body } = await harness.askEngine(again, { method: 'GET', path: '/info' });
       const info = JSON.parse(body) as { NCPU: number; MemTotal: number };
       expect(info.NCPU).toBe(vcpus + 1);

@@ -10,13 +10,12 @@ import { leaseMs } from '../../src/core/lease-duration.ts';
 import { createHostLocks } from '../../src/hypervisors/host-locks.ts';
 import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-record.ts';
 import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
-import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
 import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
 import { silentLogger } from '../support/logger.ts';
 import { removeInstallationTraces, residueOf } from '../../tools/lib/residue.ts';
 import { testSlot } from '../support/test-slot.ts';
-import { makeStateDirectory, testImage } from '../support/vm-cache.ts';
+import { makeStateDirectory, type QemuTestOptions, testImage } from '../support/vm-cache.ts';
 import { describeHypervisor } from './hypervisor.ts';
 
 const execute = promisify(execFile);
@@ -25,12 +24,13 @@ const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
 describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () => {
   const site = randomBytes(2).toString('hex');
   const state = await makeStateDirectory();
-  const options: QemuOptions = {
+  const options: QemuTestOptions = {
     site,
     stateDirectory: state.directory,
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', 'libexec'),
     image: await testImage(),
+    ensureImage: testImage,
     accelerator: 'tcg',
     hostNetwork: `10.211.${testSlot}.0/24`,
     firstUid: 610_016 + testSlot * 1000,

@@ -30,7 +30,6 @@ function createSkeletonDriver(): Driver {
     // A new driver's own name, once it is added to Driver.name.
     name: 'simulated',
     capabilities,
-    imageVersion: '0.0.0',
     open: nothing,
     close: nothing,
 
@@ -66,6 +65,10 @@ function createSkeletonDriver(): Driver {
     verify: missing('verify'),
     quarantine: nothing,
     release: nothing,
+
+    // Images
+    imageVersion: () => '0.0.0',
+    installImage: nothing,
 
     // Templates
     hasTemplate: () => Promise.resolve(false),

@@ -237,7 +237,7 @@ it('pool: destroys hosts of a former image, even while there is no template of t
   await broker.makePoolController().runOnce();
   expect(await ready()).toHaveLength(size);
   await broker.database('leadership_leases').update({ lease_until: new Date(0) });
-  const upgraded = { imageVersion: '2.0.0+simulated', hasTemplate: () => Promise.resolve(false) };
+  const upgraded = { imageVersion: () => '2.0.0+simulated', hasTemplate: () => Promise.resolve(false) };
   await broker.makePoolController({ hypervisor: upgraded }).runOnce();
   expect(await pooled()).toEqual([]);
   expect(await existing()).toEqual([]);

@@ -24,6 +24,8 @@ it('template that could not be made: is tried again after growing pauses; the ot
       },
     },
     plans: allPlans(loadCatalog(catalogFile, 'test')),
+    report: () => undefined,
+    onTried: () => undefined,
     logger: silentLogger,
     signal: new AbortController().signal,
   });

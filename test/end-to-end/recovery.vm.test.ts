@@ -1,11 +1,15 @@
 import { execFile } from 'node:child_process';
+import { cp, realpath, rm, symlink } from 'node:fs/promises';
+import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
+import { readImageRecord, writeImageRecord } from '../../src/hypervisors/qemu/image/guest-image.ts';
 import { processesWith, residueOf } from '../../tools/lib/residue.ts';
+import { testImage } from '../support/vm-cache.ts';
 
 const execute = promisify(execFile);
 
@@ -67,6 +71,43 @@ describe('recovery', { timeout: 2_400_000 }, () => {
     expect(broker.output()).toContain('1 running hosts adopted');
     expect(await containers()).toBe('lasting running\n');
     expect((await vms()).map(({ pid }) => pid)).toEqual([before?.pid]);
+  });
+
+  /** As after an update of Berth to another recipe: the image that is installed is a former one. */
+  async function replaceRecipe(): Promise<() => Promise<void>> {
+    const images = path.join(broker.stateDirectory, 'images');
+    const shared = await realpath(images);
+    const { digest, directory } = await testImage();
+    await rm(images);
+    await cp(directory, path.join(images, digest), { recursive: true });
+    const record = await readImageRecord(directory);
+    await writeImageRecord(path.join(images, digest), { ...record, recipe: 'former' });
+    return async () => {
+      await rm(images, { recursive: true });
+      await symlink(shared, images);
+    };
+  }
+
+  // Fails if the supervisor builds the image before it starts the processes.
+  it('start after an update of Berth: while the image is built, hosts can be reached and made', async () => {
+    await broker.interrupt();
+    const restoreRecipe = await replaceRecipe();
+    const from = broker.output().length;
+    await broker.start();
+    const said = () => broker.output().slice(from);
+    await eventually('the image is being built', () => said().includes('building the guest image'));
+    // It never ends.
+    for (const { pid } of await processesWith(`${broker.stateDirectory}/images/build-`)) {
+      process.kill(pid, 'SIGSTOP');
+    }
+    expect(await containers()).toBe('lasting running\n');
+    expect((await broker.create('meanwhile', 'org-3')).status).toBe(201);
+    expect((await broker.remove('meanwhile')).status).toBe(200);
+    await broker.interrupt();
+    expect(await processesWith(`${broker.stateDirectory}/images/build-`)).toEqual([]);
+    await restoreRecipe();
+    await broker.start();
+    expect(await containers()).toBe('lasting running\n');
   });
 
   it('SIGKILL of every process: the next start adopts the same host', async () => {

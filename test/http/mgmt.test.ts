@@ -29,17 +29,26 @@ it('health: answers 503 with the missing processes, and 200 if all work', async 
     id: randomUUID(),
     lease_until: broker.database.raw(`clock_timestamp() + interval '1 hour'`),
   });
-  await createWorkerRecords(broker.database).report({
+  const worker = {
     name: 'w',
     hypervisor: 'simulated',
     templates: [],
     memoryAvailableMib: 1,
     memoryTotalMib: undefined,
-  });
+  };
+  const report = {
+    preparing: 'template small: booting the guest',
+    problem: 'No guest image is installed yet',
+  };
+  await createWorkerRecords(broker.database).report({ ...worker, preparation: report });
+  const preparing = await ask('/mgmt/health');
+  expect(preparing.status).toBe(503);
+  expect(preparing.body).toMatchObject({ preparing: [report.preparing], problems: [report.problem] });
+  await createWorkerRecords(broker.database).report(worker);
   const whole = await ask('/mgmt/health');
   expect([whole.status, whole.body]).toEqual([
     200,
-    { status: 'ok', hypervisor: 'simulated', simulated: true, problems: [], notices: [] },
+    { status: 'ok', hypervisor: 'simulated', simulated: true, problems: [], notices: [], preparing: [] },
   ]);
 });
 

@@ -58,7 +58,7 @@ describe('decorators of drivers', () => {
     await locked.stop(spec.hostId);
     expect(events).toEqual(['lock 0b7c', 'unlock', 'lock 0b7c', 'unlock']);
     await locked.list();
-    expect(await locked.imageVersionOf(spec.hostId)).toBe(driver.imageVersion);
+    expect(await locked.imageVersionOf(spec.hostId)).toBe(driver.imageVersion());
     expect(await locked.memoryUsage(spec.hostId)).toBeUndefined();
     expect(events).toHaveLength(4);
   });

@@ -132,7 +132,7 @@ it('failover: the pool neither keeps nor destroys a host that belongs to an inst
   // Fails without the spec in the pool's destroy: a host from another image was destroyed.
   await forgetClaim(b.hostId);
   await broker.database('leadership_leases').delete();
-  await broker.makePoolController({ hypervisor: { imageVersion: '9.9.9' } }).runOnce();
+  await broker.makePoolController({ hypervisor: { imageVersion: () => '9.9.9' } }).runOnce();
   expect([await vmOf(a.hostId), await vmOf(b.hostId)]).toEqual(before);
   expect((await overviewOf(b.hostId))?.state).toBe('disputed');
 });

@@ -157,7 +157,7 @@ export async function makeTestBroker(
     createOsbApp({
       audit,
       catalog,
-      imageVersion: () => hypervisor.imageVersion,
+      imageVersion: () => hypervisor.imageVersion(),
       simulated: false,
       credentials: () => directory.known(),
       ratePerSecond,
@@ -171,7 +171,7 @@ export async function makeTestBroker(
         syncWaitMs: waitMs,
         admission: { reserveMib: 1024, overcommit: 4 },
         diskAdmission,
-        imageVersion: () => hypervisor.imageVersion,
+        imageVersion: () => hypervisor.imageVersion(),
         notice: '',
         logger,
       }),

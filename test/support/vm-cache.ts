@@ -2,6 +2,7 @@ import { chmod, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
 import type { GuestImage } from '../../src/hypervisors/qemu/image/guest-image.ts';
+import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
 
 /**
  * Reused by later runs, each entry under the digest of its inputs: building the guest image takes minutes, and a template
@@ -12,6 +13,9 @@ const cached = ['images', 'templates', 'disks'];
 const recipeDirectory = path.join(import.meta.dirname, '..', '..', 'image');
 /** Short, since paths of Unix sockets are limited, and accessible for the users that hosts run as. */
 const stateRoot = '/var/tmp';
+
+/** Options of a driver that has an image from the start. */
+export type QemuTestOptions = QemuOptions & { readonly image: GuestImage };
 
 /** The guest image of this checkout's recipe. If it is missing, builds it and prints the progress. */
 export async function testImage(): Promise<GuestImage> {

@@ -1,5 +1,6 @@
 import type { Capabilities } from './capabilities.ts';
 import type { Guest } from './guest.ts';
+import type { Images } from './images.ts';
 import type { Integrity } from './integrity.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { Metering } from './metering.ts';
@@ -17,13 +18,11 @@ import type { Templates } from './templates.ts';
  * - No method waits for a slow guest: `false` means "not yet, ask again later".
  * - A failure is a {@link HypervisorError} and leaves the host in a state that the next call can deal with.
  */
-export interface Driver extends Lifecycle, Power, Guest, Network, Integrity, Templates, Metering, RunState {
+export interface Driver
+  extends Lifecycle, Power, Guest, Network, Integrity, Images, Templates, Metering, RunState {
   readonly name: 'qemu' | 'simulated';
 
   readonly capabilities: Capabilities;
-
-  /** Version (Semantic Versioning 2.0) of the installed image, which new hosts get. */
-  readonly imageVersion: string;
 
   /** Prepares what the driver needs before any host (such as firewall tables). Running hosts are not disturbed. */
   open(): Promise<void>;

@@ -96,5 +96,8 @@ export interface Counts {
     diskCapacityMib: number | null;
     diskReserveMib: number | null;
     alive: boolean;
+    /** See `PreparationState`; null if there is none. */
+    preparing: string | null;
+    preparationProblem: string | null;
   }[];
 }

@@ -1,3 +1,11 @@
+/** How far a worker is with what hosts are made from. */
+export interface PreparationState {
+  /** The work in progress, as text for people; undefined if there is none. */
+  readonly preparing: string | undefined;
+  /** Why hosts can't be made, or only of a former image; undefined if neither is the case. */
+  readonly problem: string | undefined;
+}
+
 /** What a worker reports every few seconds. */
 export interface WorkerReport {
   readonly name: string;
@@ -17,6 +25,8 @@ export interface WorkerReport {
         readonly reserveMib: number;
       }
     | undefined;
+  /** Undefined if everything is prepared. */
+  readonly preparation?: PreparationState;
 }
 
 /** The workers and their last reports. */

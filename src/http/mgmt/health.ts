@@ -5,7 +5,8 @@ import { errorMessage } from '../../lib/error-message.ts';
 import { rulesNotices, rulesProblems } from './node-rules.ts';
 
 /**
- * GET /mgmt/health: 200 if every process works, else 503; `problems` describes what does not, and `notices` what was repaired.
+ * GET /mgmt/health: 200 if every process works, else 503; `problems` describes what does not, and `notices` what was repaired,
+ * and `preparing` what workers make in the background: the image, or templates.
  * @param deps.disk space of the node with the least available, shown as `disk`.
  */
 export function health(deps: {
@@ -17,6 +18,7 @@ export function health(deps: {
   return async (_request, response) => {
     const problems: string[] = [];
     const notices: string[] = [];
+    let preparing: string[] = [];
     let disk: DiskRoom | undefined;
     try {
       disk = await deps.disk();
@@ -25,6 +27,9 @@ export function health(deps: {
       if (!workers.some(({ alive }) => alive)) {
         problems.push('No worker has reported recently: no operation progresses.');
       }
+      const living = workers.filter(({ alive }) => alive);
+      problems.push(...living.flatMap(({ preparationProblem: problem }) => problem ?? []));
+      preparing = living.flatMap((worker) => worker.preparing ?? []);
       // Others are dealt with without an operator.
       const open = differences.filter(
         ({ kind, count }) => !['leftover', 'ownerless'].includes(kind) && count > 0,
@@ -57,6 +62,7 @@ export function health(deps: {
       problems,
       notices,
       disk,
+      preparing,
     });
   };
 }

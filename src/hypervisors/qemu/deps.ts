@@ -1,6 +1,7 @@
 import type { Logger } from '../../lib/logger.ts';
 import type { HostLocks } from '../host-locks.ts';
 import type { Hosts } from './hosts.ts';
+import type { CurrentImage } from './image/current-image.ts';
 import type { Digests } from './integrity/digests.ts';
 import type { Manifests } from './integrity/manifest.ts';
 import type { Cgroups } from './launch/cgroups.ts';
@@ -15,6 +16,7 @@ import type { TemplateStore } from './template/template-store.ts';
 /** What the driver's parts share: one set per driver object (qemu.ts). */
 export interface QemuDeps {
   readonly options: QemuOptions;
+  readonly image: CurrentImage;
   readonly hosts: Hosts;
   readonly cgroups: Cgroups;
   readonly network: HostNetworking;

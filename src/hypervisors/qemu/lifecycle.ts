@@ -26,8 +26,7 @@ const powerOffTimeoutMs = 60_000;
 const listTimeoutMs = 10_000;
 
 export function createLifecycle(deps: QemuDeps): Lifecycle {
-  const { options, hosts, cgroups, network, vms, starter, suspension, silentChecks, logger } = deps;
-  const { image } = options;
+  const { options, image, hosts, cgroups, network, vms, starter, suspension, silentChecks, logger } = deps;
 
   async function stateOf(hostId: string, record: HostRecord | undefined): Promise<ObservedHost['state']> {
     if (await hosts.isAlive(hostId)) {
@@ -75,7 +74,7 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       // A VM that runs has all of it, and may be a tenant's already.
       if (await hosts.isAlive(spec.hostId)) return;
       const at = hosts.layoutOfSpec(spec);
-      const record = (await readHostRecord(at.record)) ?? newHostRecord(spec, image.digest);
+      const record = (await readHostRecord(at.record)) ?? newHostRecord(spec, image.require().digest);
       await writeHostRecord(at.record, record);
       await Promise.all([
         network.make(at),

@@ -33,7 +33,10 @@ export interface QemuOptions {
   readonly runDirectory: string;
   /** The project's `libexec/`. */
   readonly libexecDirectory: string;
-  readonly image: GuestImage;
+  /** The image that new hosts get at first; undefined if none is installed. */
+  readonly image: GuestImage | undefined;
+  /** Finds or builds the image that belongs to this version of Berth. */
+  readonly ensureImage: (report: (progress: string) => void, signal: AbortSignal) => Promise<GuestImage>;
   readonly accelerator: Accelerator;
   /** IPv4 network (CIDR) of the hosts' own addresses. */
   readonly hostNetwork: string;

@@ -12,7 +12,8 @@ import { withHostLocks } from '../with-host-locks.ts';
 import type { QemuDeps } from './deps.ts';
 import { createGuest } from './guest.ts';
 import { createHosts } from './hosts.ts';
-import { imageVersion } from './image/image-version.ts';
+import { createCurrentImage } from './image/current-image.ts';
+import { createImages } from './images.ts';
 import { createDigests } from './integrity/digests.ts';
 import { createManifests } from './integrity/manifest.ts';
 import { createIntegrity } from './integrity.ts';
@@ -68,7 +69,6 @@ function createQemuDriver(deps: QemuDeps): Driver {
   return {
     name: 'qemu',
     capabilities: allCapabilities,
-    imageVersion: imageVersion(options.image.digest),
 
     async open() {
       await mkdir(hosts.directory, { recursive: true, mode: 0o711 });
@@ -88,6 +88,7 @@ function createQemuDriver(deps: QemuDeps): Driver {
     ...createGuest(deps),
     ...createNetwork(deps),
     ...createIntegrity(deps),
+    ...createImages(deps),
     ...createTemplates(deps),
     ...createMetering(deps),
     ...createRunState(deps),
@@ -95,7 +96,8 @@ function createQemuDriver(deps: QemuDeps): Driver {
 }
 
 async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Promise<QemuDeps> {
-  const { stateDirectory, runDirectory, image, logger } = options;
+  const { stateDirectory, runDirectory, logger } = options;
+  const image = createCurrentImage(options.image);
   const cgroups = await openCgroups(options.site);
   const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
   const network = createHostNetworking(options, locks);
@@ -107,6 +109,7 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
   const templates = createTemplateStore(options, image, nodeKey, digests, logger);
   return {
     options,
+    image,
     hosts: createHosts(options, cgroups),
     cgroups,
     network,
@@ -114,7 +117,7 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
     recordedRules: createRecordedRules(manifests, network, logger),
     digests,
     vms,
-    starter: createVmStarter(options, { cgroups, vms, templates, digests }),
+    starter: createVmStarter(options, { image, cgroups, vms, templates, digests }),
     suspension: createSuspension({
       cgroups,
       vms,

@@ -21,7 +21,7 @@ export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
 }
 
 export function createTemplates(deps: QemuDeps): Templates {
-  const { hosts, cgroups, vms, starter, templates, locks } = deps;
+  const { image, hosts, cgroups, vms, starter, templates, locks } = deps;
   /** By name, the plans that {@link Templates.makeTemplate} was called with. */
   const shapes = new Map<string, HostShape>();
 
@@ -55,8 +55,10 @@ export function createTemplates(deps: QemuDeps): Templates {
             `The template of plan ${planName} was bad each time it was made (${bad.length} times). The files "damaged" in ${folders} say why; remove these files to have it made again`,
           );
         }
-        const key = templates.key(planName, shape);
-        await makeTemplate(deps, plan, { key, directory: templates.directory(key) }, report, signal);
+        // Both at once: the template is of this image.
+        const [current, key] = [image.require(), templates.key(planName, shape)];
+        const target = { key, directory: templates.directory(key), image: current };
+        await makeTemplate(deps, plan, target, report, signal);
         const inUse = await templatesInUse();
         if (inUse !== undefined) await templates.removeOthers(planName, shape, inUse);
       };

@@ -100,7 +100,6 @@ function createSimulatedDriver(
   return {
     name: 'simulated',
     capabilities: allCapabilities,
-    imageVersion,
 
     async open() {
       logger?.warn({}, 'Hosts are simulated: no VM is made, and no container can run');
@@ -109,6 +108,9 @@ function createSimulatedDriver(
     },
 
     close: () => engines.close(),
+
+    imageVersion: () => imageVersion,
+    installImage: () => Promise.resolve(),
 
     async hasTemplate(planName) {
       return (await files.readTemplate(planName)) !== undefined;

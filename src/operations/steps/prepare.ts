@@ -3,6 +3,9 @@ import { toHostSpec } from '../../core/model/host-spec.ts';
 import { done, requireHost, retryAfter, type Step } from '../step.ts';
 import { replaceHost } from './set-host-aside.ts';
 
+/** How soon an operation that waits for the image looks for it again, in milliseconds. */
+const imagePollMs = 2_000;
+
 export const prepare: Step = {
   name: 'prepare',
   description: 'Making the disk and the network',
@@ -16,6 +19,9 @@ export const prepare: Step = {
 export const prepareAny: Step = {
   ...prepare,
   async run(context) {
+    if (context.hypervisor.imageVersion() === undefined) {
+      return retryAfter(imagePollMs, 'Waiting for the guest image, which is being built');
+    }
     try {
       return await prepare.run(context);
     } catch (error) {

@@ -9,10 +9,21 @@ const restartAfterMs = 1_000;
 /** Longer than any process takes to stop: the worker waits up to 10 s for acts in progress (processes/worker.ts). */
 const stopTimeoutMs = 30_000;
 
+/** What a process tells the supervisor over IPC, besides the questions that {@link startChildProcess} passes on. */
+export type ChildMessage =
+  /** It has started. */
+  | { readonly ready: string }
+  /** What it prepares in the background. */
+  | { readonly progress: string }
+  /** Hosts can be made. */
+  | { readonly prepared: true };
+
 /** A process of Berth that is started again if it ends before `stop`. */
 export interface SupervisedProcess {
   /** Resolves when it is ready for the first time; rejects if it ends before that. */
   readonly ready: Promise<void>;
+  /** Resolves when it says for the first time that hosts can be made, as only the worker does. */
+  readonly prepared: Promise<void>;
   /** Sends SIGTERM and waits for its end. A process that has not ended within 30 s is killed. */
   stop(): Promise<void>;
 }
@@ -20,35 +31,44 @@ export interface SupervisedProcess {
 /**
  * @param deps.urlFile contains the connection string of the process.
  * @param deps.say prints a line for the operator.
- * @param deps.answer answers messages of the process over IPC; undefined sends nothing.
+ * @param deps.onProgress shows what it prepares in the background.
+ * @param deps.answer answers other messages of the process over IPC; undefined sends nothing.
  */
 export function startChildProcess(
   name: ProcessName,
   deps: {
     readonly urlFile: string;
     readonly say: (line: string) => void;
+    readonly onProgress: (progress: string) => void;
     readonly answer: (message: unknown) => Promise<object | undefined>;
   },
 ): SupervisedProcess {
-  const { urlFile, say, answer } = deps;
+  const { urlFile, say, onProgress, answer } = deps;
   let child: ChildProcess | undefined;
   let ended: Promise<void> = Promise.resolve();
   let stopping = false;
   let restart: NodeJS.Timeout | undefined;
+  let resolvePrepared: () => void = () => undefined;
+  const prepared = new Promise<void>((resolve) => {
+    resolvePrepared = resolve;
+  });
   const ready = new Promise<void>((resolve, reject) => {
     let wasReady = false;
     const start = () => {
       const started = spawnProcess(name, urlFile);
       child = started;
       started.on('message', (message) => {
-        if ('ready' in (message as object)) {
+        const said = message as ChildMessage | { readonly ask: string };
+        if ('ready' in said) {
           wasReady = true;
           resolve();
-          return;
+        } else if ('progress' in said) onProgress(said.progress);
+        else if ('prepared' in said) resolvePrepared();
+        else {
+          void answer(said).then((reply) => {
+            if (reply !== undefined && started.connected) started.send(reply);
+          });
         }
-        void answer(message).then((reply) => {
-          if (reply !== undefined && started.connected) started.send(reply);
-        });
       });
       ended = new Promise((resolveEnded) => {
         started.on('exit', (code, signal) => {
@@ -69,6 +89,7 @@ export function startChildProcess(
   });
   return {
     ready,
+    prepared,
     async stop() {
       stopping = true;
       clearTimeout(restart);

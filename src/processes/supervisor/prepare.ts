@@ -1,11 +1,8 @@
 import path from 'node:path';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import type { Catalog } from '../../core/catalog/catalog.ts';
-import { allPlans } from '../../core/catalog/lookup.ts';
 import { refuseDroppedPlans } from '../../core/catalog/dropped-plans.ts';
-import { openHypervisor } from '../../hypervisors/open.ts';
 import { errorMessage } from '../../lib/error-message.ts';
-import { createProgress } from '../../lib/progress.ts';
 import { repeat } from '../../lib/repeat.ts';
 import { openDatabase } from '../../postgres/database.ts';
 import { createPlansInUse } from '../../postgres/plans-in-use.ts';
@@ -87,32 +84,5 @@ export async function prepareDatabase(
     return await provideDatabaseRoles(settings, url, database);
   } finally {
     await database.destroy();
-  }
-}
-
-/** Builds the guest image and the first template if they are missing, and shows the progress. */
-export async function prepareHypervisor(settings: Settings, catalog: Catalog): Promise<void> {
-  const progress = createProgress();
-  const hypervisor = await openHypervisor(settings, createLogger('setup', 'warn'), {
-    report: (line) => {
-      progress.show(line);
-    },
-    loadAhead: false,
-  });
-  try {
-    // Only the first plan's template delays the start; the worker makes the others in the background.
-    const plan = allPlans(catalog).find(({ fromTemplate }) => fromTemplate);
-    if (plan !== undefined) {
-      await hypervisor.makeTemplate(
-        { planName: plan.name, shape: plan.shape },
-        (step) => {
-          progress.show(`template ${plan.name}: ${step}`);
-        },
-        new AbortController().signal,
-      );
-    }
-  } finally {
-    progress.end();
-    await hypervisor.close();
   }
 }

@@ -3,6 +3,7 @@ import { readCatalog } from '../../config/read-catalog.ts';
 import { brokerCredentials, databaseUrl, masterKeyText, siteId } from '../../config/secrets.ts';
 import type { Settings } from '../../config/settings.ts';
 import { listenerTls } from '../../config/tls.ts';
+import { requireRights } from '../../hypervisors/open.ts';
 import { lockStateDirectory } from '../../hypervisors/state-directory-lock.ts';
 import { repeat } from '../../lib/repeat.ts';
 import { printLine, printText } from '../../lib/terminal.ts';
@@ -14,17 +15,24 @@ import { protectFromOomKiller } from '../oom-protection.ts';
 import type { RunningProcess } from '../running-process.ts';
 import { banner } from './banner.ts';
 import { type ProcessName, processNames, startChildProcess } from './child-process.ts';
-import { prepareDatabase, prepareHypervisor, startOwnPostgres } from './prepare.ts';
+import { prepareDatabase, startOwnPostgres } from './prepare.ts';
 
 const auditRetentionEveryMs = 24 * 3600 * 1000;
 
 /**
- * Sets up what is missing and runs api, gateway and worker, each as a process with its own privileges. Hosts are not
- * child processes: they keep running when this stops, and the next start adopts them.
+ * Sets up what is missing and runs api, gateway and worker, each as a process with its own privileges. They serve while
+ * the worker still prepares the image and the first template; the banner follows that. Hosts are not child processes: they
+ * keep running when this stops, and the next start adopts them.
  */
 export async function startSupervisor(settings: Settings): Promise<RunningProcess> {
   const say = (line: string) => {
     printLine(`berth: ${line}`);
+  };
+  let hasProgress = false;
+  const onProgress = (progress: string) => {
+    if (!hasProgress) say('the worker prepares new hosts; existing ones can be reached meanwhile');
+    hasProgress = true;
+    say(progress);
   };
   await mkdir(settings.stateDirectory, { recursive: true, mode: 0o755 });
   const lock = await lockStateDirectory(settings.stateDirectory);
@@ -33,6 +41,7 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
     for (const act of cleanUp.reverse()) await act();
   };
   try {
+    requireRights(settings);
     const unprotected = await protectFromOomKiller();
     if (unprotected !== undefined) say(unprotected);
     const catalog = await readCatalog(settings);
@@ -49,12 +58,12 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
     }
     const urlFiles = await prepareDatabase(settings, catalog, url, say);
     cleanUp.push(startAuditRetention(settings, url));
-    await prepareHypervisor(settings, catalog);
 
     const processes = processNames.map((name) =>
       startChildProcess(name, {
         urlFile: urlFiles[name],
         say,
+        onProgress,
         answer: (message) => answerMasterKey(settings, name, message),
       }),
     );
@@ -62,7 +71,9 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
       await Promise.all(processes.map((one) => one.stop()));
     });
     await Promise.all(processes.map((one) => one.ready));
-    printText(banner(settings));
+    void processes[processNames.indexOf('worker')]?.prepared.then(() => {
+      printText(banner(settings));
+    });
     return { announcement: '', stop };
   } catch (error) {
     await stop();

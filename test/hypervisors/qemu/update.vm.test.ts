@@ -14,13 +14,12 @@ import {
   readImageRecord,
 } from '../../../src/hypervisors/qemu/image/guest-image.ts';
 import { imageVersion } from '../../../src/hypervisors/qemu/image/image-version.ts';
-import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { createCertificateAuthority } from '../../../src/certificates/ca.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
-import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
+import { makeStateDirectory, type QemuTestOptions, testImage } from '../../support/vm-cache.ts';
 
 /**
  * Updates of a host that is in use. The newer image is a copy of the installed one under another digest; the guest's
@@ -39,7 +38,7 @@ const spec: HostSpec = {
 };
 const webPort = String(spec.publishedPorts.first);
 
-let options: QemuOptions;
+let options: QemuTestOptions;
 let newer: GuestImage;
 let state: Awaited<ReturnType<typeof makeStateDirectory>>;
 let dockerHome: string;
@@ -61,6 +60,7 @@ beforeAll(async () => {
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
     image: installed,
+    ensureImage: testImage,
     accelerator: 'tcg',
     hostNetwork: `10.214.${testSlot}.0/24`,
     firstUid: 600_016 + testSlot * 1000,
@@ -237,10 +237,12 @@ it(
   async () => {
     const older = imageVersion(options.image.digest);
     await driver.close();
-    driver = await createQemuHypervisor({ ...options, image: newer });
+    driver = await createQemuHypervisor({ ...options, ensureImage: () => Promise.resolve(newer) });
     await driver.open();
+    expect(driver.imageVersion()).toBe(older);
+    await driver.installImage(() => undefined, AbortSignal.timeout(60_000));
     // Installed, but not used by this host.
-    expect(driver.imageVersion).toBe(imageVersion(newer.digest));
+    expect(driver.imageVersion()).toBe(imageVersion(newer.digest));
     expect(await driver.imageVersionOf(spec.hostId)).toBe(older);
     await driver.connect(spec);
     expect(await page()).toContain('hello');
@@ -253,7 +255,7 @@ it(
     const target: HostSpec = {
       ...spec,
       shape: { vcpus: 2, memoryMib: 1024, diskGib: 6 },
-      imageVersion: driver.imageVersion,
+      imageVersion: imageVersion(newer.digest),
       registries: { ...noRegistries, mirrors: ['https://mirror.example.org'] },
     };
     const begun = performance.now();
@@ -265,8 +267,8 @@ it(
     process.stderr.write(
       `update: ${seconds(begun, performance.now())} s, of which ${seconds(begun, stopped)} s to stop\n`,
     );
-    expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion);
-    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${driver.imageVersion}`);
+    expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion());
+    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${driver.imageVersion()}`);
     expect(await running()).toEqual(['always', 'other', 'web']);
     expect(await docker('run', '--rm', '-v', 'data:/data', 'busybox:test', '/bin/cat', '/data/file')).toBe(
       'kept',

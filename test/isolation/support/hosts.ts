@@ -9,13 +9,12 @@ import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { removeInstallationTraces, residueOf } from '../../../tools/lib/residue.ts';
 import { qemuProgram } from '../../../src/hypervisors/qemu/launch/arguments.ts';
 import { readImage } from '../../../src/hypervisors/qemu/image/guest-image.ts';
-import type { QemuOptions } from '../../../src/hypervisors/qemu/options.ts';
 import { layoutOf, type HostLayout } from '../../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
-import { makeStateDirectory, testImage } from '../../support/vm-cache.ts';
+import { makeStateDirectory, type QemuTestOptions, testImage } from '../../support/vm-cache.ts';
 import { type Attacker, makeAttacker } from './attacker.ts';
 
 const execute = promisify(execFile);
@@ -40,7 +39,7 @@ export interface TestHost {
 
 export interface TestHosts {
   readonly driver: Hypervisor;
-  readonly options: QemuOptions;
+  readonly options: QemuTestOptions;
   make(spec?: { egress?: Egress; slot?: number }): Promise<TestHost>;
   newSpec(spec?: { egress?: Egress; slot?: number }): HostSpec;
   /** Makes a parked host; {@link TestHosts.bringUp} claims it. */
@@ -59,16 +58,17 @@ export interface TestHosts {
  * @param settings.ownFiles uses copies of the cached image, template and empty disks, for tests that damage them.
  */
 export async function makeHosts(
-  settings: { ownFiles?: boolean; options?: Partial<QemuOptions> } = {},
+  settings: { ownFiles?: boolean; options?: Partial<QemuTestOptions> } = {},
 ): Promise<TestHosts> {
   const site = randomBytes(2).toString('hex');
   const state = await makeStateDirectory();
-  let options: QemuOptions = {
+  let options: QemuTestOptions = {
     site,
     stateDirectory: state.directory,
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
     image: await testImage(),
+    ensureImage: testImage,
     accelerator: 'tcg',
     hostNetwork: `10.211.${testSlot}.0/24`,
     firstUid: 610_016 + testSlot * 1000,

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import type { Logger } from '../../../lib/logger.ts';
 import { publishFolder } from '../../../lib/write-file-atomically.ts';
 import { runTool } from '../../run-tool.ts';
 import {
@@ -41,6 +42,28 @@ const buildTimeoutMs = 60 * 60 * 1000;
 export async function findGuestImage(options: ImageOptions): Promise<GuestImage | undefined> {
   const newest = await newestImage(await imagesIn(options.imagesDirectory), options.recipeDirectory);
   return newest && (await readImage(newest.folder));
+}
+
+/**
+ * The image that is installed: the newest of this recipe, or else of a former one. A damaged one is logged and passed over:
+ * {@link ensureGuestImage} says what to do about it.
+ */
+export async function findInstalledImage(
+  options: ImageOptions,
+  logger: Logger,
+): Promise<GuestImage | undefined> {
+  const readable = <T>(reading: Promise<T>): Promise<T | undefined> =>
+    reading.catch((error: unknown) => {
+      logger.error({ err: error }, 'An installed guest image can not be used');
+      return undefined;
+    });
+  const images = (await readable(imagesIn(options.imagesDirectory))) ?? [];
+  const ofRecipe = await newestImage(images, options.recipeDirectory);
+  for (const { folder } of ofRecipe === undefined ? images : [ofRecipe, ...images]) {
+    const image = await readable(readImage(folder));
+    if (image !== undefined) return image;
+  }
+  return undefined;
 }
 
 /** An image's folder and record. */

@@ -100,7 +100,7 @@ export async function readImage(directory: string): Promise<GuestImage> {
 }
 
 function remedyFor(directory: string): string {
-  return `Remove ${directory} and start again: Berth then builds the image again.`;
+  return `Remove ${directory}: Berth then builds the image again.`;
 }
 
 /** SHA-256 of a file, lower-case hexadecimal. */

@@ -39,7 +39,8 @@ export async function installedImages(
   users: readonly ImageUser[],
 ): Promise<readonly InstalledImage[]> {
   const images = await imagesIn(options.imagesDirectory);
-  const newest = await newestImage(images, options.recipeDirectory);
+  // Without one of this recipe, new hosts get the newest of a former one.
+  const newest = (await newestImage(images, options.recipeDirectory)) ?? images[0];
   const folder = (name: string) => path.join(options.stateDirectory, name);
   const hosts = await Promise.all(
     (await names(folder('hosts'))).map(async (id) => ({

@@ -6,6 +6,7 @@ import type { DiskChain } from './arguments.ts';
 import type { Cgroups } from './cgroups.ts';
 import { type Digests, requireDigests } from '../integrity/digests.ts';
 import { baseDiskDigest, createOverlay, ensureBaseDisk } from '../disk/disks.ts';
+import type { CurrentImage } from '../image/current-image.ts';
 import { type GuestImage, readImage, readImageRecord } from '../image/guest-image.ts';
 import { type HostRecord, writeHostRecord } from '../host-record.ts';
 import type { LaunchSpec } from './launch-spec.ts';
@@ -41,14 +42,11 @@ const launchMarker = (layout: HostLayout) => path.join(layout.directory, 'launch
 export const hasRun = ({ startedFrom, parked }: HostRecord) => startedFrom !== undefined && !parked;
 
 export function createVmStarter(
-  options: Pick<
-    QemuOptions,
-    'stateDirectory' | 'libexecDirectory' | 'image' | 'pageSharing' | 'diskReserveMib'
-  >,
-  deps: { cgroups: Cgroups; vms: Vms; templates: TemplateStore; digests: Digests },
+  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'pageSharing' | 'diskReserveMib'>,
+  deps: { image: CurrentImage; cgroups: Cgroups; vms: Vms; templates: TemplateStore; digests: Digests },
 ): VmStarter {
-  const { stateDirectory, image } = options;
-  const { cgroups, vms, templates, digests } = deps;
+  const { stateDirectory } = options;
+  const { image, cgroups, vms, templates, digests } = deps;
 
   async function diskChain(layout: HostLayout, record: HostRecord): Promise<DiskChain> {
     const base = await ensureBaseDisk(stateDirectory, record.baseDiskGib ?? record.shape.diskGib);
@@ -60,9 +58,11 @@ export function createVmStarter(
   }
 
   async function newDisk(layout: HostLayout, record: HostRecord): Promise<HostRecord> {
-    const template = await templates.load(templates.key(record.planName, record.shape));
+    // Both at once: the template is of this image, even if another one becomes current meanwhile.
+    const [{ digest }, key] = [image.require(), templates.key(record.planName, record.shape)];
+    const template = await templates.load(key);
     const base = await ensureBaseDisk(stateDirectory, record.shape.diskGib);
-    const fresh = { ...record, image: image.digest, template: template?.key, diskIsUsed: false };
+    const fresh = { ...record, image: digest, template: template?.key, diskIsUsed: false };
     // Recorded before the disk is made, so that a template in use is never removed.
     await writeHostRecord(layout.record, fresh);
     await createOverlay(
@@ -103,7 +103,7 @@ export function createVmStarter(
   }
 
   async function restore(layout: HostLayout, record: HostRecord, template: LoadedTemplate): Promise<void> {
-    const disk = await diskChain(layout, record);
+    const [image, disk] = [await imageOf(record), await diskChain(layout, record)];
     const sources = new Map([...(await verifySourceFiles(image, disk)), ...template.digests]);
     const own = options.pageSharing === 'none' ? await ownMemory(layout, record, template) : undefined;
     let state: FileHandle | undefined;
@@ -135,8 +135,12 @@ export function createVmStarter(
     }
   }
 
-  const imageOf = async (record: HostRecord): Promise<GuestImage> =>
-    record.image === image.digest ? image : readImage(path.join(stateDirectory, 'images', record.image));
+  async function imageOf(record: HostRecord): Promise<GuestImage> {
+    const current = image.find();
+    return current?.digest === record.image
+      ? current
+      : readImage(path.join(stateDirectory, 'images', record.image));
+  }
 
   /** A copy of the sealed, already verified memory, charged to the host's control group. */
   async function ownMemory(
@@ -213,8 +217,8 @@ export function createVmStarter(
   }
 
   async function freshDisk(layout: HostLayout, found: HostRecord): Promise<HostRecord> {
-    // An unused disk does not fit an image other than the installed one either.
-    const isUnusable = found.diskIsUsed || found.image !== image.digest;
+    // An unused disk does not fit an image other than the current one either.
+    const isUnusable = found.diskIsUsed || found.image !== image.require().digest;
     const record = isUnusable ? await newDisk(layout, found) : found;
     const used = { ...record, diskIsUsed: true, startedFrom: undefined, parked: false, hasRegistries: false };
     await writeHostRecord(layout.record, used);

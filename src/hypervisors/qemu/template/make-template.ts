@@ -9,7 +9,7 @@ import { createGuestAgent } from '../../../guest/agent.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import { createOverlay, ensureBaseDisk } from '../disk/disks.ts';
 import { engineAnswers } from '../engine/engine.ts';
-import { fileDigest } from '../image/guest-image.ts';
+import { fileDigest, type GuestImage } from '../image/guest-image.ts';
 import type { Vms } from '../launch/vms.ts';
 import type { HostNetworking } from '../network/network.ts';
 import type { QemuOptions } from '../options.ts';
@@ -29,6 +29,13 @@ interface Deps {
   readonly cgroups: Cgroups;
   readonly network: HostNetworking;
   readonly vms: Vms;
+}
+
+/** What a template is made from, and in which folder it is to be. */
+interface TemplateTarget {
+  readonly key: string;
+  readonly directory: string;
+  readonly image: GuestImage;
 }
 
 /** The VM that becomes a template. It belongs to no host and uses the one slot that no host has. */
@@ -51,7 +58,7 @@ export async function removeTemplateVm({ options, cgroups, network }: Deps): Pro
 export async function makeTemplate(
   deps: Deps,
   spec: TemplateSpec,
-  target: { key: string; directory: string },
+  target: TemplateTarget,
   report: (step: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
@@ -78,7 +85,7 @@ export async function makeTemplate(
     await network.make(layout);
     await vms.launch(layout, {
       shape,
-      image: options.image,
+      image: target.image,
       memory: { kind: 'file', path: file('memory') },
       incoming: false,
       disk: { own: file('disk.qcow2'), template: undefined, base },
@@ -114,7 +121,7 @@ export async function makeTemplate(
     while ((await cgroups.processes(layout.id)).length > 0) await delay(pollMs);
 
     report('computing digests');
-    await publish(buildDirectory, spec, target, options, kernelSecrets);
+    await publish(buildDirectory, spec, target, kernelSecrets);
   } finally {
     await removeTemplateVm(deps);
     await rm(buildDirectory, { recursive: true, force: true });
@@ -124,8 +131,7 @@ export async function makeTemplate(
 async function publish(
   buildDirectory: string,
   spec: TemplateSpec,
-  target: { key: string; directory: string },
-  options: QemuOptions,
+  target: TemplateTarget,
   kernelSecrets: readonly number[],
 ): Promise<void> {
   const files: Partial<Record<TemplateFile, string>> = {};
@@ -139,7 +145,7 @@ async function publish(
   const record: TemplateRecord = {
     key: target.key,
     planName: spec.planName,
-    image: options.image.digest,
+    image: target.image.digest,
     madeAt: new Date().toISOString(),
     kernelSecrets,
     files: files as Record<TemplateFile, string>,

@@ -5,7 +5,8 @@ import { totalmem } from 'node:os';
 import path from 'node:path';
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import { fileDigest, type GuestImage } from '../image/guest-image.ts';
+import type { CurrentImage } from '../image/current-image.ts';
+import { fileDigest } from '../image/guest-image.ts';
 import type { Digests } from '../integrity/digests.ts';
 import { memoryKeyOf, type NodeKey } from '../memory/memory-key.ts';
 import { openSealedCopy } from '../memory/sealed-memory.ts';
@@ -42,6 +43,7 @@ export interface TemplateStore {
   /**
    * Key of a plan's template: a digest of everything that the template is made from, and of how many templates with the
    * same sources were bad. Those stay in their folders, since disks of hosts are overlays of them.
+   * @throws HypervisorError while no image is installed.
    */
   key(planName: string, shape: HostShape): string;
   /** Keys of bad templates with the same sources. */
@@ -74,7 +76,7 @@ const preloadShare = 0.05;
 
 export function createTemplateStore(
   options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory'>,
-  image: GuestImage,
+  image: CurrentImage,
   nodeKey: NodeKey,
   digests: Digests,
   logger: Logger,
@@ -132,11 +134,12 @@ export function createTemplateStore(
   }
 
   function keysOf(planName: string, shape: HostShape): { readonly key: string; readonly bad: string[] } {
+    const { digest, commandLine } = image.require();
     const sources = {
       recipeVersion,
       planName,
-      image: image.digest,
-      commandLine: image.commandLine,
+      image: digest,
+      commandLine,
       shape,
       memory: memoryKeyOf(nodeKey, shape),
     };
@@ -229,9 +232,11 @@ export function createTemplateStore(
     restoreFailed: refuse,
     preload() {
       const small = async () => {
+        const current = image.find();
+        if (current === undefined) return;
         for (const key of await readdir(root).catch(() => [])) {
           const record = await readRecord(key);
-          if (record?.image !== image.digest || (await isBad(key))) continue;
+          if (record?.image !== current.digest || (await isBad(key))) continue;
           const { size } = await stat(path.join(directory(key), 'memory'));
           if (size <= totalmem() * preloadShare) await load(key);
         }

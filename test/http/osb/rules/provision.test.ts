@@ -39,7 +39,7 @@ const tenantOf = async (id: string) => {
   const [key] = (await instances.where({ osb_id: id }).pluck('key')) as unknown[];
   return key;
 };
-const version = () => on.broker.hypervisor.imageVersion;
+const version = () => on.broker.hypervisor.imageVersion();
 
 it.each(['service_id', 'plan_id', 'organization_guid', 'space_guid'])(
   '19a: refuses a create whose %s is missing, empty or of another type with 400 and names the field',

@@ -35,7 +35,7 @@ beforeAll(async () => {
 });
 afterAll(() => on.stop());
 
-const current = { version: () => on.broker.hypervisor.imageVersion };
+const current = { version: () => on.broker.hypervisor.imageVersion() };
 const recorded = async (id: string) => {
   const row = (await on.broker.database('instances').where({ osb_id: id }).first()) as { id: string };
   const { plan_id, parameters, context } = row as unknown as Record<string, unknown>;

@@ -11,6 +11,7 @@ import {
   buildGuestImage,
   ensureGuestImage,
   findGuestImage,
+  findInstalledImage,
 } from '../../../../src/hypervisors/qemu/image/build-image.ts';
 import { imageVersion } from '../../../../src/hypervisors/qemu/image/image-version.ts';
 import {
@@ -20,6 +21,7 @@ import {
   removeImage,
 } from '../../../../src/hypervisors/qemu/image/installed-images.ts';
 import { eventually } from '../../../support/eventually.ts';
+import { silentLogger } from '../../../support/logger.ts';
 
 /**
  * A minimal recipe with the interface of the real one. It records each build in `calls`, takes the packages from
@@ -150,7 +152,7 @@ describe('damaged image', () => {
       await writeFile(file, content);
       await expect(ensure()).rejects.toThrow(HypervisorError);
       await expect(ensure()).rejects.toThrow(`The guest image is damaged: ${file} has the digest`);
-      await expect(ensure()).rejects.toThrow(`Remove ${image.directory} and start again`);
+      await expect(ensure()).rejects.toThrow(`Remove ${image.directory}: `);
     },
   );
 
@@ -175,6 +177,19 @@ describe('damaged image', () => {
     await appendFile(path.join(options.recipeDirectory, 'build'), '# more\n');
     expect((await ensure()).digest).not.toBe(old.digest);
   });
+});
+
+// Fails if a former image is passed over: creates then wait for the build.
+it('installed image: is that of the recipe, else the newest former one, and never a damaged one', async () => {
+  const installed = async () => (await findInstalledImage(options, silentLogger))?.digest;
+  expect(await installed()).toBeUndefined();
+  const first = await ensure();
+  await appendFile(path.join(options.recipeDirectory, 'build'), '# more\n');
+  expect(await installed()).toBe(first.digest);
+  const second = await ensure();
+  expect(await installed()).toBe(second.digest);
+  await writeFile(second.rootfs, 'altered');
+  expect(await installed()).toBe(first.digest);
 });
 
 describe('failed image build', () => {

@@ -7,6 +7,7 @@ import { createDigests } from '../../../../src/hypervisors/qemu/integrity/digest
 import { LoadFailedError } from '../../../../src/hypervisors/qemu/launch/load-failed-error.ts';
 import type { QemuDeps } from '../../../../src/hypervisors/qemu/deps.ts';
 import type { GuestImage } from '../../../../src/hypervisors/qemu/image/guest-image.ts';
+import { createCurrentImage } from '../../../../src/hypervisors/qemu/image/current-image.ts';
 import { templateFiles } from '../../../../src/hypervisors/qemu/template/template-record.ts';
 import {
   createTemplateStore,
@@ -29,7 +30,7 @@ function openStore(
 ): TemplateStore {
   const libexecDirectory = path.join(import.meta.dirname, '..', '..', '..', '..', 'libexec');
   const options = { stateDirectory: state, libexecDirectory };
-  const opened = createTemplateStore(options, image, key, createDigests(), silentLogger);
+  const opened = createTemplateStore(options, createCurrentImage(image), key, createDigests(), silentLogger);
   stores.push(opened);
   return opened;
 }

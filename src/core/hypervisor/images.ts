@@ -1,0 +1,13 @@
+/** The image that new hosts get. */
+export interface Images {
+  /** Its version (Semantic Versioning 2.0); undefined while none is installed: no host can be made then. */
+  imageVersion(): string | undefined;
+
+  /**
+   * Makes the image that belongs to this version of Berth the current one. If it has to be built first, that takes
+   * minutes, in which new hosts get the former image, if there is one. Existing hosts keep theirs.
+   * @param report receives the progress as text for people.
+   * @throws HypervisorError if it can't be built; the former one stays current.
+   */
+  installImage(report: (progress: string) => void, signal: AbortSignal): Promise<void>;
+}
