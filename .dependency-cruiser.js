@@ -17,7 +17,7 @@ const mayImport = {
   'src/hypervisors': ['src/core', 'src/lib', 'src/guest', 'src/config'],
   'src/gateway': ['src/core', 'src/lib', 'src/certificates'],
   'src/http': ['src/core', 'src/lib'],
-  'src/cli': ['src/core', 'src/lib', 'src/config', 'src/secrets', 'src/hypervisors'],
+  'src/cli': ['src/core', 'src/lib', 'src/config', 'src/secrets', 'src/hypervisors', 'src/postgres'],
   'src/processes': ['src'],
   'src/main.ts': ['src'],
   migrations: [],

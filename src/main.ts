@@ -10,6 +10,7 @@ import { startWorker } from './processes/worker.ts';
 import type { ChildMessage } from './processes/supervisor/child-process.ts';
 import { startSupervisor } from './processes/supervisor/supervisor.ts';
 import { InstallationError } from './core/installation.ts';
+import { PostgresVersionError } from './postgres/server/server-binaries.ts';
 import { DatabaseRoleError } from './postgres/server/database-roles.ts';
 
 const processes = { api: startApi, gateway: startGateway, worker: startWorker };
@@ -22,7 +23,13 @@ The settings are environment variables, listed in docs/settings.md.
 For development: npm run dev (simulated hosts, restarts if a source changes).
 `;
 
-const errorsWithRemedy = [SettingsError, CatalogError, DatabaseRoleError, InstallationError];
+const errorsWithRemedy = [
+  SettingsError,
+  CatalogError,
+  DatabaseRoleError,
+  InstallationError,
+  PostgresVersionError,
+];
 
 /** Errors that the operator can fix are printed without a stack. */
 function explain(error: unknown): string {

@@ -3,8 +3,11 @@ import { readSettings, SettingsError } from '../config/settings.ts';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import { CatalogError } from '../core/catalog/load.ts';
 import { CryptoError } from '../lib/crypto-error.ts';
+import { BackupError } from '../postgres/backup/backup-file.ts';
+import { PostgresVersionError } from '../postgres/server/server-binaries.ts';
 import { printError, printText } from '../lib/terminal.ts';
 import { runAudit } from './audit.ts';
+import { runBackup, runRestore } from './backup.ts';
 import { runCaList, runCaRotate } from './cas.ts';
 import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
@@ -18,7 +21,10 @@ import { runVerify } from './verify.ts';
 import { runPlatformCreate, runPlatformList, runPlatformRetire, runPlatformRotate } from './platforms.ts';
 
 /** Errors that an operator can fix: printed as one line. Any other error is a defect and printed with its stack. */
-const expected = [SettingsError, HypervisorError, CatalogError, ContextError, MgmtError, CryptoError];
+const expected = [
+  ...[SettingsError, HypervisorError, CatalogError, ContextError, MgmtError, CryptoError],
+  ...[BackupError, PostgresVersionError],
+];
 
 const program = new Command('berth')
   .description(
@@ -73,6 +79,17 @@ program
   .command('doctor')
   .description('check the requirements of this node and the health of the broker')
   .action(() => runDoctor(readSettings()));
+
+program
+  .command('backup')
+  .argument('<file>', 'file to write; it must not exist')
+  .description('back up the database, while the broker runs or not')
+  .action((file: string) => runBackup(readSettings(), file));
+program
+  .command('restore')
+  .argument('<file>', 'file that "berth backup" wrote')
+  .description('replace the database of a stopped broker by a backup, or fill an empty one')
+  .action((file: string) => runRestore(readSettings(), file));
 
 const platform = program
   .command('platform')

@@ -82,6 +82,12 @@ const migrationLockId = 0x62_65_72_75;
 /** How long a start waits for the migrations of another one, in milliseconds. */
 const migrationLockMs = 60_000;
 
+/** Until the transaction ends, no start migrates; waits for one that does. */
+export async function lockMigrations(transaction: Knex): Promise<void> {
+  await transaction.raw(`SET LOCAL lock_timeout = ${migrationLockMs}`);
+  await transaction.raw('SELECT pg_advisory_xact_lock(?)', [migrationLockId]);
+}
+
 /**
  * Brings the schema up to date while no other start does. A start that was killed in a migration does not block the
  * next one.
@@ -90,8 +96,7 @@ const migrationLockMs = 60_000;
  */
 export async function migrateAlone(database: Knex, check: () => Promise<void>): Promise<void> {
   await database.transaction(async (lock) => {
-    await lock.raw(`SET LOCAL lock_timeout = ${migrationLockMs}`);
-    await lock.raw('SELECT pg_advisory_xact_lock(?)', [migrationLockId]);
+    await lockMigrations(lock);
     await check();
     // Knex's own lock is a row, which a killed process leaves behind.
     await database.migrate.forceFreeMigrationsLock({ migrationSource });

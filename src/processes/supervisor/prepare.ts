@@ -1,4 +1,3 @@
-import path from 'node:path';
 import { type Settings, SettingsError } from '../../config/settings.ts';
 import type { Catalog } from '../../core/catalog/catalog.ts';
 import { refuseDroppedPlans } from '../../core/catalog/dropped-plans.ts';
@@ -8,6 +7,7 @@ import { openDatabase } from '../../postgres/database.ts';
 import { createPlansInUse } from '../../postgres/plans-in-use.ts';
 import { createLeadership } from '../../postgres/records/leadership.ts';
 import { provideDatabaseRoles } from '../../postgres/provision-roles.ts';
+import { embeddedFolders } from '../../postgres/server/embedded-folders.ts';
 import { startEmbeddedPostgres } from '../../postgres/server/embedded.ts';
 import { waitUntilReachable } from '../../postgres/server/reachable.ts';
 import { createHostsLease } from '../hosts-lease.ts';
@@ -23,10 +23,7 @@ export async function startOwnPostgres(
   settings: Settings,
   site: string,
 ): Promise<{ url: string; stop: () => Promise<void> }> {
-  const postgres = await startEmbeddedPostgres({
-    directory: path.join(settings.stateDirectory, 'postgres'),
-    socketDirectory: path.join(socketRoot(settings, site), 'postgres'),
-  });
+  const postgres = await startEmbeddedPostgres(embeddedFolders(settings, site));
   const logger = createLogger('postgres', settings.logLevel);
   const stopWatching = repeat(
     postgresCheckEveryMs,
@@ -45,11 +42,6 @@ export async function startOwnPostgres(
       await postgres.stop();
     },
   };
-}
-
-/** Paths of Unix sockets must be short. Only root can write to /run. */
-function socketRoot(settings: Settings, site: string): string {
-  return process.getuid?.() === 0 ? `/run/berth-${site}` : path.join(settings.stateDirectory, 'run');
 }
 
 /**
