@@ -1,12 +1,11 @@
 import { createReadStream } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
-import path from 'node:path';
+import { open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
 import { errorMessage } from '../../lib/error-message.ts';
 import { exists } from '../../lib/exists.ts';
 import { createLineReader } from '../../lib/line-reader.ts';
-import { syncFolder } from '../../lib/write-file-atomically.ts';
+import { renameDurably } from '../../lib/write-file-atomically.ts';
 
 /** A backup can't be written, read or restored; the message has the remedy. */
 export class BackupError extends Error {
@@ -58,8 +57,7 @@ export async function writeBackupFile(
       }
     }
     await pipeline(lines(), createGzip(), handle.createWriteStream({ flush: true }));
-    await rename(unfinished, file);
-    await syncFolder(path.dirname(path.resolve(file)));
+    await renameDurably(unfinished, file);
   } catch (error) {
     await handle.close().catch(() => undefined);
     await rm(unfinished, { force: true });
