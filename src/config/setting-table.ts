@@ -181,7 +181,7 @@ export const settingTable = {
     env.networkList,
     () => [],
     'none',
-    "IPv4 networks (CIDR), separated by commas, that no guest may reach, whatever its plan allows: your own public networks, the external address of a NAT, other installations' networks",
+    "IPv4 networks (CIDR), separated by commas, that no guest may reach, even if its plan allows them: your own public networks, the external address of a NAT, other installations' networks",
   ),
   auditDays: literal(
     'BERTH_AUDIT_DAYS',

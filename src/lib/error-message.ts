@@ -4,7 +4,7 @@ import { printable } from './printable.ts';
 const longestMessage = 1_000;
 
 /**
- * The message of whatever was thrown; not every library throws an `Error`. It is stored and shown, and may quote a guest or a
+ * The message of anything that was thrown; not every library throws an `Error`. It is stored and shown, and may quote a guest or a
  * tool: so it is one line of printable text (Postgres refuses a NUL), of at most 1,000 characters.
  */
 export function errorMessage(error: unknown): string {

@@ -4,7 +4,7 @@ import { escapeUnprintable } from '../lib/printable.ts';
 const longestLine = 16 * 1024;
 
 /**
- * Makes a line of the log safe, whatever its fields quote: control and format characters that JSON allows are escaped
+ * Makes a line of the log safe for every text that its fields quote: control and format characters that JSON allows are escaped
  * (the rest of them JSON escapes anyway), and a line beyond 16 KiB is shortened, with the field `shortened`.
  * @param line JSON, as pino writes it; the result is JSON as well.
  */

@@ -80,7 +80,7 @@ export function describePower(suite: Suite): void {
     },
   );
 
-  // Fails without the fallback: the host could be neither woken nor stopped, updated or deleted, for good.
+  // Fails without the fallback: the host could be neither woken nor stopped, updated or deleted.
   itNeeds(
     ['suspend', 'templates'],
     'suspend: a host whose memory is unusable is stopped when it is woken, and boots from its disk with its data',

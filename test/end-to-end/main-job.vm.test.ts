@@ -147,6 +147,20 @@ describe('tenant', { timeout: 1_200_000 }, () => {
     expect((await execute('curl', ['-s', '-m', '10', url])).stdout).toBe('hello from a container\n');
   });
 
+  // Fails if the worker does not check the node's rules: nobody reached the page again.
+  it("firewall: the node's rules are back, with the published ports, after another program has removed them", async () => {
+    const url = `http://${ownAddress ?? ''}:${firstPort(a)}/`;
+    const reached = () => outside.run('curl', '-s', '-m', '2', url).catch(() => '');
+    const before = broker.output().length;
+    await execute('nft', ['delete', 'table', 'inet', `berth_${await broker.site()}`]);
+    await eventually('the repair is logged', () =>
+      broker.output().slice(before).includes('node.rules_repaired'),
+    );
+    await eventually('the page is served again', async () =>
+      (await reached()).includes('hello from a container'),
+    );
+  });
+
   it('docker exec: works with a terminal and with half-closed input, and returns the exit code', async () => {
     const terminal = await dockerA.onTerminal('exec -it web /bin/sh', 'tty; echo sum=$((40+2)); exit 7\n');
     expect(terminal.stdout).toContain('/dev/pts/');

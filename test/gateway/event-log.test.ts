@@ -23,7 +23,7 @@ it('event log: of what strangers cause, one line of each reason in ten seconds, 
   for (let sent = 0; sent < 100; sent += 1) sendNonsense();
   await until('they are counted', () => counters.failedHandshakes === 100);
   expect(lines('failed-handshake')).toHaveLength(1);
-  // Another reason has its own line, whatever else there is.
+  // Another reason has its own line.
   expect(await harness.connect(undefined).ask(get('/_ping'))).toContain('403');
   expect(lines('"reason":"untrusted","source":"127.0.0.1"')).toHaveLength(1);
 

@@ -58,7 +58,7 @@ it('buffers: streams of clients that read nothing are cut beyond the limit, thos
   expect(state().connections).toBeGreaterThan(1);
 });
 
-// Fails without cutStalled: each of them holds megabytes of the kernel's memory for as long as its client likes.
+// Fails without cutStalled: each of them holds megabytes of the kernel's memory until its client reads.
 it('buffers: of streams that have stalled for long, those beyond a number are cut, of the tenant that has most', async () => {
   const { client, state } = await stalledStreams({ maxStalledStreams: 8, stalledAfterMs: 200 });
   await until('streams are cut', () => state().counters.cut.stalled === 23);

@@ -8,7 +8,7 @@ it('errorMessage: is the message of an Error, and the text of anything else that
 });
 
 // Fails without the escape: Postgres refuses a NUL, so a guest could keep the reason of a failure from being recorded.
-it('errorMessage: is one printable line of bounded length, whatever a guest or a tool has said', () => {
+it('errorMessage: is one printable line of bounded length, also for text of a guest or a tool', () => {
   expect(errorMessage(new Error('nft failed:\n  Error: \u001b[2Jno\u0000\r\n\n  ^^'))).toBe(
     'nft failed: Error: \\u001b[2Jno\\u0000 ^^',
   );

@@ -27,7 +27,7 @@ export interface Residents {
   readonly all: () => readonly Resident[];
   /** Creates an instance, and binds it. @throws Error if its host has a volume already, so that it was another's. */
   moveIn(): Promise<Resident>;
-  /** Deletes the instance, whatever state it is in. */
+  /** Deletes the instance, in any state. */
   moveOut(resident: Resident): Promise<void>;
   /** Only forgets a resident, whose instance is gone. */
   forget(resident: Resident): void;

@@ -53,7 +53,7 @@ export async function copyFiles(from: string, to: string): Promise<void> {
 
 /**
  * Copies a running server as a streaming replica, and returns when the replica has all that the server has written so
- * far. The replica has stopped then: whatever the server commits from now on, it lacks.
+ * far. The replica has stopped then: it lacks all that the server commits from now on.
  */
 export async function makeReplica(
   of: PostgresServer,

@@ -46,7 +46,7 @@ export interface QemuOptions {
   readonly gatewayUid: number;
   /** IPv4 addresses of the resolvers for guests; empty: guests can't resolve names. */
   readonly dnsServers: readonly string[];
-  /** IPv4 networks (CIDR) that no guest may reach, whatever its plan allows. */
+  /** IPv4 networks (CIDR) that no guest may reach, even if its plan allows them. */
   readonly denyNetworks: readonly string[];
   readonly hostLimits: HostLimits;
   /** Disk space that hosts never get, in MiB; undefined: 2 GiB. */

@@ -10,7 +10,7 @@ const halts: readonly string[] = [
   'guest-panicked',
   'paused',
 ] satisfies readonly Halt[];
-/** stat(2) counts blocks of this size, whatever the file system's are. */
+/** stat(2) counts blocks of this size on every file system. */
 const blockBytes = 512;
 
 export function createRunState({ hosts, vms }: Pick<QemuDeps, 'hosts' | 'vms'>): RunState {

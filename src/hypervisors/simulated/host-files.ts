@@ -111,7 +111,7 @@ export function openHostFiles(stateDirectory: string) {
       await writeJson(diskFile(hostId), disk);
     },
 
-    /** What stands for the memory of a suspended host. */
+    /** Represents the memory of a suspended host. */
     async writeMemory(hostId: string) {
       await writeJson(memoryFile(hostId), { hostId });
     },

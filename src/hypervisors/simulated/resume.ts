@@ -2,7 +2,7 @@ import type { HostFiles } from './host-files.ts';
 import type { ServedEngines } from './served-engines.ts';
 
 /**
- * Continues a paused, halted or suspended VM; a running one is left alone. `nothing`: there is none. `memory lost`: what stands for
+ * Continues a paused, halted or suspended VM; a running one is left alone. `nothing`: there is none. `memory lost`: the file for
  * the memory of a suspended one is missing or damaged, and the host is stopped.
  */
 export async function resume(

@@ -6,7 +6,7 @@ import { BackupError, type BackupHeader, readBackupRecords } from './backup-file
 import { type Table, tablesOf } from './tables.ts';
 
 /**
- * Replaces all of Berth's tables by those of a backup, in one transaction: whatever interrupts it, the database is as it
+ * Replaces all of Berth's tables by those of a backup, in one transaction: if anything interrupts it, the database is as it
  * was. The tables are those of the version that wrote the backup; the next start brings them up to date.
  * @param owner a pool of one connection of the owner of the tables.
  * @throws BackupError if other sessions use the database, or the backup is damaged or of a newer version.
@@ -154,7 +154,7 @@ async function advanceSequences(transaction: Knex): Promise<void> {
   }
 }
 
-/** So that a worker compares the database with the node before any process uses it, whatever else it finds. */
+/** So that a worker compares the database with the node before any process uses it. */
 async function markAsRestored(transaction: Knex): Promise<void> {
   if (!(await transaction.schema.hasColumn('installation', 'history'))) return;
   await transaction('installation').update({ history: 'restored from a backup' });

@@ -16,7 +16,7 @@ export interface NodeNetwork {
   readonly hostNetwork: string;
   /** Networks that the node is attached to. */
   readonly localNetworks: readonly string[];
-  /** The node's own addresses, and whatever else the operator denies to every host. */
+  /** The node's own addresses, and the networks that the operator denies to every host. */
   readonly denied: readonly string[];
   readonly dnsServers: readonly string[];
 }

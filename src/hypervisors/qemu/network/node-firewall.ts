@@ -41,7 +41,7 @@ export interface NodeFirewall {
   repair(): Promise<NodeRulesReport>;
   /** @param former the ports that lead to the host now; undefined if unknown, then the firewall is asked. */
   publish(host: Address, ports: PortBlock, former: PortBlock | undefined): Promise<void>;
-  /** @param ports undefined: whatever leads to the host. */
+  /** @param ports undefined: all blocks that lead to the host. */
   unpublish(host: Address, ports: PortBlock | undefined): Promise<void>;
 }
 

@@ -31,7 +31,7 @@ export function nodeRules(options: NodeRuleOptions, published: readonly Publishe
   const hosts = `"${vethPrefix(site)}*"`;
   const { perSecond, burst } = newConnections(hostLimits);
   // Packets to the address of a destroyed host are rejected; otherwise the node's default route would carry them to
-  // whatever has that address elsewhere.
+  // the computer that has that address elsewhere.
   const elsewhere = `ip daddr ${hostNetwork} oifname != "lo" oifname != ${hosts} counter reject`;
   // Keyed by the host's address, so that there is one element for each slot and none has to expire.
   const perHost = 'type ipv4_addr; size 65535; flags dynamic;';

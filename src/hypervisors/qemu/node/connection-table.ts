@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { mostTableEntries } from '../network/connection-limits.ts';
 import type { HostLimits } from '../options.ts';
 
-/** Entries that are left for the node: for Berth's own connections, SSH and whatever else runs there. */
+/** Entries that are left for the node: for connections of Berth itself, of SSH and of other programs. */
 const reserve = 32_768;
 
 /**

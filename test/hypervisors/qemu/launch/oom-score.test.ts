@@ -7,7 +7,7 @@ const node = { totalMib: 16_384, overcommit: 4 };
 const badness = (memoryMib: number, usedMib: number) =>
   (1000 * usedMib) / node.totalMib + oomScore(shape(memoryMib), node);
 
-it('OOM score: the host furthest beyond its share is ended first, whatever its plan', () => {
+it('OOM score: the host furthest beyond its share is ended first, in any plan', () => {
   // Fails with one score for all hosts: the larger one was first.
   expect(badness(1024, 1024)).toBeGreaterThan(badness(4096, 1200));
   expect(badness(4096, 4096)).toBeGreaterThan(badness(1024, 1024));
