@@ -63,6 +63,7 @@ async function nodeTree(): Promise<Buffer> {
         'hypervisors/qemu/launch/cgroups.js',
         'core/hypervisor/hypervisor-error.js',
         'lib/kill-until-gone.js',
+        'lib/write-kernel-file.js',
       ],
     ],
     { encoding: 'buffer', maxBuffer: 512 * 1024 ** 2 },

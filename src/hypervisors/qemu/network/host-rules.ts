@@ -163,6 +163,8 @@ table inet berth {
     meta l4proto != ${protocols} ${drop('protocol')}
     tcp flags syn tcp option maxseg size set rt mtu
     ct state established,related goto open_connections
+    # A flow without answers stays new: only its first packet, whose entry is unconfirmed, is a new connection.
+    ct state new ct status confirmed goto open_connections
     ct state invalid ${drop('invalid')}
     iifname ${uplink} oifname ${tap} ct status dnat jump ingress
     iifname ${tap} oifname ${uplink} ip saddr ${guestAddress} jump egress

@@ -88,6 +88,8 @@ table ${table} {
     iifname ${hosts} ct state invalid counter drop
     iifname ${hosts} ct state new jump opened
     oifname ${hosts} ct state established,related accept
+    # A flow without answers stays new: only its first packet, whose entry is unconfirmed, is a new connection.
+    oifname ${hosts} ct status confirmed ct status dnat accept
     oifname ${hosts} ct status dnat jump received
     oifname ${hosts} counter drop
     ${elsewhere}
