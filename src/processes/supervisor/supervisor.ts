@@ -28,10 +28,13 @@ export async function startSupervisor(settings: Settings): Promise<RunningProces
   const say = (line: string) => {
     printLine(`berth: ${line}`);
   };
-  let hasProgress = false;
+  let lastProgress: string | undefined;
   const onProgress = (progress: string) => {
-    if (!hasProgress) say('the worker prepares new hosts; existing ones can be reached meanwhile');
-    hasProgress = true;
+    if (progress === lastProgress) return;
+    if (lastProgress === undefined) {
+      say('the worker prepares new hosts; existing ones can be reached meanwhile');
+    }
+    lastProgress = progress;
     say(progress);
   };
   await mkdir(settings.stateDirectory, { recursive: true, mode: 0o755 });
