@@ -1,4 +1,3 @@
-/* eslint-disable max-lines -- a method of each capability; what they need is in other files */
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
@@ -6,7 +5,6 @@ import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts'
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
-import { MemoryLostError } from '../../core/hypervisor/memory-lost-error.ts';
 import type { HostTraffic } from '../../core/hypervisor/power.ts';
 import { leaseMs } from '../../core/lease-duration.ts';
 import type { Logger } from '../../lib/logger.ts';
@@ -19,6 +17,7 @@ import { withHostLocks } from '../with-host-locks.ts';
 import { type HostFiles, openHostFiles, type SimulatedVm } from './host-files.ts';
 import { createSimulatedObserver } from './observe.ts';
 import { createOwnerRecords, omitOwner, recordOwner } from './owners.ts';
+import { createSimulatedPower } from './power.ts';
 import { resume } from './resume.ts';
 import { createServedEngines } from './served-engines.ts';
 
@@ -108,6 +107,8 @@ function createSimulatedDriver(
     },
 
     close: () => engines.close(),
+
+    ...createSimulatedPower(files, engines),
 
     imageVersion: () => imageVersion,
     installImage: () => Promise.resolve(),
@@ -204,29 +205,6 @@ function createSimulatedDriver(
       return (await files.readHost(hostId))?.spec.imageVersion ?? imageVersion;
     },
 
-    async pause(hostId) {
-      const vm = await engines.requireVm(hostId);
-      const host = await files.readHost(hostId);
-      if (host !== undefined) await files.writeHost({ ...host, vm: { ...vm, power: 'paused' } });
-    },
-
-    async suspend(hostId) {
-      const host = await files.readHost(hostId);
-      if (host?.vm?.power === 'suspended') return;
-      const vm = await engines.requireVm(hostId);
-      if (host === undefined) return;
-      await files.writeMemory(hostId);
-      await engines.endVm(hostId, () => files.writeHost({ ...host, vm: { ...vm, power: 'suspended' } }));
-    },
-
-    async resume({ hostId }) {
-      const outcome = await resume(files, engines, hostId);
-      if (outcome === 'nothing') await engines.requireVm(hostId);
-      if (outcome === 'memory lost') {
-        throw new MemoryLostError(`the memory of simulated host ${hostId} is missing or damaged`);
-      }
-    },
-
     async traffic(specs) {
       const one = async ({ hostId }: HostSpec): Promise<[string, HostTraffic]> => [
         hostId,
@@ -293,13 +271,6 @@ function createSimulatedDriver(
     // There are no processes whose memory could be measured.
     memoryUsage: () => Promise.resolve(undefined),
 
-    async haltOf(hostId) {
-      const vm = (await files.readHost(hostId))?.vm;
-      return vm?.halted === true && vm.power === 'running' ? 'paused' : undefined;
-    },
-    async halt(hostId) {
-      await writeVm(hostId, { ...(await engines.requireVm(hostId)), halted: true });
-    },
     diskSpace: () => Promise.resolve(undefined),
   };
 }
