@@ -58,6 +58,24 @@ async function provisionAndIsolation(
   ];
 }
 
+/** Measures with progress on standard error, and publishes the figures with a description of the node and its QEMU. */
+async function measureWithVms(
+  suite: string,
+  options: { json?: string; cache: string },
+  measure: (cacheDirectory: string, progress: (line: string) => void) => Promise<readonly Figure[]>,
+): Promise<void> {
+  const progress = createProgress(process.stderr);
+  const figures = await measure(path.resolve(options.cache), (line) => {
+    progress.show(line);
+  }).finally(() => {
+    progress.end();
+  });
+  const date = new Date().toISOString();
+  const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+  const machine = await describeNodeWithQemu(accelerator);
+  await publish({ suite, machine, date, figures }, options.json);
+}
+
 const program = new Command('bench')
   .description(
     'Measures Berth on this node, together with the alternatives that it is compared with, in one run.',
@@ -76,21 +94,11 @@ program
     'directory that caches the guest image and templates',
     '/var/cache/berth-bench',
   )
-  .action(async (options: { runs: number; json?: string; cache: string }) => {
-    const progress = createProgress(process.stderr);
-    const figures = await provisionAndIsolation(
-      { runs: options.runs, cacheDirectory: path.resolve(options.cache) },
-      (line) => {
-        progress.show(line);
-      },
-    ).finally(() => {
-      progress.end();
-    });
-    const date = new Date().toISOString();
-    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-    const machine = await describeNodeWithQemu(accelerator);
-    await publish({ suite: 'provision', machine, date, figures }, options.json);
-  });
+  .action((options: { runs: number; json?: string; cache: string }) =>
+    measureWithVms('provision', options, (cacheDirectory, progress) =>
+      provisionAndIsolation({ runs: options.runs, cacheDirectory }, progress),
+    ),
+  );
 
 program
   .command('density')
@@ -151,21 +159,11 @@ program
     'directory that caches the guest image and templates',
     '/var/cache/berth-bench',
   )
-  .action(async (options: { guests: boolean; json?: string; cache: string }) => {
-    const progress = createProgress(process.stderr);
-    const figures = await gatewaySuite(
-      { guests: options.guests, cacheDirectory: path.resolve(options.cache) },
-      (line) => {
-        progress.show(line);
-      },
-    ).finally(() => {
-      progress.end();
-    });
-    const date = new Date().toISOString();
-    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-    const machine = await describeNodeWithQemu(accelerator);
-    await publish({ suite: 'gateway', machine, date, figures }, options.json);
-  });
+  .action((options: { guests: boolean; json?: string; cache: string }) =>
+    measureWithVms('gateway', options, (cacheDirectory, progress) =>
+      gatewaySuite({ guests: options.guests, cacheDirectory }, progress),
+    ),
+  );
 
 program
   .command('api')
@@ -201,21 +199,11 @@ program
     'directory that caches the guest image and templates',
     '/var/cache/berth-bench',
   )
-  .action(async (options: { simulated: boolean; json?: string; cache: string }) => {
-    const progress = createProgress(process.stderr);
-    const figures = await attackSuite(
-      { simulated: options.simulated, cacheDirectory: path.resolve(options.cache) },
-      (line) => {
-        progress.show(line);
-      },
-    ).finally(() => {
-      progress.end();
-    });
-    const date = new Date().toISOString();
-    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-    const machine = await describeNodeWithQemu(accelerator);
-    await publish({ suite: 'attack', machine, date, figures }, options.json);
-  });
+  .action((options: { simulated: boolean; json?: string; cache: string }) =>
+    measureWithVms('attack', options, (cacheDirectory, progress) =>
+      attackSuite({ simulated: options.simulated, cacheDirectory }, progress),
+    ),
+  );
 
 program
   .command('report')
