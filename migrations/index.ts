@@ -30,6 +30,7 @@ import * as nodeRules from './090-node-rules.ts';
 import * as hostRestarts from './091-host-restarts.ts';
 import * as hostDifferences from './092-host-differences.ts';
 import * as totals from './094-totals.ts';
+import * as freeSlots from './095-free-slots.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -68,6 +69,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '094-totals', migration: totals },
   { name: '090-node-rules', migration: nodeRules },
   { name: '093-preparation', migration: preparation },
+  { name: '095-free-slots', migration: freeSlots },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -63,6 +63,34 @@ it('slots: hosts that are recorded at once under different port blocks share no 
   expectDisjoint([...hosts, await insert(narrow)]);
 });
 
+// Fails without the index on free slots: all of them are read and sorted.
+it('slots: a create reads few of the free slots and of the hosts, however many there are', async () => {
+  const records = await recordsWith({ first: 20_000, size: 5, count: 5_000 });
+  await broker.database.raw(
+    `UPDATE slots SET host_id = gen_random_uuid() WHERE slot <= 500;
+     INSERT INTO hosts (id, plan_name, slot, vcpus, memory_mib, disk_gib, first_port, port_block, ports, egress, state)
+     SELECT host_id, 'small', slot, 1, 512, 1, 20000 + (slot - 1) * 5, 5, 5, '{"kind":"none"}', 'parked' FROM slots WHERE slot <= 500`,
+  );
+  await broker.database.raw('VACUUM ANALYZE slots, hosts');
+  const seen: { sql: string; bindings: unknown[] }[] = [];
+  broker.database.on('query', (query: (typeof seen)[number]) => seen.push(query));
+  await insert(records, 5);
+  const taken = seen.find(({ sql }) => /UPDATE slots/.test(sql));
+  const { rows } = await broker.database.transaction(async (transaction) => {
+    await transaction('slots').update({ host_id: null }).where({ slot: 501 });
+    return transaction.raw<{ rows: { 'QUERY PLAN': string }[] }>(
+      `EXPLAIN ANALYZE ${taken?.sql.replaceAll(/\$\d+/g, '?') ?? ''}`,
+      taken?.bindings as string[],
+    );
+  });
+  const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+  const read = [
+    ...plan.matchAll(/Scan .*actual time=\S+ rows=([\d.]+) loops=(\d+)|Removed by .*: (\d+)/g),
+  ].map(([, found = '0', loops = '1', removed = '0']) => Number(found) * Number(loops) + Number(removed));
+  expect(read.length).toBeGreaterThan(1);
+  expect(Math.max(...read), plan).toBeLessThan(50);
+});
+
 const create = (id: string, org: string) =>
   broker
     .ask('put', `${instance(id)}?accepts_incomplete=true`)
