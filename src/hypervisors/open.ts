@@ -102,6 +102,7 @@ async function qemu(settings: Settings, logger: Logger, loadAhead: boolean): Pro
     dnsServers: settings.dnsServers,
     denyNetworks: settings.denyNetworks,
     hostLimits: settings.hostLimits,
+    externalHost: settings.externalHost,
     diskReserveMib: settings.diskReserveMib,
     memoryOvercommit: settings.memoryOvercommit,
     pageSharing: settings.pageSharing,

@@ -49,6 +49,8 @@ export interface QemuOptions {
   /** IPv4 networks (CIDR) that no guest may reach, even if its plan allows them. */
   readonly denyNetworks: readonly string[];
   readonly hostLimits: HostLimits;
+  /** Name or address at which published ports are reached from outside, if the node does not have it itself. */
+  readonly externalHost?: string;
   /** Disk space that hosts never get, in MiB; undefined: 2 GiB. */
   readonly diskReserveMib?: number;
   /** How many times the node's memory is promised to hosts; undefined: once. */

@@ -18,6 +18,8 @@ export interface NodeNetwork {
   readonly localNetworks: readonly string[];
   /** The node's own addresses, and the networks that the operator denies to every host. */
   readonly denied: readonly string[];
+  /** Addresses at which the ports of hosts are published. */
+  readonly publishedAt: readonly string[];
   readonly dnsServers: readonly string[];
 }
 
@@ -52,6 +54,16 @@ export function openHostRules(
   // Matched on the connection's original destination, so that a rule applies to all its packets in both directions.
   const to = 'ct original ip daddr';
   const destinations: string[] = [];
+  if (ports.count > 0 && network.publishedAt.length > 0) {
+    // The host's own published ports by their public address: straight back to the guest, whatever the egress is.
+    const [at, range] = [`{ ${network.publishedAt.join(', ')} }`, formatPortRange(ports)];
+    translate.push(
+      `iifname ${tap} ip daddr ${at} meta l4proto { tcp, udp } th dport ${range} dnat ip to ${guestAddress}`,
+    );
+    destinations.push(
+      `${to} ${at} meta l4proto { tcp, udp } ct original proto-dst ${range} ct status dnat accept`,
+    );
+  }
   const [dns] = network.dnsServers;
   if (egress.kind !== 'none' && dns !== undefined) {
     translate.push(
@@ -86,6 +98,9 @@ const linkCounters = [
   'dhcp',
   'bandwidth',
 ];
+
+/** Answers to packets that a guest may not send; all others are dropped without an answer. */
+const refusals = { perSecond: 100, burst: 100 };
 
 const forwardCounters = ['refused', 'invalid', 'protocol', 'connections', 'bandwidth'];
 
@@ -147,11 +162,11 @@ table inet berth {
   }
   chain postrouting {
     type nat hook postrouting priority srcnat;
-    oifname ${uplink} ip saddr ${guestAddress} masquerade
+    ip saddr ${guestAddress} masquerade
   }
   chain input {
     type filter hook input priority filter; policy drop;
-    ${drop('refused')}
+    jump refuse
   }
   chain output {
     type filter hook output priority filter; policy drop;
@@ -168,7 +183,17 @@ table inet berth {
     ct state invalid ${drop('invalid')}
     iifname ${uplink} oifname ${tap} ct status dnat jump ingress
     iifname ${tap} oifname ${uplink} ip saddr ${guestAddress} jump egress
-    ${drop('refused')}
+    iifname ${tap} oifname ${tap} ct status dnat jump egress
+    jump refuse
+  }
+  # The guest learns at once that it may not connect; others get no answer.
+  chain refuse {
+    counter name dropped_refused
+    iifname != ${tap} drop
+    limit rate over ${refusals.perSecond}/second burst ${refusals.burst} packets drop
+    meta l4proto tcp reject with tcp reset
+    meta l4proto udp reject with icmp port-unreachable
+    drop
   }
   chain open_connections {
     ${opened} jump destinations

@@ -24,6 +24,8 @@ const settings = [
     rp_filter: '1',
     route_localnet: '0',
     accept_redirects: '0',
+    // The guest must not learn a way around the rules to its own published ports.
+    send_redirects: '0',
     accept_source_route: '0',
     proxy_arp: '0',
   }),

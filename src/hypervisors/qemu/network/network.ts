@@ -1,3 +1,4 @@
+import { isIPv4 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { Egress, PortBlock } from '../../../core/hypervisor/host-spec.ts';
 import type { NodeRulesReport } from '../../../core/hypervisor/network.ts';
@@ -52,12 +53,21 @@ export type FirewallFacts = Readonly<Record<'firewall' | 'rule handles', readonl
 export function createHostNetworking(
   options: Pick<
     QemuOptions,
-    'site' | 'runDirectory' | 'hostNetwork' | 'gatewayUid' | 'dnsServers' | 'denyNetworks' | 'hostLimits'
+    | 'site'
+    | 'runDirectory'
+    | 'hostNetwork'
+    | 'gatewayUid'
+    | 'dnsServers'
+    | 'denyNetworks'
+    | 'hostLimits'
+    | 'externalHost'
   >,
   locks: Pick<HostLocks, 'withLock'>,
 ): HostNetworking {
   const { site, hostNetwork, dnsServers, hostLimits } = options;
   const node = createNodeFirewall(options, locks);
+  const { externalHost = '' } = options;
+  const externalAddresses = isIPv4(externalHost) ? [externalHost] : [];
 
   /** Applies rules and kernel settings in the host's namespace, and lists the rules in nft's own notation. */
   const applyInside = (layout: HostLayout, rules: string) =>
@@ -117,10 +127,12 @@ export function createHostNetworking(
     },
 
     async connect(layout, ports, egress, published) {
+      const own = ownAddresses(site);
       const network = {
         hostNetwork,
         localNetworks: localNetworks(site),
-        denied: [...ownAddresses(site), ...options.denyNetworks],
+        denied: [...own.map((address) => `${address}/32`), ...options.denyNetworks],
+        publishedAt: [...new Set([...own, ...externalAddresses])],
         dnsServers,
       };
       // Listed right after the change, as the reference for later integrity checks.
@@ -198,7 +210,7 @@ const localNetworks = (site: string) =>
     .filter((cidr) => cidr !== null);
 
 /** Published ports of other installations on this node are reached by them, and services of the node itself. */
-const ownAddresses = (site: string) => addresses(site).map(({ address }) => `${address}/32`);
+const ownAddresses = (site: string) => addresses(site).map(({ address }) => address);
 
 /** A kernel without IPv6 does not have this setting and does not need it. */
 function unlessMissing(error: NodeJS.ErrnoException): void {

@@ -17,6 +17,7 @@ const network = {
   hostNetwork: '10.209.0.0/16',
   localNetworks: ['192.175.48.7/24', '10.1.0.1/16'],
   denied: ['192.175.48.7/32', '192.52.193.0/24'],
+  publishedAt: ['192.175.48.7', '192.0.2.1'],
   dnsServers: ['10.0.0.53'],
 };
 const ports = { first: 20_010, count: 10 };
@@ -93,8 +94,15 @@ describe('egress', () => {
     expect(rules.indexOf('return')).toBeLessThan(rules.lastIndexOf('accept'));
   });
 
-  it('egress none: accepts nothing, DNS included', () => {
-    expect(forward({ kind: 'none' })).not.toContain('accept');
+  it("egress none: accepts nothing but the host's own published ports, DNS included", () => {
+    const own =
+      'ct original ip daddr { 192.175.48.7, 192.0.2.1 } meta l4proto { tcp, udp } ct original proto-dst 20010-20019 ct status dnat accept';
+    expect(forward({ kind: 'none' })).toContain(own);
+    expect(forward({ kind: 'none' }).replace(own, '')).not.toContain('accept');
+    const noPorts = { first: 20_010, count: 0 };
+    expect(
+      openHostRules(layout(3), noPorts, { kind: 'none' }, network, limits).split('chain egress')[1],
+    ).not.toContain('accept');
   });
 
   it('egress networks: never reaches what the operator denies, the node itself or cloud metadata', () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { enginePort } from '../../../../src/core/hypervisor/network.ts';
+import { guestLink } from '../../../../src/guest/link.ts';
 import {
   connection,
   firstPort,
@@ -73,12 +74,52 @@ describe('published ports', () => {
     expect(await publishedPorts()).not.toContain(layout.hostAddress);
   });
 
+  it("published ports: the host reaches its own by the node's address, and no port beyond them", async () => {
+    // Fails without the rule for the guest's own link in the chain prerouting.
+    await network.connect(layout, ports(1), { kind: 'none' }, undefined);
+    const own = connection(guest, node, firstPort);
+    expect(await own.works()).toBe(true);
+    expect(await connection(guest, node, firstPort + 2).works()).toBe(false);
+    expect(await connection(guest, node, enginePort).works()).toBe(false);
+
+    await network.connect(layout, ports(3), to('0.0.0.0/0'), ports(1));
+    expect([await own.works(), await connection(guest, node, firstPort + 2).works()]).toEqual([true, true]);
+    await network.connect(layout, ports(0), to('0.0.0.0/0'), ports(3));
+    expect([await own.works(), await connection(guest, node, firstPort).works()]).toEqual([false, false]);
+  });
+
   it('published ports: lead nowhere after the host is disconnected', async () => {
     await network.connect(layout, ports(3), { kind: 'none' }, undefined);
     const open = connection(outside, node, firstPort);
     expect(await open.works()).toBe(true);
     await network.disconnect(layout, undefined);
     expect(await open.works()).toBe(false);
+  });
+});
+
+describe('refused connections', () => {
+  it('refused connections: the guest learns at once what it may not open, TCP and UDP, and is told so at a limited rate', async () => {
+    // Fails without the answers of the chain `refuse`: timed out.
+    await network.connect(layout, ports(0), { kind: 'none' }, undefined);
+    const attempt = (script: string) =>
+      run('nsenter', [`--net=/run/netns/${guest}`, 'perl', '-MIO::Socket::INET', '-e', script]);
+    const tcp = (address: string, port: number) =>
+      `IO::Socket::INET->new(PeerAddr => '${address}', PeerPort => ${port}, Timeout => 20) ? print 'open ' : print "$! ";`;
+    const targets = [node, one, '10.255.255.1', guestLink.gatewayAddress, layout.nodeAddress];
+    const { stdout } = await attempt(targets.map((address) => tcp(address, 22)).join('\n'));
+    expect(stdout).toBe('Connection refused '.repeat(targets.length));
+    const udp =
+      await attempt(`my $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '${one}', PeerPort => 9);
+      $s->send('x'); $SIG{ALRM} = sub { print 'silent'; exit }; alarm 20; $s->recv(my $answer, 9); print $!`);
+    expect(udp.stdout).toBe('Connection refused');
+    expect(await connection(outside, node, firstPort).works()).toBe(false);
+
+    const flood = await attempt(`use Socket; my $refused = 0; my @all;
+      for (1 .. 1000) { socket(my $s, PF_INET, SOCK_STREAM, 0); $s->blocking(0);
+        connect($s, sockaddr_in(9, inet_aton('${guestLink.gatewayAddress}'))); push @all, $s }
+      for (@all) { $refused++ if unpack('i', getsockopt($_, SOL_SOCKET, SO_ERROR)) } print $refused`);
+    expect(Number(flood.stdout)).toBeGreaterThan(0);
+    expect(Number(flood.stdout)).toBeLessThan(900);
   });
 });
 
