@@ -82,6 +82,9 @@ export function createIdleController(deps: {
     });
   }
 
+  /** Open connections don't count: they are as old as the pause, and gateways ask for a wake when their clients send. */
+  const suspendPaused = (host: Host) => power.powerDown(host, 'suspended', () => Promise.resolve(false));
+
   async function pauseAgain(host: Host): Promise<void> {
     await hypervisor.pause(host.id);
     if (await isUsed(host)) await power.wake(host);
@@ -108,7 +111,7 @@ export function createIdleController(deps: {
         // Left by a worker that was killed between recording the pause and the pause itself.
         if (observed === 'running') return pauseAgain;
         return host.idle === 'suspend' && Date.now() - host.powerSince.getTime() >= suspendAfterMs
-          ? (one) => power.powerDown(one, 'suspended', () => isUsed(one))
+          ? suspendPaused
           : undefined;
       case 'suspended':
         return observed === 'running' || observed === 'paused'

@@ -3,9 +3,10 @@ import type { RefusalReason } from './refusal.ts';
 
 /**
  * Why open streams were cut: the binding was revoked or its host moved; the certificate expired; the lease ran
- * out; the gateway stopped; too much was buffered for clients or engines that don't read.
+ * out; the gateway stopped; too much was buffered for clients or engines that don't read; the host could not be woken for
+ * bytes of the client.
  */
-export type CutReason = 'invalidated' | 'expired' | 'lease-lost' | 'stopped' | 'stalled';
+export type CutReason = 'invalidated' | 'expired' | 'lease-lost' | 'stopped' | 'stalled' | 'not-woken';
 
 /** Totals since the gateway was created. */
 export interface Counters {
@@ -42,7 +43,7 @@ export function createCounters(): Counters {
     },
     dropped: { 'address-full': 0, 'room-needed': 0, silent: 0, 'too-slow': 0, 'too-much': 0 },
     failedHandshakes: 0,
-    cut: { invalidated: 0, expired: 0, 'lease-lost': 0, stopped: 0, stalled: 0 },
+    cut: { invalidated: 0, expired: 0, 'lease-lost': 0, stopped: 0, stalled: 0, 'not-woken': 0 },
     bytesToEngines: 0,
     bytesToClients: 0,
   };

@@ -79,6 +79,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     },
     onRead: (binding) => {
       waker.bindingRead(binding);
+      streams.setAsleep(binding.bindingId, binding.asleep);
     },
   });
   const waker = createWaker({
@@ -219,6 +220,13 @@ export function createGateway(options: GatewayOptions): Gateway {
       },
       onSlow: () => {
         options.source.wake(binding.hostId).catch(() => undefined);
+      },
+      // The cached binding has the time of the last refusal.
+      wake: () => waker.wake(cache.bySerial(binding.serial) ?? binding),
+      onNotWoken: (outcome) => {
+        counters.cut['not-woken'] += 1;
+        const details = { outcome, ...nameOf(binding) };
+        events('info', 'not-woken', details, 'Stream cut: its host could not be woken for its client');
       },
       onUnreachable: (error) => {
         rejectInTime(client, 'engine-unreachable', { err: error, ...nameOf(binding) });

@@ -8,6 +8,7 @@ import type { Duplex } from 'node:stream';
  * @param deps.mayPass is called for each chunk before it is passed on.
  * @param deps.onPassed receives the number of bytes that went from client to engine, and from engine to client.
  * @param deps.onBuffered receives the number of bytes that are buffered for both sides, when it changes.
+ * @param deps.endEngine is called at the end of the client's input, to end the engine's.
  */
 export function relay(
   client: Duplex,
@@ -17,6 +18,7 @@ export function relay(
     mayPass: () => boolean;
     onPassed: (up: number, down: number) => void;
     onBuffered: (bytes: number) => void;
+    endEngine: () => void;
   },
 ): void {
   const { bufferLimit, mayPass, onPassed } = deps;
@@ -25,14 +27,24 @@ export function relay(
     const bytes = client.writableLength + engine.writableLength;
     if (bytes !== reported) deps.onBuffered((reported = bytes));
   };
-  copy(client, engine, (bytes) => {
-    onPassed(bytes, 0);
+  copy(client, engine, {
+    passed(bytes) {
+      onPassed(bytes, 0);
+    },
+    end: deps.endEngine,
   });
-  copy(engine, client, (bytes) => {
-    onPassed(0, bytes);
+  copy(engine, client, {
+    passed(bytes) {
+      onPassed(0, bytes);
+    },
+    end: () => client.end(),
   });
 
-  function copy(from: Duplex, to: Duplex, passed: (bytes: number) => void): void {
+  function copy(
+    from: Duplex,
+    to: Duplex,
+    { passed, end }: { passed: (bytes: number) => void; end: () => void },
+  ): void {
     from.on('data', (chunk: Buffer) => {
       if (!mayPass()) return;
       passed(chunk.length);
@@ -47,10 +59,8 @@ export function relay(
       report();
     });
     // It may have ended before the listener below was added.
-    if (from.readableEnded) to.end();
-    from.on('end', () => {
-      to.end();
-    });
+    if (from.readableEnded) end();
+    from.on('end', end);
     from.on('close', () => {
       // After an orderly close, bytes may still be buffered for the other side.
       if (!from.readableEnded || !from.writableFinished) to.destroy();

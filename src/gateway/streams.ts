@@ -5,6 +5,8 @@ import type { Clock } from './clock.ts';
 export interface Stream {
   /** Destroys both sides at once. */
   readonly cut: () => void;
+  /** The power of its host was read. */
+  readonly setAsleep: (asleep: boolean) => void;
 }
 
 /** All open streams, by binding. */
@@ -13,6 +15,8 @@ export interface Streams {
   remove(binding: LiveBinding, stream: Stream): void;
   count(bindingId: string): number;
   total(): number;
+  /** Tells the open streams of a binding whether its host is asleep. */
+  setAsleep(bindingId: string, asleep: boolean): void;
   /** Cuts the open streams of a binding. Returns their number. */
   cut(bindingId: string): number;
   cutAll(): number;
@@ -88,6 +92,9 @@ export function createStreams(deps: {
     },
     count: (bindingId) => groups.get(bindingId)?.members.size ?? 0,
     total: () => total,
+    setAsleep(bindingId, asleep) {
+      for (const stream of groups.get(bindingId)?.members ?? []) stream.setAsleep(asleep);
+    },
     cut,
     cutAll() {
       const before = total;

@@ -78,6 +78,23 @@ it('idle check: suspends a host with the policy `suspend` once it has been pause
   expect((await fixture.rowOf(host)).engine).toBeDefined();
 });
 
+// Fails if open connections count as use: the host was woken instead.
+it('idle check: suspends a paused host with the policy `suspend` although a connection to it is open', async () => {
+  const host = await fixture.makeHost('suspend');
+  const { engine } = await fixture.rowOf(host);
+  const socket = connect(engine?.port ?? 0, engine?.host);
+  await once(socket, 'connect');
+  await fixture.request(host, 'paused');
+  const worker = fixture.makeWorker();
+  await worker.fulfilRequests();
+  expect(await fixture.powerOf(host)).toBe('paused');
+  expect(socket.readyState).toBe('open');
+  await worker.checkIdle();
+  expect(await fixture.powerOf(host)).toBe('suspended');
+  expect(await fixture.stateOf(host)).toBe('suspended');
+  socket.destroy();
+});
+
 it('idle check: wakes a host again if a client connects while it is being paused', async () => {
   const host = await fixture.makeHost('pause');
   const worker = fixture.makeWorker();

@@ -188,7 +188,7 @@ describe('ends', () => {
     });
     relay(client, engine, {
       ...{ bufferLimit: 65_536, mayPass: () => true },
-      ...{ onPassed: () => undefined, onBuffered: () => undefined },
+      ...{ onPassed: () => undefined, onBuffered: () => undefined, endEngine: () => void engine.end() },
     });
     client.push(null);
     engine.push('the last word');

@@ -33,7 +33,8 @@ export interface ObservedHost {
  */
 export interface Lifecycle {
   /**
-   * Makes the host's disk and network. No VM runs yet, and nothing can reach it. A host whose VM runs is left alone.
+   * Makes the host's disk and network. No VM runs yet, and nothing can reach it. A host whose VM runs is left alone, and a
+   * suspended one may keep its network, so that its connections outlast the suspension.
    * @throws HostDisputedError also if another host on the node uses the slot, or if the host has been started for
    *   somebody that its record does not name.
    */
@@ -42,7 +43,7 @@ export interface Lifecycle {
   /**
    * Makes the VM run, by the first of these that applies: a running one is left alone, a parked, paused or suspended
    * one is resumed, a host that has never run is restored from its plan's template if there is one, and any other
-   * boots cold from its own disk, also a suspended one whose memory can't be loaded. Nothing can reach the guest until {@link Network.connect}. The spec's owner is on
+   * boots cold from its own disk, also a suspended one whose memory can't be loaded. Nothing can reach the guest until {@link Network.connect}, except one that is resumed. The spec's owner is on
    * record, and survives a power cut, before the guest runs its first instruction.
    * @throws HypervisorError if the host is not prepared.
    */

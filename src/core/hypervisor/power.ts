@@ -17,7 +17,8 @@ export interface Power {
   pause(hostId: string): Promise<void>;
 
   /**
-   * Writes the memory of the VM to disk and ends it. Open connections are cut.
+   * Writes the memory of the VM to disk and ends it. Connections may outlast it: they continue after {@link resume}, or are
+   * reset then.
    * @throws HypervisorError if there is no VM, or not enough disk space: {@link resume} then continues the VM.
    */
   suspend(hostId: string): Promise<void>;

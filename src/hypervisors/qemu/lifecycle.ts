@@ -26,7 +26,8 @@ const powerOffTimeoutMs = 60_000;
 const listTimeoutMs = 10_000;
 
 export function createLifecycle(deps: QemuDeps): Lifecycle {
-  const { options, image, hosts, cgroups, network, vms, starter, suspension, silentChecks, logger } = deps;
+  const { options, image, hosts, cgroups, network, recordedRules } = deps;
+  const { vms, starter, suspension, silentChecks, logger } = deps;
 
   async function stateOf(hostId: string, record: HostRecord | undefined): Promise<ObservedHost['state']> {
     if (await hosts.isAlive(hostId)) {
@@ -76,8 +77,10 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       const at = hosts.layoutOfSpec(spec);
       const record = (await readHostRecord(at.record)) ?? newHostRecord(spec, image.require().digest);
       await writeHostRecord(at.record, record);
+      // Closing the network of a suspended host would end its streams.
+      const isOpen = (await suspension.isSuspended(at)) && (await recordedRules.areInForce(at));
       await Promise.all([
-        network.make(at),
+        isOpen ? undefined : network.make(at),
         record.startedFrom === undefined ? starter.newDisk(at, record) : undefined,
       ]);
     },
@@ -95,6 +98,8 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       if (isAlive && record.startedFrom === undefined) await cgroups.kill(spec.hostId);
       const outcome = await resumeHost(deps, at, record);
       if (outcome === 'resumed') return;
+      // Only a network that was left open for the streams of a suspended host is not closed already.
+      if (outcome === 'memory lost') await network.make(at);
       // Resuming may have changed the record.
       await writeHostRecord(at.record, await starter.start(at, await hosts.requireRecord(spec.hostId)));
       await suspension.wipeUnusable(at);

@@ -29,6 +29,8 @@ export async function createHttpEngine(): Promise<StandIn> {
   const server: Server = createServer((request, response) => {
     response.setHeader('Server', 'Docker/stand-in').end(request.url === '/_ping' ? 'OK' : 'no such page');
   });
+  // As the engine: it does not close idle connections.
+  server.keepAliveTimeout = 0;
   server.on('upgrade', (_: IncomingMessage, socket: net.Socket, head: Buffer) => {
     const input: Buffer[] = [head];
     socket.write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');

@@ -11,6 +11,8 @@ export interface RecordedRules {
   write(layout: HostLayout, rules: FirewallFacts): Promise<void>;
   /** Removes the rules from the manifest: while they change, and after the host was closed. */
   remove(layout: HostLayout): Promise<void>;
+  /** False also if the host is closed, or its run directory is gone: after a reboot of the node. */
+  areInForce(layout: HostLayout): Promise<boolean>;
   /** Logs drift before the rules are applied again, because that would hide it. */
   reportDrift(layout: HostLayout): Promise<void>;
 }
@@ -32,6 +34,12 @@ export function createRecordedRules(
       if (manifest?.facts.firewall === undefined) return;
       const facts = Object.entries(manifest.facts).filter(([part]) => !firewallSections.includes(part));
       await manifests.write(layout.manifest, { ...manifest, facts: Object.fromEntries(facts) });
+    },
+
+    async areInForce(layout) {
+      const manifest = await manifests.read(layout.manifest);
+      if (manifest?.facts.firewall === undefined) return false;
+      return (await firewallDrift(layout, { network, manifests })).length === 0;
     },
 
     async reportDrift(layout) {
