@@ -1,26 +1,21 @@
 import { dockerEnvironment } from '../config/docker-environment.ts';
 import { printError, printLine } from '../lib/terminal.ts';
-import {
-  ContextError,
-  expiryWarning,
-  importDockerContext,
-  parseCredentials,
-  readInput,
-  writeDirectory,
-} from './context.ts';
+import { expiryWarning, importDockerContext, parseCredentials, writeDirectory } from './context.ts';
+import { ContextError, readInput } from './credentials-input.ts';
 
 /** `berth context`: prepares a binding's credentials, from standard input, for the docker CLI. */
 export async function runContext(options: {
   directory: string;
   import?: string;
+  instance?: string;
   force?: boolean;
 }): Promise<void> {
   if (process.stdin.isTTY) {
     throw new ContextError(
-      'No credentials on standard input. Use: berth context < service-key.json, or cf service-key HOST KEY | berth context',
+      'No credentials on standard input. Use: berth context < service-key.json, or cf service-key HOST KEY | berth context; berth context --help lists the other inputs',
     );
   }
-  const credentials = parseCredentials(await readInput(process.stdin));
+  const credentials = parseCredentials(await readInput(process.stdin), options.instance);
   const warnings = [expiryWarning(credentials, new Date())];
   const force = options.force === true;
   if (options.import === undefined) {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { writeFileAtomically } from '../lib/write-file-atomically.ts';
+import { ContextError, findCredentials, obtain } from './credentials-input.ts';
 
 /** The part of a binding's credentials that a Docker client needs, validated. */
 export interface DockerCredentials {
@@ -16,44 +17,13 @@ export interface DockerCredentials {
   readonly expiresAt: Date;
 }
 
-/** The user's input can't be used. The message names the field and the remedy, and never contains a secret. */
-export class ContextError extends Error {
-  override readonly name = 'ContextError';
-}
-
-/** Largest input in bytes: several times the size of a binding's credentials. */
-export const inputLimit = 64 * 1024;
-
-const obtain = 'Give the output of `cf service-key INSTANCE KEY` (or its JSON) on standard input.';
-
 /**
- * Reads all of an input, such as standard input.
- * @throws ContextError if it is longer than {@link inputLimit}.
- */
-export async function readInput(input: AsyncIterable<Buffer | string>): Promise<string> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of input) {
-    const bytes = Buffer.from(chunk);
-    length += bytes.length;
-    if (length > inputLimit) {
-      throw new ContextError(
-        `The input is longer than ${inputLimit / 1024} KiB, so it can't be a service key. ${obtain}`,
-      );
-    }
-    chunks.push(bytes);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-}
-
-/**
- * Finds a binding's credentials in the credentials object, in an object with a field `credentials` (cf 8, a
- * binding's JSON), or in either of them below the heading that `cf service-key` prints.
+ * Finds a binding's credentials in a text, and validates them.
+ * @param instance the name to choose by if the text has several.
  * @throws ContextError that names every missing or invalid field.
  */
-export function parseCredentials(text: string): DockerCredentials {
-  const outer = parseObject(text);
-  const fields = isObject(outer['credentials']) ? outer['credentials'] : outer;
+export function parseCredentials(text: string, instance?: string): DockerCredentials {
+  const fields = findCredentials(text, instance);
   const problems: string[] = [];
   const read = <T>(
     name: keyof DockerCredentials,
@@ -206,26 +176,6 @@ export async function importDockerContext(
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
-}
-
-type JsonObject = Readonly<Record<string, unknown>>;
-
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function parseObject(text: string): JsonObject {
-  const from = text.indexOf('{');
-  const to = text.lastIndexOf('}');
-  let value: unknown;
-  try {
-    value = JSON.parse(text.slice(from, to + 1));
-  } catch {
-    // JSON.parse's error is dropped: it quotes the text, and with it a key.
-    throw new ContextError(`${from < 0 ? 'The input contains no JSON' : 'The JSON is invalid'}. ${obtain}`);
-  }
-  if (!isObject(value)) throw new ContextError(`The input is not a JSON object. ${obtain}`);
-  return value;
 }
 
 function parseDockerHost(value: string): string {

@@ -9,8 +9,8 @@ import { printError, printText } from '../lib/terminal.ts';
 import { runAudit } from './audit.ts';
 import { runBackup, runRestore } from './backup.ts';
 import { runCaList, runCaRotate } from './cas.ts';
-import { ContextError } from './context.ts';
 import { runContext } from './context-command.ts';
+import { ContextError } from './credentials-input.ts';
 import { runDoctor } from './doctor.ts';
 import { runHostPower, runHostRelease, runHosts } from './hosts.ts';
 import { runImageBuild, runImageList, runImagePrune } from './image.ts';
@@ -177,10 +177,16 @@ program
   )
   .option('--directory <directory>', 'where to write the files', 'berth-context')
   .option('--import <name>', 'create a docker context of this name instead')
+  .option('--instance <name>', 'which instance, binding or Secret to use, if the input has several')
   .option('--force', 'replace existing files or an existing context')
   .addHelpText(
     'after',
-    '\nExample:\n  cf service-key my-host my-key | berth context && . berth-context/env && docker version',
+    `
+Inputs (text around the JSON is skipped):
+  cf service-key my-host my-key | berth context && . berth-context/env && docker version
+  cf env my-app | berth context --instance my-host
+  echo "$VCAP_SERVICES" | berth context
+  kubectl get secret my-binding -o json | berth context`,
   )
   .action(runContext);
 

@@ -5,37 +5,23 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
-  ContextError,
   environmentFile,
   expiryWarning,
   importDockerContext,
-  inputLimit,
   parseCredentials,
-  readInput,
   writeDirectory,
 } from '../../src/cli/context.ts';
-import { renderCredentials, type Credentials } from '../../src/http/osb/credentials-body.ts';
-import { type CertificateAuthority, createCertificateAuthority } from '../../src/certificates/ca.ts';
-import { issueClientCertificate } from '../../src/certificates/client-certificate.ts';
+import type { Credentials } from '../../src/http/osb/credentials-body.ts';
+import { makeBindings } from './support/make-bindings.ts';
 
-let ca: CertificateAuthority;
 let mine: Credentials;
 let other: Credentials;
 let home: string;
 
 const expiresAt = new Date(Date.now() + 3_600_000);
 
-const makeBinding = async (): Promise<Credentials> =>
-  renderCredentials({
-    certificate: await issueClientCertificate(ca, { commonName: 'binding', notAfter: expiresAt }),
-    serverCaPem: ca.certificatePem,
-    address: { host: 'berth.example.com', gatewayPort: 2376 },
-    publishedPorts: { first: 20_010, count: 10 },
-  });
-
 beforeAll(async () => {
-  ca = await createCertificateAuthority({ commonName: 'test', validForDays: 1 });
-  [mine, other] = [await makeBinding(), await makeBinding()];
+  [mine, other] = await makeBindings(expiresAt);
 });
 beforeEach(async () => {
   home = await mkdtemp(path.join(tmpdir(), 'berth-context-test-'));
@@ -46,91 +32,7 @@ afterEach(async () => {
 
 const parse = (value: unknown) => parseCredentials(JSON.stringify(value));
 
-/** The message of the ContextError that `act` throws. */
-const refusal = (act: () => unknown): string => {
-  try {
-    act();
-  } catch (error) {
-    expect(error).toBeInstanceOf(ContextError);
-    return String(error);
-  }
-  throw new Error('no ContextError was thrown');
-};
-
-describe('the credentials in a service key', () => {
-  it('credentials: are found bare, wrapped, and below the heading of cf service-key', () => {
-    const wanted = {
-      docker_host: 'tcp://berth.example.com:2376',
-      ca: mine.ca,
-      cert: mine.cert,
-      key: mine.key,
-    };
-    expect(parse(mine)).toMatchObject(wanted);
-    expect(parse({ credentials: mine })).toMatchObject(wanted);
-    const heading = 'Getting key me for service instance my-host as admin...\n\n';
-    expect(parseCredentials(`${heading}${JSON.stringify(mine, null, 1)}\n`)).toMatchObject(wanted);
-    expect(parseCredentials(`${heading}${JSON.stringify({ credentials: mine }, null, 2)}\n\n`)).toMatchObject(
-      wanted,
-    );
-  });
-
-  it('credentials: an error names every missing or invalid field', () => {
-    const missing = refusal(() => parse({ credentials: { host: 'x' } }));
-    for (const field of ['docker_host', 'ca', 'cert', 'key'])
-      expect(missing).toContain(`${field} is missing`);
-    expect(missing).toContain('cf service-key');
-    const wrong = refusal(() =>
-      parse({ ...mine, docker_host: 7, ca: mine.key, key: '-----BEGIN SECRET-----' }),
-    );
-    expect(wrong).toContain('docker_host is missing');
-    expect(wrong).toContain("ca can't be used");
-    expect(wrong).toContain("key can't be used");
-    expect(wrong).not.toContain('SECRET');
-    expect(wrong).not.toContain('cert is');
-  });
-
-  it.each([
-    'https://berth.example.com:2376',
-    'tcp://berth.example.com',
-    'tcp://berth.example.com:0',
-    'tcp://berth.example.com:70000',
-    'tcp://a,ca=/etc/passwd:2376',
-    'tcp://a:2376\nexport X=1',
-  ])('credentials: are refused if docker_host is %j', (address) => {
-    expect(refusal(() => parse({ ...mine, docker_host: address }))).toContain("docker_host can't be used");
-  });
-
-  it('credentials: may have an IPv6 address', () => {
-    expect(parse({ ...mine, docker_host: 'tcp://[fd00::1]:2376' }).docker_host).toBe('tcp://[fd00::1]:2376');
-  });
-
-  it('credentials: are refused if key and certificate are from two bindings', () => {
-    expect(refusal(() => parse({ ...mine, key: other.key }))).toContain('do not belong together');
-  });
-
-  it.each(['', 'FAILED\nService key me does not exist', '[]', '{"key": "-----BEGIN PRIVATE', '{]}'])(
-    'credentials: are refused if the input is %j, without quoting it',
-    (text) => {
-      const message = refusal(() => parseCredentials(text));
-      expect(message).toContain('cf service-key');
-      expect(message).not.toContain('PRIVATE');
-    },
-  );
-
-  it('credentials: are refused if the input exceeds the limit', async () => {
-    const input = function* (length: number) {
-      for (let sent = 0; sent < length; sent += 1024) yield Buffer.alloc(1024, 'x');
-    };
-    const stream = (length: number) => ({
-      async *[Symbol.asyncIterator]() {
-        await Promise.resolve();
-        yield* input(length);
-      },
-    });
-    expect(await readInput(stream(inputLimit))).toHaveLength(inputLimit);
-    await expect(readInput(stream(inputLimit + 1))).rejects.toThrow(ContextError);
-  });
-
+describe('an expired certificate', () => {
   it('credentials: an expired certificate causes a warning', () => {
     const credentials = parse(mine);
     expect(expiryWarning(credentials, new Date())).toBeUndefined();
