@@ -31,6 +31,7 @@ import * as hostRestarts from './091-host-restarts.ts';
 import * as hostDifferences from './092-host-differences.ts';
 import * as totals from './094-totals.ts';
 import * as freeSlots from './095-free-slots.ts';
+import * as gatewayNames from './096-gateway-names.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -70,6 +71,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '090-node-rules', migration: nodeRules },
   { name: '093-preparation', migration: preparation },
   { name: '095-free-slots', migration: freeSlots },
+  { name: '096-gateway-names', migration: gatewayNames },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

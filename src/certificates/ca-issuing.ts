@@ -1,5 +1,6 @@
 import type { CertificateIssuer } from '../core/ports/certificate-issuer.ts';
 import type { SignedRequest } from '../core/ports/certificate-requests.ts';
+import type { GatewayNames } from '../core/ports/gateway-names.ts';
 import { issueClientCertificate } from './client-certificate.ts';
 import type { LoadedCas } from './loaded-cas.ts';
 import { signServerRequest } from './server-certificate.ts';
@@ -28,16 +29,13 @@ export function createIssuer(cas: LoadedCas): CertificateIssuer {
   };
 }
 
-/**
- * Signs gateways' certificates. The chain leads to every server CA that an app may trust.
- * @param hosts names and addresses in the certificates.
- */
-export function createGatewaySigner(cas: LoadedCas, hosts: readonly string[]) {
+/** Signs gateways' certificates. The chain leads to every server CA that an app may trust. */
+export function createGatewaySigner(cas: LoadedCas, names: Pick<GatewayNames, 'list'>) {
   return async (requestPem: string): Promise<SignedRequest> => {
     const stored = cas.next('server') ?? cas.current('server');
     const server = cas.signer(stored);
     const certificate = await signServerRequest(server.ca, requestPem, {
-      hosts,
+      hosts: await names.list(),
       notAfter: earlier(new Date(Date.now() + serverCertificateDays * dayMs), server.expiresAt),
     });
     return { chain: [certificate, ...cas.crossChain(stored)].join(''), ca: stored.id };

@@ -4,6 +4,7 @@ import type {
 } from '../core/ports/certificate-authorities.ts';
 import type { CertificateIssuer } from '../core/ports/certificate-issuer.ts';
 import type { SignedRequest } from '../core/ports/certificate-requests.ts';
+import type { GatewayNames } from '../core/ports/gateway-names.ts';
 import type { Presences } from '../core/ports/presence.ts';
 import type { Vault } from '../core/ports/vault.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -25,19 +26,16 @@ export interface CertificateAuthorities extends CertificateAuthorityRotation {
   stop(): Promise<void>;
 }
 
-/**
- * Loads the CAs, creates the first ones, and keeps them up to date until `stop`.
- * @param deps.hosts names and addresses in the gateways' certificates.
- */
+/** Loads the CAs, creates the first ones, and keeps them up to date until `stop`. */
 export async function openCertificateAuthorities(deps: {
   store: CertificateAuthorityStore;
   presences: Pick<Presences, 'waitForAll'>;
   vault: Vault;
-  hosts: readonly string[];
+  gatewayNames: Pick<GatewayNames, 'list'>;
   logger: Logger;
   settleMs?: number;
 }): Promise<CertificateAuthorities> {
-  const { store, presences, vault, hosts, logger, settleMs = defaultSettleMs } = deps;
+  const { store, presences, vault, gatewayNames, logger, settleMs = defaultSettleMs } = deps;
   const cas = createLoadedCas(store, vault);
   for (const name of ['client', 'server'] as const) await store.ensure(name, () => cas.create(name));
   await cas.load();
@@ -58,7 +56,7 @@ export async function openCertificateAuthorities(deps: {
   return {
     ...createCaRotation({ store, cas, presences }),
     issuer: createIssuer(cas),
-    signForGateway: createGatewaySigner(cas, hosts),
+    signForGateway: createGatewaySigner(cas, gatewayNames),
     async stop() {
       unsubscribe();
       await stopReloading();

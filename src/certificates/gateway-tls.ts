@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { GatewayCertificateAuthorities } from '../core/ports/certificate-authorities.ts';
 import type { CertificateRequester } from '../core/ports/certificate-requests.ts';
 import type { Presence } from '../core/ports/presence.ts';
@@ -42,9 +43,11 @@ export async function obtainGatewayTls(deps: {
   logger: Logger;
 }): Promise<RenewingTls> {
   const { requests, cas, presence, logger } = deps;
-  let { tls, serverCaId, clientCaIds } = await obtain();
+  let { tls, serverCaId, clientCaIds, names } = await obtain();
 
   async function obtain() {
+    // Before the request: if they change meanwhile, the next refresh notices.
+    const { names: wanted } = await cas.read();
     const { requestPem, privateKeyPem } = await createServerRequest('berth-gateway');
     const signed = await requests.request(requestPem, signingTimeoutMs);
     const { clients } = await cas.read();
@@ -56,6 +59,7 @@ export async function obtainGatewayTls(deps: {
       },
       serverCaId: signed.ca,
       clientCaIds: clients.map(({ id }) => id),
+      names: wanted,
     };
   }
 
@@ -63,8 +67,9 @@ export async function obtainGatewayTls(deps: {
   async function refresh(): Promise<boolean> {
     const known = await cas.read();
     const expiresSoon = expiryOf(tls.cert).getTime() - Date.now() < renewBeforeMs;
-    if (expiresSoon || (known.server !== undefined && known.server !== serverCaId)) {
-      ({ tls, serverCaId, clientCaIds } = await obtain());
+    const isNewCa = known.server !== undefined && known.server !== serverCaId;
+    if (expiresSoon || isNewCa || !isDeepStrictEqual(known.names, names)) {
+      ({ tls, serverCaId, clientCaIds, names } = await obtain());
       logger.info({ ca: serverCaId }, "Renewed the gateway's certificate");
       return true;
     }

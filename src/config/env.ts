@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import path from 'node:path';
 import { addressPattern, networkPattern } from '../core/networks.ts';
 import { noNameServers } from './defaults.ts';
@@ -88,6 +89,24 @@ export const networkList = listOf(
   'IPv4 networks in CIDR notation without leading zeros, such as 198.51.100.0/24, separated by commas',
   (item) => new RegExp(networkPattern).test(item),
 );
+
+const label = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?';
+/** The last label is not a number: that would be a mistyped address. */
+const certificateName = new RegExp(`^(?=.{1,253}$)(${label}\\.)*(?!\\d+$)${label}$`);
+const isCertificateName = (item: string) =>
+  (isIP(item) !== 0 && !item.includes('%')) || certificateName.test(item);
+
+const mostNames = 50;
+const certificateNames = listOf('', isCertificateName);
+
+/** Names and addresses as they are in a certificate. */
+export const hostNames: SettingType<readonly string[]> = {
+  expected: `DNS names and IP addresses without ports or wildcards, separated by commas, at most ${mostNames}`,
+  parse(text) {
+    const names = certificateNames.parse(text);
+    return names !== undefined && names.length <= mostNames ? names : undefined;
+  },
+};
 
 const addresses = listOf('', (item) => isIPv4(item) && !item.startsWith('127.'));
 

@@ -27,6 +27,13 @@ export const settingTable = {
     "the node's first IPv4 address",
     "name or address at which tenants reach the gateway and published ports; part of bindings and of the gateway's certificate",
   ),
+  gatewayNames: computed(
+    'BERTH_GATEWAY_NAMES',
+    env.hostNames,
+    () => [],
+    'none',
+    'further DNS names and IP addresses at which clients reach the gateway, such as those of a tunnel, an alias or a load balancer, separated by commas; added to its certificate, which gateways renew within seconds when an api starts with other names',
+  ),
   listenAddress: literal(
     'BERTH_LISTEN_ADDRESS',
     env.ipAddress,

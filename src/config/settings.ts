@@ -9,6 +9,8 @@ export interface Settings {
   readonly hypervisor: 'qemu' | 'simulated';
   /** Name or address at which tenants reach the gateway and the published ports. */
   readonly externalHost: string;
+  /** Further names and addresses in the gateway's certificate. */
+  readonly gatewayNames: readonly string[];
   /** Address that the OSB API and the gateway listen on. */
   readonly listenAddress: string;
   readonly port: number;

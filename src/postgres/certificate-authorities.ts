@@ -9,6 +9,7 @@ import type {
 } from '../core/ports/certificate-authorities.ts';
 import { expiryOf } from '../lib/certificate-expiry.ts';
 import { channels } from './channels.ts';
+import { listGatewayNames } from './gateway-names.ts';
 import { type Listener, onChange } from './listener.ts';
 import { notify } from './notify.ts';
 
@@ -139,6 +140,7 @@ export function createGatewayCertificateAuthorities(
           .filter(({ name }) => name === 'client')
           .map(({ id, certificate }) => ({ id, certificatePem: certificate })),
         server: server?.id,
+        names: await listGatewayNames(database),
       };
     },
 

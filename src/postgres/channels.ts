@@ -26,7 +26,7 @@ export const channels = {
   presence: 'berth_presence',
   /** Another image is current. Payload: its version. */
   image: 'berth_image',
-  /** The CAs have changed. Payload: the id of one. */
+  /** The CAs, or the names in gateways' certificates, have changed. Payload: the id of a CA, or empty. */
   certificateAuthorities: 'berth_certificate_authorities',
 } as const;
 

@@ -25,6 +25,7 @@ import { createCertificateRequestQueue } from '../postgres/certificate-requests.
 import { channels } from '../postgres/channels.ts';
 import { seedSlots } from '../postgres/database.ts';
 import { createHistoryRecords } from '../postgres/database-history.ts';
+import { createGatewayNames } from '../postgres/gateway-names.ts';
 import { createGatewayRecords } from '../postgres/gateways.ts';
 import { startListener } from '../postgres/listener.ts';
 import { createOperationWaiter } from '../postgres/operation-waiter.ts';
@@ -104,9 +105,12 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
     },
   });
   const presences = createPresences(database, listener);
+  const gatewayNames = createGatewayNames(database);
+  await gatewayNames.replace([
+    ...new Set([settings.externalHost, 'localhost', '127.0.0.1', ...settings.gatewayNames]),
+  ]);
   const authorities = await openCertificateAuthorities({
-    ...{ store: createCertificateAuthorityStore(database, listener), presences, vault, logger },
-    hosts: [...new Set([settings.externalHost, 'localhost', '127.0.0.1'])],
+    ...{ store: createCertificateAuthorityStore(database, listener), presences, vault, gatewayNames, logger },
   });
   const keys = startKeyRotation({
     store: createMasterKeyStore(database),

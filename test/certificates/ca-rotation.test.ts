@@ -23,6 +23,7 @@ import {
 } from '../../src/postgres/certificate-requests.ts';
 import { channels } from '../../src/postgres/channels.ts';
 import { openDatabase } from '../../src/postgres/database.ts';
+import { createGatewayNames } from '../../src/postgres/gateway-names.ts';
 import { startListener } from '../../src/postgres/listener.ts';
 import { createLiveBindingsSource } from '../../src/postgres/live-bindings.ts';
 import { createOverview } from '../../src/postgres/overview.ts';
@@ -61,9 +62,11 @@ beforeEach(async () => {
   };
   const apiListener = await listen(broker.urls.api);
   store = createCertificateAuthorityStore(database, apiListener);
+  const gatewayNames = createGatewayNames(database);
+  await gatewayNames.replace(['127.0.0.1']);
   cas = await openCertificateAuthorities({
     ...{ store, presences: createPresences(database, apiListener), vault, logger: silentLogger },
-    hosts: ['127.0.0.1'],
+    gatewayNames,
     settleMs: 3_600_000,
   });
   cleanUp.push(() => cas.stop());
@@ -281,7 +284,7 @@ it('CA keys: are bound to their row and can not be opened in that of a successor
   await expect(
     openCertificateAuthorities({
       ...{ store: createCertificateAuthorityStore(database, listener), vault, logger: silentLogger },
-      ...{ presences: createPresences(database, listener), hosts: ['127.0.0.1'] },
+      ...{ presences: createPresences(database, listener), gatewayNames: createGatewayNames(database) },
     }),
   ).rejects.toThrow(/copied there from another row/);
 });

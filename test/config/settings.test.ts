@@ -25,6 +25,18 @@ describe('settings', () => {
     expect(readSettings({ BERTH_PORT: ' ' }).port).toBe(8080);
   });
 
+  it("settings: the gateway's further names are DNS names and IP addresses", () => {
+    const names = 'docker.example.org, 192.0.2.7 ,2001:db8::7,a,x1.7a';
+    expect(readSettings({ BERTH_GATEWAY_NAMES: names }).gatewayNames).toEqual([
+      'docker.example.org',
+      '192.0.2.7',
+      '2001:db8::7',
+      'a',
+      'x1.7a',
+    ]);
+    expect(readSettings({}).gatewayNames).toEqual([]);
+  });
+
   it.each([
     ['BERTH_STATE_DIR', 'relative/path'],
     ['BERTH_HYPERVISOR', 'xen'],
@@ -34,6 +46,13 @@ describe('settings', () => {
     ['BERTH_SYNC_WAIT_MS', '-1'],
     ['BERTH_SYNC_WAIT_MS', '26000'],
     ['BERTH_EXTERNAL_HOST', 'a b'],
+    ['BERTH_GATEWAY_NAMES', 'docker.example.org,'],
+    ['BERTH_GATEWAY_NAMES', 'docker.example.org:2376'],
+    ['BERTH_GATEWAY_NAMES', '*.example.org'],
+    ['BERTH_GATEWAY_NAMES', '192.0.2.256'],
+    ['BERTH_GATEWAY_NAMES', '[2001:db8::7]'],
+    ['BERTH_GATEWAY_NAMES', 'fe80::1%eth0'],
+    ['BERTH_GATEWAY_NAMES', Array.from({ length: 51 }, (_, index) => `n${index}`).join()],
     ['BERTH_CATALOG', '/does/not/exist'],
     ['BERTH_MASTER_KEY_FILE', '/does/not/exist'],
     ['DATABASE_URL', 'mysql://x'],

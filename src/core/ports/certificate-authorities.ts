@@ -67,11 +67,15 @@ export interface CertificateAuthorityStore {
 
 /** What a gateway may know of the CAs: never a key. */
 export interface GatewayCertificateAuthorities {
-  /** The client CAs to trust, and the id of the server CA that is to sign the gateway's certificate. */
+  /**
+   * The client CAs to trust, the id of the server CA that is to sign the gateway's certificate, and the names and addresses
+   * that are to be in it.
+   */
   read(): Promise<{
     readonly clients: readonly { readonly id: string; readonly certificatePem: string }[];
     readonly server: string | undefined;
+    readonly names: readonly string[];
   }>;
-  /** Calls back whenever the CAs may have changed. Returns what unsubscribes. */
+  /** Calls back whenever the CAs or names may have changed. Returns what unsubscribes. */
   onChange(callback: () => void): () => void;
 }

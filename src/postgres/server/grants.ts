@@ -109,6 +109,7 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     gateway: ['SELECT', 'INSERT', 'UPDATE (lease_until, connections)', 'DELETE'],
     worker: ['SELECT'],
   },
+  gateway_names: { api: ['SELECT', 'INSERT', 'DELETE'], gateway: ['SELECT'] },
   gateway_counts: { api: ['SELECT'], gateway: ['SELECT', 'INSERT', 'UPDATE (count)'] },
   workers: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'] },
   node_rules: { api: ['SELECT'], worker: ['SELECT', 'INSERT', 'UPDATE'] },
