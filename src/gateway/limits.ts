@@ -64,7 +64,8 @@ export const defaultLimits: GatewayLimits = {
   maxHelloBytes: 4_096,
   // A binding's certificate, its CA's, their proof, and a second hello: under 3,000.
   maxFlightBytes: 3_072,
-  handshakeThreadShare: 0.5,
+  // A ping passes the thread twice, so most pings meet no handshake.
+  handshakeThreadShare: 0.2,
   maxBufferedBytesPerDirection: 64 * 1024,
   maxBufferedBytes: 128 * 1024 * 1024,
   // Each costs the kernel up to 10 MiB with Linux's defaults: 1 GiB in all.

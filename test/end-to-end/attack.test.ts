@@ -24,6 +24,7 @@ it('attack: a tenant at all its limits and strangers cut no stream of another te
     {
       ...{ tenantConnections, attackerHosts: 1, rounds: 2, pingsPerRound: 50, creates: 2 },
       boots: { count: 20, planId: largerPlanId },
+      fromInside: false,
     },
     () => undefined,
   );

@@ -190,7 +190,7 @@ program
 program
   .command('attack')
   .description(
-    'one tenant at the limits of connections, handshakes and boots: pings and creates of another one',
+    'one tenant at the limits of connections, handshakes, boots, disk writes and flows: pings and creates of another one',
   )
   .option('--simulated', 'with simulated hosts', false)
   .option('--json <file>', 'save the figures to this file')

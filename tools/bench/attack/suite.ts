@@ -19,8 +19,8 @@ const catalog = {
 const tenantConnections = 300;
 
 /**
- * One tenant at the limits of its connections and boots, and strangers with handshakes beside it: what another tenant sees. What
- * a host can do from inside, test/isolation measures.
+ * One tenant at the limits of its connections, boots, disk writes and flows, and strangers with handshakes beside it: what
+ * another tenant sees.
  */
 export async function attackSuite(
   options: { simulated: boolean; cacheDirectory: string },
@@ -38,12 +38,14 @@ export async function attackSuite(
       await connectPlatform(broker.settings),
       {
         ...{ tenantConnections, attackerHosts: 2, rounds: 5, pingsPerRound: 200, creates: 5 },
+        fromInside: !options.simulated,
         boots: { count: 4, planId: 'cold' },
       },
       progress,
     );
     return [
       figure('attack.ping.quiet_p50_ms', result.quietPingMs, 'ms'),
+      figure('attack.ping.paused_p50_ms', result.pausedPingMs, 'ms'),
       figure('attack.ping.attacked_p50_ms', result.attackedPingMs, 'ms'),
       figure('attack.ping.attacked_over_quiet', result.attackedPingMs / result.quietPingMs, 'ratio'),
       figure('attack.create.quiet_p50_ms', result.quietCreateMs, 'ms'),

@@ -3,6 +3,7 @@ import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import type { Platform } from '../platform.ts';
 import { type Attacker, startAttacker } from './attacker.ts';
 import { createCostlyChain } from './costly-chain.ts';
+import { attackFromInside } from './inside.ts';
 import { openPinger, type Pinger } from './pinger.ts';
 
 export interface AttackOptions {
@@ -17,6 +18,8 @@ export interface AttackOptions {
   readonly pingsPerRound: number;
   /** Creates of the victim, before the attack and during it. */
   readonly creates: number;
+  /** Whether the attacker's guests write to their disks and begin flows too: needs real hosts. */
+  readonly fromInside: boolean;
 }
 
 /** What happened to the victim. Times are medians in milliseconds. */
@@ -38,8 +41,8 @@ export interface AttackResult {
 const [victimOrg, attackerOrg] = ['victim-org', 'attacker-org'];
 
 /**
- * One tenant at its limits, and strangers beside it: its connections, costly and silent handshakes, and boots, from the
- * node itself by other source addresses. The victim pings over one connection all the time, and creates hosts.
+ * One tenant at its limits, and strangers beside it: its connections, costly and silent handshakes, boots, disk writes and
+ * flows, from the node itself by other source addresses and from the tenant's guests. The victim pings over one connection all the time, and creates hosts.
  * @throws if that connection is cut, or the attacker does not reach its limits.
  */
 export async function attack(
@@ -58,6 +61,10 @@ export async function attack(
     const quietCreates = await createSome(platform, 'quiet', options.creates);
 
     progress('the attack begins');
+    // First, since it needs connections itself. Each host has two bindings.
+    if (options.fromInside) {
+      cleanUp.push(await attackFromInside(credentials.filter((_, index) => index % 2 === 0)));
+    }
     const attackers = startAttackers(credentials, options);
     cleanUp.push(() => {
       for (const attacker of attackers) attacker.stop();
