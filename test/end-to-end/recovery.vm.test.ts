@@ -1,17 +1,30 @@
 import { execFile } from 'node:child_process';
-import { cp, realpath, rm, symlink } from 'node:fs/promises';
+import { cp, mkdtemp, realpath, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Credentials } from '../../src/http/osb/credentials-body.ts';
 import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
+import { connectPlatform } from '../../tools/lib/platform.ts';
 import { eventually } from '../support/eventually.ts';
 import { readImageRecord, writeImageRecord } from '../../src/hypervisors/qemu/image/guest-image.ts';
 import { processesWith, residueOf } from '../../tools/lib/residue.ts';
 import { testImage } from '../support/vm-cache.ts';
 
 const execute = promisify(execFile);
+
+/** A file system of its own for hosts, which can become full. Hosts' users must be able to enter it. */
+async function mountHostsDisk(): Promise<string> {
+  const directory = await mkdtemp('/var/tmp/berth-test-hosts-');
+  await execute('mount', ['-t', 'tmpfs', '-o', 'size=3g,mode=755', 'tmpfs', directory]);
+  return directory;
+}
+
+async function unmountHostsDisk(directory: string): Promise<void> {
+  await execute('umount', [directory]);
+  await rm(directory, { recursive: true });
+}
 
 /** Recovery from killed processes, killed VMs and a reboot of the node. One host survives all of it. */
 describe('recovery', { timeout: 2_400_000 }, () => {
@@ -33,10 +46,20 @@ describe('recovery', { timeout: 2_400_000 }, () => {
       everyMs: 1_000,
     });
   let idAtFirst = '';
+  const halted = async () => {
+    const [host] = await (await connectPlatform(broker.settings)).hosts();
+    return host?.halted;
+  };
 
   beforeAll(async () => {
-    broker = await makeBrokerProcess(1);
-    cleanUp.push(() => broker.dispose());
+    // Without a reserve, no host is halted before the disk is full.
+    broker = await makeBrokerProcess(1, { BERTH_DISK_RESERVE_MIB: '0' });
+    const hostsDisk = await mountHostsDisk();
+    cleanUp.push(
+      () => unmountHostsDisk(hostsDisk),
+      () => broker.dispose(),
+    );
+    await symlink(hostsDisk, path.join(broker.stateDirectory, 'hosts'));
     await broker.start();
     expect((await broker.create('survivor', 'org')).status).toBe(201);
     const bound = await broker.bind('survivor', 'binding');
@@ -116,6 +139,34 @@ describe('recovery', { timeout: 2_400_000 }, () => {
     await broker.start();
     expect(await containers()).toBe('lasting running\n');
     expect((await vms()).map(({ pid }) => pid)).toEqual([before?.pid]);
+  });
+
+  // Fails without the controller of halted hosts: nothing shows it, and the VM stays stopped.
+  it('full disk: a VM with a failed write is shown as halted, and continues once there is room', async () => {
+    const filler = path.join(broker.stateDirectory, 'hosts/filler');
+    await execute('dd', ['if=/dev/zero', `of=${filler}`, 'bs=1M', 'status=none']).catch(() => undefined);
+    const write = docker.follow([
+      'exec',
+      'lasting',
+      '/bin/busybox',
+      'dd',
+      'if=/dev/zero',
+      'of=/tmp/fill',
+      'bs=1M',
+      'count=64',
+      'conv=fsync',
+    ]);
+    try {
+      await eventually('the failed write is shown', async () => (await halted()) === 'io-error', {
+        deadlineMs: 120_000,
+      });
+    } finally {
+      await rm(filler);
+      write.kill();
+    }
+    await eventually('the VM continues', async () => (await halted()) === undefined, { deadlineMs: 120_000 });
+    await engineIsBack();
+    expect(await containers()).toBe('lasting running\n');
   });
 
   it('SIGKILL of a VM: it is restarted from its own disk, with its containers', async () => {

@@ -41,6 +41,8 @@ export interface Platform {
       host: string;
       state: string;
       power: string;
+      /** Why its VM is stopped although its power is running. */
+      halted?: string;
       plan: string;
       engine?: string;
       publishedPorts: string;
