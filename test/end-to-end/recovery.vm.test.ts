@@ -14,7 +14,7 @@ import { testImage } from '../support/vm-cache.ts';
 
 const execute = promisify(execFile);
 
-/** A file system of its own for hosts, which can become full. Hosts' users must be able to enter it. */
+/** The hosts' own file system, which can become full. Their users must be able to enter it. */
 async function mountHostsDisk(): Promise<string> {
   const directory = await mkdtemp('/var/tmp/berth-test-hosts-');
   await execute('mount', ['-t', 'tmpfs', '-o', 'size=3g,mode=755', 'tmpfs', directory]);

@@ -14,6 +14,7 @@ const maxLength = 100_000;
 export function tryToConnect(
   port: number,
   credentials: Credentials,
+  path = '/_ping',
 ): Promise<'accepted' | 'refused' | 'unreachable'> {
   return new Promise((resolve) => {
     let connected = false;
@@ -34,7 +35,7 @@ export function tryToConnect(
         key: credentials.key,
         servername: 'localhost',
       },
-      () => socket.write('GET /_ping HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n'),
+      () => socket.write(`GET ${path} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n`),
     );
     socket.once('connect', () => (connected = true));
     socket.setEncoding('latin1').on('data', (text: string) => {

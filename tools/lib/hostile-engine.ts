@@ -12,54 +12,53 @@ function pour(socket: Socket, text: string): void {
 
 const head = 'HTTP/1.1 200 OK\r\n';
 const chunked = `${head}Transfer-Encoding: chunked\r\n\r\n`;
-/** `1` is the size of the chunk, `[` its content. */
-const oneByteChunks = '1\r\n[\r\n'.repeat(8_192);
+export interface Script {
+  readonly first?: string;
+  /** Sent again and again after it: about {@link burstBytes} at once, or one every {@link dripMs}. */
+  readonly forever?: string;
+  readonly drips?: boolean;
+  /** How it hangs up; otherwise it waits for the other side to do so. */
+  readonly end?: 'close' | 'reset';
+}
+
+export const dripMs = 20;
+export const burstBytes = 49_152;
 
 /** What a tenant that is root in its guest may run in place of its Docker engine, by what it answers to any request. */
 export const hostileAnswers = {
-  'another protocol': (socket: Socket) =>
-    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n'),
-  'interim answers without end': (socket: Socket) => {
-    pour(socket, 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(512));
+  'another protocol': {
+    first: 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n',
   },
-  'nothing at all': () => undefined,
-  'nothing, and a hang-up': (socket: Socket) => socket.end(),
-  'a reset': (socket: Socket) => socket.resetAndDestroy(),
-  'a header byte now and then': (socket: Socket) => {
-    socket.write(`${head}X: `);
-    const drip = setInterval(() => socket.write('a'), 20);
+  'interim answers without end': { forever: 'HTTP/1.1 103 Early Hints\r\n\r\n' },
+  'nothing at all': {},
+  'nothing, and a hang-up': { end: 'close' },
+  'a reset': { end: 'reset' },
+  'a header byte now and then': { first: `${head}X: `, forever: 'a', drips: true },
+  'a header without end': { first: `${head}X: `, forever: 'a' },
+  'headers without end': { first: head, forever: 'X: a\r\n' },
+  // `1` is the size of the chunk, `[` its content.
+  'one-byte chunks without end': { first: chunked, forever: '1\r\n[\r\n' },
+  'a chunk extension without end': { first: `${chunked}1;`, forever: 'a' },
+  'trailers without end': { first: `${chunked}2\r\n[]\r\n0\r\n`, forever: 'X: a\r\n' },
+  'a body without end': { first: `${head}\r\n`, forever: '[{},' },
+  'a body that is shorter than its length': {
+    first: `${head}Content-Length: 100\r\n\r\n[]`,
+    end: 'close',
+  },
+  'a body that never comes': { first: `${head}Content-Length: 100\r\n\r\n` },
+} as const satisfies Record<string, Script>;
+
+function answerBy({ first, forever, drips, end }: Script, socket: Socket): void {
+  if (first !== undefined) socket.write(first);
+  if (forever !== undefined && drips) {
+    const drip = setInterval(() => socket.write(forever), dripMs);
     socket.once('close', () => {
       clearInterval(drip);
     });
-  },
-  'a header without end': (socket: Socket) => {
-    socket.write(`${head}X: `);
-    pour(socket, 'a'.repeat(65_536));
-  },
-  'headers without end': (socket: Socket) => {
-    socket.write(head);
-    pour(socket, 'X: a\r\n'.repeat(4_096));
-  },
-  'one-byte chunks without end': (socket: Socket) => {
-    socket.write(chunked);
-    pour(socket, oneByteChunks);
-  },
-  'a chunk extension without end': (socket: Socket) => {
-    socket.write(`${chunked}1;`);
-    pour(socket, 'a'.repeat(65_536));
-  },
-  'trailers without end': (socket: Socket) => {
-    socket.write(`${chunked}2\r\n[]\r\n0\r\n`);
-    pour(socket, 'X: a\r\n'.repeat(4_096));
-  },
-  'a body without end': (socket: Socket) => {
-    socket.write(`${head}\r\n`);
-    pour(socket, '[{},'.repeat(16_384));
-  },
-  'a body that is shorter than its length': (socket: Socket) =>
-    socket.end(`${head}Content-Length: 100\r\n\r\n[]`),
-  'a body that never comes': (socket: Socket) => socket.write(`${head}Content-Length: 100\r\n\r\n`),
-} satisfies Record<string, (socket: Socket) => unknown>;
+  } else if (forever !== undefined) pour(socket, forever.repeat(burstBytes / forever.length));
+  if (end === 'close') socket.end();
+  if (end === 'reset') socket.resetAndDestroy();
+}
 
 export type HostileAnswer = keyof typeof hostileAnswers;
 
@@ -87,7 +86,7 @@ export async function makeHostileEngine(
     socket.once('data', (request: Buffer) => {
       requests += 1;
       const honest = except(request.toString('latin1'));
-      if (honest === undefined) hostileAnswers[answer](socket);
+      if (honest === undefined) answerBy(hostileAnswers[answer], socket);
       else socket.end(honest);
       socket.resume();
     });

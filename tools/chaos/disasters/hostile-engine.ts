@@ -5,20 +5,19 @@ import { openHostFiles } from '../../../src/hypervisors/simulated/host-files.ts'
 import { ids } from '../catalog.ts';
 import { tryToConnect } from '../engine-client.ts';
 import type { Resident } from '../residents.ts';
-import type { ChaosInstallation } from '../installation.ts';
-import type { Disaster } from './disaster.ts';
+import type { Disaster, Scene } from './disaster.ts';
+import { replaceRealEngine } from './real-hostile-engine.ts';
 
 /** A tenant replaces its engine by a program that answers in a hostile way; nobody else notices. */
 export const hostileEngine: Disaster = {
   name: 'hostile-engine',
-  impossible: ({ settings }) =>
-    settings.hypervisor === 'simulated' ? undefined : 'only simulated engines can be replaced',
   async strike(scene) {
     const { site, platform, residents, random, patienceMs } = scene;
     const attacker = random.pick(residents.all());
     const others = residents.all().filter((one) => one !== attacker);
     const answer = random.pick(Object.keys(hostileAnswers) as HostileAnswer[]);
-    const restore = await replaceEngine(site, attacker, answer, patienceMs);
+    const replace = site.settings.hypervisor === 'simulated' ? replaceSimulatedEngine : replaceRealEngine;
+    const restore = await replace(scene, attacker, answer);
     try {
       const power = random.pick(['paused', 'suspended', undefined]);
       if (power !== undefined)
@@ -47,11 +46,10 @@ export const hostileEngine: Disaster = {
 };
 
 /** Serves a hostile engine at the port of this host's. @returns a function that serves the former one again. */
-async function replaceEngine(
-  site: ChaosInstallation,
+async function replaceSimulatedEngine(
+  { site, patienceMs }: Scene,
   { hostId }: Resident,
   answer: HostileAnswer,
-  patienceMs: number,
 ): Promise<() => Promise<void>> {
   const workers = site.processes.filter(({ name }) => name.startsWith('worker'));
   const withoutWorkers = async <T>(act: () => Promise<T>) => {

@@ -4,7 +4,7 @@ import { busyboxTree, dockerFor } from '../docker.ts';
 /** Address of RFC 5737 to which the flows go: nobody answers there. */
 const nobody = '192.0.2.1';
 
-/** Runs with the guest's perl, until it is killed. Both loops go on after an error: the disk is full, or a limit holds. */
+/** Runs with the guest's perl, until it is killed. Both loops continue after an error: the disk is full, or a limit holds. */
 const program = `
 use Socket;
 fork or flows();
