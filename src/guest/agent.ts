@@ -6,6 +6,7 @@ import { errorMessage } from '../lib/error-message.ts';
 import { printable } from '../lib/printable.ts';
 import { createLineReader } from '../lib/line-reader.ts';
 import { settleWithin } from '../lib/settle-within.ts';
+import { correctClock } from './clock.ts';
 import type { GuestIdentity } from './identity.ts';
 
 /** Longest answer, in bytes. A tenant is root in the guest, so the peer may not be our agent. */
@@ -14,6 +15,9 @@ const maxAnswerBytes = 16 * 1024;
 const maxReceivedBytes = 8 * maxAnswerBytes;
 
 type Fields = Readonly<Record<string, string | Buffer>>;
+
+/** The guest's image is older than a verb. */
+export class UnknownVerbError extends HypervisorError {}
 
 /** What a guest reports about itself. */
 export interface GuestStatus {
@@ -37,6 +41,11 @@ export interface GuestAgent {
    * machine-id, boot id and engine id keep their first values since the boot or restore.
    */
   identify(identity: GuestIdentity, timeoutMs: number): Promise<boolean>;
+  /**
+   * Corrects the clock if it differs from the node's. The timeout is that of each of a few requests.
+   * @throws UnknownVerbError if the guest can only be given the time, by {@link identify}.
+   */
+  correctClock(timeoutMs: number): Promise<boolean>;
   /**
    * Replaces the engine's registry settings. Safe to repeat.
    * @returns false also while the engine is still starting.
@@ -79,6 +88,17 @@ export function createGuestAgent(socketPath: string): GuestAgent {
         boot_id: identity.bootId,
         engine_id: identity.engineId,
         engine_key: identity.engineKey,
+      }),
+    correctClock: (timeoutMs) =>
+      correctClock(async (adjustMs) => {
+        const change: Fields = adjustMs === undefined ? {} : { adjust: String(adjustMs) };
+        const answer = await call('clock', timeoutMs, change);
+        if (answer === undefined) return undefined;
+        const time = answer.get('clock') ?? '';
+        if (!/^[0-9]{1,11}\.[0-9]{9}$/.test(time)) {
+          throw new HypervisorError("the guest's agent did not report a valid time");
+        }
+        return Number(time) * 1000;
       }),
     async configure({ mirrors, insecure, authorities }, timeoutMs) {
       const answer = await call('configure', timeoutMs, {
@@ -133,9 +153,9 @@ async function callAgent(
     }),
   );
   if (outcome === 'ok') return answer;
-  throw new HypervisorError(
-    `the guest's agent refused to ${verb}: ${printable(answer.get('message') ?? line, 500)}`,
-  );
+  const message = answer.get('message') ?? line;
+  const Refusal = message === `unknown verb ${verb}` ? UnknownVerbError : HypervisorError;
+  throw new Refusal(`the guest's agent refused to ${verb}: ${printable(message, 500)}`);
 }
 
 /** The socket does not exist yet or any more; the driver knows whether the VM runs. */

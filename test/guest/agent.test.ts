@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
-import { createGuestAgent } from '../../src/guest/agent.ts';
+import { createGuestAgent, UnknownVerbError } from '../../src/guest/agent.ts';
 import { createGuestIdentity } from '../../src/guest/identity.ts';
 
 /** Long enough that only a test that hangs reaches it. */
@@ -100,6 +100,19 @@ describe('guest agent client', () => {
     expect(Number(clock) * 1000).toBeLessThanOrEqual(after + 1);
   });
 
+  it("guest agent: correctClock asks for the guest's time, and sends the error", async () => {
+    let ahead = 5_000;
+    await peer((socket, id, _, line) => {
+      const adjust = /adjust=([0-9a-f]+)/.exec(line)?.[1];
+      const time = (Date.now() + ahead) / 1000;
+      if (adjust !== undefined) ahead += Number(Buffer.from(adjust, 'hex').toString());
+      socket.write(`${id} ok ${pairs({ clock: time.toFixed(9) }).join(' ')}\n`);
+    });
+    expect(await createGuestAgent(socketPath).correctClock(patience)).toBe(true);
+    expect(Math.abs(ahead)).toBeLessThan(100);
+    expect(heard.at(-1)).toContain(' clock adjust=');
+  });
+
   it('guest agent: freeze, grow and powerOff send these verbs', async () => {
     await answering({ kernel_secrets: '1f00010,1f00030' });
     const agent = createGuestAgent(socketPath);
@@ -154,6 +167,13 @@ describe('guest agent refusals', () => {
     const refusal = createGuestAgent(socketPath).freeze(patience);
     await expect(refusal).rejects.toThrow(HypervisorError);
     await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no\\u0007 disk");
+  });
+
+  it('guest agent: a verb that an older guest does not know is told apart', async () => {
+    await peer((socket, id, verb) =>
+      socket.write(`${id} error ${pairs({ message: `unknown verb ${verb}` }).join(' ')}\n`),
+    );
+    await expect(createGuestAgent(socketPath).correctClock(patience)).rejects.toThrow(UnknownVerbError);
   });
 
   it('guest agent: an error contains at most 500 characters of the refusal', async () => {
@@ -215,6 +235,11 @@ describe('hostile guest agent', () => {
     await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(
       /a line of more than 16384 bytes/,
     );
+  });
+
+  it('hostile guest agent: an invalid time is refused', async () => {
+    await answering({ clock: 'soon' });
+    await expect(createGuestAgent(socketPath).correctClock(patience)).rejects.toThrow(HypervisorError);
   });
 
   it.each([
