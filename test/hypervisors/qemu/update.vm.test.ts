@@ -16,6 +16,7 @@ import {
 import { imageVersion } from '../../../src/hypervisors/qemu/image/image-version.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { createCertificateAuthority } from '../../../src/certificates/ca.ts';
+import { bindMounts, look, tamper, untouched } from '../../support/engine-root.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
@@ -143,7 +144,7 @@ it(
     expect(await driver.startedFrom(spec.hostId)).toBe('template');
     await dockerWith(await busyboxTree(), 'import', '-', 'busybox:test');
     const web = ['/bin/httpd', '-f', '-p', '80', '-h', '/www'];
-    await docker('run', '-d', '--name', 'web', '-p', `${webPort}:80`, 'busybox:test', ...web);
+    await docker('run', '-d', '--name', 'web', '-p', `${webPort}:80`, ...bindMounts, 'busybox:test', ...web);
     await docker(
       'run',
       '-d',
@@ -251,6 +252,8 @@ it(
     const size = async () =>
       Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(await inside('/bin/busybox df -m /'))?.[1]);
     const before = await size();
+    await inside(tamper);
+    expect(await inside(look)).not.toBe(untouched);
 
     const target: HostSpec = {
       ...spec,
@@ -274,6 +277,7 @@ it(
       'kept',
     );
     expect(await page()).toContain('hello');
+    expect(await inside(look)).toBe(untouched);
     expect(await size()).toBeGreaterThan(before * 1.4);
     expect(await docker('info', '--format', '{{.NCPU}} {{.RegistryConfig.Mirrors}}')).toBe(
       '2 [https://mirror.example.org/]',
