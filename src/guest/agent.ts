@@ -86,8 +86,10 @@ export function createGuestAgent(socketPath: string): GuestAgent {
         hostname: identity.hostname,
         machine_id: identity.machineId,
         boot_id: identity.bootId,
-        engine_id: identity.engineId,
-        engine_key: identity.engineKey,
+        // The names that agents of former images expect, which know Docker 20.10 only.
+        engine_id: identity.engineKey.fingerprint,
+        engine_key: identity.engineKey.key,
+        engine_uuid: identity.engineId,
       }),
     correctClock: (timeoutMs) =>
       correctClock(async (adjustMs) => {

@@ -9,9 +9,16 @@ export interface GuestIdentity {
   readonly bootId: string;
   /** Seed for the kernel's random generator. */
   readonly entropy: Buffer;
-  /** Id of the Docker engine, and the key that it is derived from. */
+  /** Id of the Docker engine, a UUID. */
   readonly engineId: string;
-  readonly engineKey: string;
+  /** For Docker 20.10, whose id is the fingerprint of a key. */
+  readonly engineKey: EngineKey;
+}
+
+interface EngineKey {
+  readonly fingerprint: string;
+  /** As dockerd stores it: a JSON Web Key of the libtrust library. */
+  readonly key: string;
 }
 
 /** Makes an identity for a host. Hostname and machine-id derive from its id; everything else is new each time. */
@@ -22,23 +29,23 @@ export function createGuestIdentity(hostId: string): GuestIdentity {
     machineId: createHash('sha256').update(`machine-id ${hostId}`).digest('hex').slice(0, 32),
     bootId: randomUUID(),
     entropy: randomBytes(256),
-    ...createEngineKey(),
+    engineId: randomUUID(),
+    engineKey: createEngineKey(),
   };
 }
 
-/** A key for the engine as dockerd 20.10 stores it (a JSON Web Key of the libtrust library), and the id derived from it. */
-function createEngineKey(): Pick<GuestIdentity, 'engineId' | 'engineKey'> {
+function createEngineKey(): EngineKey {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const engineId = engineIdOf(publicKey);
+  const fingerprint = fingerprintOf(publicKey);
   const { crv, d, kty, x, y } = privateKey.export({ format: 'jwk' });
-  return { engineId, engineKey: JSON.stringify({ crv, d, kid: engineId, kty, x, y }) };
+  return { fingerprint, key: JSON.stringify({ crv, d, kid: fingerprint, kty, x, y }) };
 }
 
 /**
- * The id that dockerd 20.10 derives from its key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of the SHA-256 of
- * the public key in DER, as base32 in groups of four.
+ * Of an engine's key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of the SHA-256 of the public key in DER, as
+ * base32 in groups of four.
  */
-export function engineIdOf(publicKey: KeyObject): string {
+export function fingerprintOf(publicKey: KeyObject): string {
   const digest = createHash('sha256')
     .update(publicKey.export({ type: 'spki', format: 'der' }))
     .digest();

@@ -92,8 +92,9 @@ describe('guest agent client', () => {
     expect(sent.get('hostname')?.toString()).toBe(identity.hostname);
     expect(sent.get('machine_id')?.toString()).toBe(identity.machineId);
     expect(sent.get('boot_id')?.toString()).toBe(identity.bootId);
-    expect(sent.get('engine_id')?.toString()).toBe(identity.engineId);
-    expect(sent.get('engine_key')?.toString()).toBe(identity.engineKey);
+    expect(sent.get('engine_uuid')?.toString()).toBe(identity.engineId);
+    expect(sent.get('engine_id')?.toString()).toBe(identity.engineKey.fingerprint);
+    expect(sent.get('engine_key')?.toString()).toBe(identity.engineKey.key);
     const clock = sent.get('clock')?.toString() ?? '';
     expect(clock).toMatch(/^\d+\.\d{9}$/);
     expect(Number(clock) * 1000).toBeGreaterThanOrEqual(before - 1);

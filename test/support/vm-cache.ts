@@ -1,5 +1,6 @@
 import { chmod, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
+import { type ImageSuite, imageSuites } from '../../src/core/hypervisor/images.ts';
 import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
 import type { GuestImage } from '../../src/hypervisors/qemu/image/guest-image.ts';
 import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
@@ -18,12 +19,12 @@ const stateRoot = '/var/tmp';
 export type QemuTestOptions = QemuOptions & { readonly image: GuestImage };
 
 /** The guest image of this checkout's recipe. If it is missing, builds it and prints the progress. */
-export async function testImage(): Promise<GuestImage> {
+export async function testImage(suite: ImageSuite = imageSuites[0]): Promise<GuestImage> {
   let last = '';
   return ensureGuestImage(
-    { imagesDirectory: path.join(cacheDirectory, 'images'), recipeDirectory },
+    { imagesDirectory: path.join(cacheDirectory, 'images'), recipeDirectory, suite },
     ({ step, percent }) => {
-      const line = `guest image: ${step} ${Math.floor(percent / 5) * 5} %\n`;
+      const line = `guest image of ${suite}: ${step} ${Math.floor(percent / 5) * 5} %\n`;
       if (line !== last) process.stderr.write(line);
       last = line;
     },

@@ -61,7 +61,7 @@ beforeAll(async () => {
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
     image: installed,
-    ensureImage: testImage,
+    ensureImage: () => testImage(),
     accelerator: 'tcg',
     hostNetwork: `10.214.${testSlot}.0/24`,
     firstUid: 600_016 + testSlot * 1000,

@@ -40,7 +40,7 @@ export async function installedImages(
 ): Promise<readonly InstalledImage[]> {
   const images = await imagesIn(options.imagesDirectory);
   // Without one of this recipe, new hosts get the newest of a former one.
-  const newest = (await newestImage(images, options.recipeDirectory)) ?? images[0];
+  const newest = (await newestImage(images, options)) ?? images[0];
   const folder = (name: string) => path.join(options.stateDirectory, name);
   const hosts = await Promise.all(
     (await names(folder('hosts'))).map(async (id) => ({
