@@ -51,7 +51,7 @@ export async function destroyHosts(settings: Settings, logger: Logger): Promise<
   await hypervisor.close();
 }
 
-/** Where the guest images and the recipe are, and what an image consists of. */
+/** Folders of the installed guest images and of the recipe, and the suite. */
 export function imageOptions(settings: Settings): ImageOptions {
   return {
     imagesDirectory: path.join(settings.stateDirectory, 'images'),

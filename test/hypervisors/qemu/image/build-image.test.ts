@@ -320,6 +320,7 @@ describe('unused image', () => {
       { isNewest: false, hosts: 1, templates: 0 },
     ]);
     expect(images[0]?.bytes).toBe(newest.bytes);
+    expect(images.map(({ packages }) => packages.list)).toContainEqual(['of nothing']);
 
     const needless = images.filter((image) => !isNeeded(image));
     expect(needless.map(({ directory }) => directory)).toEqual([old.directory]);
@@ -328,6 +329,22 @@ describe('unused image', () => {
       [newest, former, restored, booted].map(({ digest }) => digest).sort(),
     );
     expect((await findGuestImage(options))?.digest).toBe(newest.digest);
+  });
+
+  it('installed image: its suite, engine and kernel are those of its packages', async () => {
+    options = { ...options, suite: 'bookworm' };
+    await buildWith('docker.io 20.10.24-1\nlinux-image-6.1.0-37-amd64 6.1.140-1\nlinux-image-amd64 6.1\n');
+    options = { ...options, suite: 'trixie' };
+    const newest = await buildWith('docker.io 26.1.5-9+b9\nlinux-image-6.12.57+deb13-amd64 6.12.57-1\n');
+    const contents = async () =>
+      (await list()).map(({ suite, packages: { engine, kernel } }) => ({ suite, engine, kernel }));
+    const former = { suite: 'bookworm', engine: '20.10.24', kernel: '6.1.0-37-amd64' };
+    expect(await contents()).toEqual([
+      { suite: 'trixie', engine: '26.1.5', kernel: '6.12.57+deb13-amd64' },
+      former,
+    ]);
+    await rm(path.join(newest.directory, 'packages'));
+    expect(await contents()).toEqual([{ suite: 'trixie', engine: undefined, kernel: undefined }, former]);
   });
 
   it('unused image: the list is empty if no image is installed', async () => {
