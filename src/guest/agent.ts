@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
-import type { RegistrySettings } from '../core/hypervisor/host-spec.ts';
+import type { PortBlock, RegistrySettings } from '../core/hypervisor/host-spec.ts';
 import { errorMessage } from '../lib/error-message.ts';
+import { formatPortRange } from '../lib/port-range.ts';
 import { printable } from '../lib/printable.ts';
 import { createLineReader } from '../lib/line-reader.ts';
 import { settleWithin } from '../lib/settle-within.ts';
@@ -39,8 +40,20 @@ export interface GuestAgent {
   /**
    * Gives the guest its identity, and resumes the engine of a guest restored from a template. Safe to repeat: hostname,
    * machine-id, boot id and engine id keep their first values since the boot or restore.
+   * @returns whether the engine picks random ports of the published ones; if not, {@link publish} lets it. Undefined if the
+   *   guest does not answer.
    */
-  identify(identity: GuestIdentity, timeoutMs: number): Promise<boolean>;
+  identify(
+    identity: GuestIdentity,
+    publishedPorts: PortBlock,
+    timeoutMs: number,
+  ): Promise<{ readonly published: boolean } | undefined>;
+  /**
+   * Lets the engine pick random ports of the published ones, without affecting containers. An engine starts only after the
+   * first call. Safe to repeat.
+   * @returns false also while the engine is starting.
+   */
+  publish(publishedPorts: PortBlock, timeoutMs: number): Promise<boolean>;
   /**
    * Corrects the clock if it differs from the node's. The timeout is that of each of a few requests.
    * @throws UnknownVerbError if the guest can only be given the time, by {@link identify}.
@@ -79,8 +92,8 @@ export function createGuestAgent(socketPath: string): GuestAgent {
       }
       return { uptimeSeconds, bootId, identified: answer.get('identified') === '1' };
     },
-    identify: (identity, timeoutMs) =>
-      done('identify', timeoutMs, {
+    async identify(identity, publishedPorts, timeoutMs) {
+      const answer = await call('identify', timeoutMs, {
         clock: clockNow(),
         entropy: identity.entropy,
         hostname: identity.hostname,
@@ -90,7 +103,15 @@ export function createGuestAgent(socketPath: string): GuestAgent {
         engine_id: identity.engineKey.fingerprint,
         engine_key: identity.engineKey.key,
         engine_uuid: identity.engineId,
-      }),
+        ports: formatPortRange(publishedPorts),
+      });
+      // The agent of a former image does not know of ports.
+      return answer && { published: answer.get('published') !== '0' };
+    },
+    async publish(publishedPorts, timeoutMs) {
+      const asked = call('publish', timeoutMs, { ports: formatPortRange(publishedPorts) });
+      return (await asked.catch(unlessUnknownVerb))?.get('published') === '1';
+    },
     correctClock: (timeoutMs) =>
       correctClock(async (adjustMs) => {
         const change: Fields = adjustMs === undefined ? {} : { adjust: String(adjustMs) };
@@ -122,6 +143,12 @@ export function createGuestAgent(socketPath: string): GuestAgent {
     },
     powerOff: (timeoutMs) => done('poweroff', timeoutMs),
   };
+}
+
+/** The agent of a former image does not know of ports, and its engine picks any. */
+function unlessUnknownVerb(error: unknown): ReadonlyMap<string, string> {
+  if (!(error instanceof UnknownVerbError)) throw error;
+  return new Map([['published', '1']]);
 }
 
 /** SECONDS.NANOSECONDS since 1970. */

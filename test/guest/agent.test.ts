@@ -74,11 +74,14 @@ describe('guest agent client', () => {
     });
   });
 
-  it('guest agent: identify sends the whole identity and the current time', async () => {
-    await answering({});
+  it('guest agent: identify sends the whole identity, the published ports and the current time', async () => {
+    await answering({ published: '1' });
     const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
     const before = Date.now();
-    expect(await createGuestAgent(socketPath).identify(identity, patience)).toBe(true);
+    const ports = { first: 20_010, count: 10 };
+    expect(await createGuestAgent(socketPath).identify(identity, ports, patience)).toEqual({
+      published: true,
+    });
     const after = Date.now();
     const [, verb, ...words] = heard[0]?.split(' ') ?? [];
     expect(verb).toBe('identify');
@@ -90,6 +93,7 @@ describe('guest agent client', () => {
     );
     expect(sent.get('entropy')).toEqual(identity.entropy);
     expect(sent.get('hostname')?.toString()).toBe(identity.hostname);
+    expect(sent.get('ports')?.toString()).toBe('20010-20019');
     expect(sent.get('machine_id')?.toString()).toBe(identity.machineId);
     expect(sent.get('boot_id')?.toString()).toBe(identity.bootId);
     expect(sent.get('engine_uuid')?.toString()).toBe(identity.engineId);
@@ -121,6 +125,35 @@ describe('guest agent client', () => {
     expect(await agent.grow(patience)).toBe(true);
     expect(await agent.powerOff(patience)).toBe(true);
     expect(heard.map((line) => line.split(' ').slice(1).join(' '))).toEqual(['freeze', 'grow', 'poweroff']);
+  });
+
+  it('guest agent: says whether the engine has its published ports', async () => {
+    const ports = { first: 20_010, count: 0 };
+    const agent = createGuestAgent(socketPath);
+    const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
+    const published: string[] = ['0', '1'];
+    await peer((socket, id) => {
+      const [next = '1'] = published.splice(0, 1);
+      socket.write(`${id} ok ${pairs({ published: next }).join(' ')}\n`);
+    });
+    expect(await agent.identify(identity, ports, patience)).toEqual({ published: false });
+    expect(await agent.publish(ports, patience)).toBe(true);
+    expect(heard[1]).toMatch(/ publish ports=$/);
+  });
+
+  it('guest agent: of a former image, which knows nothing of ports, is left alone', async () => {
+    await peer((socket, id, verb) =>
+      socket.write(
+        verb === 'identify'
+          ? `${id} ok\n`
+          : `${id} error ${pairs({ message: `unknown verb ${verb}` }).join('')}\n`,
+      ),
+    );
+    const ports = { first: 20_010, count: 1 };
+    const agent = createGuestAgent(socketPath);
+    const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
+    expect(await agent.identify(identity, ports, patience)).toEqual({ published: true });
+    expect(await agent.publish(ports, patience)).toBe(true);
   });
 
   it('guest agent: accepts an answer that arrives in pieces', async () => {

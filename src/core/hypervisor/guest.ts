@@ -5,7 +5,8 @@ export interface Guest {
   /**
    * Gives the guest its own identity: reseeds its random number generator, and sets clock, hostname, machine-id, boot
    * id and engine id. Called after every start and resume, before {@link Network.connect}. A guest that has its identity
-   * only gets the time and more entropy.
+   * only gets the time and more entropy. Each time, the engine gets the spec's published ports, of which it picks random
+   * ones for containers.
    * @returns false if the guest does not answer yet, or is paused or parked: ask again later.
    * @throws HypervisorError if no VM runs.
    */

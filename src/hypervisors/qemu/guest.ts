@@ -1,29 +1,26 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Guest } from '../../core/hypervisor/guest.ts';
-import { noRegistries } from '../../core/hypervisor/host-spec.ts';
+import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts';
 import { enginePort } from '../../core/hypervisor/network.ts';
 import { createGuestAgent, UnknownVerbError } from '../../guest/agent.ts';
-import { createGuestIdentity } from '../../guest/identity.ts';
 import type { QemuDeps } from './deps.ts';
 import { runningContainers, startContainer } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
 import { writeHostRecord } from './host-record.ts';
+import { identifyGuest } from './identify-guest.ts';
 import type { HostLayout } from './layout.ts';
 import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
 
 /** A clock that was set with a greater delay than this is corrected at once, not only by the next round. Milliseconds. */
 const lateMs = 200;
 
-const identify = (at: HostLayout, hostId: string) =>
-  createGuestAgent(at.agentSocket).identify(createGuestIdentity(hostId), agentTimeoutMs);
-
-async function correctClock(at: HostLayout, hostId: string): Promise<boolean> {
+async function correctClock(at: HostLayout, spec: HostSpec): Promise<boolean> {
   try {
     return await createGuestAgent(at.agentSocket).correctClock(agentTimeoutMs);
   } catch (error) {
     if (!(error instanceof UnknownVerbError)) throw error;
     // A guest of a former image.
-    return identify(at, hostId);
+    return identifyGuest(at, spec);
   }
 }
 
@@ -33,16 +30,16 @@ export function createGuest({ hosts, vms, logger }: QemuDeps): Guest {
       const at = hosts.layoutOfSpec(spec);
       await vms.requireAlive(at);
       const begun = performance.now();
-      if (!(await identify(at, spec.hostId))) return false;
+      if (!(await identifyGuest(at, spec))) return false;
       // The guest has got the time of the request, and may have read it late.
-      if (performance.now() - begun > lateMs) await correctClock(at, spec.hostId);
+      if (performance.now() - begun > lateMs) await correctClock(at, spec);
       return true;
     },
 
     async correctClock(spec) {
       const at = hosts.layoutOfSpec(spec);
       await vms.requireAlive(at);
-      return correctClock(at, spec.hostId);
+      return correctClock(at, spec);
     },
 
     async configureRegistries(spec) {
