@@ -17,8 +17,7 @@ export interface Concurrency {
 }
 
 const stepsAtOnce = 8;
-/** A boot keeps a CPU busy until its end. At least two: one tenant's boots leave a turn for others. */
-const bootsAtOnce = Math.max(2, availableParallelism());
+const bootsAtOnce = 2 * availableParallelism();
 /** What one tenant can have of these; a quarter is left for others. */
 const shareOf = (atOnce: number) => Math.max(1, Math.floor((atOnce * 3) / 4));
 /** A step ends sooner; one that hangs must not keep others waiting. Milliseconds. */
