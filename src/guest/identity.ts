@@ -1,4 +1,4 @@
-import { createHash, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
+import { createECDH, createHash, randomBytes, randomUUID } from 'node:crypto';
 
 /** What distinguishes a guest from its template. None of it is stored on the node. */
 export interface GuestIdentity {
@@ -34,21 +34,32 @@ export function createGuestIdentity(hostId: string): GuestIdentity {
   };
 }
 
+/**
+ * Without a KeyObject: exporting a new one as a JSON Web Key can block the thread forever, if the garbage collector runs
+ * meanwhile (Node 20: the destructor of the job that made the key waits for the lock that the export has).
+ */
 function createEngineKey(): EngineKey {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const fingerprint = fingerprintOf(publicKey);
-  const { crv, d, kty, x, y } = privateKey.export({ format: 'jwk' });
-  return { fingerprint, key: JSON.stringify({ crv, d, kid: fingerprint, kty, x, y }) };
+  const ecdh = createECDH('prime256v1');
+  // Uncompressed: 4, then x and y.
+  const point = ecdh.generateKeys();
+  const fingerprint = fingerprintOf(point);
+  const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString('base64url'));
+  const d = Buffer.concat([Buffer.alloc(32), ecdh.getPrivateKey()])
+    .subarray(-32)
+    .toString('base64url');
+  return { fingerprint, key: JSON.stringify({ crv: 'P-256', d, kid: fingerprint, kty: 'EC', x, y }) };
 }
+
+/** What precedes a point of P-256 in the DER of its SubjectPublicKeyInfo (RFC 5480, section 2). */
+const publicKeyHead = Buffer.from('3059301306072a8648ce3d020106082a8648ce3d030107034200', 'hex');
 
 /**
  * Of an engine's key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of the SHA-256 of the public key in DER, as
  * base32 in groups of four.
+ * @param point the public key, an uncompressed point of P-256.
  */
-export function fingerprintOf(publicKey: KeyObject): string {
-  const digest = createHash('sha256')
-    .update(publicKey.export({ type: 'spki', format: 'der' }))
-    .digest();
+export function fingerprintOf(point: Buffer): string {
+  const digest = createHash('sha256').update(publicKeyHead).update(point).digest();
   return (base32(digest.subarray(0, 30)).match(/.{4}/g) ?? []).join(':');
 }
 
