@@ -30,7 +30,6 @@ const methods = {
   suspend: 'act',
   resume: 'act',
   identify: 'act',
-  correctClock: 'act',
   configureRegistries: 'act',
   restartContainers: 'act',
   connect: 'act',

@@ -51,12 +51,11 @@ export async function destroyHosts(settings: Settings, logger: Logger): Promise<
   await hypervisor.close();
 }
 
-/** Folders of the installed guest images and of the recipe, and the suite. */
+/** Folders of the installed guest images and of the recipe. */
 export function imageOptions(settings: Settings): ImageOptions {
   return {
     imagesDirectory: path.join(settings.stateDirectory, 'images'),
     recipeDirectory: path.join(projectDirectory(), 'image'),
-    suite: settings.imageSuite,
   };
 }
 
