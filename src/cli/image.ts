@@ -8,8 +8,11 @@ import {
 } from '../hypervisors/qemu/image/installed-images.ts';
 import { imageOptions } from '../hypervisors/open.ts';
 import { buildGuestImage } from '../hypervisors/qemu/image/build-image.ts';
+import { readImagePackages } from '../hypervisors/qemu/image/image-packages.ts';
+import { type SecurityUpdate, securityUpdates } from '../hypervisors/qemu/image/security-updates.ts';
 import { createProgress } from '../lib/progress.ts';
-import { printLine } from '../lib/terminal.ts';
+import { printError, printLine } from '../lib/terminal.ts';
+import { findImageUpdates, type ImageUpdates } from './image-updates.ts';
 import { askMgmt } from './mgmt-client.ts';
 import { type Column, printTable } from './table.ts';
 
@@ -29,26 +32,54 @@ export async function runImageBuild(settings: Settings): Promise<void> {
   ).finally(() => {
     progress.end();
   });
+  const { engine = '?', kernel = '?' } = await readImagePackages(image.directory);
   printLine(image.directory);
+  printLine(`  suite   ${settings.imageSuite}`);
+  printLine(`  engine  ${engine}`);
+  printLine(`  kernel  ${kernel}`);
   printLine(`  size    ${inMib(image.bytes)}`);
   printLine(`  digest  ${image.digest}`);
 }
 
 const inMib = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(0)} MiB`;
 
-const columns: readonly Column<InstalledImage>[] = [
+const columns = ({ missing }: ImageUpdates): readonly Column<InstalledImage>[] => [
   ['VERSION', ({ version }) => version],
+  ['SUITE', ({ suite }) => suite],
+  ['ENGINE', ({ packages }) => packages.engine ?? '?'],
+  ['KERNEL', ({ packages }) => packages.kernel ?? '?'],
   ['BUILT', ({ builtAt }) => builtAt.slice(0, 19)],
   ['SIZE', ({ bytes }) => inMib(bytes)],
+  ['UPDATES', (image) => String(missing.get(image)?.length ?? '?')],
   ['HOSTS', ({ hosts }) => String(hosts)],
   ['TEMPLATES', ({ templates }) => String(templates)],
   ['NEW HOSTS', ({ isNewest }) => (isNewest ? 'yes' : '-')],
 ];
 
-/** `berth image list`: the images on this node, with the hosts and templates that use them. */
+/**
+ * `berth image list`: the images on this node, the hosts and templates that use them, and the security updates that they
+ * lack.
+ */
 export async function runImageList(settings: Settings): Promise<void> {
-  printTable(columns, await list(settings));
+  const images = await list(settings);
+  const updates = await findImageUpdates(images, (suite, packages) =>
+    securityUpdates(imageOptions(settings), suite, packages),
+  );
+  printTable(columns(updates), images);
+  for (const [image, missing] of updates.missing) {
+    if (missing.length === 0) continue;
+    printLine('');
+    printLine(`${image.version} lacks security updates; "berth image build" builds an image with them:`);
+    printTable(updateColumns, missing);
+  }
+  for (const problem of updates.problems) printError(problem);
 }
+
+const updateColumns: readonly Column<SecurityUpdate>[] = [
+  ['  PACKAGE', ({ name }) => `  ${name}`],
+  ['VERSION', ({ version }) => version],
+  ['NEWER', ({ newer }) => newer],
+];
 
 /** `berth image prune`: removes unused images. */
 export async function runImagePrune(settings: Settings): Promise<void> {

@@ -159,11 +159,13 @@ keys
 const image = program.command('image').description('manage the guest images that hosts boot');
 image
   .command('build')
-  .description("build an image from Debian's current packages, and print its size and digest")
+  .description("build an image from Debian's current packages, and print what it consists of")
   .action(() => runImageBuild(readSettings()));
 image
   .command('list')
-  .description('list the images on this node, with the number of hosts and templates that use each')
+  .description(
+    'list the images on this node: contents, security updates that each lacks, hosts and templates that use it',
+  )
   .action(() => runImageList(readSettings()));
 image
   .command('prune')

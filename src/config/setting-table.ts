@@ -1,3 +1,4 @@
+import { imageSuites } from '../core/hypervisor/images.ts';
 import { nodeAddress, nodeNameServers } from './defaults.ts';
 import * as env from './env.ts';
 import { limitSettings } from './limit-settings.ts';
@@ -157,6 +158,12 @@ export const settingTable = {
     env.readableFile,
     'made by `npm start`',
     "file with the URL of the worker's own database role",
+  ),
+  imageSuite: literal(
+    'BERTH_IMAGE_SUITE',
+    env.oneOf(...imageSuites),
+    imageSuites[0],
+    "Debian release of the guest image: `trixie` (13) with Docker 26.1, or `bookworm` (12) with Docker 20.10, which has reached its end of life; existing hosts change at the tenant's next upgrade",
   ),
   publishedPorts: literal(
     'BERTH_PUBLISHED_PORTS',

@@ -1,3 +1,4 @@
+import type { ImageSuite } from '../core/hypervisor/images.ts';
 import { type Environment, textOf } from './env.ts';
 import { conflicts } from './setting-conflicts.ts';
 import type { Setting } from './setting.ts';
@@ -53,6 +54,8 @@ export interface Settings {
   readonly dnsServers: readonly string[];
   /** IPv4 networks (CIDR) that no guest may reach. */
   readonly denyNetworks: readonly string[];
+  /** Debian release of the guest image. */
+  readonly imageSuite: ImageSuite;
   /** What hosts of one template share in memory. */
   readonly pageSharing: 'template' | 'none';
   /** What happens to a host with drift. */

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
-import type { RegistrySettings } from '../core/hypervisor/host-spec.ts';
+import type { PortBlock, RegistrySettings } from '../core/hypervisor/host-spec.ts';
 import { errorMessage } from '../lib/error-message.ts';
+import { formatPortRange } from '../lib/port-range.ts';
 import { printable } from '../lib/printable.ts';
 import { createLineReader } from '../lib/line-reader.ts';
 import { settleWithin } from '../lib/settle-within.ts';
+import { correctClock } from './clock.ts';
 import type { GuestIdentity } from './identity.ts';
 
 /** Longest answer, in bytes. A tenant is root in the guest, so the peer may not be our agent. */
@@ -14,6 +16,9 @@ const maxAnswerBytes = 16 * 1024;
 const maxReceivedBytes = 8 * maxAnswerBytes;
 
 type Fields = Readonly<Record<string, string | Buffer>>;
+
+/** The guest's image is older than a verb. */
+export class UnknownVerbError extends HypervisorError {}
 
 /** What a guest reports about itself. */
 export interface GuestStatus {
@@ -35,8 +40,25 @@ export interface GuestAgent {
   /**
    * Gives the guest its identity, and resumes the engine of a guest restored from a template. Safe to repeat: hostname,
    * machine-id, boot id and engine id keep their first values since the boot or restore.
+   * @returns whether the engine picks random ports of the published ones; if not, {@link publish} lets it. Undefined if the
+   *   guest does not answer.
    */
-  identify(identity: GuestIdentity, timeoutMs: number): Promise<boolean>;
+  identify(
+    identity: GuestIdentity,
+    publishedPorts: PortBlock,
+    timeoutMs: number,
+  ): Promise<{ readonly published: boolean } | undefined>;
+  /**
+   * Lets the engine pick random ports of the published ones, without affecting containers. An engine starts only after the
+   * first call. Safe to repeat.
+   * @returns false also while the engine is starting.
+   */
+  publish(publishedPorts: PortBlock, timeoutMs: number): Promise<boolean>;
+  /**
+   * Corrects the clock if it differs from the node's. The timeout is that of each of a few requests.
+   * @throws UnknownVerbError if the guest can only be given the time, by {@link identify}.
+   */
+  correctClock(timeoutMs: number): Promise<boolean>;
   /**
    * Replaces the engine's registry settings. Safe to repeat.
    * @returns false also while the engine is still starting.
@@ -70,15 +92,36 @@ export function createGuestAgent(socketPath: string): GuestAgent {
       }
       return { uptimeSeconds, bootId, identified: answer.get('identified') === '1' };
     },
-    identify: (identity, timeoutMs) =>
-      done('identify', timeoutMs, {
+    async identify(identity, publishedPorts, timeoutMs) {
+      const answer = await call('identify', timeoutMs, {
         clock: clockNow(),
         entropy: identity.entropy,
         hostname: identity.hostname,
         machine_id: identity.machineId,
         boot_id: identity.bootId,
-        engine_id: identity.engineId,
-        engine_key: identity.engineKey,
+        // The names that agents of former images expect, which know Docker 20.10 only.
+        engine_id: identity.engineKey.fingerprint,
+        engine_key: identity.engineKey.key,
+        engine_uuid: identity.engineId,
+        ports: formatPortRange(publishedPorts),
+      });
+      // The agent of a former image does not know of ports.
+      return answer && { published: answer.get('published') !== '0' };
+    },
+    async publish(publishedPorts, timeoutMs) {
+      const asked = call('publish', timeoutMs, { ports: formatPortRange(publishedPorts) });
+      return (await asked.catch(unlessUnknownVerb))?.get('published') === '1';
+    },
+    correctClock: (timeoutMs) =>
+      correctClock(async (adjustMs) => {
+        const change: Fields = adjustMs === undefined ? {} : { adjust: String(adjustMs) };
+        const answer = await call('clock', timeoutMs, change);
+        if (answer === undefined) return undefined;
+        const time = answer.get('clock') ?? '';
+        if (!/^[0-9]{1,11}\.[0-9]{9}$/.test(time)) {
+          throw new HypervisorError("the guest's agent did not report a valid time");
+        }
+        return Number(time) * 1000;
       }),
     async configure({ mirrors, insecure, authorities }, timeoutMs) {
       const answer = await call('configure', timeoutMs, {
@@ -100,6 +143,12 @@ export function createGuestAgent(socketPath: string): GuestAgent {
     },
     powerOff: (timeoutMs) => done('poweroff', timeoutMs),
   };
+}
+
+/** The agent of a former image does not know of ports, and its engine picks any. */
+function unlessUnknownVerb(error: unknown): ReadonlyMap<string, string> {
+  if (!(error instanceof UnknownVerbError)) throw error;
+  return new Map([['published', '1']]);
 }
 
 /** SECONDS.NANOSECONDS since 1970. */
@@ -133,9 +182,9 @@ async function callAgent(
     }),
   );
   if (outcome === 'ok') return answer;
-  throw new HypervisorError(
-    `the guest's agent refused to ${verb}: ${printable(answer.get('message') ?? line, 500)}`,
-  );
+  const message = answer.get('message') ?? line;
+  const Refusal = message === `unknown verb ${verb}` ? UnknownVerbError : HypervisorError;
+  throw new Refusal(`the guest's agent refused to ${verb}: ${printable(message, 500)}`);
 }
 
 /** The socket does not exist yet or any more; the driver knows whether the VM runs. */

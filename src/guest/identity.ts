@@ -9,9 +9,16 @@ export interface GuestIdentity {
   readonly bootId: string;
   /** Seed for the kernel's random generator. */
   readonly entropy: Buffer;
-  /** Id of the Docker engine, and the key that it is derived from. */
+  /** Id of the Docker engine, a UUID. */
   readonly engineId: string;
-  readonly engineKey: string;
+  /** For Docker 20.10, whose id is the fingerprint of a key. */
+  readonly engineKey: EngineKey;
+}
+
+interface EngineKey {
+  readonly fingerprint: string;
+  /** As dockerd stores it: a JSON Web Key of the libtrust library. */
+  readonly key: string;
 }
 
 /** Makes an identity for a host. Hostname and machine-id derive from its id; everything else is new each time. */
@@ -22,36 +29,36 @@ export function createGuestIdentity(hostId: string): GuestIdentity {
     machineId: createHash('sha256').update(`machine-id ${hostId}`).digest('hex').slice(0, 32),
     bootId: randomUUID(),
     entropy: randomBytes(256),
-    ...createEngineKey(),
+    engineId: randomUUID(),
+    engineKey: createEngineKey(),
   };
 }
 
 /**
- * A key for the engine as dockerd 20.10 stores it (a JSON Web Key of the libtrust library), and the id derived from it.
  * Without a KeyObject: exporting a new one as a JSON Web Key can block the thread forever, if the garbage collector runs
  * meanwhile (Node 20: the destructor of the job that made the key waits for the lock that the export has).
  */
-function createEngineKey(): Pick<GuestIdentity, 'engineId' | 'engineKey'> {
+function createEngineKey(): EngineKey {
   const ecdh = createECDH('prime256v1');
   // Uncompressed: 4, then x and y.
   const point = ecdh.generateKeys();
-  const engineId = engineIdOf(point);
+  const fingerprint = fingerprintOf(point);
   const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString('base64url'));
   const d = Buffer.concat([Buffer.alloc(32), ecdh.getPrivateKey()])
     .subarray(-32)
     .toString('base64url');
-  return { engineId, engineKey: JSON.stringify({ crv: 'P-256', d, kid: engineId, kty: 'EC', x, y }) };
+  return { fingerprint, key: JSON.stringify({ crv: 'P-256', d, kid: fingerprint, kty: 'EC', x, y }) };
 }
 
 /** What precedes a point of P-256 in the DER of its SubjectPublicKeyInfo (RFC 5480, section 2). */
 const publicKeyHead = Buffer.from('3059301306072a8648ce3d020106082a8648ce3d030107034200', 'hex');
 
 /**
- * The id that dockerd 20.10 derives from its key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of the SHA-256 of
- * the public key in DER, as base32 in groups of four.
+ * Of an engine's key (libtrust, `keyIDFromCryptoKey`): the first 240 bits of the SHA-256 of the public key in DER, as
+ * base32 in groups of four.
  * @param point the public key, an uncompressed point of P-256.
  */
-export function engineIdOf(point: Buffer): string {
+export function fingerprintOf(point: Buffer): string {
   const digest = createHash('sha256').update(publicKeyHead).update(point).digest();
   return (base32(digest.subarray(0, 30)).match(/.{4}/g) ?? []).join(':');
 }

@@ -30,6 +30,7 @@ const methods = {
   suspend: 'act',
   resume: 'act',
   identify: 'act',
+  correctClock: 'act',
   configureRegistries: 'act',
   restartContainers: 'act',
   connect: 'act',

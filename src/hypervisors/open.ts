@@ -51,11 +51,12 @@ export async function destroyHosts(settings: Settings, logger: Logger): Promise<
   await hypervisor.close();
 }
 
-/** Folders of the installed guest images and of the recipe. */
+/** Folders of the installed guest images and of the recipe, and the suite. */
 export function imageOptions(settings: Settings): ImageOptions {
   return {
     imagesDirectory: path.join(settings.stateDirectory, 'images'),
     recipeDirectory: path.join(projectDirectory(), 'image'),
+    suite: settings.imageSuite,
   };
 }
 

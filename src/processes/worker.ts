@@ -10,7 +10,7 @@ import { retryFailedDeletes } from '../controllers/failed-deletes.ts';
 import { createHaltedHostsController } from '../controllers/halted-hosts.ts';
 import { sendHeartbeat } from '../controllers/heartbeat.ts';
 import { compareHosts } from '../controllers/compare-hosts.ts';
-import { createGuestClocks } from '../controllers/guest-clocks.ts';
+import { createGuestClocks, guestClocksEveryMs } from '../controllers/guest-clocks.ts';
 import { createIdleController } from '../controllers/idle.ts';
 import { createIntegrityController } from '../controllers/integrity.ts';
 import { availableMib } from '../controllers/node-memory.ts';
@@ -229,7 +229,7 @@ export async function startWorker(
           diskReserveMib: settings.diskReserveMib,
         }),
     },
-    { name: "Setting guests' clocks", everyMs: 300_000, run: () => clocks.runOnce() },
+    { name: "Correcting guests' clocks", everyMs: guestClocksEveryMs, run: () => clocks.runOnce() },
     { name: 'Instance expiry', everyMs: 5_000, run: () => expireInstances(deps) },
     { name: 'The search for failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },

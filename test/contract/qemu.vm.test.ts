@@ -30,7 +30,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', 'libexec'),
     image: await testImage(),
-    ensureImage: testImage,
+    ensureImage: () => testImage(),
     accelerator: 'tcg',
     hostNetwork: `10.211.${testSlot}.0/24`,
     firstUid: 610_016 + testSlot * 1000,

@@ -52,6 +52,7 @@ function createSkeletonDriver(): Driver {
 
     // Guest: false means "not yet, ask again".
     identify: missing('identify'),
+    correctClock: missing('correctClock'),
     configureRegistries: missing('configureRegistries'),
     engineAnswers: missing('engineAnswers'),
     runningContainers: missing('runningContainers'),

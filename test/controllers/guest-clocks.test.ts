@@ -5,8 +5,8 @@ import { createPowerFixture } from './support/power-fixture.ts';
 
 const fixture = createPowerFixture({ deadlines: { longMs: 500, shortMs: 500 } });
 
-// That the clock is right afterwards: test/isolation/uniqueness.vm.test.ts.
-it('guest clocks: each running guest gets the time, also if another one fails; a sleeping one is left alone', async () => {
+// That the clock is right afterwards: test/isolation/jail.vm.test.ts.
+it("guest clocks: each running guest's clock is corrected, also if another one fails; a sleeping one is left alone", async () => {
   const [running, hanging, paused] = [
     await fixture.makeHost('run'),
     await fixture.makeHost('run'),
@@ -15,13 +15,13 @@ it('guest clocks: each running guest gets the time, also if another one fails; a
   await fixture.request(paused, 'paused');
   await fixture.makeWorker().fulfilRequests();
   expect(await fixture.powerOf(paused)).toBe('paused');
-  const identified: string[] = [];
+  const corrected: string[] = [];
   fixture.before = (method, hostId) => {
-    if (method !== 'identify') return undefined;
-    identified.push(hostId);
+    if (method !== 'correctClock') return undefined;
+    corrected.push(hostId);
     return hostId === hanging ? new Promise<void>(() => undefined) : undefined;
   };
   const { store, hypervisor } = fixture.broker;
   await createGuestClocks({ records: store.records, hypervisor, logger: silentLogger }).runOnce();
-  expect(identified.sort()).toEqual([running, hanging].sort());
+  expect(corrected.sort()).toEqual([running, hanging].sort());
 });

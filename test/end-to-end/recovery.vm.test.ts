@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { cp, mkdtemp, realpath, rm, symlink } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -11,6 +11,8 @@ import { eventually } from '../support/eventually.ts';
 import { readImageRecord, writeImageRecord } from '../../src/hypervisors/qemu/image/guest-image.ts';
 import { processesWith, residueOf } from '../../tools/lib/residue.ts';
 import { testImage } from '../support/vm-cache.ts';
+import { imageVersion } from '../../src/hypervisors/qemu/image/image-version.ts';
+import { installBrokenImage } from './support/broken-image.ts';
 
 const execute = promisify(execFile);
 
@@ -26,7 +28,13 @@ async function unmountHostsDisk(directory: string): Promise<void> {
   await rm(directory, { recursive: true });
 }
 
-/** Recovery from killed processes, killed VMs and a reboot of the node. One host survives all of it. */
+/** As of an installation that was made with Debian 12. */
+const former = { BERTH_IMAGE_SUITE: 'bookworm' };
+
+/**
+ * Recovery from failed upgrades, killed processes, killed VMs and a reboot of the node. One host, which was made with Debian 12,
+ * survives all of it.
+ */
 describe('recovery', { timeout: 2_400_000 }, () => {
   const cleanUp: (() => Promise<void>)[] = [];
   let broker: BrokerProcess;
@@ -51,7 +59,26 @@ describe('recovery', { timeout: 2_400_000 }, () => {
     return host?.halted;
   };
 
+  const page = async () => {
+    const [port = ''] = credentials.published_ports.split('-');
+    const { hostname } = new URL(credentials.docker_host.replace('tcp:', 'http:'));
+    return (await fetch(`http://${hostname}:${port}/`, { signal: AbortSignal.timeout(5_000) })).text();
+  };
+  /** What an upgrade must leave as it is. */
+  const lasting = async () => ({
+    containers: await containers(),
+    file: (await docker.run(['exec', 'lasting', '/bin/cat', '/tmp/file', '/data/file'])).stdout,
+    network: (await docker.run(['network', 'inspect', '--format', '{{.Id}} {{.IPAM.Config}}', 'app'])).stdout,
+    page: await page(),
+    engineId: await engineId(),
+  });
+  const engineVersion = async () =>
+    (await docker.run(['version', '--format', '{{.Server.Version}}'])).stdout.trim();
+  const catalog = () => path.join(broker.stateDirectory, 'catalog.yaml');
+  let usualCatalog = '';
+
   beforeAll(async () => {
+    await testImage('bookworm');
     // Without a reserve, no host is halted before the disk is full.
     broker = await makeBrokerProcess(1, { BERTH_DISK_RESERVE_MIB: '0' });
     const hostsDisk = await mountHostsDisk();
@@ -60,8 +87,11 @@ describe('recovery', { timeout: 2_400_000 }, () => {
       () => broker.dispose(),
     );
     await symlink(hostsDisk, path.join(broker.stateDirectory, 'hosts'));
-    await broker.start();
-    expect((await broker.create('survivor', 'org')).status).toBe(201);
+    // Without a template, which would replace the other suite's in the cache of all tests.
+    usualCatalog = await readFile(catalog(), 'utf8');
+    await writeFile(catalog(), usualCatalog.replaceAll('"free":true', '"free":true,"template":"never"'));
+    await broker.start(former);
+    expect((await broker.create('survivor', 'org')).body).not.toMatchObject({ state: 'failed' });
     const bound = await broker.bind('survivor', 'binding');
     expect(bound.status).toBe(201);
     credentials = bound.body.credentials;
@@ -69,14 +99,17 @@ describe('recovery', { timeout: 2_400_000 }, () => {
     cleanUp.push(() => docker.dispose());
     const imported = await docker.run(['import', '-', 'busybox:test'], await busyboxTree());
     expect(imported.code, imported.stderr).toBe(0);
+    expect((await docker.run(['network', 'create', 'app'])).code).toBe(0);
+    const [port = ''] = credentials.published_ports.split('-');
     const run = await docker.run([
-      ...['run', '-d', '--name', 'lasting', '--restart', 'always', 'busybox:test'],
-      ...['/bin/sh', '-c', 'echo kept > /tmp/file; exec sleep 100000'],
+      ...['run', '-d', '--name', 'lasting', '--restart', 'always', '--network', 'app', '-p', `${port}:80`],
+      ...['-v', 'data:/data', 'busybox:test', '/bin/httpd', '-f', '-p', '80', '-h', '/www'],
     ]);
     expect(run.code, run.stderr).toBe(0);
     // A killed VM loses unwritten data: without this, up to five seconds, and with them the engine's record that the
     // container is to be restarted.
-    const written = await docker.run(['exec', 'lasting', '/bin/busybox', 'sync']);
+    const script = 'echo kept >/tmp/file; echo kept >/data/file; /bin/busybox sync';
+    const written = await docker.run(['exec', 'lasting', '/bin/sh', '-c', script]);
     expect(written.code, written.stderr).toBe(0);
     idAtFirst = await engineId();
   }, 1_200_000);
@@ -84,6 +117,55 @@ describe('recovery', { timeout: 2_400_000 }, () => {
   afterAll(async () => {
     for (const act of cleanUp.reverse()) await act();
   }, 300_000);
+
+  it('upgrade: a host of Debian 12 returns to it with all it had if the new image does not boot', async () => {
+    expect(await engineVersion()).toMatch(/^20\.10\./);
+    expect(idAtFirst).toMatch(/^([A-Z2-7]{4}:){11}/);
+    const before = await lasting();
+    expect(before).toMatchObject({ containers: 'lasting running\n', file: 'kept\nkept\n' });
+    expect(before.page).toContain('hello');
+    await broker.interrupt();
+    const images = path.join(broker.stateDirectory, 'images');
+    const shared = await realpath(images);
+    await rm(images);
+    const version = await installBrokenImage(images, [await testImage(), await testImage('bookworm')]);
+    await broker.start();
+    await eventually('the upgrade is offered', async () => (await offeredVersion()) === version);
+
+    const upgraded = await broker.upgrade('survivor', version);
+    expect(upgraded.body).toMatchObject({ state: 'failed', instance_usable: true });
+    await engineIsBack();
+    expect(await engineVersion()).toMatch(/^20\.10\./);
+    await eventually('the container runs again', async () => (await containers()) === 'lasting running\n');
+    expect(await lasting()).toEqual(before);
+
+    await broker.interrupt();
+    await rm(images, { recursive: true });
+    await symlink(shared, images);
+  });
+
+  // Fails if the initrd does not write the id of the engine's former key to `engine-id`.
+  it('upgrade: a host of Debian 12 changes to Debian 13 with containers, data, network, port and engine id', async () => {
+    const version = imageVersion((await testImage()).digest);
+    await writeFile(catalog(), usualCatalog);
+    await broker.start();
+    const before = await lasting();
+    await eventually('the upgrade is offered', async () => (await offeredVersion()) === version);
+    expect((await broker.upgrade('survivor', version)).body).toMatchObject({ state: 'succeeded' });
+    expect(await engineVersion()).toMatch(/^26\.1\./);
+    await eventually('the container runs again', async () => (await containers()) === 'lasting running\n');
+    expect(await lasting()).toEqual(before);
+    const run = await docker.run([
+      'run',
+      '--rm',
+      '-v',
+      'data:/data',
+      'busybox:test',
+      '/bin/cat',
+      '/data/file',
+    ]);
+    expect(run.stdout, run.stderr).toBe('kept\n');
+  });
 
   it('Ctrl-C: stops the processes; the host keeps running and is adopted by the next start', async () => {
     const [before] = await vms();
@@ -95,6 +177,13 @@ describe('recovery', { timeout: 2_400_000 }, () => {
     expect(await containers()).toBe('lasting running\n');
     expect((await vms()).map(({ pid }) => pid)).toEqual([before?.pid]);
   });
+
+  async function offeredVersion(): Promise<string | undefined> {
+    const { body } = await broker.ask<{
+      services: { plans: { maintenance_info?: { version: string } }[] }[];
+    }>('GET', '/v2/catalog');
+    return body.services[0]?.plans[0]?.maintenance_info?.version;
+  }
 
   /** As after an update of Berth to another recipe: the image that is installed is a former one. */
   async function replaceRecipe(): Promise<() => Promise<void>> {

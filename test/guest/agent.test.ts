@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
-import { createGuestAgent } from '../../src/guest/agent.ts';
+import { createGuestAgent, UnknownVerbError } from '../../src/guest/agent.ts';
 import { createGuestIdentity } from '../../src/guest/identity.ts';
 
 /** Long enough that only a test that hangs reaches it. */
@@ -74,11 +74,14 @@ describe('guest agent client', () => {
     });
   });
 
-  it('guest agent: identify sends the whole identity and the current time', async () => {
-    await answering({});
+  it('guest agent: identify sends the whole identity, the published ports and the current time', async () => {
+    await answering({ published: '1' });
     const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
     const before = Date.now();
-    expect(await createGuestAgent(socketPath).identify(identity, patience)).toBe(true);
+    const ports = { first: 20_010, count: 10 };
+    expect(await createGuestAgent(socketPath).identify(identity, ports, patience)).toEqual({
+      published: true,
+    });
     const after = Date.now();
     const [, verb, ...words] = heard[0]?.split(' ') ?? [];
     expect(verb).toBe('identify');
@@ -90,14 +93,29 @@ describe('guest agent client', () => {
     );
     expect(sent.get('entropy')).toEqual(identity.entropy);
     expect(sent.get('hostname')?.toString()).toBe(identity.hostname);
+    expect(sent.get('ports')?.toString()).toBe('20010-20019');
     expect(sent.get('machine_id')?.toString()).toBe(identity.machineId);
     expect(sent.get('boot_id')?.toString()).toBe(identity.bootId);
-    expect(sent.get('engine_id')?.toString()).toBe(identity.engineId);
-    expect(sent.get('engine_key')?.toString()).toBe(identity.engineKey);
+    expect(sent.get('engine_uuid')?.toString()).toBe(identity.engineId);
+    expect(sent.get('engine_id')?.toString()).toBe(identity.engineKey.fingerprint);
+    expect(sent.get('engine_key')?.toString()).toBe(identity.engineKey.key);
     const clock = sent.get('clock')?.toString() ?? '';
     expect(clock).toMatch(/^\d+\.\d{9}$/);
     expect(Number(clock) * 1000).toBeGreaterThanOrEqual(before - 1);
     expect(Number(clock) * 1000).toBeLessThanOrEqual(after + 1);
+  });
+
+  it("guest agent: correctClock asks for the guest's time, and sends the error", async () => {
+    let ahead = 5_000;
+    await peer((socket, id, _, line) => {
+      const adjust = /adjust=([0-9a-f]+)/.exec(line)?.[1];
+      const time = (Date.now() + ahead) / 1000;
+      if (adjust !== undefined) ahead += Number(Buffer.from(adjust, 'hex').toString());
+      socket.write(`${id} ok ${pairs({ clock: time.toFixed(9) }).join(' ')}\n`);
+    });
+    expect(await createGuestAgent(socketPath).correctClock(patience)).toBe(true);
+    expect(Math.abs(ahead)).toBeLessThan(100);
+    expect(heard.at(-1)).toContain(' clock adjust=');
   });
 
   it('guest agent: freeze, grow and powerOff send these verbs', async () => {
@@ -107,6 +125,35 @@ describe('guest agent client', () => {
     expect(await agent.grow(patience)).toBe(true);
     expect(await agent.powerOff(patience)).toBe(true);
     expect(heard.map((line) => line.split(' ').slice(1).join(' '))).toEqual(['freeze', 'grow', 'poweroff']);
+  });
+
+  it('guest agent: says whether the engine has its published ports', async () => {
+    const ports = { first: 20_010, count: 0 };
+    const agent = createGuestAgent(socketPath);
+    const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
+    const published: string[] = ['0', '1'];
+    await peer((socket, id) => {
+      const [next = '1'] = published.splice(0, 1);
+      socket.write(`${id} ok ${pairs({ published: next }).join(' ')}\n`);
+    });
+    expect(await agent.identify(identity, ports, patience)).toEqual({ published: false });
+    expect(await agent.publish(ports, patience)).toBe(true);
+    expect(heard[1]).toMatch(/ publish ports=$/);
+  });
+
+  it('guest agent: of a former image, which knows nothing of ports, is left alone', async () => {
+    await peer((socket, id, verb) =>
+      socket.write(
+        verb === 'identify'
+          ? `${id} ok\n`
+          : `${id} error ${pairs({ message: `unknown verb ${verb}` }).join('')}\n`,
+      ),
+    );
+    const ports = { first: 20_010, count: 1 };
+    const agent = createGuestAgent(socketPath);
+    const identity = createGuestIdentity('0f8fad5b-d9cb-469f-a165-70867728950e');
+    expect(await agent.identify(identity, ports, patience)).toEqual({ published: true });
+    expect(await agent.publish(ports, patience)).toBe(true);
   });
 
   it('guest agent: accepts an answer that arrives in pieces', async () => {
@@ -154,6 +201,13 @@ describe('guest agent refusals', () => {
     const refusal = createGuestAgent(socketPath).freeze(patience);
     await expect(refusal).rejects.toThrow(HypervisorError);
     await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no\\u0007 disk");
+  });
+
+  it('guest agent: a verb that an older guest does not know is told apart', async () => {
+    await peer((socket, id, verb) =>
+      socket.write(`${id} error ${pairs({ message: `unknown verb ${verb}` }).join(' ')}\n`),
+    );
+    await expect(createGuestAgent(socketPath).correctClock(patience)).rejects.toThrow(UnknownVerbError);
   });
 
   it('guest agent: an error contains at most 500 characters of the refusal', async () => {
@@ -215,6 +269,11 @@ describe('hostile guest agent', () => {
     await expect(createGuestAgent(socketPath).status(patience)).rejects.toThrow(
       /a line of more than 16384 bytes/,
     );
+  });
+
+  it('hostile guest agent: an invalid time is refused', async () => {
+    await answering({ clock: 'soon' });
+    await expect(createGuestAgent(socketPath).correctClock(patience)).rejects.toThrow(HypervisorError);
   });
 
   it.each([

@@ -3,7 +3,7 @@ import { createPrivateKey, createPublicKey, type JsonWebKey } from 'node:crypto'
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { createGuestIdentity, engineIdOf } from '../../src/guest/identity.ts';
+import { createGuestIdentity, fingerprintOf } from '../../src/guest/identity.ts';
 import { compiled } from '../support/build.ts';
 
 const hostId = '0f8fad5b-d9cb-469f-a165-70867728950e';
@@ -18,36 +18,39 @@ describe('guest identity', () => {
     expect(one.hostname).toBe('berth-0f8fad5b');
     expect(other.hostname).toBe(one.hostname);
     expect(other.machineId).toBe(one.machineId);
-    for (const name of ['bootId', 'engineId', 'engineKey'] as const) expect(other[name]).not.toBe(one[name]);
+    for (const name of ['bootId', 'engineId'] as const) expect(other[name]).not.toBe(one[name]);
+    expect(other.engineKey.fingerprint).not.toBe(one.engineKey.fingerprint);
     expect(other.entropy.equals(one.entropy)).toBe(false);
   });
 
   it('guest identity: shares nothing with another host', () => {
     const one = createGuestIdentity(hostId);
     const other = createGuestIdentity('7c9e6679-7425-40de-944b-e07fc1f90ae7');
-    for (const name of ['hostname', 'machineId', 'bootId', 'engineId', 'engineKey'] as const) {
+    for (const name of ['hostname', 'machineId', 'bootId', 'engineId'] as const) {
       expect(other[name]).not.toBe(one[name]);
     }
+    expect(other.engineKey.fingerprint).not.toBe(one.engineKey.fingerprint);
   });
 
   it('guest identity: has the formats that the kernel, systemd and dockerd expect', () => {
-    const { machineId, bootId, entropy, engineId } = createGuestIdentity(hostId);
+    const { machineId, bootId, entropy, engineId, engineKey } = createGuestIdentity(hostId);
     // machine-id(5)
     expect(machineId).toMatch(/^[0-9a-f]{32}$/);
     expect(machineId).not.toBe(hostId.replaceAll('-', ''));
     expect(bootId).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
     // At least the size of the kernel's random pool.
     expect(entropy.length).toBeGreaterThanOrEqual(64);
-    expect(engineId).toMatch(/^([A-Z2-7]{4}:){11}[A-Z2-7]{4}$/);
+    expect(engineId).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+    expect(engineKey.fingerprint).toMatch(/^([A-Z2-7]{4}:){11}[A-Z2-7]{4}$/);
   });
 
-  it('guest identity: the engine id derives from the engine key', () => {
-    const { engineId, engineKey } = createGuestIdentity(hostId);
-    const key = JSON.parse(engineKey) as JsonWebKey & { d: string };
-    expect(key).toMatchObject({ crv: 'P-256', kty: 'EC', kid: engineId });
-    const publicKey = createPublicKey(createPrivateKey({ key, format: 'jwk' }));
-    expect(publicKey.export({ format: 'jwk' })).toMatchObject({ x: key.x, y: key.y });
-    expect(engineIdOf(pointOf(key))).toBe(engineId);
+  it("guest identity: the engine key's fingerprint derives from the key", () => {
+    const { fingerprint, key } = createGuestIdentity(hostId).engineKey;
+    const jwk = JSON.parse(key) as JsonWebKey & { d: string };
+    expect(jwk).toMatchObject({ crv: 'P-256', kty: 'EC', kid: fingerprint });
+    const publicKey = createPublicKey(createPrivateKey({ key: jwk, format: 'jwk' }));
+    expect(publicKey.export({ format: 'jwk' })).toMatchObject({ x: jwk.x, y: jwk.y });
+    expect(fingerprintOf(pointOf(jwk))).toBe(fingerprint);
   });
 
   // Fails, because the process hangs, if the key is exported from a KeyObject that was just made.
@@ -64,8 +67,8 @@ describe('guest identity', () => {
   });
 });
 
-describe('engine id', () => {
-  it('engine id: equals the id that dockerd 20.10 derived from the same key', () => {
+describe('engine key', () => {
+  it('engine key: its fingerprint is the id that dockerd 20.10 derived from the same key', () => {
     // From a guest that was destroyed; the public half only.
     const key = {
       crv: 'P-256',
@@ -73,6 +76,6 @@ describe('engine id', () => {
       x: 'WGqyo_e4BzCIHYKYirYbHp-0gyO-6x5KZBU6ySjWHx4',
       y: 'M0UIXNjb9Nt0CQX2iU4Kq3hSCHS2IIEFoZoOdyrL0KA',
     };
-    expect(engineIdOf(pointOf(key))).toBe('TVUN:5TZN:BQAP:PFSH:Y2IA:KH35:ICT6:P5MY:GYSR:SB72:VWHA:SVQU');
+    expect(fingerprintOf(pointOf(key))).toBe('TVUN:5TZN:BQAP:PFSH:Y2IA:KH35:ICT6:P5MY:GYSR:SB72:VWHA:SVQU');
   });
 });

@@ -25,7 +25,7 @@ const readKernel = `
   open(my $core, '<:raw', '/proc/kcore') or die "kcore: $!";
   read $core, my $header, 64;
   my ($table, $size, $number) = unpack 'x32 Q x14 S S', $header;
-  for my $name (qw(net_secret ts_secret)) {
+  for my $name (grep { $at{$_} } qw(net_secret ts_secret)) {
     for my $index (0 .. $number - 1) {
       seek $core, $table + $index * $size, 0;
       read $core, my $entry, $size;
@@ -119,7 +119,10 @@ describe(`${count} hosts of one template, half of them from the pool`, { timeout
     const times = new Map<string, number>();
     for (const value of seen.flatMap(({ values }) => values)) times.set(value, (times.get(value) ?? 0) + 1);
     expect([...times].filter(([, found]) => found > 1)).toEqual([]);
-    expect(times.size).toBe(count * 12);
+    // Newer kernels have no ts_secret.
+    const names = new Set([...times.keys()].map((value) => value.slice(0, value.lastIndexOf(' '))));
+    expect(names).toContain('net_secret');
+    expect(times.size).toBe(count * (names.has('ts_secret') ? 12 : 11));
     // SECURITY.md, "What hosts of one template share", lists these.
     expect(new Set(seen.flatMap(({ common }) => common)).size).toBe(3);
     // Seconds; reading the clock takes time too.

@@ -20,7 +20,8 @@ const bootMs = 300_000;
 /**
  * dm-verity protects the root file system even if the digests of the image's files are not checked, or were changed too.
  *
- * Fails with an initrd that mounts the disk directly: the changed image booted.
+ * Fails with an initrd that mounts the disk directly: the changed image booted. That nothing which a tenant writes shadows the
+ * verified root after a boot: test/hypervisors/qemu/update.vm.test.ts.
  */
 describe('verified root', { timeout: 3_600_000 }, () => {
   let hosts: TestHosts;

@@ -32,7 +32,8 @@ export interface BrokerProcess {
   readonly settings: Settings;
   /** Port of the OSB API; gateway and management use the next two. */
   readonly firstPort: number;
-  start(): Promise<void>;
+  /** @param settings environment variables that override the usual ones until it ends. */
+  start(settings?: Readonly<Record<string, string>>): Promise<void>;
   /** Ctrl-C. */
   interrupt(): Promise<void>;
   /** Sends SIGKILL to all its processes; hosts keep running. */
@@ -43,6 +44,8 @@ export interface BrokerProcess {
   create(instanceId: string, org: string): Promise<Answer>;
   bind(instanceId: string, bindingId: string): Promise<Answer<{ credentials: Credentials }>>;
   unbind(instanceId: string, bindingId: string): Promise<Answer>;
+  /** An upgrade to an image, by `maintenance_info`. */
+  upgrade(instanceId: string, version: string): Promise<Answer>;
   remove(instanceId: string): Promise<Answer>;
   /** Stops the broker, destroys its remaining hosts, and removes its state. */
   dispose(): Promise<void>;
@@ -108,10 +111,10 @@ export async function makeBrokerProcess(
   let output = '';
   const site = async () => (await readFile(path.join(state.directory, 'site'), 'utf8')).trim();
 
-  async function start(): Promise<void> {
+  async function start(overrides: Readonly<Record<string, string>> = {}): Promise<void> {
     const from = output.length;
     const started = spawn(process.execPath, [path.join(project, 'dist', 'src', 'main.js')], {
-      env: environment,
+      env: { ...environment, ...overrides },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     child = started;
@@ -189,7 +192,7 @@ export async function makeBrokerProcess(
         const polled = await ask('GET', `${route}/last_operation?operation=${operation}`);
         return polled.body['state'] === 'in progress' ? undefined : polled;
       },
-      { deadlineMs: 300_000, everyMs: 250 },
+      { deadlineMs: 600_000, everyMs: 250 },
     );
   }
 
@@ -224,6 +227,14 @@ export async function makeBrokerProcess(
     create: async (id, org) => settled(await ask('PUT', createRoute(id), createBody(org)), instance(id)),
     bind: (id, bindingId) => ask('PUT', binding(id, bindingId), { service_id: serviceId, plan_id: planId }),
     unbind: (id, bindingId) => ask('DELETE', `${binding(id, bindingId)}?${hints}`),
+    upgrade: async (id, version) =>
+      settled(
+        await ask('PATCH', `${instance(id)}?accepts_incomplete=true`, {
+          service_id: serviceId,
+          maintenance_info: { version },
+        }),
+        instance(id),
+      ),
     remove: async (id) =>
       settled(await ask('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`), instance(id)),
     async dispose() {

@@ -1,5 +1,6 @@
 import { chmod, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
+import { type ImageSuite, imageSuites } from '../../src/core/hypervisor/images.ts';
 import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
 import type { GuestImage } from '../../src/hypervisors/qemu/image/guest-image.ts';
 import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
@@ -9,7 +10,6 @@ import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
  * takes a cold boot.
  */
 const cacheDirectory = '/var/cache/berth-test';
-const cached = ['images', 'templates', 'disks'];
 const recipeDirectory = path.join(import.meta.dirname, '..', '..', 'image');
 /** Short, since paths of Unix sockets are limited, and accessible for the users that hosts run as. */
 const stateRoot = '/var/tmp';
@@ -18,12 +18,12 @@ const stateRoot = '/var/tmp';
 export type QemuTestOptions = QemuOptions & { readonly image: GuestImage };
 
 /** The guest image of this checkout's recipe. If it is missing, builds it and prints the progress. */
-export async function testImage(): Promise<GuestImage> {
+export async function testImage(suite: ImageSuite = imageSuites[0]): Promise<GuestImage> {
   let last = '';
   return ensureGuestImage(
-    { imagesDirectory: path.join(cacheDirectory, 'images'), recipeDirectory },
+    { imagesDirectory: path.join(cacheDirectory, 'images'), recipeDirectory, suite },
     ({ step, percent }) => {
-      const line = `guest image: ${step} ${Math.floor(percent / 5) * 5} %\n`;
+      const line = `guest image of ${suite}: ${step} ${Math.floor(percent / 5) * 5} %\n`;
       if (line !== last) process.stderr.write(line);
       last = line;
     },
@@ -31,13 +31,18 @@ export async function testImage(): Promise<GuestImage> {
   );
 }
 
-/** A state directory for one test file, with links to the shared cache. */
-export async function makeStateDirectory(): Promise<{ directory: string; remove: () => Promise<void> }> {
+/**
+ * A state directory for one test file, with links to the shared cache.
+ * @param templates folder in the cache for templates of another suite, which would replace those of the same plan.
+ */
+export async function makeStateDirectory(
+  templates = 'templates',
+): Promise<{ directory: string; remove: () => Promise<void> }> {
   const directory = await mkdtemp(path.join(stateRoot, 'berth-test-'));
   await chmod(directory, 0o755);
-  for (const name of cached) {
-    await mkdir(path.join(cacheDirectory, name), { recursive: true, mode: 0o755 });
-    await symlink(path.join(cacheDirectory, name), path.join(directory, name));
+  for (const [name, folder] of Object.entries({ images: 'images', templates, disks: 'disks' })) {
+    await mkdir(path.join(cacheDirectory, folder), { recursive: true, mode: 0o755 });
+    await symlink(path.join(cacheDirectory, folder), path.join(directory, name));
   }
   return { directory, remove: () => rm(directory, { recursive: true, force: true }) };
 }

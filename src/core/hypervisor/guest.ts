@@ -4,12 +4,20 @@ import type { HostSpec } from './host-spec.ts';
 export interface Guest {
   /**
    * Gives the guest its own identity: reseeds its random number generator, and sets clock, hostname, machine-id, boot
-   * id and engine id. Called after every start and resume, before {@link Network.connect}, and every few minutes while the
-   * host runs: a guest that has its identity only gets the time and more entropy.
+   * id and engine id. Called after every start and resume, before {@link Network.connect}. A guest that has its identity
+   * only gets the time and more entropy. Each time, the engine gets the spec's published ports, of which it picks random
+   * ones for containers.
    * @returns false if the guest does not answer yet, or is paused or parked: ask again later.
    * @throws HypervisorError if no VM runs.
    */
   identify(spec: HostSpec): Promise<boolean>;
+
+  /**
+   * Corrects the guest's clock by measuring how far it is from the node's. Called twice a minute while the host runs.
+   * @returns false if the guest does not answer now.
+   * @throws HypervisorError if no VM runs.
+   */
+  correctClock(spec: HostSpec): Promise<boolean>;
 
   /**
    * Gives the running engine the registries of the spec, without touching containers. A cold boot forgets them.

@@ -41,7 +41,7 @@ export const noRegistries: RegistrySettings = { mirrors: [], insecure: [], autho
 
 /**
  * Everything that a driver needs to know about one host. Postgres is the source: two specs with the same `hostId`
- * are the same host, and only what `reshape`, `connect` and `configureRegistries` apply may differ between them.
+ * are the same host, and only what `reshape`, `identify`, `connect` and `configureRegistries` apply may differ between them.
  */
 export interface HostSpec {
   /** UUID of the host: the name under which the driver makes it and finds it again. */

@@ -1,3 +1,8 @@
+/** Debian releases that an image can consist of; the first one is the default. */
+export const imageSuites = ['trixie', 'bookworm'] as const;
+
+export type ImageSuite = (typeof imageSuites)[number];
+
 /** The image that new hosts get. */
 export interface Images {
   /** Its version (Semantic Versioning 2.0); undefined while none is installed: no host can be made then. */

@@ -1,21 +1,45 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Guest } from '../../core/hypervisor/guest.ts';
-import { noRegistries } from '../../core/hypervisor/host-spec.ts';
+import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts';
 import { enginePort } from '../../core/hypervisor/network.ts';
-import { createGuestAgent } from '../../guest/agent.ts';
-import { createGuestIdentity } from '../../guest/identity.ts';
+import { createGuestAgent, UnknownVerbError } from '../../guest/agent.ts';
 import type { QemuDeps } from './deps.ts';
 import { runningContainers, startContainer } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
 import { writeHostRecord } from './host-record.ts';
+import { identifyGuest } from './identify-guest.ts';
+import type { HostLayout } from './layout.ts';
 import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
+
+/** A clock that was set with a greater delay than this is corrected at once, not only by the next round. Milliseconds. */
+const lateMs = 200;
+
+async function correctClock(at: HostLayout, spec: HostSpec): Promise<boolean> {
+  try {
+    return await createGuestAgent(at.agentSocket).correctClock(agentTimeoutMs);
+  } catch (error) {
+    if (!(error instanceof UnknownVerbError)) throw error;
+    // A guest of a former image.
+    return identifyGuest(at, spec);
+  }
+}
 
 export function createGuest({ hosts, vms, logger }: QemuDeps): Guest {
   return {
     async identify(spec) {
       const at = hosts.layoutOfSpec(spec);
       await vms.requireAlive(at);
-      return createGuestAgent(at.agentSocket).identify(createGuestIdentity(spec.hostId), agentTimeoutMs);
+      const begun = performance.now();
+      if (!(await identifyGuest(at, spec))) return false;
+      // The guest has got the time of the request, and may have read it late.
+      if (performance.now() - begun > lateMs) await correctClock(at, spec);
+      return true;
+    },
+
+    async correctClock(spec) {
+      const at = hosts.layoutOfSpec(spec);
+      await vms.requireAlive(at);
+      return correctClock(at, spec);
     },
 
     async configureRegistries(spec) {

@@ -2,12 +2,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import { enginePort } from '../../core/hypervisor/network.ts';
-import { createGuestAgent } from '../../guest/agent.ts';
-import { createGuestIdentity } from '../../guest/identity.ts';
 import type { QemuDeps } from './deps.ts';
 import { engineAnswers } from './engine/engine.ts';
+import { identifyGuest } from './identify-guest.ts';
 import type { HostLayout } from './layout.ts';
-import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
+import { engineTimeoutMs } from './timeouts.ts';
 
 /** A restored guest that has not answered by then is of no use to the pool. */
 const timeoutMs = 30_000;
@@ -33,7 +32,7 @@ export async function warmRestoredGuest(
       await delay(pollMs);
     }
   };
-  await until(() => createGuestAgent(at.agentSocket).identify(createGuestIdentity(hostId), agentTimeoutMs));
+  await until(() => identifyGuest(at, { hostId, publishedPorts }));
   await network.connect(at, noPorts, { kind: 'none' }, noPorts);
   await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
   await network.disconnect(at, noPorts);

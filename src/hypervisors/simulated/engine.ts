@@ -3,8 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { noRegistries, type RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import type { HostFiles, SimulatedHost } from './host-files.ts';
 
-const version = '20.10.24+simulated';
-const apiVersion = '1.41';
+const version = '26.1.5+simulated';
+const apiVersion = '1.45';
 const notice = 'This host is simulated: no VM runs, and no container can.';
 /** Answered by a paused VM too: it says that the VM exists, not that its guest runs. */
 export const probePath = '/berth-probe';
@@ -17,7 +17,7 @@ const bodyLimit = 64 * 1024;
 export const hostHeader = 'berth-simulated-host';
 
 /**
- * Serves a stand-in for one host's Docker engine on 127.0.0.1: enough of the Engine API (v1.41) for `docker
+ * Serves a stand-in for one host's Docker engine on 127.0.0.1: enough of the Engine API (v1.45) for `docker
  * version`, `info`, `ps` and the like. Any other request is answered with 501 and a message that the host is simulated.
  * The server closes itself once the host's file says that no VM runs at this port any more.
  * @param port to listen on; 0 takes a free one.
@@ -166,7 +166,7 @@ function info({ spec, vm }: SimulatedHost) {
   };
 }
 
-/** As dockerd 20.10 shows it: mirrors with a slash at the end, networks apart from names. */
+/** As dockerd shows it: mirrors with a slash at the end, networks apart from names. */
 function registryConfig({ mirrors, insecure }: RegistrySettings) {
   const isNetwork = (registry: string) => registry.includes('/');
   const names = insecure.filter((registry) => !isNetwork(registry));

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID, X509Certificate } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -8,23 +8,17 @@ import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-s
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { busyboxTree } from '../../../tools/lib/docker.ts';
 import { removeInstallationTraces, residueOf } from '../../../tools/lib/residue.ts';
-import {
-  type GuestImage,
-  readImage,
-  readImageRecord,
-} from '../../../src/hypervisors/qemu/image/guest-image.ts';
+import type { GuestImage } from '../../../src/hypervisors/qemu/image/guest-image.ts';
 import { imageVersion } from '../../../src/hypervisors/qemu/image/image-version.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
 import { createCertificateAuthority } from '../../../src/certificates/ca.ts';
+import { bindMounts, look, tamper, untouched } from '../../support/engine-root.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
 import { makeStateDirectory, type QemuTestOptions, testImage } from '../../support/vm-cache.ts';
 
-/**
- * Updates of a host that is in use. The newer image is a copy of the installed one under another digest; the guest's
- * kernel command line tells them apart.
- */
+/** Updates of a host that is in use: it is restored from a template of Debian 12, and changes to Debian 13 and back. */
 const site = randomBytes(2).toString('hex');
 const bootMs = 300_000;
 const plan = { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } };
@@ -44,23 +38,28 @@ let state: Awaited<ReturnType<typeof makeStateDirectory>>;
 let dockerHome: string;
 let driver: Hypervisor;
 let engine = '';
+let older = '';
+let engineIdAtFirst = '';
+/** Of the data disk, in MiB. */
+let sizeAtFirst = 0;
 
 beforeAll(async () => {
-  state = await makeStateDirectory();
+  state = await makeStateDirectory('templates-bookworm');
   dockerHome = await mkdtemp(path.join(tmpdir(), 'berth-docker-'));
-  const installed = await testImage();
+  const former = await testImage('bookworm');
+  older = imageVersion(former.digest);
+  newer = await testImage();
   const images = path.join(state.directory, 'images');
   await rm(images);
   await mkdir(images);
-  await symlink(installed.directory, path.join(images, installed.digest));
-  newer = await relabel(installed, images);
+  for (const { directory, digest } of [former, newer]) await symlink(directory, path.join(images, digest));
   options = {
     site,
     stateDirectory: state.directory,
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
-    image: installed,
-    ensureImage: testImage,
+    image: former,
+    ensureImage: () => testImage('bookworm'),
     accelerator: 'tcg',
     hostNetwork: `10.214.${testSlot}.0/24`,
     firstUid: 600_016 + testSlot * 1000,
@@ -86,18 +85,6 @@ afterAll(async () => {
   await rm(dockerHome, { recursive: true, force: true });
   expect(left).toEqual([]);
 }, 300_000);
-
-async function relabel(image: GuestImage, images: string): Promise<GuestImage> {
-  const record = await readImageRecord(image.directory);
-  const digest = randomBytes(32).toString('hex');
-  const directory = path.join(images, digest);
-  await mkdir(directory);
-  for (const name of Object.keys(record.files)) {
-    await copyFile(path.join(image.directory, name), path.join(directory, name));
-  }
-  await writeFile(path.join(directory, 'image.json'), JSON.stringify({ ...record, digest }));
-  return readImage(directory);
-}
 
 async function bringUp(as: HostSpec): Promise<void> {
   await driver.prepare(as);
@@ -133,17 +120,20 @@ const page = async () => {
   const { hostname } = new URL(engine.replace('tcp:', 'http:'));
   return (await fetch(`http://${hostname}:${webPort}/`, { signal: AbortSignal.timeout(5_000) })).text();
 };
+const size = async () => Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(await inside('/bin/busybox df -m /'))?.[1]);
+const engineVersion = () => docker('version', '--format', '{{.Server.Version}}');
+const engineId = () => docker('info', '--format', '{{.ID}}');
 const running = async () => (await docker('ps', '--format', '{{.Names}}')).split('\n').sort();
 
 it(
-  "configureRegistries: adds and removes the engine's registries while containers run",
-  { timeout: 4 * bootMs },
+  'reshape: a host of Debian 12 boots Debian 13 from its disk, with its containers and engine id',
+  { timeout: 6 * bootMs },
   async () => {
     await bringUp(spec);
     expect(await driver.startedFrom(spec.hostId)).toBe('template');
     await dockerWith(await busyboxTree(), 'import', '-', 'busybox:test');
     const web = ['/bin/httpd', '-f', '-p', '80', '-h', '/www'];
-    await docker('run', '-d', '--name', 'web', '-p', `${webPort}:80`, 'busybox:test', ...web);
+    await docker('run', '-d', '--name', 'web', '-p', `${webPort}:80`, ...bindMounts, 'busybox:test', ...web);
     await docker(
       'run',
       '-d',
@@ -178,6 +168,64 @@ it(
       'echo kept >/data/file',
     );
     expect(await page()).toContain('hello');
+    engineIdAtFirst = await engineId();
+    // The fingerprint of the key that the host got when it was restored.
+    expect(engineIdAtFirst).toMatch(/^([A-Z2-7]{4}:){11}[A-Z2-7]{4}$/);
+    expect(await engineVersion()).toMatch(/^20\.10\./);
+
+    await driver.close();
+    driver = await createQemuHypervisor({ ...options, ensureImage: () => Promise.resolve(newer) });
+    await driver.open();
+    expect(driver.imageVersion()).toBe(older);
+    await driver.installImage(() => undefined, AbortSignal.timeout(60_000));
+    // Installed, but not used by this host.
+    expect(driver.imageVersion()).toBe(imageVersion(newer.digest));
+    expect(await driver.imageVersionOf(spec.hostId)).toBe(older);
+    await driver.connect(spec);
+    expect(await page()).toContain('hello');
+    expect(await driver.verify(spec.hostId)).toEqual([]);
+    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${older}`);
+    sizeAtFirst = await size();
+    await inside(tamper);
+    expect(await inside(look)).not.toBe(untouched);
+
+    const target: HostSpec = {
+      ...spec,
+      shape: { vcpus: 2, memoryMib: 1024, diskGib: 6 },
+      imageVersion: imageVersion(newer.digest),
+      registries: { ...noRegistries, mirrors: ['https://mirror.example.org'] },
+    };
+    const begun = performance.now();
+    await driver.stop(spec.hostId);
+    const stopped = performance.now();
+    await driver.reshape(target);
+    await bringUp(target);
+    const seconds = (from: number, to: number) => ((to - from) / 1000).toFixed(1);
+    process.stderr.write(
+      `update: ${seconds(begun, performance.now())} s, of which ${seconds(begun, stopped)} s to stop\n`,
+    );
+    expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion());
+    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${driver.imageVersion()}`);
+    expect(await engineVersion()).toMatch(/^26\.1\./);
+    expect(await engineId()).toBe(engineIdAtFirst);
+    expect(await running()).toEqual(['always', 'other', 'web']);
+    expect(await docker('run', '--rm', '-v', 'data:/data', 'busybox:test', '/bin/cat', '/data/file')).toBe(
+      'kept',
+    );
+    expect(await page()).toContain('hello');
+    expect(await inside(look)).toBe(untouched);
+    expect(await size()).toBeGreaterThan(sizeAtFirst * 1.4);
+    expect(await docker('info', '--format', '{{.NCPU}} {{.RegistryConfig.Mirrors}}')).toBe(
+      '2 [https://mirror.example.org/]',
+    );
+    expect(await driver.verify(spec.hostId)).toEqual([]);
+  },
+);
+
+it(
+  "configureRegistries: adds and removes the engine's registries while containers run",
+  { timeout: 4 * bootMs },
+  async () => {
     const startedAt = () => docker('inspect', '--format', '{{.State.StartedAt}}', 'web');
     const since = await startedAt();
 
@@ -232,63 +280,20 @@ it(
 );
 
 it(
-  'reshape: a host boots a newer image from its disk with its containers, and the older image again',
-  { timeout: 9 * bootMs },
+  'reshape: the host boots Debian 12 again, as after an update that failed',
+  { timeout: 4 * bootMs },
   async () => {
-    const older = imageVersion(options.image.digest);
-    await driver.close();
-    driver = await createQemuHypervisor({ ...options, ensureImage: () => Promise.resolve(newer) });
-    await driver.open();
-    expect(driver.imageVersion()).toBe(older);
-    await driver.installImage(() => undefined, AbortSignal.timeout(60_000));
-    // Installed, but not used by this host.
-    expect(driver.imageVersion()).toBe(imageVersion(newer.digest));
-    expect(await driver.imageVersionOf(spec.hostId)).toBe(older);
-    await driver.connect(spec);
-    expect(await page()).toContain('hello');
-    expect(await driver.verify(spec.hostId)).toEqual([]);
-    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${older}`);
-    const size = async () =>
-      Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(await inside('/bin/busybox df -m /'))?.[1]);
-    const before = await size();
-
-    const target: HostSpec = {
-      ...spec,
-      shape: { vcpus: 2, memoryMib: 1024, diskGib: 6 },
-      imageVersion: imageVersion(newer.digest),
-      registries: { ...noRegistries, mirrors: ['https://mirror.example.org'] },
-    };
-    const begun = performance.now();
-    await driver.stop(spec.hostId);
-    const stopped = performance.now();
-    await driver.reshape(target);
-    await bringUp(target);
-    const seconds = (from: number, to: number) => ((to - from) / 1000).toFixed(1);
-    process.stderr.write(
-      `update: ${seconds(begun, performance.now())} s, of which ${seconds(begun, stopped)} s to stop\n`,
-    );
-    expect(await driver.imageVersionOf(spec.hostId)).toBe(driver.imageVersion());
-    expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${driver.imageVersion()}`);
-    expect(await running()).toEqual(['always', 'other', 'web']);
-    expect(await docker('run', '--rm', '-v', 'data:/data', 'busybox:test', '/bin/cat', '/data/file')).toBe(
-      'kept',
-    );
-    expect(await page()).toContain('hello');
-    expect(await size()).toBeGreaterThan(before * 1.4);
-    expect(await docker('info', '--format', '{{.NCPU}} {{.RegistryConfig.Mirrors}}')).toBe(
-      '2 [https://mirror.example.org/]',
-    );
-    expect(await driver.verify(spec.hostId)).toEqual([]);
-
-    // The way back of a failed update.
     await docker('stop', '-t', '0', 'other');
     await driver.stop(spec.hostId);
     await driver.reshape({ ...spec, imageVersion: older });
     await bringUp({ ...spec, imageVersion: older });
     expect(await inside('cat /proc/cmdline')).toContain(`berth.image=${older}`);
+    expect(await engineVersion()).toMatch(/^20\.10\./);
+    expect(await engineId()).toBe(engineIdAtFirst);
     expect(await running()).toEqual(['always', 'web']);
+    expect(await page()).toContain('hello');
     expect(await docker('info', '--format', '{{.NCPU}} {{.RegistryConfig.Mirrors}}')).toBe('1 []');
-    expect(await size()).toBeGreaterThan(before * 1.4);
+    expect(await size()).toBeGreaterThan(sizeAtFirst * 1.4);
     expect(await readdir(path.join(state.directory, 'images'))).toHaveLength(2);
   },
 );

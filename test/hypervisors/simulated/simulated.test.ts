@@ -79,7 +79,7 @@ describe('the simulated driver', () => {
   it('simulated engine: answers the real docker CLI, and says that it is simulated', async () => {
     const spec = newSpec();
     const { url } = await bringUp(await open(), spec);
-    expect((await docker(url, 'version')).stdout).toContain('20.10.24+simulated');
+    expect((await docker(url, 'version')).stdout).toContain('26.1.5+simulated');
     const info = await docker(url, 'info');
     expect(info.stdout).toContain(`ID: ${spec.hostId}`);
     expect(info.stderr).toContain('WARNING: This host is simulated');

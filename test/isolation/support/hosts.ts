@@ -68,7 +68,7 @@ export async function makeHosts(
     runDirectory: `/run/berth-${site}`,
     libexecDirectory: path.join(import.meta.dirname, '..', '..', '..', 'libexec'),
     image: await testImage(),
-    ensureImage: testImage,
+    ensureImage: () => testImage(),
     accelerator: 'tcg',
     hostNetwork: `10.211.${testSlot}.0/24`,
     firstUid: 610_016 + testSlot * 1000,

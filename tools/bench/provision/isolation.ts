@@ -4,6 +4,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { noRegistries, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
+import { imageSuites } from '../../../src/core/hypervisor/images.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { removeInstallationTraces } from '../../lib/residue.ts';
 import { ensureGuestImage } from '../../../src/hypervisors/qemu/image/build-image.ts';
@@ -147,6 +148,7 @@ async function driverOptions(stateDirectory: string): Promise<Omit<QemuOptions, 
     {
       imagesDirectory: path.join(stateDirectory, 'images'),
       recipeDirectory: path.join(projectDirectory(), 'image'),
+      suite: imageSuites[0],
     },
     () => undefined,
     new AbortController().signal,

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import type { ImageSuite } from '../../../core/hypervisor/images.ts';
 import type { Logger } from '../../../lib/logger.ts';
 import { publishFolder } from '../../../lib/write-file-atomically.ts';
 import { runTool } from '../../run-tool.ts';
@@ -27,6 +28,7 @@ export interface ImageOptions {
   readonly imagesDirectory: string;
   /** The recipe: the folder `image/` of the project. */
   readonly recipeDirectory: string;
+  readonly suite: ImageSuite;
 }
 
 /** Measured: at most 1.1 GiB for the unpacked tree, apt's downloads and the result; the rest is a margin. */
@@ -40,7 +42,7 @@ const buildTimeoutMs = 60 * 60 * 1000;
  * @throws HypervisorError that names the file and the remedy if the image is damaged.
  */
 export async function findGuestImage(options: ImageOptions): Promise<GuestImage | undefined> {
-  const newest = await newestImage(await imagesIn(options.imagesDirectory), options.recipeDirectory);
+  const newest = await newestImage(await imagesIn(options.imagesDirectory), options);
   return newest && (await readImage(newest.folder));
 }
 
@@ -58,7 +60,7 @@ export async function findInstalledImage(
       return undefined;
     });
   const images = (await readable(imagesIn(options.imagesDirectory))) ?? [];
-  const ofRecipe = await newestImage(images, options.recipeDirectory);
+  const ofRecipe = await newestImage(images, options);
   for (const { folder } of ofRecipe === undefined ? images : [ofRecipe, ...images]) {
     const image = await readable(readImage(folder));
     if (image !== undefined) return image;
@@ -87,12 +89,12 @@ export async function imagesIn(imagesDirectory: string): Promise<readonly ImageF
   return images.sort((one, other) => other.record.builtAt.localeCompare(one.record.builtAt));
 }
 
-/** The newest of these images that was built from exactly this recipe. */
+/** The newest of these images that was built from exactly this recipe and suite. */
 export async function newestImage(
   images: readonly ImageFolder[],
-  recipeDirectory: string,
+  options: ImageOptions,
 ): Promise<ImageFolder | undefined> {
-  const recipe = await recipeDigest(recipeDirectory);
+  const recipe = await recipeDigest(options);
   return images.find(({ record }) => record.recipe === recipe);
 }
 
@@ -118,14 +120,14 @@ export async function buildGuestImage(
   report: (progress: BuildProgress) => void,
   signal: AbortSignal,
 ): Promise<GuestImage> {
-  const { imagesDirectory, recipeDirectory } = options;
+  const { imagesDirectory } = options;
   if (process.getuid?.() !== 0) throw new HypervisorError('Building the guest image needs root.');
   await mkdir(imagesDirectory, { recursive: true, mode: 0o755 });
   await removeAbandonedBuilds(imagesDirectory);
   await requireDiskSpace(imagesDirectory);
   const work = await mkdtemp(path.join(imagesDirectory, `build-${process.pid}-`));
   try {
-    const recipe = await recipeDigest(recipeDirectory);
+    const recipe = await recipeDigest(options);
     report({ step: 'Looking up the newest Debian packages', percent: 0 });
     const versions = path.join(work, 'versions');
     await mkdir(versions);
@@ -146,7 +148,7 @@ export async function buildGuestImage(
     });
     const out = path.join(build, 'out');
     requireExpectedPackages(packages, await readFile(path.join(out, 'packages'), 'utf8'));
-    await writeRecord(out, digest, recipe);
+    await writeRecord(out, digest, recipe, options.suite);
     await publishImage(out, target);
     return await readImage(target);
   } catch (cause) {
@@ -172,7 +174,7 @@ function runRecipe(
 ): Promise<string> {
   const namespace = ['--pid', '--fork', '--mount-proc'];
   const recipe = path.join(options.recipeDirectory, 'build');
-  return runTool('unshare', [...namespace, 'bash', recipe, command, work], limits);
+  return runTool('unshare', [...namespace, 'bash', recipe, command, options.suite, work], limits);
 }
 
 /** The digest in the image's name covers the expected packages, so no others may be in it. */
@@ -186,11 +188,12 @@ function requireExpectedPackages(expected: string, actual: string): void {
   }
 }
 
-async function writeRecord(out: string, digest: string, recipe: string): Promise<void> {
+async function writeRecord(out: string, digest: string, recipe: string, suite: ImageSuite): Promise<void> {
   const verityFile = path.join(out, 'verity');
   const record: ImageRecord = {
     digest,
     recipe,
+    suite,
     builtAt: new Date().toISOString(),
     verity: (await readFile(verityFile, 'utf8')).trim(),
     files: {
@@ -213,16 +216,16 @@ async function publishImage(out: string, target: string): Promise<void> {
   }
 }
 
-/** SHA-256 over the paths and contents of the recipe's files. */
-async function recipeDigest(directory: string): Promise<string> {
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+/** SHA-256 over the suite, and the paths and contents of the recipe's files. */
+async function recipeDigest({ recipeDirectory, suite }: ImageOptions): Promise<string> {
+  const entries = await readdir(recipeDirectory, { recursive: true, withFileTypes: true });
   const files = entries
     .filter((entry) => entry.isFile())
     .map((entry) => path.join(entry.parentPath, entry.name))
     .sort();
-  const hash = createHash('sha256');
+  const hash = createHash('sha256').update(`${suite}\0`);
   for (const file of files) {
-    hash.update(`${path.relative(directory, file)}\0${await fileDigest(file)}\0`);
+    hash.update(`${path.relative(recipeDirectory, file)}\0${await fileDigest(file)}\0`);
   }
   return hash.digest('hex');
 }

@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
+import type { ImageSuite } from '../../../core/hypervisor/images.ts';
 import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import { imageVersion } from './image-version.ts';
 
@@ -25,8 +26,10 @@ export interface GuestImage {
 /** `image.json`: the image's sources and the digests of its files. */
 export interface ImageRecord {
   readonly digest: string;
-  /** SHA-256 over the recipe's files. */
+  /** SHA-256 over the suite and the recipe's files. */
   readonly recipe: string;
+  /** Undefined in images of former versions, which consist of bookworm. */
+  readonly suite?: ImageSuite;
   /** ISO 8601. */
   readonly builtAt: string;
   /** ROOT_HASH:SALT:BLOCKS, as the initrd reads it. */

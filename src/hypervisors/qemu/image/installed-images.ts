@@ -1,7 +1,9 @@
 import { readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import type { ImageSuite } from '../../../core/hypervisor/images.ts';
 import { renameDurably } from '../../../lib/write-file-atomically.ts';
 import { type ImageOptions, imagesIn, newestImage } from './build-image.ts';
+import { type ImagePackages, readImagePackages } from './image-packages.ts';
 import { imageVersion } from './image-version.ts';
 import { readHostRecord } from '../host-record.ts';
 import { readTemplateRecord } from '../template/template-record.ts';
@@ -11,6 +13,8 @@ export interface InstalledImage {
   readonly directory: string;
   /** Semantic versioning 2.0. */
   readonly version: string;
+  readonly suite: ImageSuite;
+  readonly packages: ImagePackages;
   /** ISO 8601. */
   readonly builtAt: string;
   /** Total size of its files. */
@@ -40,7 +44,7 @@ export async function installedImages(
 ): Promise<readonly InstalledImage[]> {
   const images = await imagesIn(options.imagesDirectory);
   // Without one of this recipe, new hosts get the newest of a former one.
-  const newest = (await newestImage(images, options.recipeDirectory)) ?? images[0];
+  const newest = (await newestImage(images, options)) ?? images[0];
   const folder = (name: string) => path.join(options.stateDirectory, name);
   const hosts = await Promise.all(
     (await names(folder('hosts'))).map(async (id) => ({
@@ -53,7 +57,7 @@ export async function installedImages(
   );
   return Promise.all(
     images.map(async (image): Promise<InstalledImage> => {
-      const { digest, builtAt, files } = image.record;
+      const { digest, suite, builtAt, files } = image.record;
       const version = imageVersion(digest);
       const usedBy = new Set([
         ...hosts.filter((host) => host.image === digest).map(({ id }) => id),
@@ -65,6 +69,8 @@ export async function installedImages(
       return {
         directory: image.folder,
         version,
+        suite: suite ?? 'bookworm',
+        packages: await readImagePackages(image.folder),
         builtAt,
         bytes: sizes.reduce((sum, size) => sum + size, 0),
         isNewest: image === newest,

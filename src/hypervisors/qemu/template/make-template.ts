@@ -105,6 +105,7 @@ export async function makeTemplate(
     };
     await until("the guest's agent", async () => (await agent.status(1_000)) !== undefined);
     await network.connect(layout, noPorts, { kind: 'none' }, noPorts);
+    await until("the guest's agent", () => agent.publish(noPorts, 1_000));
     report('starting the Docker engine');
     await until('the Docker engine', () => engineAnswers(engine, 5_000));
     await warmUpEngine(engine, (step) => {

@@ -24,7 +24,7 @@ import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import type { Logger } from '../../../lib/logger.ts';
 
 /** Raise this if templates are made differently: existing ones are then made again. */
-const recipeVersion = 2;
+const recipeVersion = 3;
 
 /** A template that hosts can be restored from. */
 export interface LoadedTemplate {

@@ -12,6 +12,7 @@ import {
   ensureGuestImage,
   findGuestImage,
   findInstalledImage,
+  type ImageOptions,
 } from '../../../../src/hypervisors/qemu/image/build-image.ts';
 import { imageVersion } from '../../../../src/hypervisors/qemu/image/image-version.ts';
 import {
@@ -24,18 +25,19 @@ import { eventually } from '../../../support/eventually.ts';
 import { silentLogger } from '../../../support/logger.ts';
 
 /**
- * A minimal recipe with the interface of the real one. It records each build in `calls`, takes the packages from
+ * A minimal recipe with the interface of the real one. It records the suite of each build in `calls`, takes the packages from
  * `packages`, and runs `during` half-way through a build.
  */
 const fakeRecipe = `#!/bin/bash
 set -euo pipefail
 recipe=$(cd "$(dirname "$0")" && pwd)
 state=$recipe.state
-work=$2
+suite=$2
+work=$3
 case $1 in
   packages) cat "$state/packages" ;;
   image)
-    echo built >>"$state/calls"
+    echo "$suite" >>"$state/calls"
     mkdir "$work/out"
     echo "progress 0 Beginning"
     echo "what a tool prints"
@@ -51,18 +53,22 @@ esac
 `;
 
 let folder: string;
-let options: { imagesDirectory: string; recipeDirectory: string };
+let options: ImageOptions;
 let state: string;
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'berth-image-'));
-  options = { imagesDirectory: path.join(folder, 'images'), recipeDirectory: path.join(folder, 'recipe') };
+  options = {
+    imagesDirectory: path.join(folder, 'images'),
+    recipeDirectory: path.join(folder, 'recipe'),
+    suite: 'trixie',
+  };
   state = `${options.recipeDirectory}.state`;
   await mkdir(options.recipeDirectory);
   await mkdir(state);
   await writeFile(path.join(options.recipeDirectory, 'build'), fakeRecipe);
   await writeFile(path.join(options.recipeDirectory, 'units.txt'), 'docker.service\n');
-  await writeFile(path.join(state, 'packages'), 'docker.io 20.10\nsystemd 252\n');
+  await writeFile(path.join(state, 'packages'), 'docker.io 26.1\nsystemd 257\n');
   await writeFile(path.join(state, 'during'), '');
   await writeFile(path.join(state, 'calls'), '');
 });
@@ -91,8 +97,8 @@ describe('guest image build', () => {
     expect(image.directory).toBe(path.join(options.imagesDirectory, image.digest));
     expect(await readFile(image.kernel, 'utf8')).toBe('kernel\n');
     expect(await readFile(image.initrd, 'utf8')).toBe('initrd\n');
-    expect(await readFile(image.rootfs, 'utf8')).toBe('docker.io 20.10\nsystemd 252\n');
-    expect(image.bytes).toBe(7 + 7 + 28);
+    expect(await readFile(image.rootfs, 'utf8')).toBe('docker.io 26.1\nsystemd 257\n');
+    expect(image.bytes).toBe(7 + 7 + 27);
     expect(image.commandLine.split(' ')).toContain('berth.verity=abcdef:012345:7');
     expect(image.commandLine.split(' ')).toContain('panic=1');
     expect(await left()).toEqual([image.digest]);
@@ -100,7 +106,7 @@ describe('guest image build', () => {
 
   it('ensure image: uses an installed image of this recipe even if Debian has newer packages', async () => {
     const first = await ensure();
-    await writeFile(path.join(state, 'packages'), 'docker.io 20.11\n');
+    await writeFile(path.join(state, 'packages'), 'docker.io 26.2\n');
     expect(await ensure()).toEqual(first);
     expect(await calls()).toBe(1);
   });
@@ -113,10 +119,10 @@ describe('guest image build', () => {
 
   it('image build: makes a new image if Debian has a newer package, and the newest is used from then on', async () => {
     const first = await build();
-    await writeFile(path.join(state, 'packages'), 'docker.io 20.10\nsystemd 253\n');
+    await writeFile(path.join(state, 'packages'), 'docker.io 26.1\nsystemd 258\n');
     const second = await build();
     expect(second.digest).not.toBe(first.digest);
-    expect(await readFile(second.rootfs, 'utf8')).toContain('systemd 253');
+    expect(await readFile(second.rootfs, 'utf8')).toContain('systemd 258');
     expect(await findGuestImage(options)).toEqual(second);
     expect((await left()).sort()).toEqual([first.digest, second.digest].sort());
   });
@@ -134,6 +140,17 @@ describe('guest image build', () => {
     expect(await findGuestImage(options)).toBeUndefined();
     expect((await ensure()).digest).not.toBe(first.digest);
     expect(await calls()).toBe(2);
+  });
+
+  // Fails without the suite in the recipe's digest.
+  it('ensure image: builds a new image if the suite has changed, and keeps that of the other suite', async () => {
+    const first = await ensure();
+    options = { ...options, suite: 'bookworm' };
+    expect((await findInstalledImage(options, silentLogger))?.digest).toBe(first.digest);
+    expect((await ensure()).digest).not.toBe(first.digest);
+    options = { ...options, suite: 'trixie' };
+    expect(await ensure()).toEqual(first);
+    expect(await readFile(path.join(state, 'calls'), 'utf8')).toBe('trixie\nbookworm\n');
   });
 
   it('find image: undefined if none was ever built', async () => {
@@ -211,9 +228,9 @@ describe('failed image build', () => {
   });
 
   it('image build: is refused if it contains packages that the digest does not cover', async () => {
-    await during(`echo "systemd 254" >>"$state/packages"`);
+    await during(`echo "systemd 259" >>"$state/packages"`);
     await expect(build()).rejects.toThrow(
-      /archive changed while .* \(now systemd 254\): start the build again/,
+      /archive changed while .* \(now systemd 259\): start the build again/,
     );
     expect(await left()).toEqual([]);
   });
@@ -303,6 +320,7 @@ describe('unused image', () => {
       { isNewest: false, hosts: 1, templates: 0 },
     ]);
     expect(images[0]?.bytes).toBe(newest.bytes);
+    expect(images.map(({ packages }) => packages.list)).toContainEqual(['of nothing']);
 
     const needless = images.filter((image) => !isNeeded(image));
     expect(needless.map(({ directory }) => directory)).toEqual([old.directory]);
@@ -311,6 +329,22 @@ describe('unused image', () => {
       [newest, former, restored, booted].map(({ digest }) => digest).sort(),
     );
     expect((await findGuestImage(options))?.digest).toBe(newest.digest);
+  });
+
+  it('installed image: its suite, engine and kernel are those of its packages', async () => {
+    options = { ...options, suite: 'bookworm' };
+    await buildWith('docker.io 20.10.24-1\nlinux-image-6.1.0-37-amd64 6.1.140-1\nlinux-image-amd64 6.1\n');
+    options = { ...options, suite: 'trixie' };
+    const newest = await buildWith('docker.io 26.1.5-9+b9\nlinux-image-6.12.57+deb13-amd64 6.12.57-1\n');
+    const contents = async () =>
+      (await list()).map(({ suite, packages: { engine, kernel } }) => ({ suite, engine, kernel }));
+    const former = { suite: 'bookworm', engine: '20.10.24', kernel: '6.1.0-37-amd64' };
+    expect(await contents()).toEqual([
+      { suite: 'trixie', engine: '26.1.5', kernel: '6.12.57+deb13-amd64' },
+      former,
+    ]);
+    await rm(path.join(newest.directory, 'packages'));
+    expect(await contents()).toEqual([{ suite: 'trixie', engine: undefined, kernel: undefined }, former]);
   });
 
   it('unused image: the list is empty if no image is installed', async () => {
