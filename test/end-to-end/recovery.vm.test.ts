@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { cp, mkdtemp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,20 +13,10 @@ import { processesWith, residueOf } from '../../tools/lib/residue.ts';
 import { testImage } from '../support/vm-cache.ts';
 import { imageVersion } from '../../src/hypervisors/qemu/image/image-version.ts';
 import { installBrokenImage } from './support/broken-image.ts';
+import { mountHostsDisk, unmountHostsDisk } from './support/hosts-disk.ts';
+import { removeWhatARebootRemoves } from './support/reboot.ts';
 
 const execute = promisify(execFile);
-
-/** The hosts' own file system, which can become full. Their users must be able to enter it. */
-async function mountHostsDisk(): Promise<string> {
-  const directory = await mkdtemp('/var/tmp/berth-test-hosts-');
-  await execute('mount', ['-t', 'tmpfs', '-o', 'size=3g,mode=755', 'tmpfs', directory]);
-  return directory;
-}
-
-async function unmountHostsDisk(directory: string): Promise<void> {
-  await execute('umount', [directory]);
-  await rm(directory, { recursive: true });
-}
 
 /** As of an installation that was made with Debian 12. */
 const former = { BERTH_IMAGE_SUITE: 'bookworm' };
@@ -155,15 +145,7 @@ describe('recovery', { timeout: 2_400_000 }, () => {
     expect(await engineVersion()).toMatch(/^26\.1\./);
     await eventually('the container runs again', async () => (await containers()) === 'lasting running\n');
     expect(await lasting()).toEqual(before);
-    const run = await docker.run([
-      'run',
-      '--rm',
-      '-v',
-      'data:/data',
-      'busybox:test',
-      '/bin/cat',
-      '/data/file',
-    ]);
+    const run = await docker.run('run --rm -v data:/data busybox:test /bin/cat /data/file'.split(' '));
     expect(run.stdout, run.stderr).toBe('kept\n');
   });
 
@@ -234,17 +216,8 @@ describe('recovery', { timeout: 2_400_000 }, () => {
   it('full disk: a VM with a failed write is shown as halted, and continues once there is room', async () => {
     const filler = path.join(broker.stateDirectory, 'hosts/filler');
     await execute('dd', ['if=/dev/zero', `of=${filler}`, 'bs=1M', 'status=none']).catch(() => undefined);
-    const write = docker.follow([
-      'exec',
-      'lasting',
-      '/bin/busybox',
-      'dd',
-      'if=/dev/zero',
-      'of=/tmp/fill',
-      'bs=1M',
-      'count=64',
-      'conv=fsync',
-    ]);
+    const fill = '/bin/busybox dd if=/dev/zero of=/tmp/fill bs=1M count=64 conv=fsync';
+    const write = docker.follow(['exec', 'lasting', ...fill.split(' ')]);
     try {
       await eventually('the failed write is shown', async () => (await halted()) === 'io-error', {
         deadlineMs: 120_000,
@@ -283,19 +256,9 @@ describe('recovery', { timeout: 2_400_000 }, () => {
   it('reboot of the node: the host boots again, with its containers', async () => {
     const site = await broker.site();
     await broker.kill();
-    // A reboot removes processes, namespaces, firewall rules, control groups, and all of /run.
     for (const { pid } of await vms()) process.kill(pid, 'SIGKILL');
     await eventually('no VM runs', async () => (await vms()).length === 0);
-    await execute('pkill', ['-KILL', '-f', `${broker.stateDirectory}/postgres`]).catch(() => undefined);
-    for (const line of await residueOf(site)) {
-      const namespace = /^ip: (berth-\w+-\d+)/.exec(line)?.[1];
-      const group = /^cgroup (\S+)/.exec(line)?.[1];
-      if (namespace !== undefined) await execute('ip', ['netns', 'delete', namespace]);
-      if (group !== undefined) await execute('rmdir', [group]);
-    }
-    await execute('nft', ['delete', 'table', 'inet', `berth_${site}`]);
-    await execute('rm', ['-rf', `/run/berth-${site}`]);
-    await eventually('nothing of it is left', async () => (await residueOf(site)).length === 0);
+    await removeWhatARebootRemoves(site, broker.stateDirectory);
 
     await broker.start();
     await engineIsBack();
