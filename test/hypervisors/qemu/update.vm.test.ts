@@ -242,8 +242,8 @@ it(
       JSON.parse(await docker('info', '--format', '{{json .RegistryConfig}}')) as object;
     expect(await driver.configureRegistries({ ...spec, registries })).toBe(true);
     // The engine reloads its settings asynchronously.
-    await eventually('the engine has a mirror', async () =>
-      JSON.stringify(await config()).includes('mirror.example'),
+    await eventually('the engine has the insecure registry', async () =>
+      JSON.stringify(await config()).includes('registry.example.org'),
     );
     expect(await config()).toMatchObject({
       Mirrors: ['https://mirror.example.org/'],
