@@ -18,6 +18,8 @@ const methods = {
   hasTemplate: 'driver',
   makeTemplate: 'driver',
   diskSpace: 'driver',
+  processorTimes: 'driver',
+  setProcessorWeights: 'driver',
   repairNode: 'driver',
 
   prepare: 'act',

@@ -21,6 +21,7 @@ import { createPowerRequestController } from '../controllers/power-requests.ts';
 import { createPowerSwitch } from '../controllers/power-switch.ts';
 import { memoryLost, restartHost } from '../controllers/restart-host.ts';
 import { recordOwners } from '../controllers/record-owners.ts';
+import { createProcessorShares } from '../controllers/processor-shares.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
 import { recordDifferences } from '../controllers/record-differences.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
@@ -181,6 +182,7 @@ export async function startWorker(
   });
   const image = createCurrentImageRecord(database);
   const guard = createDiskGuard({ ...deps, records: store.records, rules: diskAdmission });
+  const processorShares = createProcessorShares({ records: store.records, hypervisor });
   const haltedHosts = createHaltedHostsController({ ...deps, records: store.records, power, guard });
 
   const controllers: readonly Controller<Channel>[] = [
@@ -234,6 +236,7 @@ export async function startWorker(
     { name: 'The search for failed deletes', everyMs: 30_000, run: () => retryFailedDeletes(deps) },
     { name: 'Deleting old operations', everyMs: 3_600_000, run: () => deleteOldOperations(deps) },
     { name: 'The disk guard', everyMs: 1_000, run: () => guard.runOnce() },
+    { name: 'Sharing the processors', everyMs: 2_000, run: () => processorShares.runOnce() },
     { name: 'The check of halted hosts', everyMs: 5_000, run: () => haltedHosts.runOnce() },
     { name: 'Merging totals', everyMs: 60_000, run: () => mergeTotals(database) },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },

@@ -78,6 +78,8 @@ function createSkeletonDriver(): Driver {
 
     // Metering
     memoryUsage: () => Promise.resolve(undefined),
+    processorTimes: () => Promise.resolve(new Map()),
+    setProcessorWeights: nothing,
 
     // Run state
     haltOf: () => Promise.resolve(undefined),

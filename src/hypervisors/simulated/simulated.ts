@@ -273,8 +273,10 @@ function createSimulatedDriver(
 
     release: (hostId) => files.release(hostId),
 
-    // There are no processes whose memory could be measured.
+    // There are no processes that could be measured.
     memoryUsage: () => Promise.resolve(undefined),
+    processorTimes: () => Promise.resolve(new Map()),
+    setProcessorWeights: () => Promise.resolve(),
 
     diskSpace: () => Promise.resolve(undefined),
   };

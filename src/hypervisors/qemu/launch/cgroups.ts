@@ -28,6 +28,8 @@ export interface Cgroups {
    * @throws HypervisorError if one of the limits can't be set.
    */
   make(id: string, shape: HostShape): Promise<readonly string[]>;
+  /** Sets what a VM gets of processors for which several compete: 1 is the usual weight. Nothing happens if it has ended. */
+  weigh(id: string, weight: number): Promise<void>;
   /** The limits in force, one line each. */
   limits(id: string): Promise<readonly string[]>;
   /** The processes of a VM; empty if it does not run, whatever else exists. */
@@ -95,6 +97,15 @@ export async function openCgroups(site: string): Promise<Cgroups> {
       return folders(id);
     },
 
+    async weigh(id, weight) {
+      const { file, usual } = unified ? weightFiles.v2 : weightFiles.v1;
+      for (const folder of folders(id)) {
+        const target = path.join(folder, file);
+        // On v1 only one of the hierarchies has it.
+        if (await writable(target)) await writeKernelFile(target, String(Math.round(weight * usual)));
+      }
+    },
+
     async limits(id) {
       const files = folders(id).flatMap((folder) =>
         (unified ? limitFiles.v2 : limitFiles.v1).map((file) => path.join(folder, file)),
@@ -160,6 +171,12 @@ async function removeGroup(folder: string): Promise<void> {
     await delay(5);
   }
 }
+
+/** Their usual values are the kernel's (cgroups(7), cpu.shares and cpu.weight). */
+const weightFiles = {
+  v2: { file: 'cpu.weight', usual: 100 },
+  v1: { file: 'cpu.shares', usual: 1024 },
+} as const;
 
 const limitFiles = {
   v2: ['memory.max', 'memory.swap.max', 'cpu.max', 'pids.max'],
