@@ -6,6 +6,7 @@ import { leaseMs } from '../../src/core/lease-duration.ts';
 import { createHostLocks } from '../../src/hypervisors/host-locks.ts';
 import { guestLink } from '../../src/guest/link.ts';
 import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
+import { closedSeconds } from '../../src/hypervisors/qemu/network/connection-limits.ts';
 import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
 import { tap } from '../../src/hypervisors/qemu/names.ts';
 import { removeInstallationTraces } from '../../tools/lib/residue.ts';
@@ -62,9 +63,14 @@ export const busybox = (namespace: string, ...args: string[]) => {
   return child;
 };
 
-/** An echo server. */
-async function echo(namespace: string, port: number): Promise<void> {
-  busybox(namespace, 'nc', '-ll', '-p', String(port), '-e', '/bin/cat');
+/** Longer than a closed connection stays in the tables of the node. */
+const lateSeconds = closedSeconds + 3;
+/** Echoes. To a connection that begins with the line `later`, it answers `late` some time after the client has half-closed it. */
+const engine = `read -r first; echo "$first"; [ "$first" = later ] || exec cat; cat >/dev/null; sleep ${lateSeconds}; echo late`;
+
+/** A server with this program on its connections. */
+async function serve(namespace: string, port: number, ...program: readonly string[]): Promise<void> {
+  busybox(namespace, 'nc', '-ll', '-p', String(port), '-e', ...program);
   await eventually('the server listens', async () =>
     (await run('nsenter', [`--net=/run/netns/${namespace}`, 'ss', '-ltnH'])).stdout.includes(`:${port} `),
   );
@@ -130,10 +136,9 @@ export async function makeNamespaceGuest(): Promise<void> {
   ]) {
     await run('ip', command);
   }
-  await echo(outside, 7);
-  await echo(guest, guestLink.enginePort);
-  await echo(guest, firstPort);
-  await echo(guest, firstPort + 2);
+  await serve(guest, guestLink.enginePort, '/bin/sh', '-c', engine);
+  await serve(outside, 7, '/bin/cat');
+  for (const port of [firstPort, firstPort + 2]) await serve(guest, port, '/bin/cat');
 }
 
 export async function removeNamespaceGuest(): Promise<void> {

@@ -7,6 +7,10 @@ import type { HostLimits } from '../options.ts';
  */
 export const closedSeconds = 10;
 
+/** Name of the timeouts in rules, and its definition in the syntax of nft(8). They apply to connections that a rule gives them to. */
+export const closedTimeout = `closed_${closedSeconds}s`;
+export const closedTimeoutObject = `ct timeout ${closedTimeout} { protocol tcp; l3proto ip; policy = { time_wait: ${closedSeconds}, close: ${closedSeconds} }; }`;
+
 /** New connections of a host per second and direction. The bucket is small, because it fills the tables without `ct count`. */
 export function newConnections({ connections }: HostLimits): { perSecond: number; burst: number } {
   return {

@@ -6,7 +6,7 @@ import type { HostLayout } from '../layout.ts';
 import { tap, uplink } from '../names.ts';
 import type { HostLimits } from '../options.ts';
 import { formatPortRange } from '../../../lib/port-range.ts';
-import { newConnections } from './connection-limits.ts';
+import { closedTimeout, closedTimeoutObject, newConnections } from './connection-limits.ts';
 import { networkSet } from './network-set.ts';
 
 /** A host's firewall rules in the syntax of nft(8). Each text is one transaction: it takes effect completely or not at all. */
@@ -156,6 +156,7 @@ table netdev berth {
 }
 table inet berth {
   ${counters(forwardCounters)}
+  ${closedTimeoutObject}
   chain prerouting {
     type nat hook prerouting priority dstnat;
     ${rules.translate.join('\n    ')}
@@ -190,6 +191,8 @@ table inet berth {
   chain refuse {
     counter name dropped_refused
     iifname != ${tap} drop
+    # A reset would end a connection that the table has forgotten; the peer's next packet can bring it back.
+    tcp flags & (fin | syn | rst | ack) != syn drop
     limit rate over ${refusals.perSecond}/second burst ${refusals.burst} packets drop
     meta l4proto tcp reject with tcp reset
     meta l4proto udp reject with icmp port-unreachable
@@ -202,11 +205,15 @@ table inet berth {
     drop
   }
   chain ingress {
+    # The gateway limits these. They keep the usual timeouts: if a client's FIN is sent twice, its half-closed stream
+    # counts as closed.
     tcp dport ${guestLink.enginePort} accept
+    meta l4proto tcp ct timeout set "${closedTimeout}"
     ${connections}
     accept
   }
   chain egress {
+    meta l4proto tcp ct timeout set "${closedTimeout}"
     ${connections}
     jump destinations
   }

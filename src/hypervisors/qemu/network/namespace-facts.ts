@@ -4,7 +4,6 @@ import { exists } from '../../../lib/exists.ts';
 import { runTool } from '../../run-tool.ts';
 import type { HostLayout } from '../layout.ts';
 import { tap, uplink } from '../names.ts';
-import { closedSeconds } from './connection-limits.ts';
 
 /**
  * Links, addresses, routes and kernel settings of a host's namespace and of the node's end of its link, as lines. They
@@ -30,7 +29,8 @@ const settings = [
     proxy_arp: '0',
   }),
   ...perLink('ipv6', { disable_ipv6: '1' }),
-  ['netfilter/nf_conntrack_tcp_timeout_time_wait', String(closedSeconds)] as const,
+  // The usual value, which streams to the engine need; rules give others a shorter one. Former versions set that here.
+  ['netfilter/nf_conntrack_tcp_timeout_time_wait', '120'] as const,
 ];
 
 /** Settings of the node's end of the link, and which values are as they should be. */

@@ -4,7 +4,7 @@ import { formatPortRange } from '../../../lib/port-range.ts';
 import type { HostLayout } from '../layout.ts';
 import { vethPrefix } from '../names.ts';
 import type { HostLimits } from '../options.ts';
-import { closedSeconds, newConnections } from './connection-limits.ts';
+import { closedTimeout, closedTimeoutObject, newConnections } from './connection-limits.ts';
 import type { PublishedBlock } from './firewall-facts.ts';
 
 /** The node's firewall rules in the syntax of nft(8). Each text is one transaction: it takes effect completely or not at all. */
@@ -35,7 +35,6 @@ export function nodeRules(options: NodeRuleOptions, published: readonly Publishe
   const elsewhere = `ip daddr ${hostNetwork} oifname != "lo" oifname != ${hosts} counter reject`;
   // Keyed by the host's address, so that there is one element for each slot and none has to expire.
   const perHost = 'type ipv4_addr; size 65535; flags dynamic;';
-  const closed = `closed_${closedSeconds}s`;
   return `
 add table ${table}
 delete table ${table}
@@ -44,7 +43,7 @@ table ${table} {
   set opened_connections { ${perHost} }
   set received_connections { ${perHost} }
   set received_rate { ${perHost} }
-  ct timeout ${closed} { protocol tcp; l3proto ip; policy = { time_wait: ${closedSeconds}, close: ${closedSeconds} }; }
+  ${closedTimeoutObject}
   chain from_hosts {
     type filter hook prerouting priority mangle;
     iifname != ${hosts} return
@@ -71,11 +70,11 @@ table ${table} {
     iifname ${hosts} counter drop
   }
   chain opened {
-    meta l4proto tcp ct timeout set "${closed}"
+    meta l4proto tcp ct timeout set "${closedTimeout}"
     add @opened_connections { ip saddr ct count over ${hostLimits.connections} } counter drop
   }
   chain received {
-    meta l4proto tcp ct timeout set "${closed}"
+    meta l4proto tcp ct timeout set "${closedTimeout}"
     add @received_rate { ip daddr limit rate over ${perSecond}/second burst ${burst} packets } counter drop
     add @received_connections { ip daddr ct count over ${hostLimits.connections} } counter drop
     accept

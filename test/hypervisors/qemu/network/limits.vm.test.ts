@@ -1,4 +1,6 @@
+import { connect } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { enginePort } from '../../../../src/core/hypervisor/network.ts';
 import { guestLink } from '../../../../src/guest/link.ts';
 import { layoutOf } from '../../../../src/hypervisors/qemu/layout.ts';
 import { forgetConnections } from '../../../../src/hypervisors/qemu/network/conntrack.ts';
@@ -102,7 +104,7 @@ describe("the node's connection tracking table", () => {
       .filter(Boolean);
 
   it('connection tracking: a closed connection leaves the tables after seconds, not minutes', async () => {
-    // Fails without `ct timeout` in the node's table, and without the setting in the namespace: about 119 s each.
+    // Fails without `ct timeout` in the node's table, or in the namespace's: about 119 s each.
     await network.connect(layout, ports(1), to(`${one}/32`), undefined);
     for (const [namespace, address, port] of [
       [guest, one, 7],
@@ -121,6 +123,30 @@ describe("the node's connection tracking table", () => {
     await eventually('both connections are closed in both tables', async () => (await closed()).length >= 4);
     const seconds = (await closed()).map((line) => Number(/^tcp\s+6 (\d+)/.exec(line)?.[1]));
     expect(Math.max(...seconds)).toBeLessThanOrEqual(10);
+  });
+
+  // Fails if streams to the engine have the short timeouts: the namespace forgot it, and reset what the guest sent.
+  it('connection tracking: a half-closed stream to the engine whose FIN was lost once still gets a late answer', async () => {
+    await network.connect(layout, ports(0), { kind: 'none' }, undefined);
+    const socket = connect({ host: layout.hostAddress, port: enginePort, allowHalfOpen: true });
+    let heard = '';
+    let isOver = false;
+    socket.on('data', (chunk) => (heard += chunk.toString()));
+    socket.on('error', (error) => (heard += error.message)).once('close', () => (isOver = true));
+    socket.write('later\n');
+    await eventually('the guest has the connection', () => Promise.resolve(heard === 'later\n'));
+
+    const isInState = async (state: string) =>
+      (await run('nsenter', [`--net=${layout.netnsPath}`, 'conntrack', '--dump'])).stdout.includes(state);
+    const inGuest = (command: string) => run('nsenter', [`--net=/run/netns/${guest}`, 'nft', command]);
+    await inGuest('add table ip loss');
+    await inGuest('add chain ip loss everything { type filter hook prerouting priority -300; policy drop; }');
+    socket.end();
+    await eventually('the FIN was sent twice', () => isInState('LAST_ACK'));
+    await inGuest('delete table ip loss');
+    await eventually('the namespace takes it for closed', () => isInState('TIME_WAIT'));
+    await eventually('the connection ends', () => Promise.resolve(isOver), { deadlineMs: 60_000 });
+    expect(heard).toBe('later\nlate\n');
   });
 
   it('connection tracking: the node itself limits the connections that a host opens', async () => {
