@@ -30,15 +30,25 @@ const refusedWithoutOwner: ReadonlySet<HostMethod> = new Set(['prepare', 'start'
  * instead of a spec is not checked. Goes inside {@link withHostLocks}, so that the record does not change meanwhile.
  */
 export function withOwners(driver: Driver, records: OwnerRecords): Driver {
-  const slotOf = (hostId: string) =>
-    records.read(hostId).then(
-      (found) => found?.slot,
-      () => records.slotByDisk(hostId),
-    );
+  /** Slots by host, which never change: a prepare reads the records of the hosts that it does not know yet. */
+  const known = new Map<string, number>();
+
+  async function slotOf(hostId: string): Promise<number | undefined> {
+    const slot =
+      known.get(hostId) ??
+      (await records.read(hostId).then(
+        (found) => found?.slot,
+        () => records.slotByDisk(hostId),
+      ));
+    if (slot !== undefined) known.set(hostId, slot);
+    return slot;
+  }
 
   /** A host that Postgres has forgotten may use it. */
   async function requireFreeSlot({ hostId, slot }: HostSpec): Promise<void> {
-    const others = (await records.hostIds()).filter((id) => id !== hostId);
+    const existing = new Set(await records.hostIds());
+    for (const id of known.keys()) if (!existing.has(id)) known.delete(id);
+    const others = [...existing].filter((id) => id !== hostId);
     const slots = await Promise.all(others.map(slotOf));
     const other = others[slots.indexOf(slot)];
     if (other === undefined) return;

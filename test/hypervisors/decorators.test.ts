@@ -1,8 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { allCapabilities } from '../../src/core/hypervisor/capabilities.ts';
+import { HostDisputedError } from '../../src/core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
 import type { Driver } from '../../src/core/hypervisor/hypervisor.ts';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
@@ -14,6 +16,7 @@ import type { HostLocks } from '../../src/hypervisors/host-locks.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
 import { withFaults } from '../../src/hypervisors/with-faults.ts';
 import { withHostLocks } from '../../src/hypervisors/with-host-locks.ts';
+import { type Ownership, withOwners } from '../../src/hypervisors/with-owners.ts';
 
 const spec = {
   hostId: '0b7c1c5e-6a0f-4d5f-9a1c-3f6a2f0f8d11',
@@ -67,6 +70,39 @@ describe('decorators of drivers', () => {
     const locked = withHostLocks(driver, locks);
     await expect(locked.start(spec)).rejects.toThrow(HypervisorError);
     expect(events).toEqual(['lock 0b7c', 'unlock']);
+  });
+
+  it('withOwners: a prepare reads only records that were not read before, and forgets those of hosts that are gone', async () => {
+    const slots = new Map<string, number>([[randomUUID(), 2]]);
+    const reads: string[] = [];
+    const owners = withOwners(driver, {
+      read(hostId) {
+        reads.push(hostId);
+        const slot = slots.get(hostId);
+        const found: Ownership | undefined =
+          slot === undefined ? slot : { owner: undefined, slot, hasRun: false };
+        return Promise.resolve(found);
+      },
+      hostIds: () => Promise.resolve([...slots.keys()]),
+      slotByDisk: () => Promise.resolve(undefined),
+    });
+    const prepare = async (slot: number) => {
+      const hostId = randomUUID();
+      await owners.prepare({ ...spec, hostId, slot });
+      slots.set(hostId, slot);
+      return hostId;
+    };
+    const [first] = slots.keys();
+    const second = await prepare(1);
+    expect(reads).toEqual([second, first]);
+    reads.length = 0;
+    const third = await prepare(3);
+    expect(reads).toEqual([third, second]);
+
+    await expect(prepare(2)).rejects.toThrow(HostDisputedError);
+    slots.delete(first ?? '');
+    await prepare(2);
+    await expect(prepare(3)).rejects.toThrow(HostDisputedError);
   });
 
   it('withFaults: a fault runs under the lock, and fails the call before the driver acts', async () => {
