@@ -2,8 +2,15 @@ import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { Instance } from '../../core/model/instance.ts';
 import type { InstanceRecords, RowLock } from '../../core/ports/instance-records.ts';
-import { type InstanceRow, toInstance } from './rows.ts';
+import { type InstanceFields, instanceColumns, type InstanceRow, toInstance } from './rows.ts';
+import { runPrepared } from '../prepared.ts';
 import { setInstanceTarget } from './update-target.ts';
+
+const byOsbIdSql = `
+  SELECT ${instanceColumns.join(', ')} FROM instances
+  WHERE platform_id = :platformId AND osb_id = :osbId AND id_released_at IS NULL`;
+
+const lockSql = { lock: 'FOR NO KEY UPDATE', share: 'FOR SHARE' } as const satisfies Record<RowLock, string>;
 
 export function createInstanceRecords(connection: Knex): InstanceRecords {
   async function find(where: Partial<InstanceRow>, lock: RowLock | undefined): Promise<Instance | undefined> {
@@ -32,8 +39,16 @@ export function createInstanceRecords(connection: Knex): InstanceRecords {
       return { id: row.id, platformId, key };
     },
 
-    instance: (platformId, osbId, lock) =>
-      find({ platform_id: platformId, osb_id: osbId, id_released_at: null }, lock),
+    async instance(platformId, osbId, lock) {
+      const [row] = await runPrepared<InstanceFields>(
+        connection,
+        `instance-${lock ?? 'unlocked'}`,
+        `${byOsbIdSql} ${lock === undefined ? '' : lockSql[lock]}`,
+        { platformId, osbId },
+      );
+      return row && toInstance(row);
+    },
+
     async orgOfSpace(platformId, spaceGuid) {
       const row = await connection<InstanceRow>('instances')
         .where({ platform_id: platformId })

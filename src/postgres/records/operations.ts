@@ -4,7 +4,15 @@ import type { LeasedOperation } from '../../core/model/operation.ts';
 import type { OperationRecords } from '../../core/ports/operation-records.ts';
 import { channels } from '../channels.ts';
 import { notify } from '../notify.ts';
-import { type InstanceRow, type OperationRow, toInstance, toLeasedOperation, toOperation } from './rows.ts';
+import { runPrepared } from '../prepared.ts';
+import {
+  type InstanceFields,
+  instanceColumns,
+  type OperationRow,
+  toInstance,
+  toLeasedOperation,
+  toOperation,
+} from './rows.ts';
 import { setHostTarget, setInstanceTarget } from './update-target.ts';
 import { isUuid } from '../../lib/uuid.ts';
 
@@ -20,7 +28,7 @@ const leaseSql = `
   ) RETURNING *`;
 
 const reportedSql = `
-  SELECT instances.*, operation.kind AS operation_kind, operation.state AS operation_state,
+  SELECT ${instanceColumns.map((column) => `instances.${column}`).join(', ')}, operation.kind AS operation_kind, operation.state AS operation_state,
     operation.description AS operation_description, (
       SELECT retry_at FROM hosts JOIN host_restarts ON host_id = hosts.id
       WHERE hosts.instance_id = instances.id AND ended_at IS NOT NULL AND hosts.state <> 'destroyed') AS restart_at
@@ -30,7 +38,7 @@ const reportedSql = `
   ) operation ON true
   WHERE platform_id = :platformId AND osb_id = :osbId AND id_released_at IS NULL`;
 
-type ReportedRow = InstanceRow & {
+type ReportedRow = InstanceFields & {
   [Field in 'kind' | 'state' | 'description' as `operation_${Field}`]: OperationRow[Field] | null;
 } & { restart_at: Date | null };
 
@@ -101,13 +109,12 @@ export function createOperationRecords(connection: Knex): OperationRecords {
 
     async reportedOperation({ platformId, osbId, operationId }, kinds) {
       const named = operationId !== undefined && isUuid(operationId) ? operationId : null;
-      const { rows } = await connection.raw<{ rows: ReportedRow[] }>(reportedSql, {
+      const [row] = await runPrepared<ReportedRow>(connection, 'reported-operation', reportedSql, {
         platformId,
         osbId,
         named,
         kinds: [...kinds],
       });
-      const [row] = rows;
       if (row === undefined) return undefined;
       const instance = toInstance(row);
       const { operation_kind: kind, operation_state: state, operation_description: description } = row;

@@ -25,7 +25,23 @@ export interface InstanceRow {
   id_released_at: Date | null;
 }
 
-export function toInstance(row: InstanceRow): Instance {
+/** What {@link toInstance} reads. */
+export const instanceColumns = [
+  'id',
+  'platform_id',
+  'tenant_id',
+  'osb_id',
+  'service_id',
+  'plan_id',
+  'parameters',
+  'context',
+  'state',
+  'expires_at',
+] as const satisfies (keyof InstanceRow)[];
+
+export type InstanceFields = Pick<InstanceRow, (typeof instanceColumns)[number]>;
+
+export function toInstance(row: InstanceFields): Instance {
   return {
     id: row.id,
     platformId: row.platform_id,

@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import type { Usage } from '../../core/model/usage.ts';
 import type { UsageRecords } from '../../core/ports/usage-records.ts';
+import { runPrepared } from '../prepared.ts';
 
 interface UsageRow {
   scope: string;
@@ -52,7 +53,7 @@ interface MemoryRow {
 export function createUsageRecords(connection: Knex): UsageRecords {
   return {
     async nodeMemory() {
-      const row = (await connection.raw<{ rows: MemoryRow[] }>(nodeMemorySql)).rows[0];
+      const [row] = await runPrepared<MemoryRow>(connection, 'node-memory', nodeMemorySql);
       return (
         row && {
           totalMib: row.memory_total_mib,
@@ -63,7 +64,7 @@ export function createUsageRecords(connection: Knex): UsageRecords {
     },
 
     async nodeDisk() {
-      const row = (await connection.raw<{ rows: DiskRow[] }>(nodeDiskSql)).rows[0];
+      const [row] = await runPrepared<DiskRow>(connection, 'node-disk', nodeDiskSql);
       return (
         row && {
           availableMib: Number(row.disk_available_mib),
