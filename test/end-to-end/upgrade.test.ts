@@ -121,7 +121,9 @@ it('backup and restore: from a running external Postgres into the embedded one, 
   expect((await osb('GET', `service_instances/${created}`)).status).toBe(200);
   expect((await osb('GET', `service_instances/${forgotten}`)).status).toBe(404);
   expect((await osb('GET', binding)).status).toBe(404);
-  expect(broker.output()).toContain('1 revocations replayed, 1 hosts differ');
+  // Beside the forgotten instance's host there can be one that was made for the pool after the backup.
+  expect(broker.output()).toMatch(/1 revocations replayed, [12] hosts differ/);
+  expect(broker.output()).toContain('"difference":"disputed"');
   await broker.stop();
 }, 180_000);
 
