@@ -283,6 +283,30 @@ describe('jail', { timeout: 960_000 }, () => {
     expect(await throttled()).toBeGreaterThan(before);
   });
 
+  // Fails without `weigh` in cgroups.ts: both get the same.
+  it('9: CPU: of two hosts that want the same processor, one with a tenth of the weight gets a small part', async () => {
+    const { driver } = hosts;
+    // sched_setaffinity(2): the first processor.
+    const spin = `my $mask = pack('Q', 1); syscall(203, 0, 8, $mask); $| = 1; print 'spins'; 1 while 1;`;
+    await driver.setProcessorWeights(new Map([[a.spec.hostId, 0.1]]));
+    const spinning = await Promise.all(
+      [a, b].map(async (host) => startInGroup(await groupsOf(hosts, host), host.layout.uid, spin)),
+    );
+    try {
+      await eventually('both spin', () => spinning.every(({ output }) => output() === 'spins'));
+      const before = await driver.processorTimes();
+      const used = async ({ spec }: TestHost) =>
+        ((await driver.processorTimes()).get(spec.hostId) ?? 0) - (before.get(spec.hostId) ?? 0);
+      await eventually('the other one has used three seconds', async () => (await used(b)) > 3_000, {
+        deadlineMs: 60_000,
+      });
+      expect(await used(a)).toBeLessThan(1_000);
+    } finally {
+      for (const one of spinning) await one.end();
+      await driver.setProcessorWeights(new Map([[a.spec.hostId, 1]]));
+    }
+  });
+
   it('10: memory: a host that exceeds its limit is refused, and no other process is killed for it', async () => {
     // Fails without memory.limit_in_bytes: the script reported that it got everything.
     const folders = await groupsOf(hosts, a);
