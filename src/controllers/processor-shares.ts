@@ -11,9 +11,13 @@ const busyShare = 0.05;
 /** Hosts that belong to no tenant: those of the pool, and those that Postgres does not know. They share one part. */
 const nobody = '';
 
+/** The smallest weight that drivers have to know. */
+const leastWeight = 0.01;
+
 /**
  * A host's weight is one part in as many as its tenant has busy hosts. A host that is not busy keeps its whole weight, so
- * that the first thing it does after a pause is quick.
+ * that the first thing it does after a pause is quick. Each run sets all weights: those of a worker that was killed, or of a VM
+ * that has restarted, are not known.
  */
 export function createProcessorShares(deps: {
   readonly records: Pick<Records, 'livingHosts'>;
@@ -22,36 +26,37 @@ export function createProcessorShares(deps: {
   readonly now?: () => number;
 }): ProcessorShares {
   const { records, hypervisor, now = () => performance.now() } = deps;
-  let last = { at: now(), times: new Map<string, number>() as ReadonlyMap<string, number> };
-  let weights: ReadonlyMap<string, number> = new Map();
+  let last: { readonly at: number; readonly times: ReadonlyMap<string, number> } | undefined;
 
-  /** Hosts that were busy since the run before. */
-  async function busyHosts(): Promise<readonly string[]> {
-    const before = last;
-    last = { at: now(), times: await hypervisor.processorTimes() };
-    const least = busyShare * (last.at - before.at);
-    return [...last.times].filter(([id, ms]) => ms - (before.times.get(id) ?? 0) > least).map(([id]) => id);
+  /** Hosts by whether they were busy since the run before; none is in the first run. */
+  async function measure(): Promise<{
+    readonly busy: ReadonlySet<string>;
+    readonly running: readonly string[];
+  }> {
+    const [before, current] = [last, { at: now(), times: await hypervisor.processorTimes() }];
+    last = current;
+    const running = [...current.times.keys()];
+    if (before === undefined) return { busy: new Set(), running };
+    const least = busyShare * (current.at - before.at);
+    const used = (id: string) => (current.times.get(id) ?? 0) - (before.times.get(id) ?? 0);
+    return { busy: new Set(running.filter((id) => used(id) > least)), running };
   }
 
-  async function weigh(busy: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  async function weigh(): Promise<ReadonlyMap<string, number>> {
+    const { busy, running } = await measure();
     // One busy host has no rival: Postgres need not be asked.
-    const rows = busy.length < 2 ? [] : await records.livingHosts();
+    const rows = busy.size < 2 ? [] : await records.livingHosts();
     const tenants = new Map(rows.map(({ id, tenantId }) => [id, tenantId]));
     const tenantOf = (id: string) => tenants.get(id) ?? nobody;
     const counts = new Map<string, number>();
     for (const id of busy) counts.set(tenantOf(id), (counts.get(tenantOf(id)) ?? 0) + 1);
-    const busyOnes = new Set(busy);
-    return new Map(
-      [...last.times.keys()].map((id) => [id, busyOnes.has(id) ? 1 / (counts.get(tenantOf(id)) ?? 1) : 1]),
-    );
+    const partOf = (id: string) => Math.max(leastWeight, 1 / (counts.get(tenantOf(id)) ?? 1));
+    return new Map(running.map((id) => [id, busy.has(id) ? partOf(id) : 1]));
   }
 
   return {
     async runOnce() {
-      const next = await weigh(await busyHosts());
-      const changed = [...next].filter(([id, weight]) => weight !== (weights.get(id) ?? 1));
-      if (changed.length > 0) await hypervisor.setProcessorWeights(new Map(changed));
-      weights = next;
+      await hypervisor.setProcessorWeights(await weigh());
     },
   };
 }

@@ -53,6 +53,8 @@ export async function makeSimulatedProcess(
     pid: () => child?.pid ?? 0,
     stop,
     async start(alone) {
+      // Only the last child would be stopped in the end.
+      if (!hasEnded()) throw new Error('the broker of an earlier test still runs');
       const from = output.length;
       const started = spawn(process.execPath, alone === undefined ? [main] : [main, alone], {
         env: {

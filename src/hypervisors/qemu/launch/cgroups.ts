@@ -102,7 +102,11 @@ export async function openCgroups(site: string): Promise<Cgroups> {
       for (const folder of folders(id)) {
         const target = path.join(folder, file);
         // On v1 only one of the hierarchies has it.
-        if (await writable(target)) await writeKernelFile(target, String(Math.round(weight * usual)));
+        if (!(await writable(target))) continue;
+        await writeKernelFile(target, String(Math.round(weight * usual))).catch((error: unknown) => {
+          // The VM has just ended, and its group was removed.
+          if (!goneCodes.has((error as NodeJS.ErrnoException).code)) throw error;
+        });
       }
     },
 
@@ -171,6 +175,9 @@ async function removeGroup(folder: string): Promise<void> {
     await delay(5);
   }
 }
+
+/** Of a write to a file of a group that is removed at the same moment. */
+const goneCodes: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENODEV']);
 
 /** Their usual values are the kernel's (cgroups(7), cpu.shares and cpu.weight). */
 const weightFiles = {
