@@ -12,14 +12,13 @@ import { type BrokerProcess, largerPlanId, makeBrokerProcess, serviceId } from '
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { eventually } from '../support/eventually.ts';
 import { privilegesOf, tryAs } from '../support/process-privileges.ts';
+import { nodeAddress } from '../../src/config/defaults.ts';
 import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { connectPlatform } from '../../tools/lib/platform.ts';
 import { isAboutTemplate, residueOf } from '../../tools/lib/residue.ts';
 
 const execute = promisify(execFile);
-const ownAddress = Object.values(networkInterfaces())
-  .flatMap((list) => list ?? [])
-  .find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+const ownAddress = nodeAddress();
 
 /** Everything that a tenant does, from create to delete, on real VMs and with the real docker CLI. */
 describe('tenant', { timeout: 1_200_000 }, () => {
@@ -139,7 +138,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
       ...['/bin/httpd', '-f', '-p', '80', '-h', '/www'],
     ]);
     expect(run.code, run.stderr).toBe(0);
-    const url = `http://${ownAddress ?? ''}:${port}/`;
+    const url = `http://${ownAddress}:${port}/`;
     await eventually('the page is served', async () =>
       (await outside.run('curl', '-s', '-m', '5', url)).includes('hello from a container'),
     );
@@ -149,7 +148,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
 
   // Fails if the worker does not check the node's rules: nobody reached the page again.
   it("firewall: the node's rules are back, with the published ports, after another program has removed them", async () => {
-    const url = `http://${ownAddress ?? ''}:${firstPort(a)}/`;
+    const url = `http://${ownAddress}:${firstPort(a)}/`;
     const reached = () => outside.run('curl', '-s', '-m', '2', url).catch(() => '');
     const before = broker.output().length;
     await execute('nft', ['delete', 'table', 'inet', `berth_${await broker.site()}`]);
@@ -267,7 +266,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
       const inspected = await dockerA.run(['inspect', '--format', '{{.NetworkSettings.IPAddress}}', 'web']);
       // Shows that the probe works.
       const own = `${inspected.stdout.trim()} 80`;
-      const node = ownAddress ?? '';
+      const node = ownAddress;
       // All listening ports of the node, including the broker's, at each address. The embedded Postgres has no port.
       const listening = (await execute('ss', ['-Htln'])).stdout.matchAll(/:(\d+)\s/g);
       const ports = new Set([...listening].map(([, port = '']) => Number(port)));
@@ -353,7 +352,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
     expect(await sizeOf()).toBeGreaterThan(before * 1.3);
     // Its restart policy has started it, behind the same port.
     await eventually('the page is served again', async () =>
-      (await outside.run('curl', '-s', '-m', '5', `http://${ownAddress ?? ''}:${port}/`)).includes('hello'),
+      (await outside.run('curl', '-s', '-m', '5', `http://${ownAddress}:${port}/`)).includes('hello'),
     );
     const fetched = await broker.ask('GET', '/v2/service_instances/instance-a');
     expect(fetched.body).toMatchObject({ plan_id: largerPlanId });
@@ -396,7 +395,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
     expect(left.filter((line) => !isAboutTemplate(line))).toEqual([]);
     expect((await dockerB.run(['ps'])).code).not.toBe(0);
     await expect(
-      execute('curl', ['-s', '-m', '3', `http://${ownAddress ?? ''}:${firstPort(a)}/`]),
+      execute('curl', ['-s', '-m', '3', `http://${ownAddress}:${firstPort(a)}/`]),
     ).rejects.toThrow();
   });
 });

@@ -1,13 +1,11 @@
-import { networkInterfaces } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
 import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
 import { type BrokerProcess, makeBrokerProcess, serviceId } from '../support/broker-process.ts';
+import { nodeAddress } from '../../src/config/defaults.ts';
 import { eventually } from '../support/eventually.ts';
 
-const node = Object.values(networkInterfaces())
-  .flatMap((list) => list ?? [])
-  .find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+const node = nodeAddress();
 
 /** What people expect of a Docker host's ports, on a host restored from a template. */
 describe('published ports', { timeout: 1_200_000 }, () => {
@@ -42,7 +40,7 @@ describe('published ports', { timeout: 1_200_000 }, () => {
     const port = Number(/^0\.0\.0\.0:(\d+)$/m.exec(named.stdout)?.[1]);
     expect(port, named.stderr).toBeGreaterThan(0);
     await eventually(`port ${port} answers`, async () =>
-      (await outside.run('curl', '-s', '-m', '5', `http://${node ?? ''}:${port}/`)).includes('hello'),
+      (await outside.run('curl', '-s', '-m', '5', `http://${node}:${port}/`)).includes('hello'),
     );
     return port;
   }
@@ -80,11 +78,11 @@ describe('published ports', { timeout: 1_200_000 }, () => {
   it("published ports: containers reach the host's own by the public address, and what is denied is refused at once", async () => {
     const exec = (...command: string[]) => docker.run(['exec', 'first', ...command]);
     // Not wget: busybox without libraries crashes when it looks up a name.
-    const ask = ['exec', '-i', 'first', '/bin/nc', '-w', '60', node ?? '', String(first)];
+    const ask = ['exec', '-i', 'first', '/bin/nc', '-w', '60', node, String(first)];
     const own = await docker.run(ask, 'GET / HTTP/1.0\r\n\r\n');
     expect(own.stdout, own.stderr).toContain('hello from a container\n');
     // Fails without the chain `refuse`: they time out.
-    for (const denied of [`${node ?? ''} 22`, '169.254.169.254 80', '10.255.255.1 5000']) {
+    for (const denied of [`${node} 22`, '169.254.169.254 80', '10.255.255.1 5000']) {
       const { stderr } = await exec('/bin/nc', '-w', '60', ...denied.split(' '));
       expect(stderr, denied).toContain('Connection refused');
     }

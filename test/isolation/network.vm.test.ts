@@ -4,6 +4,7 @@ import { networkInterfaces } from 'node:os';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createOutsidePeer, type OutsidePeer } from '../../tools/lib/outside-peer.ts';
+import { nodeAddress } from '../../src/config/defaults.ts';
 import { guestLink } from '../../src/guest/link.ts';
 import { tap } from '../../src/hypervisors/qemu/names.ts';
 import { eventually } from '../support/eventually.ts';
@@ -23,10 +24,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
   let b: TestHost;
   const servers: Server[] = [];
   const heard: string[] = [];
-  const node = Object.values(networkInterfaces())
-    .flatMap((list) => list ?? [])
-    .filter(({ internal, family }) => !internal && family === 'IPv4')
-    .map(({ address }) => address)[0];
+  const node = nodeAddress();
   const openPort = 19_900 + testSlot;
 
   beforeAll(async () => {
@@ -77,7 +75,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
 
   it('1 and 3: network: a guest reaches neither the node and its listeners nor other hosts', async () => {
     // Fails without the drops in the egress chain and in the node's input and forward chains (host-rules.ts, node-rules.ts).
-    const nodeAddresses = [node ?? '', a.layout.nodeAddress, b.layout.nodeAddress];
+    const nodeAddresses = [node, a.layout.nodeAddress, b.layout.nodeAddress];
     const forbidden = [
       ...[...nodeAddresses, guestLink.gatewayAddress].flatMap((address) =>
         [openPort, 22, 5432].map((port) => `${address} ${port}`),
@@ -85,7 +83,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
       `${b.layout.hostAddress} 2375`,
       `${b.layout.hostAddress} ${b.spec.publishedPorts.first}`,
       // By the ports published on the node.
-      `${node ?? ''} ${b.spec.publishedPorts.first}`,
+      `${node} ${b.spec.publishedPorts.first}`,
       '169.254.169.254 80',
       '127.0.0.1 5432',
     ];
@@ -118,7 +116,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
     );
     const attacker = await a.attacker();
     const ports = [9, 2375, b.spec.publishedPorts.first];
-    const targets = [b.layout.hostAddress, b.layout.nodeAddress, guestLink.guestAddress, node ?? ''];
+    const targets = [b.layout.hostAddress, b.layout.nodeAddress, guestLink.guestAddress, node];
     const printed = await attacker.perl(`
       use Socket; my $sent = 0;
       socket(my $s, PF_INET, SOCK_DGRAM, 0) or die $!; setsockopt($s, SOL_SOCKET, SO_BROADCAST, 1);
@@ -143,7 +141,7 @@ describe('network isolation', { timeout: 960_000 }, () => {
     const printed = await attacker.root(`
       echo 0 > /host/proc/sys/net/ipv6/conf/eth0/disable_ipv6
       busybox ip -6 address add fd00:be::2/64 dev eth0; busybox ip -6 route add default via fd00:be::1 dev eth0
-      for to in ${guestLink.gatewayAddress} ${a.layout.nodeAddress} ${b.layout.hostAddress} ${node ?? ''}; do
+      for to in ${guestLink.gatewayAddress} ${a.layout.nodeAddress} ${b.layout.hostAddress} ${node}; do
         busybox ping -c 1 -W 2 $to >/dev/null 2>&1 && echo "answered: $to" &
       done
       for to in fd00:be::1 ${nodeAddresses6.join(' ')}; do
