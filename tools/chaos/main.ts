@@ -97,19 +97,24 @@ async function run({
   };
   const isReal = hypervisor === 'qemu';
   say(`seed ${seed}, ${hypervisor} hosts; starting a separate installation`);
-  const site = await startInstallation({
+  const starting = startInstallation({
     hypervisor,
     leaseMs: 2_000,
     testSlot,
     ownDisk: process.getuid?.() === 0,
     ...(isReal && { cacheDirectory: path.resolve(cache) }),
   });
-  let isGood = false;
+  // Also while it starts: its processes would outlive this one.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
-      void site.stop().finally(() => process.exit(130));
+      void starting
+        .then((site) => site.stop())
+        .catch(() => undefined)
+        .finally(() => process.exit(130));
     });
   }
+  const site = await starting;
+  let isGood = false;
   try {
     const random = createRandom(seed);
     // An emulated guest on a busy node takes minutes to boot, and a rollback boots twice.
