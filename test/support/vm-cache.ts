@@ -9,7 +9,7 @@ import type { QemuOptions } from '../../src/hypervisors/qemu/options.ts';
  * Reused by later runs, each entry under the digest of its inputs: building the guest image takes minutes, and a template
  * takes a cold boot.
  */
-const cacheDirectory = '/var/cache/berth-test';
+export const cacheDirectory = '/var/cache/berth-test';
 const recipeDirectory = path.join(import.meta.dirname, '..', '..', 'image');
 /** Short, since paths of Unix sockets are limited, and accessible for the users that hosts run as. */
 const stateRoot = '/var/tmp';

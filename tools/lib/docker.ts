@@ -16,6 +16,8 @@ export interface Outcome {
 
 /** The real docker CLI with a binding's credentials, as `berth context` writes them. */
 export interface Docker {
+  /** The variables with which any Docker client uses the binding. `DOCKER_CONFIG` is a folder for this binding alone. */
+  readonly environment: Readonly<Record<string, string>> & { readonly DOCKER_CONFIG: string };
   run(args: readonly string[], input?: string | Buffer): Promise<Outcome>;
   /** The same on a terminal, for commands such as `docker exec -it`. */
   onTerminal(command: string, input: string): Promise<Outcome>;
@@ -47,30 +49,37 @@ export async function dockerFor(credentials: Credentials): Promise<Docker> {
     DOCKER_BUILDKIT: '0',
   };
 
-  function execute(program: string, args: readonly string[], input: string | Buffer = ''): Promise<Outcome> {
-    return new Promise((resolve) => {
-      const child = execFile(
-        program,
-        [...args],
-        { env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 256 * 1024 * 1024, encoding: 'latin1' },
-        (error, stdout, stderr) => {
-          const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-          resolve({ code, stdout, stderr });
-        },
-      );
-      // A command may end without reading its input; that is not an error.
-      child.stdin?.on('error', () => undefined);
-      child.stdin?.end(input);
-    });
-  }
-
   return {
-    run: (args, input) => execute('docker', args, input),
+    environment: env,
+    run: (args, input) => runClient('docker', args, env, input),
     onTerminal: (command, input) =>
-      execute('script', ['-q', '-e', '-c', `docker ${command}`, '/dev/null'], input),
+      runClient('script', ['-q', '-e', '-c', `docker ${command}`, '/dev/null'], env, input),
     follow: (args) => spawn('docker', args, { env }),
     dispose: () => rm(directory, { recursive: true, force: true }),
   };
+}
+
+/** Runs a Docker client to its end, for at most as long as a build takes; then it is killed. */
+export function runClient(
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  input: string | Buffer = '',
+): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child = execFile(
+      program,
+      [...args],
+      { env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 256 * 1024 * 1024, encoding: 'latin1' },
+      (error, stdout, stderr) => {
+        const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+        resolve({ code, stdout, stderr });
+      },
+    );
+    // A command may end without reading its input; that is not an error.
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
+  });
 }
 
 /** A tar of a tree that contains only busybox, to be imported as an image. */
