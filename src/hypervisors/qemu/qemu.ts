@@ -121,6 +121,7 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
     suspension: createSuspension({
       cgroups,
       vms,
+      templates,
       keyOf: (shape) => memoryKeyOf(nodeKey, shape),
       diskReserveMib: options.diskReserveMib,
       logger,

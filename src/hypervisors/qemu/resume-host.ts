@@ -10,5 +10,5 @@ export async function resumeHost(
   record: HostRecord,
 ): Promise<ResumeOutcome> {
   await starter.killUnfinishedLaunch(at);
-  return suspension.resume(at, record, (memoryImage) => starter.load(at, record, memoryImage));
+  return suspension.resume(at, record, (memory) => starter.load(at, record, memory));
 }

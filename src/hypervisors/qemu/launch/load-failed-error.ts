@@ -8,7 +8,7 @@ export class LoadFailedError extends HypervisorError {
     message: string,
     /** QEMU has read the state and can't load it: it is damaged, or of another VM. False: the reason may pass. */
     readonly isRefused: boolean,
-    options: { readonly cause: unknown },
+    options: ErrorOptions,
   ) {
     super(message, options);
   }

@@ -14,6 +14,7 @@ import type { Vms } from './vms.ts';
 import type { QemuOptions } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
 import { openOwnCopy } from '../memory/sealed-memory.ts';
+import type { SavedMemory } from '../memory/suspended-memory.ts';
 import type { LoadedTemplate, TemplateStore } from '../template/template-store.ts';
 
 /**
@@ -30,7 +31,7 @@ export interface VmStarter {
   /** Boots a guest that has run before; restores any other, or boots it if there is no template. */
   start(layout: HostLayout, found: HostRecord): Promise<HostRecord>;
   /** Loads a suspended VM's memory into a new QEMU process and leaves it paused. */
-  load(layout: HostLayout, record: HostRecord, memoryImage: string): Promise<void>;
+  load(layout: HostLayout, record: HostRecord, memory: SavedMemory): Promise<void>;
   /** Kills a VM whose launch was interrupted: it has no manifest. Any other VM is left alone. */
   killUnfinishedLaunch(layout: HostLayout): Promise<void>;
 }
@@ -185,34 +186,36 @@ export function createVmStarter(
     return expected.set(...base);
   }
 
-  async function load(layout: HostLayout, record: HostRecord, memoryImage: string): Promise<void> {
-    const own = await imageOf(record);
+  async function load(layout: HostLayout, record: HostRecord, memory: SavedMemory): Promise<void> {
+    const image = await imageOf(record);
     const disk = await diskChain(layout, record);
-    const sources = new Map(await verifySourceFiles(own, disk));
-    // A VM that was restored keeps sharing the pages that it never wrote with its template, if that can be loaded.
-    const template =
-      record.startedFrom === 'boot' || record.template === undefined || options.pageSharing === 'none'
-        ? undefined
-        : await templates.load(record.template);
+    const sources = new Map(await verifySourceFiles(image, disk));
+    const template = memory.template === undefined ? undefined : await templates.require(memory.template);
     for (const [file, digest] of template?.digests ?? []) sources.set(file, digest);
-    const state = await open(memoryImage, 'r');
+    const own =
+      template !== undefined && options.pageSharing === 'none'
+        ? await ownMemory(layout, record, template)
+        : undefined;
+    let state: FileHandle | undefined;
     try {
+      state = await open(memory.image, 'r');
       await launch(
         layout,
         {
           shape: record.shape,
-          image: own,
+          image,
           memory: template === undefined ? { kind: 'own' } : { kind: 'template' },
           incoming: true,
           disk,
-          ...(template !== undefined && { memoryDescriptor: template.memory.fd }),
+          ...(template !== undefined && { memoryDescriptor: (own ?? template.memory).fd }),
           stateDescriptor: state.fd,
         },
         sources,
         'pause',
       );
     } finally {
-      await state.close();
+      await own?.close();
+      await state?.close();
     }
   }
 

@@ -19,10 +19,12 @@ import { killLeakedProcesses, processesOf } from './leaked-processes.ts';
 import { isRefusal, migrate, shareMemory } from './migration.ts';
 import { oomScore } from './oom-score.ts';
 import { type Qmp, withQmp } from './qmp.ts';
-import { largestFile, largestSaved } from './sizes.ts';
+import { largestFile } from './sizes.ts';
 import { createStderrLog } from './stderr-log.ts';
 import { renewKernelSecrets } from '../memory/kernel-secrets.ts';
-import { receiveInto } from '../memory/receive.ts';
+import { difference } from '../memory/difference.ts';
+import type { MemoryBase } from '../memory/memory-base.ts';
+import { saveState } from '../memory/save-state.ts';
 import { kvmGroups } from '../node/kvm.ts';
 import type { QemuOptions } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
@@ -56,10 +58,10 @@ export interface Vms {
   /** Stops the guest's CPUs. */
   pause(layout: HostLayout): Promise<void>;
   /**
-   * Stops the guest's CPUs, and writes device state and memory to a file. Afterwards, also after a failure, the VM can
-   * be resumed or killed. After a failure the caller wipes the file.
+   * Stops the guest's CPUs, and writes to a file its device state and what its memory differs in from the base. Afterwards,
+   * also after a failure, the VM can be resumed or killed. After a failure the caller wipes the file.
    */
-  save(layout: HostLayout, file: string, shape: HostShape): Promise<void>;
+  save(layout: HostLayout, file: string, shape: HostShape, base: MemoryBase): Promise<void>;
   /**
    * Writes the manifest of a running VM, which integrity checks compare it with later.
    * @throws HypervisorError if the process does not match its launch spec.
@@ -85,6 +87,7 @@ export function createVms(
   manifests: Manifests,
   logger: Logger,
 ): Vms {
+  const saving = { timeoutMs: memoryTimeoutMs, reserveMib: options.diskReserveMib };
   const totalMib = totalmem() / 1024 ** 2;
   const stderrLog = createStderrLog(logger);
   const lastOutput = (layout: HostLayout) => stderrLog.lastOutput(layout.id);
@@ -168,36 +171,6 @@ export function createVms(
     return child;
   }
 
-  async function save(layout: HostLayout, file: string, shape: HostShape): Promise<void> {
-    const limits = { bytes: largestSaved(shape), ms: memoryTimeoutMs, reserveMib: options.diskReserveMib };
-    const receiver = await receiveInto(file, layout.stateSocket, layout.uid, limits);
-    const abort = new AbortController();
-    receiver.received.catch(() => {
-      abort.abort();
-    });
-    try {
-      const send = withQmp(
-        layout.qmpSocket,
-        async (qmp) => {
-          await qmp.execute('stop');
-          await shareMemory(qmp);
-          // Nothing else uses the link; QEMU's default of 32 MiB/s would make a tenant wait.
-          await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 4 * 1024 ** 3 });
-          await migrate(qmp, 'migrate', `unix:${layout.stateSocket}`);
-        },
-        { timeoutMs: memoryTimeoutMs, signal: abort.signal },
-      );
-      // The receiver's refusal says more than the connection that ended because of it.
-      await send.catch(async (error: unknown) => {
-        if (abort.signal.aborted) await receiver.received;
-        throw error;
-      });
-      await receiver.received;
-    } finally {
-      await receiver.close();
-    }
-  }
-
   return {
     async launch(layout, launch) {
       const child = await spawnQemu(layout, launch);
@@ -261,10 +234,14 @@ export function createVms(
         await qmp.execute('stop');
       }),
 
-    save,
+    save: (layout, file, shape, base) =>
+      saveState(layout, file, shape, {
+        ...saving,
+        filter: (stream) => difference(stream, base, shape.memoryMib * 1024 ** 2),
+      }),
 
     async freeze(layout, deviceState, shape) {
-      await save(layout, deviceState, shape);
+      await saveState(layout, deviceState, shape, saving);
       await withQmp(layout.qmpSocket, (qmp) => qmp.execute('quit'));
     },
 

@@ -10,6 +10,9 @@ import { requireDiskSpace } from '../disk/disks.ts';
 /** Free disk space is checked each time this many bytes were written, because others write at the same time. */
 const checkSpaceEvery = 64 * 1024 ** 2;
 
+/** Changes what is received before it is written. */
+export type Filter = (chunks: AsyncIterable<Buffer>) => AsyncIterable<Buffer>;
+
 export interface Receiver {
   /** Rejects if the data did not arrive completely. */
   readonly received: Promise<void>;
@@ -21,12 +24,14 @@ export interface Receiver {
  * Writes to a file what one sender sends to a Unix socket that only user `uid` may open. QEMU's sandbox forbids it to
  * start programs and open files, but not to connect. The sender may be a compromised QEMU, and the writer is root, to
  * whom no limit of the host applies: so bytes, time and the node's disk reserve are limited here.
+ * @param filter is given no more than the limit of bytes.
  */
 export async function receiveInto(
   file: string,
   socketPath: string,
   uid: number,
   limits: { readonly bytes: number; readonly ms: number; readonly reserveMib?: number | undefined },
+  filter: Filter = (chunks) => chunks,
 ): Promise<Receiver> {
   await rm(socketPath, { force: true });
   const server = createServer();
@@ -41,7 +46,7 @@ export async function receiveInto(
     server.once('connection', (socket) => {
       sender = socket;
       server.close();
-      const bounded = (chunks: AsyncIterable<Buffer>) => within(chunks, limits, path.dirname(file));
+      const bounded = (chunks: AsyncIterable<Buffer>) => filter(within(chunks, limits, path.dirname(file)));
       pipeline(socket, bounded, createWriteStream(file, { mode: 0o600 })).then(resolve, reject);
     });
   });

@@ -12,6 +12,7 @@ import {
 import { wipeDisk } from '../disk/disks.ts';
 import { fileDigest } from '../image/guest-image.ts';
 import type { HostLayout } from '../layout.ts';
+import type { TemplateMemory } from '../template/template-record.ts';
 import { keyDifference, type MemoryKey } from './memory-key.ts';
 
 /** A tenant's memory: readable by root only, and wiped before it is removed. */
@@ -27,6 +28,8 @@ interface MemoryRecord {
   readonly digest: string;
   /** How often a VM could not load it, for a reason that may pass. */
   readonly failedLoads: number;
+  /** The memory that it is the difference from; undefined: empty memory. */
+  readonly template?: TemplateMemory | undefined;
 }
 
 const text = { type: 'string' };
@@ -44,8 +47,16 @@ const isMemoryRecord = new Ajv().compile<MemoryRecord>({
     },
     digest: text,
     failedLoads: { type: 'integer' },
+    template: { type: 'object', required: ['key', 'digest'], properties: { key: text, digest: text } },
   },
 });
+
+/** What a VM loads. */
+export interface SavedMemory {
+  readonly image: string;
+  /** The memory that the VM needs before; undefined: empty memory. */
+  readonly template: TemplateMemory | undefined;
+}
 
 /** The files of a suspended host's memory. */
 export interface SuspendedMemory {
@@ -55,7 +66,9 @@ export interface SuspendedMemory {
   readonly attempt: string;
   exists(): Promise<boolean>;
   /** Records what the saved attempt needs, and makes it the host's memory; survives a power cut. */
-  keep(key: MemoryKey): Promise<void>;
+  keep(key: MemoryKey, template: TemplateMemory | undefined): Promise<void>;
+  /** The template's memory that it is the difference from; undefined: empty memory. */
+  template(): Promise<TemplateMemory | undefined>;
   /** Why a VM with this key can't load the memory, as far as its record tells; undefined if it can. */
   obstacle(key: MemoryKey): Promise<string | undefined>;
   /** Why the memory is not what was saved; undefined if it is. Reads all of it. */
@@ -88,12 +101,14 @@ export function suspendedMemory(layout: HostLayout): SuspendedMemory {
     attempt,
     exists: () => exists(image),
 
-    async keep(key) {
-      await writeRecord({ key, digest: await fileDigest(attempt), failedLoads: 0 });
+    async keep(key, template) {
+      await writeRecord({ key, digest: await fileDigest(attempt), failedLoads: 0, template });
       await publishFile(attempt, image).catch((cause: unknown) => {
         throw new HypervisorError(`${image} could not be written to the disk`, { cause });
       });
     },
+
+    template: async () => (await readRecord())?.template,
 
     async obstacle(key) {
       const record = await readRecord();

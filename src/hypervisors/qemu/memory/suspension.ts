@@ -7,8 +7,10 @@ import { LoadFailedError } from '../launch/load-failed-error.ts';
 import { largestSaved } from '../launch/sizes.ts';
 import type { Vms } from '../launch/vms.ts';
 import type { HostLayout } from '../layout.ts';
+import type { TemplateStore } from '../template/template-store.ts';
+import { emptyBase, templateBase } from './memory-base.ts';
 import type { MemoryKey } from './memory-key.ts';
-import { suspendedMemory } from './suspended-memory.ts';
+import { type SavedMemory, suspendedMemory } from './suspended-memory.ts';
 
 /** Memory that could not be loaded this often is unusable, even if each of the reasons may have passed. */
 const mostFailedLoads = 3;
@@ -20,7 +22,8 @@ const mostFailedLoads = 3;
 export type ResumeOutcome = 'resumed' | 'nothing' | 'memory lost';
 
 /**
- * Paused and suspended hosts. A paused host keeps its QEMU process; a suspended one is a memory image beside its disk.
+ * Paused and suspended hosts. A paused host keeps its QEMU process; a suspended one is a memory image beside its disk: what
+ * differs from the memory of its template, or from empty memory if it was booted.
  *
  * A live QEMU is authoritative: ignore the memory image unless the host's record says `suspended`. In that case QEMU
  * was being loaded from the image and its guest has not run. The image is wiped before a guest that was loaded from
@@ -29,17 +32,17 @@ export type ResumeOutcome = 'resumed' | 'nothing' | 'memory lost';
 export interface Suspension {
   /** Stops the CPUs of a running VM. */
   pause(layout: HostLayout, record: HostRecord): Promise<void>;
-  /** Writes the memory of a running VM to disk and kills it. If that fails, the file is wiped. */
+  /** Writes the memory of a VM to disk and kills it. If that fails, the file is wiped. */
   suspend(layout: HostLayout, record: HostRecord): Promise<void>;
   /**
    * Resumes a paused or suspended VM; a running one is left alone.
-   * @param load starts a paused VM from this memory image.
+   * @param load starts a paused VM from this memory.
    * @throws HypervisorError if the memory could not be loaded for a reason that may pass.
    */
   resume(
     layout: HostLayout,
     record: HostRecord,
-    load: (image: string) => Promise<void>,
+    load: (memory: SavedMemory) => Promise<void>,
   ): Promise<ResumeOutcome>;
   /** Wipes memory that could not be loaded, once the host runs without it. */
   wipeUnusable(layout: HostLayout): Promise<void>;
@@ -53,12 +56,13 @@ export interface Suspension {
 export function createSuspension(deps: {
   cgroups: Cgroups;
   vms: Vms;
+  templates: Pick<TemplateStore, 'load'>;
   keyOf: (shape: HostShape) => MemoryKey;
   /** Undefined: the usual one. */
   diskReserveMib?: number | undefined;
   logger: Logger;
 }): Suspension {
-  const { cgroups, vms, keyOf, diskReserveMib: reserveMib, logger } = deps;
+  const { cgroups, vms, templates, keyOf, diskReserveMib: reserveMib, logger } = deps;
   const isAlive = async (layout: HostLayout) => (await cgroups.processes(layout.id)).length > 0;
 
   /**
@@ -68,14 +72,14 @@ export function createSuspension(deps: {
   async function loadMemory(
     layout: HostLayout,
     { shape }: HostRecord,
-    load: (image: string) => Promise<void>,
+    load: (memory: SavedMemory) => Promise<void>,
   ): Promise<string | undefined> {
     const memory = suspendedMemory(layout);
     const obstacle = await memory.obstacle(keyOf(shape));
     if (obstacle !== undefined) return obstacle;
     const [damage, failure] = await Promise.all([
       memory.damage(),
-      load(memory.image).then(
+      load({ image: memory.image, template: await memory.template() }).then(
         () => undefined,
         (error: unknown) => error,
       ),
@@ -111,9 +115,18 @@ export function createSuspension(deps: {
       const memory = suspendedMemory(layout);
       await wipeDisk(memory.attempt);
       await requireDiskSpace(layout.directory, { reserveMib, bytes: largestSaved(record.shape) });
+      // Its disk is an overlay of the template's, which therefore stays as long as the host.
+      const template =
+        record.startedFrom === 'boot' || record.template === undefined
+          ? undefined
+          : await templates.load(record.template);
+      const base = template === undefined ? emptyBase : templateBase(template.memory);
       try {
-        await vms.save(layout, memory.attempt, record.shape);
-        await memory.keep(keyOf(record.shape));
+        await vms.save(layout, memory.attempt, record.shape, base);
+        await memory.keep(
+          keyOf(record.shape),
+          template && { key: template.key, digest: template.memoryDigest },
+        );
       } catch (error) {
         await wipeDisk(memory.attempt);
         throw error;

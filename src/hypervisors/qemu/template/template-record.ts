@@ -13,6 +13,13 @@ export interface TemplateRecord {
   readonly files: Readonly<Record<TemplateFile, string>>;
 }
 
+/** The memory of one template: another one with the same key may have other content. */
+export interface TemplateMemory {
+  readonly key: string;
+  /** SHA-256. */
+  readonly digest: string;
+}
+
 export type TemplateFile = 'memory' | 'device-state' | 'disk.qcow2';
 
 export const templateFiles: readonly TemplateFile[] = ['memory', 'device-state', 'disk.qcow2'];

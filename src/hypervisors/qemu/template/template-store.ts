@@ -8,6 +8,7 @@ import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { CurrentImage } from '../image/current-image.ts';
 import { fileDigest } from '../image/guest-image.ts';
 import type { Digests } from '../integrity/digests.ts';
+import { LoadFailedError } from '../launch/load-failed-error.ts';
 import { memoryKeyOf, type NodeKey } from '../memory/memory-key.ts';
 import { openSealedCopy } from '../memory/sealed-memory.ts';
 import type { QemuOptions } from '../options.ts';
@@ -16,6 +17,7 @@ import {
   readTemplateRecord,
   templateFiles,
   type TemplateFile,
+  type TemplateMemory,
   type TemplateRecord,
 } from './template-record.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
@@ -32,6 +34,8 @@ export interface LoadedTemplate {
   readonly disk: string;
   readonly deviceState: string;
   readonly memory: FileHandle;
+  /** SHA-256. */
+  readonly memoryDigest: string;
   /** Physical addresses of kernel secrets (kernel-secrets.ts). */
   readonly kernelSecrets: readonly number[];
   /** Digests of its files by path. */
@@ -57,6 +61,13 @@ export interface TemplateStore {
   diskDigest(key: string): Promise<string>;
   /** The template with its memory loaded and all digests verified; undefined if there is no usable one. */
   load(key: string): Promise<LoadedTemplate | undefined>;
+  /**
+   * The template with this memory, for a VM whose saved memory is the difference from it; also while no host is restored from
+   * it because a restore has failed.
+   * @throws LoadFailedError which is refused if the template is gone, or not sound any more.
+   * @throws HypervisorError if it could not be loaded for a reason that may pass.
+   */
+  require(memory: TemplateMemory): Promise<LoadedTemplate>;
   /** A host was restored from it. */
   restored(key: string): void;
   /** A restore from it has failed: it is not used for a while, or not at all any more if it is bad. */
@@ -121,6 +132,7 @@ export function createTemplateStore(
         disk: file('disk.qcow2'),
         deviceState: file('device-state'),
         memory,
+        memoryDigest: record.files.memory,
         kernelSecrets: record.kernelSecrets ?? [],
         digests: new Map(templateFiles.map((name) => [file(name), record.files[name]])),
       };
@@ -188,7 +200,7 @@ export function createTemplateStore(
   }
 
   const load = async (key: string) => {
-    if (closed || failures.isPausing(key) || (await isBad(key))) return undefined;
+    if (closed || (await isBad(key))) return undefined;
     const record = await readRecord(key);
     if (record === undefined) return undefined;
     // It may have been removed and made again since it was loaded.
@@ -214,9 +226,22 @@ export function createTemplateStore(
 
   const isMade = async (key: string) => !(await isBad(key)) && (await readRecord(key)) !== undefined;
 
+  async function require(memory: TemplateMemory): Promise<LoadedTemplate> {
+    const lost = (why: string) =>
+      new LoadFailedError(`it is the difference from the template ${memory.key}, which ${why}`, true, {});
+    const record = await readRecord(memory.key);
+    if (record === undefined) throw lost('is gone');
+    if (record.files.memory !== memory.digest) throw lost('was made again');
+    const template = await load(memory.key);
+    if (template !== undefined) return template;
+    if (await isBad(memory.key)) throw lost('is bad');
+    throw new HypervisorError(`The template ${memory.key} could not be loaded; the log says why`);
+  }
+
   return {
     directory,
-    load,
+    load: async (key) => (failures.isPausing(key) ? undefined : load(key)),
+    require,
     key: (planName, shape) => keysOf(planName, shape).key,
     badKeys: (planName, shape) => keysOf(planName, shape).bad,
     async diskDigest(key) {

@@ -1,0 +1,51 @@
+import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
+import { migrate, shareMemory } from '../launch/migration.ts';
+import { withQmp } from '../launch/qmp.ts';
+import { largestSaved } from '../launch/sizes.ts';
+import type { HostLayout } from '../layout.ts';
+import { type Filter, receiveInto } from './receive.ts';
+
+/**
+ * Stops a VM's CPUs, and writes to a file the memory and device state that its QEMU sends then. Afterwards, also after a
+ * failure, the VM can be resumed or killed. After a failure the caller wipes the file.
+ * @param options.filter changes what is written.
+ */
+export async function saveState(
+  layout: HostLayout,
+  file: string,
+  shape: HostShape,
+  options: {
+    readonly timeoutMs: number;
+    readonly reserveMib?: number | undefined;
+    readonly filter?: Filter;
+  },
+): Promise<void> {
+  const { timeoutMs, reserveMib, filter } = options;
+  const limits = { bytes: largestSaved(shape), ms: timeoutMs, reserveMib };
+  const receiver = await receiveInto(file, layout.stateSocket, layout.uid, limits, filter);
+  const abort = new AbortController();
+  receiver.received.catch(() => {
+    abort.abort();
+  });
+  try {
+    const sent = withQmp(
+      layout.qmpSocket,
+      async (qmp) => {
+        await qmp.execute('stop');
+        await shareMemory(qmp);
+        // Nothing else uses the link; QEMU's default of 32 MiB/s would make a tenant wait.
+        await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 4 * 1024 ** 3 });
+        await migrate(qmp, 'migrate', `unix:${layout.stateSocket}`);
+      },
+      { timeoutMs, signal: abort.signal },
+    );
+    // The receiver's refusal says more than the connection that ended because of it.
+    await sent.catch(async (error: unknown) => {
+      if (abort.signal.aborted) await receiver.received;
+      throw error;
+    });
+    await receiver.received;
+  } finally {
+    await receiver.close();
+  }
+}
