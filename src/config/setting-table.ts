@@ -102,8 +102,8 @@ export const settingTable = {
   suspendAfterSeconds: literal(
     'BERTH_SUSPEND_AFTER_SECONDS',
     env.seconds,
-    '3600',
-    'a host that has been paused for this long is suspended to disk, if its plan says `idle: suspend`; in seconds',
+    '60',
+    'a host that has been paused for this long is suspended: what its memory differs in from its template is written to disk, and all of it is freed; not if its plan says `idle: pause` or `idle: run`; in seconds',
   ),
   catalogFile: optional(
     'BERTH_CATALOG',

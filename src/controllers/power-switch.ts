@@ -13,7 +13,10 @@ export interface PowerSwitch {
    * can't be loaded is restarted.
    */
   wake(host: Host): Promise<boolean>;
-  /** @param isWanted asked once the host is paused; if true, it is woken again at once. */
+  /**
+   * A host that can't be paused or suspended is woken again; a paused one stays paused.
+   * @param isWanted asked once the host is paused; if true, it is woken again at once.
+   */
   powerDown(host: Host, power: 'paused' | 'suspended', isWanted: () => Promise<boolean>): Promise<void>;
 }
 
@@ -79,7 +82,11 @@ export function createPowerSwitch(deps: {
         }
         if (power === 'suspended') await hypervisor.suspend(host.id);
       } catch (error) {
-        await wake(current).catch(() => false);
+        // Each try would wake it otherwise, for example as long as the disk is full.
+        const staysPaused =
+          host.power === 'paused' &&
+          (await records.setHostPower(host.id, power, 'paused').catch(() => false));
+        if (!staysPaused) await wake(current).catch(() => false);
         throw error;
       }
       logger.info({ host: host.id, power }, `A host was ${power}`);

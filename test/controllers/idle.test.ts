@@ -78,6 +78,28 @@ it('idle check: suspends a host with the policy `suspend` once it has been pause
   expect((await fixture.rowOf(host)).engine).toBeDefined();
 });
 
+// Fails if it is woken, as a running host is that can't be paused: a full disk kept waking all idle hosts.
+it('idle check: leaves a host paused that can not be suspended, and suspends it later', async () => {
+  const host = await fixture.makeHost('suspend');
+  await fixture.request(host, 'paused');
+  const worker = fixture.makeWorker();
+  await worker.fulfilRequests();
+  let acts: string[] = [];
+  fixture.before = (act) => {
+    acts.push(act);
+    return act === 'suspend' ? Promise.reject(new Error('the disk is full')) : Promise.resolve();
+  };
+  await worker.checkIdle();
+  expect(acts).toContain('suspend');
+  expect(acts).not.toContain('resume');
+  expect(await fixture.powerOf(host)).toBe('paused');
+  expect(await fixture.stateOf(host)).toBe('paused');
+  fixture.before = () => undefined;
+  acts = [];
+  await worker.checkIdle();
+  expect(await fixture.powerOf(host)).toBe('suspended');
+});
+
 // Fails if open connections count as use: the host was woken instead.
 it('idle check: suspends a paused host with the policy `suspend` although a connection to it is open', async () => {
   const host = await fixture.makeHost('suspend');

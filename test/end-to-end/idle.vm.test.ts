@@ -22,7 +22,10 @@ describe('idle hosts', { timeout: 2_400_000 }, () => {
   const cleanUp: (() => Promise<void>)[] = [];
 
   beforeAll(async () => {
-    broker = await makeBrokerProcess(4, { BERTH_IDLE_AFTER_SECONDS: '5' });
+    broker = await makeBrokerProcess(4, {
+      BERTH_IDLE_AFTER_SECONDS: '5',
+      BERTH_SUSPEND_AFTER_SECONDS: '3600',
+    });
     cleanUp.push(() => broker.dispose());
     await broker.start();
   }, 1_200_000);

@@ -67,7 +67,7 @@ function toCatalog(file: CatalogFile): Catalog {
         egress: toEgress(plan.egress),
         fromTemplate: plan.template !== 'never',
         pool: plan.pool ?? 0,
-        idle: plan.idle ?? 'pause',
+        idle: plan.idle ?? 'suspend',
         bindingValidDays: plan.bindings?.valid_days ?? 365,
         quotas: toQuotas(plan.quotas),
       })),

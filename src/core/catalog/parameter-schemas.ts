@@ -72,7 +72,7 @@ function provisionProperties(plan: Plan): Properties {
       anyOf: [{ enum: keywords }, ...(plan.egress.kind === 'none' ? [] : [networks])],
     },
     idle: {
-      description: `What happens to the host while it is unused and no container runs: "run" leaves it running, "pause" stops its processors, "suspend" later also frees its memory. The next connection wakes it. The default is "${plan.idle}".`,
+      description: `What happens to the host while it is unused and no container runs: "run" leaves it running, "pause" stops its processors, "suspend" soon also frees its memory. The next connection wakes it. The default is "${plan.idle}".`,
       type: 'string',
       enum: ['run', 'pause', 'suspend'],
     },

@@ -145,12 +145,12 @@ describe('parameters of earlier requests', () => {
 
 describe('parameters', () => {
   it('idle: sets the idle policy of a host on create and update', async () => {
-    const id = await create({ idle: 'suspend' });
-    expect(await hostOf(id)).toMatchObject({ idle: 'suspend' });
+    const id = await create({ idle: 'pause' });
+    expect(await hostOf(id)).toMatchObject({ idle: 'pause' });
     expect((await patch(id, { parameters: { idle: 'run' } })).status).toBe(200);
     expect(await hostOf(id)).toMatchObject({ idle: 'run' });
     expect((await patch(id, { parameters: { idle: null } })).status).toBe(200);
-    expect(await hostOf(id)).toMatchObject({ idle: 'pause' });
+    expect(await hostOf(id)).toMatchObject({ idle: 'suspend' });
     expect((await patch(id, { parameters: { idle: 'sleep' } })).status).toBe(400);
   });
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createDigests } from '../../../../src/hypervisors/qemu/integrity/digests.ts';
 import { LoadFailedError } from '../../../../src/hypervisors/qemu/launch/load-failed-error.ts';
 import type { QemuDeps } from '../../../../src/hypervisors/qemu/deps.ts';
@@ -134,6 +134,42 @@ it('template that was removed and made again by another worker: is loaded again'
   await make('2026-02-02T00:00:00.000Z', 'newer content');
   expect(await store.load(made)).toBeDefined();
   expect(store.badKeys('small', shape)).toEqual([]);
+});
+
+describe('template that saved memory needs', () => {
+  const digestOf = (content: string) => createHash('sha256').update(content).digest('hex');
+  const isLost = (pattern: RegExp) =>
+    expect.objectContaining({
+      message: expect.stringMatching(pattern) as string,
+      isRefused: true,
+    }) as unknown;
+
+  // Fails if it is looked up like that of a new host: a busy node cost suspended hosts their memory.
+  it('required template: is also given while no host is restored from it', async () => {
+    const made = await make();
+    await store.restoreFailed(made, new Error('QEMU was killed'));
+    expect(await store.load(made)).toBeUndefined();
+    expect((await store.require({ key: made, digest: digestOf('content') })).key).toBe(made);
+  });
+
+  it('required template: is lost if it is gone, was made again with another memory, or is damaged', async () => {
+    const made = await make();
+    const needed = { key: made, digest: digestOf('content') };
+    await expect(store.require({ key: 'other', digest: needed.digest })).rejects.toEqual(isLost(/is gone$/));
+    await make('2026-02-02T00:00:00.000Z', 'newer content');
+    await expect(store.require(needed)).rejects.toEqual(isLost(/was made again$/));
+    await make();
+    await writeFile(path.join(store.directory(made), 'memory'), 'damaged');
+    await expect(store.require(needed)).rejects.toEqual(isLost(/is bad$/));
+  });
+
+  it('required template: can be required again if it could not be loaded for a reason that may pass', async () => {
+    const made = await make();
+    await store.close();
+    await expect(store.require({ key: made, digest: digestOf('content') })).rejects.not.toBeInstanceOf(
+      LoadFailedError,
+    );
+  });
 });
 
 it('template key: depends on the versions of QEMU and of its type of VM', () => {
