@@ -5,6 +5,7 @@ export interface Random {
   integer(below: number): number;
   /** True with this probability. */
   chance(probability: number): boolean;
+  /** @throws Error if the list is empty. */
   pick<T>(list: readonly T[]): T;
   /** Another sequence, derived from this seed and the name. */
   branch(name: string): Random;
@@ -25,10 +26,9 @@ export function createRandom(seed: number): Random {
     number,
     integer,
     chance: (probability) => next() < probability,
-    pick(list) {
-      const picked = list[integer(list.length)];
-      if (picked === undefined) throw new Error('nothing to pick from');
-      return picked;
+    pick<T>(list: readonly T[]): T {
+      if (list.length === 0) throw new Error('nothing to pick from');
+      return list[integer(list.length)] as T;
     },
     branch: (name) => createRandom(Buffer.from(name).reduce((sum, byte) => Math.imul(sum, 31) + byte, seed)),
   };
