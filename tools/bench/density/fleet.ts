@@ -1,9 +1,12 @@
 import { randomUUID } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import limitConcurrency from 'p-limit';
 import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import { busyboxTree, type Docker, dockerFor } from '../../lib/docker.ts';
 import type { Platform } from '../../lib/platform.ts';
+import { processesWith } from '../../lib/residue.ts';
 import { cpuSeconds, vmPids, pssMib } from '../lib/proc.ts';
 import { ping } from '../lib/engine-requests.ts';
 
@@ -20,6 +23,10 @@ export interface Fleet {
   add(planId: string): Promise<Tenant>;
   /** Pauses these hosts and waits until they are paused. */
   pause(tenants: readonly Tenant[]): Promise<void>;
+  /** Suspends these hosts and waits until their VMs have ended. */
+  suspend(tenants: readonly Tenant[]): Promise<void>;
+  /** Size in MiB of the memory of each of these suspended hosts on disk. */
+  imagesMib(tenants: readonly Tenant[]): Promise<readonly number[]>;
   /** Number of paused hosts. */
   paused(): Promise<number>;
   /** From opening a connection to the engine until its answer, in milliseconds; undefined if none came. */
@@ -43,10 +50,12 @@ const sleeper = ['/bin/sleep', '1000000'];
 /** Duration of a CPU time measurement, in milliseconds. */
 const watchMs = 20_000;
 const pauseTimeoutMs = 300_000;
+/** All of their memory is read. */
+const suspendTimeoutMs = 900_000;
 const lookEveryMs = 100;
 const pingTimeoutMs = 60_000;
 
-export function createFleet(platform: Platform, site: string): Fleet {
+export function createFleet(platform: Platform, site: string, stateDirectory: string): Fleet {
   const dockers = new Map<string, { docker: Promise<Docker>; imported: Promise<void> }>();
 
   /** The docker CLI for a host, with the image imported: one per host, even for concurrent callers. */
@@ -60,6 +69,15 @@ export function createFleet(platform: Platform, site: string): Fleet {
     }
     await known.imported;
     return known.docker;
+  }
+
+  /** The VMs of these hosts that run or are paused. */
+  async function processesOf(tenants: readonly Tenant[]) {
+    const hosts = new Set(tenants.map(({ host }) => host));
+    const processes = await processesWith(`berth-${site}-`);
+    return processes.filter(({ command }) =>
+      hosts.has(/berth-[0-9a-f]{4}-([0-9a-f-]{36})/.exec(command)?.[1] ?? ''),
+    );
   }
 
   const hostOf = async (instanceId: string) =>
@@ -87,6 +105,27 @@ export function createFleet(platform: Platform, site: string): Fleet {
         await delay(lookEveryMs);
       }
     },
+
+    async suspend(tenants) {
+      for (const { host } of tenants) await platform.setPower(host, 'suspended');
+      const until = performance.now() + suspendTimeoutMs;
+      // Their power is recorded before they are suspended.
+      for (;;) {
+        const { length } = await processesOf(tenants);
+        if (length === 0) return;
+        if (performance.now() > until)
+          throw new Error(`${length} hosts were not suspended within ${suspendTimeoutMs / 1000} s`);
+        await delay(lookEveryMs);
+      }
+    },
+
+    imagesMib: (tenants) =>
+      Promise.all(
+        tenants.map(
+          async ({ host }) =>
+            (await stat(path.join(stateDirectory, 'hosts', host, 'memory'))).size / 1024 ** 2,
+        ),
+      ),
 
     paused: async () => (await platform.hosts()).filter(({ power }) => power === 'paused').length,
 

@@ -2,6 +2,7 @@ import { siteId } from '../../../src/config/secrets.ts';
 import { connectPlatform } from '../../lib/platform.ts';
 import { startBroker } from '../lib/broker.ts';
 import { type Figure, figure } from '../lib/figures.ts';
+import { availableMib } from '../lib/proc.ts';
 import { median, p95 } from '../lib/statistics.ts';
 import { createFleet, type Fleet, type Tenant, twoAtATime } from './fleet.ts';
 import { errorMessage } from '../../../src/lib/error-message.ts';
@@ -56,9 +57,9 @@ export interface DensityOptions {
 }
 
 /**
- * The cost of an idle running host, a paused one and one with a container; how fast a paused host answers; how long
- * `docker run` takes as the number of hosts grows; then more paused hosts until the broker refuses one; last, one host
- * with many containers, as a tenant uses it.
+ * The cost of an idle running host, a paused one, a suspended one and one with a container; how fast paused and suspended ones
+ * answer; how long `docker run` takes as the number of hosts grows; then more paused hosts until the broker refuses one; last,
+ * one host with many containers, as a tenant uses it.
  * @param measured receives all figures so far, each time there are more.
  */
 export async function densitySuite(
@@ -81,10 +82,16 @@ export async function densitySuite(
   });
   let fleet: Fleet | undefined;
   try {
-    fleet = createFleet(await connectPlatform(broker.settings), await siteId(broker.settings));
+    const { stateDirectory } = broker.settings;
+    fleet = createFleet(
+      await connectPlatform(broker.settings),
+      await siteId(broker.settings),
+      stateDirectory,
+    );
     const tenants: Tenant[] = [];
     await add(await runningHosts(fleet, tenants, options, progress));
     await add(await pausedHosts(fleet, tenants, options, progress));
+    await add(await suspendedHosts(fleet, tenants, progress));
     if (options.containers) await add(await hostsWithOneContainer(fleet, tenants, progress));
     await add(await fullOfPausedHosts(fleet, tenants, options, progress));
     for (const [index, tenant] of tenants.entries()) {
@@ -170,7 +177,26 @@ async function pausedHosts(
   ];
 }
 
-/** Wakes one after the other among others that stay paused; how long each took, of those that answered. */
+async function suspendedHosts(
+  fleet: Fleet,
+  tenants: readonly Tenant[],
+  progress: (line: string) => void,
+): Promise<Figure[]> {
+  progress('suspending the hosts');
+  const before = await availableMib();
+  await fleet.suspend(tenants);
+  const freed = (await availableMib()) - before;
+  const images = await fleet.imagesMib(tenants);
+  const wakes = await wakeEach(fleet, tenants, progress);
+  return [
+    figure('density.suspended.freed_mib', freed / tenants.length, 'MiB'),
+    figure('density.suspended.disk_mib', median(images), 'MiB'),
+    figure('density.suspended.wake.answered', wakes.length, 'count'),
+    ...wakeFigures('density.suspended.wake', wakes),
+  ];
+}
+
+/** Wakes one after the other among others that stay asleep, and pauses each again; how long each took, of those that answered. */
 async function wakeEach(
   fleet: Fleet,
   tenants: readonly Tenant[],

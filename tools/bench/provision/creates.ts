@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import type { Platform } from '../../lib/platform.ts';
 import { type Figure, figure } from '../lib/figures.ts';
 import { workflows } from '../../../src/operations/workflows.ts';
@@ -33,7 +34,7 @@ export async function create(
   platform: Platform,
   way: Way,
   watch?: 'watched',
-): Promise<{ instanceId: string; sample: Sample }> {
+): Promise<{ instanceId: string; credentials: Credentials; sample: Sample }> {
   const instanceId = `bench-${randomUUID()}`;
   const begun = performance.now();
   const watcher = watch === undefined ? undefined : watchSteps(platform, instanceId);
@@ -42,7 +43,11 @@ export async function create(
   const steps = (await watcher?.end()) ?? new Map<string, number>();
   const credentials = await platform.bind(instanceId, 'first', way);
   while (!(await ping(credentials))) await delay(5);
-  return { instanceId, sample: { createMs, pingMs: performance.now() - begun, synchronous, steps } };
+  return {
+    instanceId,
+    credentials,
+    sample: { createMs, pingMs: performance.now() - begun, synchronous, steps },
+  };
 }
 
 /** How long last_operation reports each step; accurate to the polling interval. */

@@ -44,7 +44,7 @@ const unbindsPerRun = 4;
 /** Creates without a cold boot are short: there are more of them, for the 95th percentile. */
 const shortRunsPerRun = 4;
 
-/** Cold boot, template and pool in one run; memory of hosts that run and that are paused; unbinds and deletes. */
+/** Cold boot, template and pool in one run; memory of hosts that run, are paused and are suspended; unbinds and deletes. */
 export async function provisionSuite(
   options: { runs: number; cacheDirectory: string; engineDirectory: string },
   progress: (line: string) => void,
@@ -89,7 +89,12 @@ export async function provisionSuite(
     const together = await createTogether(platform, remove, progress);
     const sustained = await createSustained(platform, remove, progress);
     const runs = await dockerRuns(platform, options.engineDirectory, progress);
-    const memory = await memoryOfHosts(platform, await siteId(broker.settings), progress);
+    const { stateDirectory } = broker.settings;
+    const memory = await memoryOfHosts(
+      platform,
+      { site: await siteId(broker.settings), stateDirectory },
+      progress,
+    );
     const time = (way: Way) => samples[way].map(({ createMs }) => createMs);
     return [
       ...ways.flatMap((way) => [
