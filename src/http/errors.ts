@@ -72,6 +72,12 @@ function asRefused(error: unknown): RefusedError | undefined {
   if (isDatabaseUnreachable(error)) {
     return refused.unavailable("The broker's database can't be reached right now. Try again in a moment.");
   }
+  // Class 53: Postgres has no disk space, memory or connection left, as its log says; nothing was changed.
+  if ((error as HttpError).code?.startsWith('53') === true) {
+    return refused.unavailable(
+      "The broker's database has no disk space, memory or connection left. Try again in a moment.",
+    );
+  }
   // Deadlock or serialization failure after several retries: nothing was changed.
   if (['40P01', '40001'].includes((error as HttpError).code ?? '')) {
     return refused.unavailable('Conflicting concurrent updates; retry in a moment.');

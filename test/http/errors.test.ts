@@ -24,6 +24,18 @@ it.each([
   expect(answer.text).toContain('Try again');
 });
 
+// The first was a 500 in a chaos run; fails without class 53 (errors.ts).
+it.each([
+  ['53100', 'could not extend file "base/5/16829": No space left on device'],
+  ['53200', 'out of memory'],
+  ['53300', 'sorry, too many clients already'],
+])('errors: a Postgres without resources is 503: %s', async (code, message) => {
+  const answer = await answerTo(Object.assign(new Error(`update "bindings" - ${message}`), { code }));
+  expect(answer.status).toBe(503);
+  expect(answer.text).toContain('Try again');
+  expect(answer.text).not.toContain('update');
+});
+
 it('errors: an unexpected error is 500 without its message', async () => {
   const { status, text } = await answerTo(new Error('a secret went wrong'));
   expect(status).toBe(500);
