@@ -52,8 +52,10 @@ async function main(): Promise<void> {
   const running =
     wanted === 'all'
       ? await startSupervisor(settings)
-      : await startOne(wanted as keyof typeof processes, settings);
-  await untilAskedToStop();
+      : // It may wait for something that only the supervisor can provide.
+        await Promise.race([startOne(wanted as keyof typeof processes, settings), untilAbandoned()]);
+  if (running === undefined) return;
+  await Promise.race([untilSignalled(), untilAbandoned()]);
   await running.stop();
 }
 
@@ -84,17 +86,24 @@ function tellSupervisor(message: ChildMessage): void {
   if (process.connected) process.send?.(message);
 }
 
-function untilAskedToStop(): Promise<void> {
+function untilSignalled(): Promise<void> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       process.once(signal, () => {
         resolve();
       });
     }
-    // The supervisor has ended: nobody would restart this process.
-    process.once('disconnect', () => {
-      resolve();
-    });
+  });
+}
+
+/** Resolves when the supervisor has ended: nobody would restart this process, or stop it. */
+function untilAbandoned(): Promise<undefined> {
+  return new Promise((resolve) => {
+    const abandoned = () => {
+      resolve(undefined);
+    };
+    if (process.send !== undefined && !process.connected) abandoned();
+    else process.once('disconnect', abandoned);
   });
 }
 
