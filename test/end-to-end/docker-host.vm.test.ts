@@ -118,6 +118,36 @@ describe('docker host', { timeout: 1_200_000 }, () => {
     expect(await inContainer(['-v', '/:/host'], script)).toBe('refused\nrefused\nrefused');
   });
 
+  it('runtimes: crun is the default, and runc can be chosen', async () => {
+    // Fails without the default in image/guest/etc/berth/daemon.json: runc.
+    expect(await succeeds('info', '--format', '{{.DefaultRuntime}}')).toBe('crun');
+    const run = ['run', '-d', '--network', 'none', '--name'];
+    for (const [name, ...options] of [['usual'], ['other', '--runtime', 'runc']] as const) {
+      await succeeds(...run, name, ...options, '--init', image, '/bin/sleep', '100000');
+      expect(await succeeds('exec', name, '/bin/echo', 'executed')).toBe('executed');
+    }
+    const inspect = ['inspect', '--format', '{{.HostConfig.Runtime}} {{.State.Status}}', 'usual', 'other'];
+    expect(await succeeds(...inspect)).toBe('crun running\nrunc running');
+    await succeeds('update', '--memory', '64m', '--memory-swap', '64m', 'usual');
+    await succeeds('pause', 'usual');
+    await succeeds('unpause', 'usual');
+    await succeeds('rm', '-f', 'usual', 'other');
+  });
+
+  it.each(['crun', 'runc'])(
+    'runtime %s: a command that is missing or not executable is told apart',
+    async (runtime) => {
+      const run = (command: string) =>
+        docker.run(['run', '--rm', '--network', 'none', '--runtime', runtime, image, command]);
+      const missing = await run('/bin/nothing');
+      expect(missing.code, missing.stderr).toBe(127);
+      expect(missing.stderr).toMatch(/no such file or directory|not found/i);
+      const denied = await run('/www/index.html');
+      expect(denied.code, denied.stderr).toBe(126);
+      expect(denied.stderr).toMatch(/permission denied/i);
+    },
+  );
+
   it('log rotation: a container that prints 35 MB keeps the last of it, in at most three files of 10 MB', async () => {
     await succeeds(
       ...['run', '-d', '--name', 'talk', '--network', 'none', image, '/bin/sh', '-c'],

@@ -318,7 +318,7 @@ describe('jail', { timeout: 960_000 }, () => {
     );
     expect(taken).toMatchObject({ output: '', signal: 'SIGKILL' });
     const argv = await readFile(`/proc/${pid}/cmdline`, 'utf8');
-    expect(argv).toContain('tb-size=64');
+    expect(argv).toContain('tb-size=256');
     const limits = await (await openCgroups(hosts.options.site)).limits(a.spec.hostId);
     expect(limits.join(', ')).toContain(String(limit));
     expect(await hosts.driver.engineAnswers(b.spec)).toBe(true);

@@ -48,9 +48,10 @@ export function vmArguments(accelerator: Accelerator, shape: HostShape): readonl
     '-machine',
     // microvm often hangs under TCG while it calibrates its timer; q35 without unused devices boots reliably.
     'q35,vmport=off,smbus=off,sata=off,usb=off,memory-backend=mem',
+    // tb-size: MiB of translated code; a `docker run` needs up to 256 (ADR 29).
     ...(accelerator === 'kvm'
       ? ['-accel', 'kvm', '-cpu', `host,${noNestedVirtualization}`]
-      : ['-accel', 'tcg,thread=multi,tb-size=64', '-cpu', 'max']),
+      : ['-accel', 'tcg,thread=multi,tb-size=256', '-cpu', 'max']),
     '-smp',
     String(shape.vcpus),
     '-m',
