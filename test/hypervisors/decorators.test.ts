@@ -146,11 +146,14 @@ describe('capabilities of a driver', () => {
 
   it('requireCapabilities: names the plan, the field and the remedy', () => {
     const capabilities = { ...allCapabilities, park: false, pause: false, egress: ['none' as const] };
-    const refuse = () => {
-      requireCapabilities({ name: 'qemu', capabilities }, plans);
+    const refuse = (of = plans) => {
+      requireCapabilities({ name: 'qemu', capabilities }, of);
     };
     expect(refuse).toThrow('plan small: pool: 3 is not supported; set pool: 0');
-    expect(refuse).toThrow('plan small: idle: pause is not supported; set idle: run');
+    expect(refuse).toThrow('plan small: idle: suspend is not supported; set idle: pause or run');
+    expect(() => {
+      refuse(plans.map((plan) => ({ ...plan, idle: 'pause' })));
+    }).toThrow('plan small: idle: pause is not supported; set idle: run');
     expect(refuse).toThrow('plan small: egress: internet is not supported');
   });
 });
