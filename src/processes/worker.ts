@@ -2,7 +2,7 @@ import { hostname } from 'node:os';
 import { readCatalog } from '../config/read-catalog.ts';
 import { siteId } from '../config/secrets.ts';
 import type { Settings } from '../config/settings.ts';
-import { adopt } from '../controllers/adopt.ts';
+import { createAdoption } from '../controllers/adoption.ts';
 import { type Controller, startControllers } from '../controllers/controller.ts';
 import { createDiskGuard } from '../controllers/disk-guard.ts';
 import { expireInstances } from '../controllers/expiry.ts';
@@ -131,7 +131,8 @@ export async function startWorker(
   const deps = { store, hypervisor, logger };
   await recordOwners(deps);
   await compareHosts(deps);
-  const adopted = await adopt(deps);
+  const adoption = createAdoption(deps);
+  const adopted = await adoption.runOnce();
   const differences = createDifferenceRecords(database);
 
   const operations = startLeaseLoop({
@@ -193,6 +194,13 @@ export async function startWorker(
       run: () => powerRequests.runOnce(),
     },
     { name: 'The idle check', everyMs: 5_000, run: () => idle.runOnce() },
+    {
+      name: 'Connecting running hosts',
+      everyMs: 5_000,
+      async run() {
+        await adoption.runOnce();
+      },
+    },
     { name: 'The comparison of hosts', everyMs: 30_000, run: () => compareHosts(deps) },
     {
       name: 'Reconciliation',
