@@ -134,28 +134,9 @@ it(
     await dockerWith(await busyboxTree(), 'import', '-', 'busybox:test');
     const web = ['/bin/httpd', '-f', '-p', '80', '-h', '/www'];
     await docker('run', '-d', '--name', 'web', '-p', `${webPort}:80`, ...bindMounts, 'busybox:test', ...web);
-    await docker(
-      'run',
-      '-d',
-      '--name',
-      'other',
-      '--network',
-      'container:web',
-      'busybox:test',
-      '/bin/sleep',
-      '9999',
-    );
-    await docker(
-      'run',
-      '-d',
-      '--name',
-      'always',
-      '--restart',
-      'always',
-      'busybox:test',
-      '/bin/sleep',
-      '9999',
-    );
+    const sleep = ['busybox:test', '/bin/sleep', '9999'];
+    await docker('run', '-d', '--name', 'other', '--network', 'container:web', ...sleep);
+    await docker('run', '-d', '--name', 'always', '--restart', 'always', ...sleep);
     await docker(
       'run',
       '--name',
@@ -284,6 +265,8 @@ it(
   { timeout: 4 * bootMs },
   async () => {
     await docker('stop', '-t', '0', 'other');
+    // The engine lists a container for a moment after it has answered that it is stopped.
+    await eventually('it is not listed', async () => !(await running()).includes('other'));
     await driver.stop(spec.hostId);
     await driver.reshape({ ...spec, imageVersion: older });
     await bringUp({ ...spec, imageVersion: older });
