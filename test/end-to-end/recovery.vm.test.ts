@@ -217,7 +217,8 @@ describe('recovery', { timeout: 2_400_000 }, () => {
   it('full disk: a VM with a failed write is shown as halted, and continues once there is room', async () => {
     const filler = path.join(broker.stateDirectory, 'hosts/filler');
     await execute('dd', ['if=/dev/zero', `of=${filler}`, 'bs=1M', 'status=none']).catch(() => undefined);
-    const fill = '/bin/busybox dd if=/dev/zero of=/tmp/fill bs=1M count=64 conv=fsync';
+    // Zeros would take no space: QEMU detects them.
+    const fill = '/bin/busybox dd if=/dev/urandom of=/tmp/fill bs=1M count=64 conv=fsync';
     const write = docker.follow(['exec', 'lasting', ...fill.split(' ')]);
     try {
       await eventually('the failed write is shown', async () => (await halted()) === 'io-error', {
