@@ -19,8 +19,8 @@ export function createAdoption(deps: { store: Store; hypervisor: Hypervisor; log
     failed: 'A running host could not be connected; trying again after a pause that grows to 5 min',
     logger,
   });
-  /** Instances by host that is still to be connected; undefined before the first run. */
-  let left: Map<string, string | undefined> | undefined;
+  /** Hosts that are still to be connected; undefined before the first run. */
+  let left: Set<string> | undefined;
 
   return {
     async runOnce() {
@@ -34,10 +34,12 @@ export function createAdoption(deps: { store: Store; hypervisor: Hypervisor; log
         (await store.records.livingHosts()).map(({ id, instanceId }) => [id, instanceId]),
       );
       // Whatever starts a host that has stopped connects it.
-      const connecting = new Map([...(left ?? living)].filter(([id]) => running.has(id) && living.has(id)));
+      const connecting = new Set(
+        [...(left ?? living.keys())].filter((id) => running.has(id) && living.has(id)),
+      );
       left = connecting;
       let connected = 0;
-      await tasks.run([...connecting.keys()], (id) =>
+      await tasks.run([...connecting], (id) =>
         hypervisor.withHostLock(id, async () => {
           // Read again under the lock: another worker may have destroyed it, and its slot may belong to another host.
           const host = await store.records.hostOfInstance(living.get(id) ?? '');
@@ -46,7 +48,8 @@ export function createAdoption(deps: { store: Store; hypervisor: Hypervisor; log
             await hypervisor.connect(toHostSpec(host));
             connected += 1;
           }
-          connecting.delete(id);
+          // An act that hung may end in a later round.
+          left?.delete(id);
         }),
       );
       return connected;

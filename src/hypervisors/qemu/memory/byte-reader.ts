@@ -7,8 +7,6 @@ export interface ByteReader {
   /** The next bytes; valid until the next call. @throws HypervisorError if the stream ends before. */
   bytes(count: number): Promise<Buffer>;
   u8(): Promise<number>;
-  u16(): Promise<number>;
-  u32(): Promise<number>;
   u64(): Promise<bigint>;
   /** All that follows. */
   rest(): AsyncGenerator<Buffer>;
@@ -48,14 +46,6 @@ export function createByteReader(source: AsyncIterable<Buffer>): ByteReader {
     async u8() {
       const from = await take(1);
       return buffer.readUInt8(from);
-    },
-    async u16() {
-      const from = await take(2);
-      return buffer.readUInt16BE(from);
-    },
-    async u32() {
-      const from = await take(4);
-      return buffer.readUInt32BE(from);
     },
     async u64() {
       const from = await take(8);
