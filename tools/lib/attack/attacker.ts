@@ -69,7 +69,12 @@ export interface Attacker {
 
 /** An attacker in its own process, until it is stopped. */
 export function startAttacker(orders: AttackOrders): Attacker {
-  const child = spawn(process.execPath, ['-e', program], { env: {}, stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['-e', program], {
+    env: {},
+    stdio: ['pipe', 'pipe', 'inherit'],
+    // Another session than that of the victim's client: a session has its share of the processors (sched(7), autogroup).
+    detached: true,
+  });
   // A real one uses another computer's processors.
   if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_LOW);
   child.stdin.end(JSON.stringify(orders));
