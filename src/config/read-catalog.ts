@@ -8,11 +8,11 @@ import { errorMessage } from '../lib/error-message.ts';
 
 /**
  * The catalog that `BERTH_CATALOG` names, or the built-in one.
- * @throws CatalogError that names the file and every broken rule.
+ * @throws CatalogError that names the file and every broken rule, or every plan that is larger than a host can be.
  */
 export async function readCatalog(settings: Settings): Promise<Catalog> {
   const file = settings.catalogFile;
-  if (file === undefined) return loadCatalog(builtInCatalog, 'built in');
+  if (file === undefined) return checked(loadCatalog(builtInCatalog, 'built in'), settings);
   let content: unknown;
   try {
     content = parse(await readFile(file, 'utf8'), { maxAliasCount: 100 });
@@ -20,5 +20,23 @@ export async function readCatalog(settings: Settings): Promise<Catalog> {
     const reason = errorMessage(cause);
     throw new CatalogError(`The catalog (BERTH_CATALOG, ${file}) is not YAML: ${reason}`, { cause });
   }
-  return loadCatalog(content, `BERTH_CATALOG, ${file}`);
+  return checked(loadCatalog(content, `BERTH_CATALOG, ${file}`), settings);
+}
+
+/** @throws CatalogError if a plan is larger than a host can be, with the setting to change. */
+function checked(catalog: Catalog, { largestHost }: Settings): Catalog {
+  const problems = catalog.offerings
+    .flatMap(({ plans }) => plans)
+    .flatMap(({ name, shape }) => [
+      ...(shape.vcpus > largestHost.vcpus
+        ? [`plan ${name} has ${shape.vcpus} vCPUs: set BERTH_LARGEST_HOST_VCPUS to at least that`]
+        : []),
+      ...(shape.memoryMib > largestHost.memoryMib
+        ? [
+            `plan ${name} has ${shape.memoryMib} MiB of memory: set BERTH_LARGEST_HOST_MEMORY_MIB to at least that`,
+          ]
+        : []),
+    ]);
+  if (problems.length === 0) return catalog;
+  throw new CatalogError(`The catalog has plans that are larger than a host can be: ${problems.join('; ')}.`);
 }

@@ -221,6 +221,24 @@ export const settingTable = {
     '300',
     'every host is compared with its manifest at this interval, in seconds',
   ),
+  largestHostVcpus: literal(
+    'BERTH_LARGEST_HOST_VCPUS',
+    env.integer('a number of CPUs', 1, 64),
+    '16',
+    'CPUs that a host can grow to while it runs; no plan may have more. If it is changed, the template is made again, and existing hosts follow when they are restarted',
+  ),
+  largestHostMemoryMib: literal(
+    'BERTH_LARGEST_HOST_MEMORY_MIB',
+    env.integer('a number of MiB', 768, 1_048_576),
+    '32768',
+    'memory in MiB that a host can grow to while it runs; no plan may have more. Room that is not used costs a host some 30 KiB for each GiB. If it is changed, the template is made again, and existing hosts follow when they are restarted',
+  ),
+  largestHostDiskGib: literal(
+    'BERTH_LARGEST_HOST_DISK_GIB',
+    env.integer('a number of GiB', 1, 16_384),
+    '1024',
+    'disk in GiB that a host can grow to while it runs; to a larger one it is restarted. Also the limit of any file that a compromised QEMU could write',
+  ),
   pageSharing: literal(
     'BERTH_PAGE_SHARING',
     env.oneOf('template', 'none'),

@@ -56,6 +56,8 @@ export interface Settings {
   readonly denyNetworks: readonly string[];
   /** Debian release of the guest image. */
   readonly imageSuite: ImageSuite;
+  /** What a host can grow to while it runs: no plan may have more CPUs or memory. */
+  readonly largestHost: { readonly vcpus: number; readonly memoryMib: number; readonly diskGib: number };
   /** What hosts of one template share in memory. */
   readonly pageSharing: 'template' | 'none';
   /** What happens to a host with drift. */
@@ -114,7 +116,8 @@ export function readSettings(environment: Environment = process.env): Settings {
     throw new SettingsError(`The settings can't be used:\n  - ${problems.join('\n  - ')}`);
   }
   const { apiDatabaseUrlFile, gatewayDatabaseUrlFile, workerDatabaseUrlFile, ...others } = values;
-  const { hostConnections, hostBandwidthMbit, hostDiskMibPerSecond, hostDiskIops, ...plain } = others;
+  const { hostConnections, hostBandwidthMbit, hostDiskMibPerSecond, hostDiskIops, ...sized } = others;
+  const { largestHostVcpus, largestHostMemoryMib, largestHostDiskGib, ...plain } = sized;
   return Object.freeze({
     ...plain,
     processDatabaseUrlFiles: {
@@ -122,6 +125,7 @@ export function readSettings(environment: Environment = process.env): Settings {
       gateway: gatewayDatabaseUrlFile,
       worker: workerDatabaseUrlFile,
     },
+    largestHost: { vcpus: largestHostVcpus, memoryMib: largestHostMemoryMib, diskGib: largestHostDiskGib },
     hostLimits: {
       connections: hostConnections,
       bandwidthMbit: hostBandwidthMbit,

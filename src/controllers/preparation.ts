@@ -8,10 +8,10 @@ import type { Logger } from '../lib/logger.ts';
 /** Of a tool's output in what operators see. Characters. */
 const longestReason = 500;
 
-/** Installs the image, and makes templates that are missing or bad, in the background: hosts that exist need neither. */
+/** Installs the image, and makes the template if it is missing or bad, in the background: hosts that exist need neither. */
 export interface Preparation {
   state(): PreparationState;
-  /** Resolves once hosts can be made: from a former image, or from the image and its first template. */
+  /** Resolves once hosts can be made: from a former image, or from the image and its template. */
   readonly ready: Promise<void>;
   /** @throws Error if the image can't be installed; tries again when it is repeated. Does nothing if everything is there. */
   runOnce(): Promise<void>;
@@ -46,7 +46,7 @@ export function createPreparation(deps: {
     if (hypervisor.imageVersion() !== undefined) resolveReady();
   };
 
-  const templates = createTemplateMaker({
+  const template = createTemplateMaker({
     ...{ hypervisor, plans, report, logger, signal },
     onTried: () => {
       resolveReady();
@@ -84,7 +84,7 @@ export function createPreparation(deps: {
         deps.report(problem() ?? failure);
         throw error;
       }
-      await templates.runOnce();
+      await template.runOnce();
       if (isAborted()) return;
       resolveReady();
       preparing = undefined;

@@ -64,8 +64,15 @@ export interface GuestAgent {
    * @returns false also while the engine is still starting.
    */
   configure(registries: RegistrySettings, timeoutMs: number): Promise<boolean>;
-  /** Grows the mounted data file system to the size of its disk; at boot the guest does this itself. */
-  grow(timeoutMs: number): Promise<boolean>;
+  /**
+   * Takes memory and disk that were added into use, and this number of CPUs. At boot the guest does this itself.
+   * @returns what the guest uses now; undefined if it does not answer.
+   * @throws HypervisorError also if the guest's image is older than CPUs and memory that can be added.
+   */
+  grow(
+    vcpus: number,
+    timeoutMs: number,
+  ): Promise<{ readonly vcpus: number; readonly diskGib: number } | undefined>;
   /**
    * Prepares the guest to become a template. The engine is stopped from here until {@link identify}.
    * @returns physical addresses of kernel secrets that each restored guest needs new ones of, 16 bytes each.
@@ -131,7 +138,15 @@ export function createGuestAgent(socketPath: string): GuestAgent {
       });
       return answer?.get('told') === '1';
     },
-    grow: (timeoutMs) => done('grow', timeoutMs),
+    async grow(vcpus, timeoutMs) {
+      const answer = await call('grow', timeoutMs, { cpus: String(vcpus) });
+      if (answer === undefined) return undefined;
+      const [used, bytes] = [Number(answer.get('cpus')), Number(answer.get('bytes'))];
+      if (!Number.isInteger(used) || !Number.isInteger(bytes)) {
+        throw new HypervisorError("the guest's image is older than CPUs and memory that can be added");
+      }
+      return { vcpus: used, diskGib: bytes / 1024 ** 3 };
+    },
     async freeze(timeoutMs) {
       const answer = await call('freeze', timeoutMs);
       if (answer === undefined) return undefined;

@@ -26,6 +26,7 @@ const methods = {
   start: 'act',
   stop: 'act',
   reshape: 'act',
+  grow: 'act',
   destroy: 'act',
   recordOwner: 'act',
   pause: 'act',
@@ -41,6 +42,7 @@ const methods = {
   release: 'act',
   park: 'act',
 
+  hasShape: 'question',
   engineAnswers: 'question',
   runningContainers: 'question',
   startedFrom: 'question',

@@ -107,6 +107,7 @@ async function qemu(settings: Settings, logger: Logger, loadAhead: boolean): Pro
     diskReserveMib: settings.diskReserveMib,
     memoryOvercommit: settings.memoryOvercommit,
     pageSharing: settings.pageSharing,
+    room: settings.largestHost,
     loadAhead,
     logger,
   });

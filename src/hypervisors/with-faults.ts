@@ -1,3 +1,4 @@
+import type { Capabilities } from '../core/hypervisor/capabilities.ts';
 import type { Driver } from '../core/hypervisor/hypervisor.ts';
 import type { DiskSpace, Halt } from '../core/hypervisor/run-state.ts';
 import type { Drift } from '../core/hypervisor/integrity.ts';
@@ -15,6 +16,8 @@ export interface Faults {
   diskSpace?(): Promise<DiskSpace> | DiskSpace;
   /** What `runningContainers` counts, in place of what the driver counted. */
   runningContainers?(hostId: string): number;
+  /** Whether the guest takes what `grow` adds into use; only the simulated driver asks. If it throws, `grow` fails there. */
+  takesIntoUse?(part: keyof Capabilities['liveGrowth'], hostId: string): boolean;
 }
 
 /**

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { HypervisorError } from '../core/hypervisor/hypervisor-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Host } from '../core/model/host.ts';
 import type { LeasedOperation } from '../core/model/operation.ts';
 import type { Workflows } from './workflow.ts';
 import type { DifferenceRecords, OwnerNotes } from '../core/ports/host-differences.ts';
@@ -53,9 +54,13 @@ export async function runOperation(
     steps.findIndex((step) => step.name === operation.step),
   );
 
-  const progress = (step: Step): Progress => ({
+  /** By the current step, in place of its description. */
+  let announced: string | undefined;
+
+  const activityOf = (step: Step) => announced ?? step.description;
+  const progress = (step: Step, activity = activityOf(step)): Progress => ({
     step: step.name,
-    description: failure === undefined ? step.description : `${step.description} (${failure})`,
+    description: failure === undefined ? activity : `${activity} (${failure})`,
     failure,
     attempts,
   });
@@ -65,17 +70,18 @@ export async function runOperation(
     attempts = 0;
     steps = workflow.rollback;
     index = 0;
+    announced = undefined;
   };
-  const reschedule = async (step: Step, afterMs: number, description?: string): Promise<RunEnd> => {
-    const pause = { ...progress(step), ...(description !== undefined && { description }), afterMs };
-    await store.records.rescheduleOperation(operation, pause);
+  const reschedule = async (step: Step, afterMs: number, activity?: string): Promise<RunEnd> => {
+    await store.records.rescheduleOperation(operation, { ...progress(step, activity), afterMs });
     return 'finished';
   };
 
   async function runSteps(lockedHostId: string | undefined, hasBooted: () => void): Promise<RunEnd> {
     for (;;) {
       if (failure === undefined && isPastDeadline(0)) {
-        rollBack(`The operation timed out during: ${steps[index]?.description ?? 'its end'}`);
+        const last = steps[index];
+        rollBack(`The operation timed out during: ${last === undefined ? 'its end' : activityOf(last)}`);
       }
       const step = steps[index];
       if (step === undefined) return finish(lockedHostId);
@@ -85,8 +91,13 @@ export async function runOperation(
       if (host !== undefined && host.id !== lockedHostId) return 'other host';
 
       let outcome: StepOutcome;
+      const announce = async (description: string) => {
+        if (description === announced) return;
+        announced = description;
+        await store.records.recordProgress(operation, progress(step));
+      };
       try {
-        const run = () => step.run({ ...deps, operation, host });
+        const run = () => step.run({ ...deps, operation, host, announce });
         if (step.afterBoot === true) hasBooted();
         outcome = await (step.waits === true
           ? run()
@@ -99,12 +110,11 @@ export async function runOperation(
           'A step of an operation failed',
         );
         if (failure === undefined && attempts >= workflow.attempts) {
-          rollBack(`${step.description} failed: ${reason}`);
+          rollBack(`${activityOf(step)} failed: ${reason}`);
           continue;
         }
         if (failure !== undefined && attempts >= (workflow.rollbackAttempts ?? Infinity)) {
-          failure = `${failure}. ${step.description} failed as well: ${reason}`;
-          return finish(lockedHostId);
+          return abandon(host, `${failure}. ${activityOf(step)} failed as well: ${reason}`);
         }
         // A rollback can only be retried.
         return reschedule(step, Math.min(longestBackoffMs, 250 * 2 ** attempts));
@@ -112,19 +122,26 @@ export async function runOperation(
       if (outcome.kind === 'done') {
         attempts = 0;
         index += 1;
+        announced = undefined;
       } else if (
         failure !== undefined &&
         workflow.rollbackBudgetMs !== undefined &&
         isPastDeadline(workflow.rollbackBudgetMs)
       ) {
-        failure = `${failure}. The rollback timed out during: ${step.description}`;
-        return finish(lockedHostId);
+        return abandon(host, `${failure}. The rollback timed out during: ${activityOf(step)}`);
       } else if (outcome.afterMs > shortWaitMs) {
         return reschedule(step, outcome.afterMs, outcome.waitingFor);
       } else {
         await delay(outcome.afterMs, undefined, { signal: leave }).catch(() => undefined);
       }
     }
+  }
+
+  /** Ends a rollback that has failed too. Its host may not work, so it counts as out of reach: reconciliation restarts it. */
+  async function abandon(host: Host | undefined, reason: string): Promise<RunEnd> {
+    failure = reason;
+    if (host !== undefined) await store.records.setHostUnreachable(host.id);
+    return finish(host?.id);
   }
 
   async function finish(hostId: string | undefined): Promise<RunEnd> {

@@ -17,6 +17,8 @@ export interface StepContext {
   readonly owners: Pick<DifferenceRecords, 'ownerOf'>;
   readonly ownerNotes: Pick<OwnerNotes, 'write'>;
   readonly logger: Logger;
+  /** Records what the step is about to do, in place of its description. */
+  readonly announce: (description: string) => Promise<void>;
 }
 
 /** A step is done, or must run again after a while. Steps never sleep. */

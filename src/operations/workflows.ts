@@ -3,12 +3,13 @@ import { updateRollbackBudgetMs } from '../core/operation-deadline.ts';
 import type { Step } from './step.ts';
 import { connect } from './steps/connect.ts';
 import { destroy } from './steps/destroy.ts';
+import { mayBootIn } from './steps/host-update.ts';
 import { identify } from './steps/identify.ts';
 import { prepare, prepareAny } from './steps/prepare.ts';
 import { restartContainers } from './steps/restart-containers.ts';
 import { revokeBindings } from './steps/revoke-bindings.ts';
 import { start } from './steps/start.ts';
-import { mayBootIn, updateRollback, updateSteps } from './steps/update.ts';
+import { updateRollback, updateSteps } from './steps/update.ts';
 import type { Workflows } from './workflow.ts';
 
 /** From a prepared host to an engine that answers. A restart runs these steps too. */
@@ -21,7 +22,7 @@ const removeHost: readonly Step[] = [revokeBindings, destroy];
 const startedFromText: Readonly<Record<StartedFrom, string>> = {
   pool: 'the host came out of the pool',
   template: 'the pool had no host ready, and it was restored from the template',
-  boot: 'there is no template of the plan to restore from, and the host was booted cold',
+  boot: 'there is no template to restore it from, and the host was booted cold',
 };
 
 /** The VM starts from its own disk. */
@@ -43,7 +44,7 @@ export const workflows: Workflows = {
     kind: 'update',
     steps: updateSteps,
     rollback: updateRollback,
-    mayBoot: (host, _hypervisor, operation) => Promise.resolve(mayBootIn(host, operation)),
+    mayBoot: (host, { capabilities }, { target }) => Promise.resolve(mayBootIn(host, target, capabilities)),
     attempts: 3,
     // If the rollback fails too, the next reconciliation restarts the host, as after a crash.
     rollbackAttempts: 5,

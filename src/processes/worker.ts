@@ -248,7 +248,7 @@ export async function startWorker(
     { name: 'The check of halted hosts', everyMs: 5_000, run: () => haltedHosts.runOnce() },
     { name: 'Merging totals', everyMs: 60_000, run: () => mergeTotals(database) },
     { name: 'Pool maintenance', everyMs: 1_000, run: () => pool.runOnce() },
-    { name: 'Preparing the image and templates', everyMs: 60_000, run: () => preparation.runOnce() },
+    { name: 'Preparing the image and the template', everyMs: 60_000, run: () => preparation.runOnce() },
   ];
   const stopControllers = startControllers(controllers, { logger, notifications: listener });
 

@@ -14,7 +14,7 @@ export function describeCapabilities(suite: Suite): void {
     await driver.prepare(spec);
     if (!can.park) await refused(driver.park(spec));
     if (!can.templates) {
-      await refused(driver.makeTemplate(harness.plan, () => undefined, AbortSignal.timeout(10_000)));
+      await refused(driver.makeTemplate([harness.plan], () => undefined, AbortSignal.timeout(10_000)));
       expect(await driver.hasTemplate(harness.plan.planName)).toBe(false);
     }
     if (!can.imageUpgrade) await refused(driver.reshape({ ...spec, imageVersion: '9.9.9' }));

@@ -1,15 +1,15 @@
 import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import type { EngineAddress } from '../../src/core/hypervisor/network.ts';
-import type { TemplateSpec } from '../../src/core/hypervisor/templates.ts';
+import type { RestoredPlan } from '../../src/core/hypervisor/templates.ts';
 
 /** What the suite needs from a driver's environment, beyond the contract. Each driver's test file makes one. */
 export interface HypervisorHarness {
   /** A new driver object over the same state, not opened: what a restarted worker has. */
   createDriver(): Hypervisor | Promise<Hypervisor>;
 
-  /** The plan of all hosts. The suite makes its template once and restores hosts from it. */
-  readonly plan: TemplateSpec;
+  /** The plan of all hosts. The suite makes the template once and restores its hosts from it. */
+  readonly plan: RestoredPlan;
 
   /** Spec of a new host: its hostId, slot and ports are unused in this run. */
   newSpec(): HostSpec;

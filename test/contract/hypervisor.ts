@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe } from 'vitest';
 import { describeCapabilities } from './capabilities.ts';
+import { describeGrowth } from './growth.ts';
 import { describeGuest } from './guest.ts';
 import type { HypervisorHarness, Patience } from './harness.ts';
 import { describeIntegrity } from './integrity.ts';
@@ -26,6 +27,7 @@ export function describeHypervisor(
     afterAll(() => suite.close(), timeout);
 
     describeLifecycle(suite);
+    describeGrowth(suite);
     describeOwners(suite);
     describePower(suite);
     describeGuest(suite);

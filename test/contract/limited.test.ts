@@ -19,6 +19,7 @@ const capabilities: Capabilities = {
   egress: ['none'],
   publishedPorts: false,
   diskGrowth: false,
+  liveGrowth: { vcpus: false, memory: false, disk: false },
   traffic: false,
   imageUpgrade: false,
 };
@@ -26,7 +27,7 @@ const capabilities: Capabilities = {
 const refuse = (what: string) => () => Promise.reject(new HypervisorError(`${what} is not supported`));
 
 function createLimitedHypervisor(stateDirectory: string): Hypervisor {
-  const driver = createSimulatedHypervisor({ stateDirectory });
+  const driver = createSimulatedHypervisor({ stateDirectory, liveGrowth: capabilities.liveGrowth });
   return {
     ...driver,
     capabilities,

@@ -39,6 +39,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
+    room: { vcpus: 16, memoryMib: 32_768, diskGib: 1024 },
     loadAhead: false,
     logger: silentLogger,
   };

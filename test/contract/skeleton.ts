@@ -17,6 +17,7 @@ const capabilities: Capabilities = {
   egress: ['none'],
   publishedPorts: false,
   diskGrowth: false,
+  liveGrowth: { vcpus: false, memory: false, disk: false },
   traffic: false,
   imageUpgrade: false,
 };
@@ -38,6 +39,8 @@ function createSkeletonDriver(): Driver {
     start: missing('start'),
     stop: nothing,
     reshape: missing('reshape'),
+    grow: missing('grow'),
+    hasShape: missing('hasShape'),
     destroy: nothing,
     recordOwner: nothing,
     list: () => Promise.resolve([]),

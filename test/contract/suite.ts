@@ -25,6 +25,8 @@ export interface Suite {
   readonly bringUp: (spec: HostSpec) => Promise<EngineAddress>;
   readonly stateOf: (spec: HostSpec) => Promise<string | undefined>;
   readonly identityOf: (address: EngineAddress) => Promise<{ ID: string; Name: string }>;
+  /** What the engine says that it has. */
+  readonly sizeOf: (address: EngineAddress) => Promise<{ vcpus: number; memoryMib: number }>;
   readonly createVolume: (address: EngineAddress, name: string) => Promise<void>;
   readonly volumes: (address: EngineAddress) => Promise<string>;
   readonly expectUnreachable: (address: EngineAddress) => Promise<void>;
@@ -74,7 +76,7 @@ export function createSuite(patience: Patience, makeHarness: () => Promise<Hyper
 
     makeTemplate: () =>
       suite.driver.makeTemplate(
-        suite.harness.plan,
+        [suite.harness.plan],
         () => undefined,
         AbortSignal.timeout(patience.templateMs),
       ),
@@ -107,6 +109,12 @@ export function createSuite(patience: Patience, makeHarness: () => Promise<Hyper
       const { status, body } = await suite.harness.askEngine(address, { method: 'GET', path: '/info' });
       expect(status).toBe(200);
       return JSON.parse(body) as { ID: string; Name: string };
+    },
+
+    async sizeOf(address) {
+      const { body } = await suite.harness.askEngine(address, { method: 'GET', path: '/info' });
+      const { NCPU, MemTotal } = JSON.parse(body) as { NCPU: number; MemTotal: number };
+      return { vcpus: NCPU, memoryMib: MemTotal / 1024 ** 2 };
     },
 
     async createVolume(address, name) {

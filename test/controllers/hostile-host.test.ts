@@ -98,7 +98,7 @@ it('hostile host: an update whose step hangs does not keep the delete waiting', 
   const { hostile, hostileInstance } = await makeHosts();
   let isHanging = false;
   fixture.before = (method, hostId) => {
-    if (method !== 'stop' || hostId !== hostile) return undefined;
+    if (method !== 'grow' || hostId !== hostile) return undefined;
     isHanging = true;
     return never();
   };

@@ -48,7 +48,7 @@ beforeAll(async () => {
     catalog: withPool,
   });
   await broker.hypervisor.makeTemplate(
-    { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
+    [{ planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } }],
     () => undefined,
     new AbortController().signal,
   );

@@ -15,7 +15,7 @@ beforeEach(async () => {
   }));
   broker = await makeTestBroker(inject('postgres'), { catalog: { offerings }, logger });
   await broker.hypervisor.makeTemplate(
-    { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
+    [{ planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } }],
     () => undefined,
     new AbortController().signal,
   );

@@ -34,7 +34,7 @@ beforeEach(async () => {
     faults: { before: (act, hostId) => before(act, hostId) },
   });
   await broker.hypervisor.makeTemplate(
-    { planName: 'small', shape },
+    [{ planName: 'small', shape }],
     () => undefined,
     new AbortController().signal,
   );

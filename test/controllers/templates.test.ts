@@ -1,9 +1,12 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { createTemplateMaker } from '../../src/controllers/templates.ts';
+import type { Plan } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import { allPlans } from '../../src/core/catalog/lookup.ts';
+import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
+import type { RestoredPlan } from '../../src/core/hypervisor/templates.ts';
 import { catalogFile } from '../support/broker.ts';
-import { silentLogger } from '../support/logger.ts';
+import { createLineLogger } from '../support/logger.ts';
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['performance'] });
@@ -12,36 +15,79 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-// Fails if templates are made at the start only: a failure, or a bad one, lasted until the worker was restarted.
-it('template that could not be made: is tried again after growing pauses; the other plans are not affected', async () => {
-  const made: string[] = [];
-  let isBroken = true;
+const plans = allPlans(loadCatalog(catalogFile, 'test'));
+
+function makerOf(makeTemplate: Hypervisor['makeTemplate'], of: readonly Plan[] = plans) {
+  const reported: string[] = [];
+  const log = createLineLogger();
   const maker = createTemplateMaker({
-    hypervisor: {
-      makeTemplate({ planName }) {
-        made.push(planName);
-        return planName === 'small' && isBroken ? Promise.reject(new Error('no space')) : Promise.resolve();
-      },
-    },
-    plans: allPlans(loadCatalog(catalogFile, 'test')),
-    report: () => undefined,
+    hypervisor: { makeTemplate },
+    plans: of,
+    report: (progress) => reported.push(progress),
     onTried: () => undefined,
-    logger: silentLogger,
+    logger: log.logger,
     signal: new AbortController().signal,
+  });
+  return { maker, reported, log };
+}
+
+it('template: one is made, for all plans that are restored from it', async () => {
+  const made: (readonly RestoredPlan[])[] = [];
+  const [small, large] = plans;
+  if (small === undefined || large === undefined) throw new Error('the catalog has no plans');
+  const cold = { ...large, name: 'cold', fromTemplate: false };
+  const { maker, reported } = makerOf(
+    (of, report) => {
+      made.push(of);
+      report('booting the guest');
+      return Promise.resolve();
+    },
+    [small, cold, large],
+  );
+  await maker.runOnce();
+  expect(made).toEqual([
+    [
+      { planName: 'small', shape: small.shape },
+      { planName: 'large', shape: large.shape },
+    ],
+  ]);
+  expect(reported).toEqual(['template: booting the guest']);
+});
+
+it('template: none is made if no plan is restored from it', async () => {
+  const made: unknown[] = [];
+  const { maker } = makerOf(
+    (of) => Promise.resolve(void made.push(of)),
+    plans.map((plan) => ({ ...plan, fromTemplate: false })),
+  );
+  await maker.runOnce();
+  expect(made).toEqual([]);
+});
+
+// Fails if it is made at the start only: a failure, or a bad one, lasted until the worker was restarted.
+it('template that could not be made: is tried again after growing pauses', async () => {
+  let tries = 0;
+  let isBroken = true;
+  const { maker, log } = makerOf(() => {
+    tries += 1;
+    return isBroken ? Promise.reject(new Error('no space')) : Promise.resolve();
   });
   const round = async (minutes: number) => {
     vi.advanceTimersByTime(minutes * 60_000);
-    made.length = 0;
+    tries = 0;
     await maker.runOnce();
-    return [...made];
+    return tries;
   };
-  expect(await round(0)).toEqual(['small', 'large']);
-  expect(await round(1)).toEqual(['small', 'large']);
-  expect(await round(1)).toEqual(['large']);
-  expect(await round(4)).toEqual(['small', 'large']);
-  expect(await round(5)).toEqual(['large']);
+  expect([await round(0), await round(1), await round(1), await round(4), await round(5)]).toEqual([
+    1, 1, 0, 1, 0,
+  ]);
+  expect(log.lines).toMatchObject([
+    {
+      details: { plans: 'small, large' },
+      message: expect.stringMatching(/^The template could not/) as string,
+    },
+  ]);
   isBroken = false;
-  expect(await round(5)).toEqual(['small', 'large']);
-  // A template may turn out to be bad later.
-  expect(await round(1)).toEqual(['small', 'large']);
+  // It may turn out to be bad later.
+  expect([await round(5), await round(1)]).toEqual([1, 1]);
 });

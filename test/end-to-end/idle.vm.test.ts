@@ -4,9 +4,9 @@ import { Agent, get } from 'node:https';
 import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { busyboxTree, type Docker, dockerFor } from '../../tools/lib/docker.ts';
-import { connectPlatform } from '../../tools/lib/platform.ts';
-import { type BrokerProcess, makeBrokerProcess, planId, serviceId } from '../support/broker-process.ts';
+import { type BrokerProcess, makeBrokerProcess } from '../support/broker-process.ts';
 import { eventually } from '../support/eventually.ts';
+import { powerOfHost, sleepNow } from './support/sleep.ts';
 
 /**
  * A guest whose clock was not set would be behind by at least this time; and the kernel ends a connection without an answer to
@@ -42,10 +42,7 @@ describe('idle hosts', { timeout: 2_400_000 }, () => {
     cleanUp.push(() => docker.dispose());
     return docker;
   };
-  const powerOf = async (name: string) => {
-    const platform = await connectPlatform(broker.settings);
-    return (await platform.hosts()).find(({ instance }) => instance === name)?.power;
-  };
+  const powerOf = (name: string) => powerOfHost(broker, name);
   const isPaused = (name: string) =>
     eventually(`${name} is paused`, async () => (await powerOf(name)) === 'paused', {
       deadlineMs: 240_000,
@@ -64,23 +61,6 @@ describe('idle hosts', { timeout: 2_400_000 }, () => {
     await isPaused('idle');
     expect(await powerOf('busy')).toBe('running');
   });
-
-  /** Lets a host sleep although it has open connections. */
-  async function sleepNow(name: string, how: 'pause' | 'suspend'): Promise<void> {
-    const from = broker.output().length;
-    const body = { service_id: serviceId, plan_id: planId, parameters: { sleep_now: how } };
-    const { status } = await broker.ask(
-      'PATCH',
-      `/v2/service_instances/${name}?accepts_incomplete=true`,
-      body,
-    );
-    expect(status).toBeLessThan(300);
-    // Not the recorded power, which changes before the host sleeps: the time of the sleep is not that of a wake.
-    const power = how === 'pause' ? 'paused' : 'suspended';
-    const isAsleep = () => broker.output().slice(from).includes(`A host was ${power}`);
-    await eventually(`${name} sleeps`, isAsleep, { deadlineMs: 120_000, everyMs: 50 });
-    expect(await powerOf(name)).toBe(power);
-  }
 
   // Fails if a woken host is not identified, which sets its clock; without the wake for bytes of a stream, the request on it
   // waits forever; with TCP keep-alive probes, both streams end after 41 s.
@@ -116,7 +96,7 @@ describe('idle hosts', { timeout: 2_400_000 }, () => {
     });
     expect((await ask('/_ping')).body).toBe('OK');
 
-    await sleepNow('idle', 'pause');
+    await sleepNow(broker, 'idle', 'pause');
     const pausedAt = Date.now();
     await eventually('streams would have ended', () => Date.now() - pausedAt > frozenForMs, {
       deadlineMs: 2 * frozenForMs,
@@ -156,7 +136,7 @@ describe('idle hosts', { timeout: 2_400_000 }, () => {
     };
     await echoes('before');
     for (const text of ['first', 'second']) {
-      await sleepNow('busy', 'suspend');
+      await sleepNow(broker, 'busy', 'suspend');
       expect(streams.map(({ client }) => client.exitCode)).toEqual([null, null]);
       await echoes(text);
       expect(await powerOf('busy')).toBe('running');

@@ -155,7 +155,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
     await eventually('the repair is logged', () =>
       broker.output().slice(before).includes('node.rules_repaired'),
     );
-    await eventually('the page is served again', async () =>
+    await eventually('the page is served, behind the same port', async () =>
       (await reached()).includes('hello from a container'),
     );
   });
@@ -336,7 +336,8 @@ describe('tenant', { timeout: 1_200_000 }, () => {
       service_id: serviceId,
       plan_id: largerPlanId,
     });
-    expect(answer.status).toBe(202);
+    // 200 if the host has grown within BERTH_SYNC_WAIT_MS.
+    expect([200, 202]).toContain(answer.status);
     await eventually(
       'the update has ended',
       async () => {
@@ -350,8 +351,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
     expect(info.stdout.trim(), info.stderr).toBe('2');
     expect((await dockerA.run(['image', 'inspect', 'busybox:test'])).code).toBe(0);
     expect(await sizeOf()).toBeGreaterThan(before * 1.3);
-    // Its restart policy has started it, behind the same port.
-    await eventually('the page is served again', async () =>
+    await eventually('the page is served, behind the same port', async () =>
       (await outside.run('curl', '-s', '-m', '5', `http://${ownAddress}:${port}/`)).includes('hello'),
     );
     const fetched = await broker.ask('GET', '/v2/service_instances/instance-a');
@@ -390,7 +390,7 @@ describe('tenant', { timeout: 1_200_000 }, () => {
   it('delete: leaves nothing of the hosts', async () => {
     expect((await broker.remove('instance-a')).status).toBe(200);
     expect((await broker.remove('instance-b')).status).toBe(200);
-    // The template of another plan may be made in the background.
+    // The template may be made in the background.
     const left = await residueOf(await broker.site());
     expect(left.filter((line) => !isAboutTemplate(line))).toEqual([]);
     expect((await dockerB.run(['ps'])).code).not.toBe(0);

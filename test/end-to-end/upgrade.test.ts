@@ -123,7 +123,7 @@ it('backup and restore: from a running external Postgres into the embedded one, 
   expect((await osb('GET', binding)).status).toBe(404);
   // Beside the forgotten instance's host there can be one that was made for the pool after the backup.
   expect(broker.output()).toMatch(/1 revocations replayed, [12] hosts differ/);
-  expect(broker.output()).toContain('"difference":"disputed"');
+  await eventually('the worker reports the host', () => broker.output().includes('"difference":"disputed"'));
   await broker.stop();
 }, 180_000);
 

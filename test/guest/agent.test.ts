@@ -119,12 +119,16 @@ describe('guest agent client', () => {
   });
 
   it('guest agent: freeze, grow and powerOff send these verbs', async () => {
-    await answering({ kernel_secrets: '1f00010,1f00030' });
+    await answering({ kernel_secrets: '1f00010,1f00030', cpus: '3', bytes: String(5 * 1024 ** 3) });
     const agent = createGuestAgent(socketPath);
     expect(await agent.freeze(patience)).toEqual([0x1f00010, 0x1f00030]);
-    expect(await agent.grow(patience)).toBe(true);
+    expect(await agent.grow(3, patience)).toEqual({ vcpus: 3, diskGib: 5 });
     expect(await agent.powerOff(patience)).toBe(true);
-    expect(heard.map((line) => line.split(' ').slice(1).join(' '))).toEqual(['freeze', 'grow', 'poweroff']);
+    expect(heard.map((line) => line.split(' ').slice(1).join(' '))).toEqual([
+      'freeze',
+      `grow cpus=${hex('3')}`,
+      'poweroff',
+    ]);
   });
 
   it('guest agent: says whether the engine has its published ports', async () => {
@@ -203,6 +207,11 @@ describe('guest agent refusals', () => {
     await expect(refusal).rejects.toThrow("the guest's agent refused to freeze: FITRIM: no\\u0007 disk");
   });
 
+  it('guest agent: an older guest that can not use more CPUs is refused', async () => {
+    await answering({ bytes: '4096' });
+    await expect(createGuestAgent(socketPath).grow(2, patience)).rejects.toThrow(/image is older/);
+  });
+
   it('guest agent: a verb that an older guest does not know is told apart', async () => {
     await peer((socket, id, verb) =>
       socket.write(`${id} error ${pairs({ message: `unknown verb ${verb}` }).join(' ')}\n`),
@@ -212,7 +221,7 @@ describe('guest agent refusals', () => {
 
   it('guest agent: an error contains at most 500 characters of the refusal', async () => {
     await peer((socket, id) => socket.write(`${id} error message=${hex('x'.repeat(5000))}\n`));
-    const message = await createGuestAgent(socketPath).grow(patience).catch(String);
+    const message = await createGuestAgent(socketPath).powerOff(patience).catch(String);
     expect(message).toMatch(/x{400}/);
     expect(String(message).length).toBeLessThan(600);
   });

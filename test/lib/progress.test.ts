@@ -34,6 +34,6 @@ it('progress: a line that is wider than the terminal is cut and keeps the elapse
 // Fails without `withoutElapsed`: the outer line ended in "(3 s) (0 s)".
 it("progress: a line of another program's progress is shown with one elapsed time", () => {
   const { written, out } = recordingOutput(undefined);
-  createProgress(out).show(withoutElapsed('template small: booting the guest (3 s)'));
-  expect(written).toEqual(['berth: template small: booting the guest (0 s)\n']);
+  createProgress(out).show(withoutElapsed('template: booting the guest (3 s)'));
+  expect(written).toEqual(['berth: template: booting the guest (0 s)\n']);
 });

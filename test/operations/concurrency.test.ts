@@ -57,13 +57,16 @@ describe('concurrency', () => {
   });
 
   // Fails if every update counts as a boot: one of ports or egress waited behind other tenants' boots.
-  it('concurrency: an update counts as a boot only if the VM restarts or has ended', async () => {
+  it('concurrency: an update counts as a boot only if the VM has to restart or has ended', async () => {
     const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
     const host = { shape, imageVersion: '1.0.0', engine: { host: '127.0.0.1', port: 2375 } } as Host;
+    const liveGrowth = { vcpus: true, memory: true, disk: false };
     const mayBoot = (of: Host, target: object) =>
-      workflows.update.mayBoot?.(of, {} as Hypervisor, { target } as Operation);
+      workflows.update.mayBoot?.(of, { capabilities: { liveGrowth } } as Hypervisor, { target } as Operation);
     expect(await mayBoot(host, { shape, publishedPorts: 4 })).toBe(false);
-    expect(await mayBoot(host, { shape: { ...shape, vcpus: 2 } })).toBe(true);
+    expect(await mayBoot(host, { shape: { ...shape, vcpus: 2, memoryMib: 1024 } })).toBe(false);
+    expect(await mayBoot(host, { shape: { ...shape, memoryMib: 512 } })).toBe(true);
+    expect(await mayBoot(host, { shape: { ...shape, diskGib: 8 } })).toBe(true);
     expect(await mayBoot(host, { shape, imageVersion: '2.0.0' })).toBe(true);
     expect(await mayBoot({ ...host, engine: undefined }, { shape })).toBe(true);
   });

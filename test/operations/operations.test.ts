@@ -164,7 +164,7 @@ describe('an operation', () => {
         return blocked;
       };
       await broker.hypervisor.makeTemplate(
-        { planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } },
+        [{ planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } }],
         () => undefined,
         new AbortController().signal,
       );

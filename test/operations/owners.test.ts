@@ -26,7 +26,7 @@ let broker: TestBroker;
 beforeEach(async () => {
   broker = await makeTestBroker(inject('postgres'), { catalog, slots: 6 });
   const plan = { planName: 'small', shape };
-  await broker.hypervisor.makeTemplate(plan, () => undefined, new AbortController().signal);
+  await broker.hypervisor.makeTemplate([plan], () => undefined, new AbortController().signal);
 });
 afterEach(() => broker.stop());
 

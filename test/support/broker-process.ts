@@ -44,6 +44,8 @@ export interface BrokerProcess {
   create(instanceId: string, org: string): Promise<Answer>;
   bind(instanceId: string, bindingId: string): Promise<Answer<{ credentials: Credentials }>>;
   unbind(instanceId: string, bindingId: string): Promise<Answer>;
+  /** A PATCH with these fields, to the end of its operation. */
+  update(instanceId: string, change: object): Promise<Answer>;
   /** An upgrade to an image, by `maintenance_info`. */
   upgrade(instanceId: string, version: string): Promise<Answer>;
   remove(instanceId: string): Promise<Answer>;
@@ -196,6 +198,12 @@ export async function makeBrokerProcess(
     );
   }
 
+  const update = async (id: string, change: object) =>
+    settled(
+      await ask('PATCH', `${instance(id)}?accepts_incomplete=true`, { service_id: serviceId, ...change }),
+      instance(id),
+    );
+
   return {
     stateDirectory: state.directory,
     site,
@@ -227,14 +235,8 @@ export async function makeBrokerProcess(
     create: async (id, org) => settled(await ask('PUT', createRoute(id), createBody(org)), instance(id)),
     bind: (id, bindingId) => ask('PUT', binding(id, bindingId), { service_id: serviceId, plan_id: planId }),
     unbind: (id, bindingId) => ask('DELETE', `${binding(id, bindingId)}?${hints}`),
-    upgrade: async (id, version) =>
-      settled(
-        await ask('PATCH', `${instance(id)}?accepts_incomplete=true`, {
-          service_id: serviceId,
-          maintenance_info: { version },
-        }),
-        instance(id),
-      ),
+    update,
+    upgrade: (id, version) => update(id, { maintenance_info: { version } }),
     remove: async (id) =>
       settled(await ask('DELETE', `${instance(id)}?accepts_incomplete=true&${hints}`), instance(id)),
     async dispose() {

@@ -13,6 +13,7 @@ import { createPlatforms } from '../../src/core/platforms.ts';
 import { createParameterRules } from '../../src/core/broker/parameter-rules.ts';
 import { allPlans } from '../../src/core/catalog/lookup.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
+import type { Capabilities } from '../../src/core/hypervisor/capabilities.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import type { Logger } from '../../src/lib/logger.ts';
 import { workflows } from '../../src/operations/workflows.ts';
@@ -84,6 +85,7 @@ export async function makeTestBroker(
   options: {
     syncWaitMs?: number;
     faults?: Faults;
+    liveGrowth?: Capabilities['liveGrowth'];
     /** Of the driver's methods. */
     deadlines?: MethodDeadlines;
     slots?: number;
@@ -100,6 +102,7 @@ export async function makeTestBroker(
   const {
     syncWaitMs = 10_000,
     faults,
+    liveGrowth,
     deadlines,
     slots = 50,
     orphanGraceSeconds = 3_600,
@@ -131,6 +134,7 @@ export async function makeTestBroker(
   const hypervisor = createSimulatedHypervisor({
     stateDirectory,
     ...(faults && { faults }),
+    ...(liveGrowth && { liveGrowth }),
     ...(deadlines && { deadlines }),
   });
   await hypervisor.open();

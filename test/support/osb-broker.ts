@@ -88,7 +88,7 @@ export async function makeOsbBroker(server: string, options: BrokerOptions = {})
 
   /** Runs `run` while the operation that `begin` starts is blocked in `act`. */
   async function during(
-    act: 'start' | 'stop' | 'destroy',
+    act: 'start' | 'grow' | 'destroy',
     id: string,
     begin: () => ReturnType<typeof ask>,
     run: (operation: string) => Promise<void>,
@@ -108,7 +108,7 @@ export async function makeOsbBroker(server: string, options: BrokerOptions = {})
     during('start', id, () => ask('put', `${instance(id)}?${accepting}`, provisionBody, asynchronous), run);
   const duringUpdate = (id: string, run: (operation: string) => Promise<void>) =>
     during(
-      'stop',
+      'grow',
       id,
       () =>
         ask(
@@ -129,7 +129,7 @@ export async function makeOsbBroker(server: string, options: BrokerOptions = {})
 
   /** Starts an update to another plan with the same disk size that fails and is rolled back. */
   async function failUpdate(id: string) {
-    faults.fail('reshape', workflows.update.attempts);
+    faults.fail('connect', workflows.update.attempts);
     const begun = await ask(
       'patch',
       `${instance(id)}?${accepting}`,

@@ -55,7 +55,7 @@ describe('bench report', () => {
 
   it('bench report: names missing suites and the command that measures them', async () => {
     await put('gateway.json', gateway);
-    expect(await writeReport(docs)).toEqual(['provision', 'api', 'density']);
+    expect(await writeReport(docs)).toEqual(['provision', 'api', 'density', 'resize']);
     const text = await report();
     expect(text).toContain('npm run bench -- density --json docs/bench/density.json');
     expect(text).not.toContain('npm run bench -- gateway --json docs/bench/gateway.json');

@@ -10,6 +10,7 @@ import { densitySuite } from './density/suite.ts';
 import { gatewaySuite } from './gateway/suite.ts';
 import { isolationFigures } from './provision/isolation.ts';
 import { provisionSuite } from './provision/suite.ts';
+import { resizeSuite } from './resize/suite.ts';
 import { writeReport } from './report/write-report.ts';
 import { describeNode, describeNodeWithQemu, type Figure, publish, save } from './lib/figures.ts';
 
@@ -202,6 +203,24 @@ program
   .action((options: { simulated: boolean; json?: string; cache: string }) =>
     measureWithVms('attack', options, (cacheDirectory, progress) =>
       attackSuite({ simulated: options.simulated, cacheDirectory }, progress),
+    ),
+  );
+
+program
+  .command('resize')
+  .description(
+    'hosts that get larger while they run: time until docker info shows it, silence of a container, memory of the template',
+  )
+  .option('--runs <number>', 'hosts, each of which is updated twice', atLeastFive, 5)
+  .option('--json <file>', 'save the figures to this file')
+  .option(
+    '--cache <directory>',
+    'directory that caches the guest image and templates',
+    '/var/cache/berth-bench',
+  )
+  .action((options: { runs: number; json?: string; cache: string }) =>
+    measureWithVms('resize', options, (cacheDirectory, progress) =>
+      resizeSuite({ runs: options.runs, cacheDirectory }, progress),
     ),
   );
 

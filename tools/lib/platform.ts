@@ -29,6 +29,8 @@ export interface Platform {
    * @returns whether the request itself was answered 201.
    */
   create(instanceId: string, org: string, planId?: string): Promise<{ synchronous: boolean }>;
+  /** Changes an instance to another plan and waits until it has that plan. */
+  update(instanceId: string, planId: string): Promise<void>;
   bind(instanceId: string, bindingId: string, planId?: string): Promise<Credentials>;
   /** The current description of last_operation. */
   progress(instanceId: string): Promise<string>;
@@ -138,6 +140,11 @@ export async function connectPlatform(settings: Settings): Promise<Platform> {
       const answer = await osb('PUT', `${instance(id)}?accepts_incomplete=true`, body);
       await waitForOperation(expectStatus(answer, 201, 202), instance(id));
       return { synchronous: answer.status === 201 };
+    },
+    async update(id, planId) {
+      const body = { service_id: service.id, plan_id: planId };
+      const answer = await osb('PATCH', `${instance(id)}?accepts_incomplete=true`, body);
+      await waitForOperation(expectStatus(answer, 200, 202), instance(id));
     },
     async bind(id, bindingId, planId = plan.id) {
       const body = { ...ids, plan_id: planId };

@@ -13,7 +13,7 @@ export function brokenRules(catalog: Catalog): string[] {
     ...repeated(catalog.offerings.map((offering) => offering.name)).map(
       (value) => `two offerings are named ${value}`,
     ),
-    // Templates are found by their plan's name.
+    // Drivers know plans by their names.
     ...repeated(plans.map((plan) => plan.name)).map((value) => `two plans are named ${value}`),
   ];
   for (const offering of catalog.offerings) {

@@ -15,7 +15,7 @@ export interface Plan {
   readonly publishedPorts: number;
   /** The networks that a host of this plan may reach; a parameter can only narrow them. */
   readonly egress: Egress;
-  /** Whether hosts are restored from a template; otherwise each of them boots cold. */
+  /** Whether hosts are restored from the template; otherwise each of them boots cold. */
   readonly fromTemplate: boolean;
   /** How many hosts are parked ahead of creates. */
   readonly pool: number;

@@ -20,6 +20,8 @@ export interface Capabilities {
   readonly publishedPorts: boolean;
   /** Whether {@link Lifecycle.reshape} makes a disk larger. */
   readonly diskGrowth: boolean;
+  /** What {@link Lifecycle.grow} adds to a running host; the rest needs a restart ({@link Lifecycle.reshape}). */
+  readonly liveGrowth: { readonly vcpus: boolean; readonly memory: boolean; readonly disk: boolean };
   /** {@link Power.traffic}; without it no host can be found idle. */
   readonly traffic: boolean;
   /** Whether {@link Lifecycle.reshape} gives an existing host another image. */
@@ -34,6 +36,7 @@ export const allCapabilities: Capabilities = {
   egress: ['internet', 'networks', 'none'],
   publishedPorts: true,
   diskGrowth: true,
+  liveGrowth: { vcpus: true, memory: true, disk: true },
   traffic: true,
   imageUpgrade: true,
 };

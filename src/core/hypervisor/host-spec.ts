@@ -41,7 +41,7 @@ export const noRegistries: RegistrySettings = { mirrors: [], insecure: [], autho
 
 /**
  * Everything that a driver needs to know about one host. Postgres is the source: two specs with the same `hostId`
- * are the same host, and only what `reshape`, `identify`, `connect` and `configureRegistries` apply may differ between them.
+ * are the same host, and only what `reshape`, `grow`, `identify`, `connect` and `configureRegistries` apply may differ between them.
  */
 export interface HostSpec {
   /** UUID of the host: the name under which the driver makes it and finds it again. */
@@ -53,7 +53,7 @@ export interface HostSpec {
   readonly owner?: string;
   /** Small number that no other living host has. A local driver derives addresses, names and the uid from it. */
   readonly slot: number;
-  /** Name of the plan: selects the template that the host may be restored from. */
+  /** Name of the plan: says whether the host is restored from the template. */
   readonly planName: string;
   readonly shape: HostShape;
   readonly publishedPorts: PortBlock;

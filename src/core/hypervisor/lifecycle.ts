@@ -42,7 +42,7 @@ export interface Lifecycle {
 
   /**
    * Makes the VM run, by the first of these that applies: a running one is left alone, a parked, paused or suspended
-   * one is resumed, a host that has never run is restored from its plan's template if there is one, and any other
+   * one is resumed, a host that has never run is restored from the template if its plan is, and any other
    * boots cold from its own disk, also a suspended one whose memory can't be loaded. Nothing can reach the guest until {@link Network.connect}, except one that is resumed. The spec's owner is on
    * record, and survives a power cut, before the guest runs its first instruction.
    * @throws HypervisorError if the host is not prepared.
@@ -62,6 +62,22 @@ export interface Lifecycle {
    * @throws HypervisorError if the VM runs or the image is not installed; the host is then unchanged.
    */
   reshape(spec: HostSpec): Promise<void>;
+
+  /**
+   * Adds CPUs, memory and disk to a running host until it has those of its spec; its containers and connections continue.
+   * What {@link Capabilities.liveGrowth} does not name must be equal already. Limits on the node are raised first. The
+   * host's own record has the new shape from then on, also if the call is killed or fails: a restart gives it the rest.
+   * @returns false if the guest has not taken everything into use yet: ask again.
+   * @throws HypervisorError if no VM runs, the spec is smaller in something, the VM can't grow to it, or the guest has not
+   *   taken it into use within 20 s.
+   */
+  grow(spec: HostSpec): Promise<boolean>;
+
+  /**
+   * Whether the host has the CPUs, memory and disk of the spec, which may have a smaller disk: its VM, if there is one, paused
+   * or suspended or not, and its next start.
+   */
+  hasShape(spec: HostSpec): Promise<boolean>;
 
   /**
    * Ends the VM, wipes its disk and removes everything of the host. Does nothing if the host does not exist.

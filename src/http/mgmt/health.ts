@@ -6,7 +6,7 @@ import { rulesNotices, rulesProblems } from './node-rules.ts';
 
 /**
  * GET /mgmt/health: 200 if every process works, else 503; `problems` describes what does not, and `notices` what was repaired,
- * and `preparing` what workers make in the background: the image, or templates.
+ * and `preparing` what workers make in the background: the image, or the template.
  * @param deps.disk space of the node with the least available, shown as `disk`.
  */
 export function health(deps: {

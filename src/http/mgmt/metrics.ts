@@ -107,7 +107,7 @@ export async function metricsText(
   }
   const templates = gauge(
     'berth_worker_templates',
-    'Workers that restore hosts of a plan from its template',
+    'Workers that restore hosts of a plan from the template',
     ['plan'],
   );
   for (const { alive, templates: usable } of counts.workers) {

@@ -6,6 +6,7 @@ import { createGuestAgent, UnknownVerbError } from '../../guest/agent.ts';
 import type { QemuDeps } from './deps.ts';
 import { runningContainers, startContainer } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
+import { settleGrowth } from './grow-host.ts';
 import { writeHostRecord } from './host-record.ts';
 import { identifyGuest } from './identify-guest.ts';
 import type { HostLayout } from './layout.ts';
@@ -24,13 +25,18 @@ async function correctClock(at: HostLayout, spec: HostSpec): Promise<boolean> {
   }
 }
 
-export function createGuest({ hosts, vms, logger }: QemuDeps): Guest {
+export function createGuest(deps: QemuDeps): Guest {
+  const { hosts, vms, logger } = deps;
   return {
     async identify(spec) {
       const at = hosts.layoutOfSpec(spec);
       await vms.requireAlive(at);
       const begun = performance.now();
       if (!(await identifyGuest(at, spec))) return false;
+      const record = await hosts.requireRecord(spec.hostId);
+      // An update waits itself for what it adds.
+      const isUpdated = record.growing?.since !== undefined;
+      if (!isUpdated && !(await settleGrowth(deps, at, record))) return false;
       // The guest has got the time of the request, and may have read it late.
       if (performance.now() - begun > lateMs) await correctClock(at, spec);
       return true;

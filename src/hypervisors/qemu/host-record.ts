@@ -4,6 +4,7 @@ import type { HostShape, HostSpec, PortBlock } from '../../core/hypervisor/host-
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
 import { Ajv } from 'ajv';
 import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
+import type { VmBounds } from './options.ts';
 import { syncFolder, writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /**
@@ -17,6 +18,13 @@ export interface HostRecord {
   readonly owner?: string | undefined;
   readonly planName: string;
   readonly shape: HostShape;
+  /** Of the VM; undefined: it has never run, or a former version of Berth has started it, with its shape and no room. */
+  readonly bounds?: VmBounds | undefined;
+  /**
+   * CPUs, memory or disk were added that the guest has not been seen to use yet; undefined: none. `since` (ISO 8601) limits how
+   * long an update waits for that; undefined: the host was restored from the template, and nobody uses it yet.
+   */
+  readonly growing?: { readonly since?: string } | undefined;
   /** Undefined while they change: then only the firewall knows them. */
   readonly publishedPorts?: PortBlock | undefined;
   /** Size in GiB of the empty disk below the host's overlay; undefined: as in `shape` (the disk has never grown). */
@@ -46,6 +54,8 @@ interface FormerFields {
   readonly held?: boolean;
   readonly power: HostRecord['power'] | 'on';
 }
+
+export const boundsOf = ({ bounds, shape }: HostRecord): VmBounds => bounds ?? { start: shape, room: shape };
 
 export function newHostRecord(spec: HostSpec, image: string): HostRecord {
   return {

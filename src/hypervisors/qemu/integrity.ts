@@ -1,3 +1,4 @@
+import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Integrity } from '../../core/hypervisor/integrity.ts';
 import type { QemuDeps } from './deps.ts';
 import { verifyHost } from './integrity/verify.ts';
@@ -7,7 +8,9 @@ export function createIntegrity(deps: QemuDeps): Integrity {
   const { hosts, network, recordedRules, logger } = deps;
   return {
     async verify(hostId) {
-      const { slot } = await hosts.requireRecord(hostId);
+      const { slot, growing } = await hosts.requireRecord(hostId);
+      // A worker was killed while it added to the host: its manifest follows when the operation continues.
+      if (growing !== undefined) throw new HypervisorError(`host ${hostId} is being made larger`);
       return verifyHost(hosts.layout(hostId, slot), deps);
     },
 

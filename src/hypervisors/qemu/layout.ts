@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { vethPrefix } from './names.ts';
 import type { QemuOptions } from './options.ts';
@@ -61,6 +61,14 @@ export function layoutOf(options: Naming, id: string, slot: number): HostLayout 
     nodeAddress: formatAddress(pair),
     hostAddress: formatAddress(pair + 1),
   };
+}
+
+/** Makes the folder in which a VM's user may make sockets. */
+export async function makeExchangeDirectory(at: HostLayout): Promise<void> {
+  await mkdir(path.dirname(at.exchangeDirectory), { recursive: true, mode: 0o755 });
+  await mkdir(at.exchangeDirectory, { recursive: true, mode: 0o700 });
+  await chmod(at.exchangeDirectory, 0o700);
+  await chown(at.exchangeDirectory, at.uid, at.uid);
 }
 
 /** Removes the files of a VM below /run. */

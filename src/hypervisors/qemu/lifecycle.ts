@@ -12,6 +12,7 @@ import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
 import { growDisk } from './disk/grow-disk.ts';
 import { runningContainers } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
+import { growHost } from './grow-host.ts';
 import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { imageOfVersion, imageVersion } from './image/image-version.ts';
 import { killLeakedProcesses } from './launch/leaked-processes.ts';
@@ -146,6 +147,18 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
         baseDiskGib: record.baseDiskGib ?? record.shape.diskGib,
         image: newImage ?? record.image,
       });
+    },
+
+    grow: (spec) => growHost(deps, spec),
+
+    async hasShape(spec) {
+      const { vcpus, memoryMib, diskGib } = spec.shape;
+      const record = await hosts.requireRecord(spec.hostId);
+      const has = (size: { memoryMib: number; diskGib: number }) =>
+        size.memoryMib === memoryMib && size.diskGib >= diskGib;
+      if (record.shape.vcpus !== vcpus || !has(record.shape)) return false;
+      if (!(await hosts.isAlive(spec.hostId))) return true;
+      return record.growing === undefined && has(await vms.sizeOf(hosts.layoutOfSpec(spec)));
     },
 
     async destroy(host) {

@@ -1,3 +1,4 @@
+import type { HostShape } from '../../core/hypervisor/host-spec.ts';
 import type { Logger } from '../../lib/logger.ts';
 import type { GuestImage } from './image/guest-image.ts';
 
@@ -5,6 +6,15 @@ import type { GuestImage } from './image/guest-image.ts';
 export type PageSharing = 'template' | 'none';
 
 export type Accelerator = 'kvm' | 'tcg';
+
+/** CPUs and memory of a VM. */
+export type VmSize = Pick<HostShape, 'vcpus' | 'memoryMib'>;
+
+/** What a VM is started with, and what it can grow to. Only a VM with the same bounds can load its memory. */
+export interface VmBounds {
+  readonly start: VmSize;
+  readonly room: VmSize;
+}
 
 /** How much a host may read and write on its data disk, together; for seconds at a time up to twice as much. */
 export interface DiskRate {
@@ -56,6 +66,8 @@ export interface QemuOptions {
   /** How many times the node's memory is promised to hosts; undefined: once. */
   readonly memoryOvercommit?: number;
   readonly pageSharing: PageSharing;
+  /** What a host can grow to while it runs. */
+  readonly room: HostShape;
   /** Load small templates when the driver is opened, instead of each at its first use. */
   readonly loadAhead: boolean;
   readonly logger: Logger;

@@ -11,6 +11,7 @@ import { withDeadlines } from '../with-deadlines.ts';
 import { withHostLocks } from '../with-host-locks.ts';
 import type { QemuDeps } from './deps.ts';
 import { createGuest } from './guest.ts';
+import { boundsOf } from './host-record.ts';
 import { createHosts } from './hosts.ts';
 import { createCurrentImage } from './image/current-image.ts';
 import { createImages } from './images.ts';
@@ -122,7 +123,7 @@ async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Pr
       cgroups,
       vms,
       templates,
-      keyOf: (shape) => memoryKeyOf(nodeKey, shape),
+      keyOf: (record) => memoryKeyOf(nodeKey, boundsOf(record)),
       diskReserveMib: options.diskReserveMib,
       logger,
     }),

@@ -1,18 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
-import type { HostShape } from '../../core/hypervisor/host-spec.ts';
 import type { Templates } from '../../core/hypervisor/templates.ts';
 import type { QemuDeps } from './deps.ts';
 import { writeHostRecord } from './host-record.ts';
-import { hasRun } from './launch/vm-starter.ts';
+import { hasRun, restoredSize } from './launch/vm-starter.ts';
 import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
 import { warmRestoredGuest } from './warm-restored-guest.ts';
 
 /** Name of a lock: templates are made one at a time on a node. */
 const templateLock = 'template';
 const pollMs = 1_000;
-/** How many bad templates of a plan are replaced: one that is bad again and again would keep the node busy. */
+/** How many bad templates are replaced: one that is bad again and again would keep the node busy. */
 const mostRemakes = 3;
 
 /** Removes the VM of a template whose worker was killed; one that another worker is making is left alone. */
@@ -22,8 +21,6 @@ export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
 
 export function createTemplates(deps: QemuDeps): Templates {
   const { image, hosts, cgroups, vms, starter, templates, locks } = deps;
-  /** By name, the plans that {@link Templates.makeTemplate} was called with. */
-  const shapes = new Map<string, HostShape>();
 
   /** Undefined if the record of a host is unreadable: its disk may be based on any template. */
   async function templatesInUse(): Promise<ReadonlySet<string> | undefined> {
@@ -38,29 +35,29 @@ export function createTemplates(deps: QemuDeps): Templates {
 
   return {
     async hasTemplate(planName) {
-      const shape = shapes.get(planName);
-      return shape !== undefined && templates.has(templates.key(planName, shape));
+      return image.find() !== undefined && templates.restores(planName) && templates.has(templates.key());
     },
 
-    async makeTemplate(plan, report, signal) {
-      const { planName, shape } = plan;
-      shapes.set(planName, shape);
-      const isMade = () => templates.isMade(templates.key(planName, shape));
+    async makeTemplate(plans, report, signal) {
+      signal.throwIfAborted();
+      templates.restoreOnly(plans);
+      const isMade = () => templates.isMade(templates.key());
       const make = async () => {
         if (await isMade()) return;
-        const bad = templates.badKeys(planName, shape);
+        const bad = templates.badKeys();
         if (bad.length > mostRemakes) {
           const folders = bad.map((one) => templates.directory(one)).join(', ');
           throw new HypervisorError(
-            `The template of plan ${planName} was bad each time it was made (${bad.length} times). The files "damaged" in ${folders} say why; remove these files to have it made again`,
+            `The template was bad each time it was made (${bad.length} times). The files "damaged" in ${folders} say why; remove these files to have it made again`,
           );
         }
         // Both at once: the template is of this image.
-        const [current, key] = [image.require(), templates.key(planName, shape)];
+        const [current, key] = [image.require(), templates.key()];
         const target = { key, directory: templates.directory(key), image: current };
-        await makeTemplate(deps, plan, target, report, signal);
+        await makeTemplate(deps, target, report, signal);
         const inUse = await templatesInUse();
-        if (inUse !== undefined) await templates.removeOthers(planName, shape, inUse);
+        if (inUse !== undefined) await templates.removeOthers(inUse);
+        if (deps.options.loadAhead) templates.preload();
       };
       while (!(await isMade())) {
         await locks.tryWithLock(templateLock, make);
@@ -73,7 +70,8 @@ export function createTemplates(deps: QemuDeps): Templates {
     async park(spec) {
       const at = hosts.layoutOfSpec(spec);
       const record = await hosts.requireRecord(spec.hostId);
-      const key = templates.key(spec.planName, spec.shape);
+      const key = templates.keyFor(spec);
+      if (key === undefined) return false;
       const isParked = record.parked && record.template === key && (await templates.has(key));
       if (await hosts.isAlive(spec.hostId)) {
         if (isParked) return true;
@@ -85,12 +83,18 @@ export function createTemplates(deps: QemuDeps): Templates {
       const template = fresh.template === key ? await templates.load(key) : undefined;
       if (template === undefined) return false;
       await starter.restore(at, fresh, template);
-      await warmRestoredGuest(deps, at, spec).catch(async (error: unknown) => {
+      const restored = { ...fresh, ...restoredSize(fresh.shape, deps.options.room) };
+      await warmRestoredGuest(deps, at, spec, restored).catch(async (error: unknown) => {
         await templates.restoreFailed(key, error);
         throw error;
       });
       await vms.pause(at);
-      await writeHostRecord(at.record, { ...fresh, startedFrom: 'pool', parked: true });
+      await writeHostRecord(at.record, {
+        ...restored,
+        growing: undefined,
+        startedFrom: 'pool',
+        parked: true,
+      });
       return true;
     },
   };

@@ -3,13 +3,15 @@ import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import { enginePort } from '../../core/hypervisor/network.ts';
 import type { QemuDeps } from './deps.ts';
+import { takesShape } from './grow-host.ts';
+import type { HostRecord } from './host-record.ts';
 import { engineAnswers } from './engine/engine.ts';
 import { identifyGuest } from './identify-guest.ts';
 import type { HostLayout } from './layout.ts';
 import { engineTimeoutMs } from './timeouts.ts';
 
 /** A restored guest that has not answered by then is of no use to the pool. */
-const timeoutMs = 30_000;
+const timeoutMs = 60_000;
 const pollMs = 50;
 
 /**
@@ -22,6 +24,7 @@ export async function warmRestoredGuest(
   { vms, network, recordedRules }: Pick<QemuDeps, 'vms' | 'network' | 'recordedRules'>,
   at: HostLayout,
   { hostId, publishedPorts }: HostSpec,
+  record: HostRecord,
 ): Promise<void> {
   const noPorts = { first: publishedPorts.first, count: 0 };
   const deadline = performance.now() + timeoutMs;
@@ -33,6 +36,7 @@ export async function warmRestoredGuest(
     }
   };
   await until(() => identifyGuest(at, { hostId, publishedPorts }));
+  if (record.growing !== undefined) await until(() => takesShape({ vms }, at, record));
   await network.connect(at, noPorts, { kind: 'none' }, noPorts);
   await until(() => engineAnswers({ host: at.hostAddress, port: enginePort }, engineTimeoutMs));
   await network.disconnect(at, noPorts);

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { noRegistries, type RegistrySettings } from '../../core/hypervisor/host-spec.ts';
-import type { HostFiles, SimulatedHost } from './host-files.ts';
+import { type HostFiles, shapeInUse, type SimulatedHost } from './host-files.ts';
 
 const version = '26.1.5+simulated';
 const apiVersion = '1.45';
@@ -139,7 +139,9 @@ const versionBody = {
   BuildTime: 'simulated',
 };
 
-function info({ spec, vm }: SimulatedHost) {
+function info(host: SimulatedHost) {
+  const { spec, vm } = host;
+  const { vcpus, memoryMib } = shapeInUse(host) ?? spec.shape;
   return {
     ID: spec.hostId,
     Name: `berth-${spec.hostId.slice(0, 8)}`,
@@ -154,8 +156,8 @@ function info({ spec, vm }: SimulatedHost) {
     OSType: 'linux',
     Architecture: 'x86_64',
     KernelVersion: 'simulated',
-    NCPU: spec.shape.vcpus,
-    MemTotal: spec.shape.memoryMib * 1024 * 1024,
+    NCPU: vcpus,
+    MemTotal: memoryMib * 1024 * 1024,
     DockerRootDir: '/var/lib/docker',
     Labels: ['berth.simulated=true'],
     Plugins: { Volume: ['local'], Network: [], Authorization: null, Log: [] },

@@ -1,11 +1,10 @@
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
-import type { HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
+import type { HostShape, HostSpec, RegistrySettings } from '../../core/hypervisor/host-spec.ts';
 import { HostDisputedError } from '../../core/hypervisor/host-disputed-error.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import { isUuid } from '../../lib/uuid.ts';
 import type { StartedFrom } from '../../core/hypervisor/lifecycle.ts';
-import type { TemplateSpec } from '../../core/hypervisor/templates.ts';
 import { writeFileAtomically } from '../../lib/write-file-atomically.ts';
 
 /** What would be a running QEMU. */
@@ -24,6 +23,8 @@ export interface SimulatedVm {
   readonly connected: boolean;
   /** Whether it was halted since it last ran. */
   readonly halted?: boolean;
+  /** What its guest uses, if `grow` has changed it; undefined: the shape of the host's spec. */
+  readonly shape?: HostShape;
 }
 
 /** `host.json`. The file is the host: the process that serves its engine reads it for every request. */
@@ -32,6 +33,10 @@ export interface SimulatedHost {
   /** Undefined while no VM runs. */
   readonly vm: SimulatedVm | undefined;
 }
+
+/** What the guest uses; undefined if the host has no VM. */
+export const shapeInUse = ({ spec, vm }: SimulatedHost): HostShape | undefined =>
+  vm && (vm.shape ?? spec.shape);
 
 /** `disk.json`: what outlives the VM. */
 export interface SimulatedDisk {
@@ -45,26 +50,31 @@ export interface SimulatedDisk {
   readonly memoryLostAt?: string;
 }
 
-/** The files of all simulated hosts and templates under one state directory. */
+/** `template.json`. */
+export interface SimulatedTemplate {
+  readonly imageVersion: string;
+  /** Plans whose hosts are restored from it. */
+  readonly planNames: readonly string[];
+}
+
+/** The files of all simulated hosts and the template under one state directory. */
 export type HostFiles = ReturnType<typeof openHostFiles>;
 
 /**
- * Below `<stateDirectory>/simulated`: `hosts/<hostId>/host.json` and `disk.json`, and `templates/<plan>.json`. Files are
+ * Below `<stateDirectory>/simulated`: `hosts/<hostId>/host.json` and `disk.json`, and `template.json`. Files are
  * replaced as a whole, so that a kill leaves either the old or the new one.
  */
 export function openHostFiles(stateDirectory: string) {
   const hosts = path.join(stateDirectory, 'simulated', 'hosts');
-  const templates = path.join(stateDirectory, 'simulated', 'templates');
+  const templateFile = path.join(stateDirectory, 'simulated', 'template.json');
   const hostFile = (hostId: string) => path.join(hosts, hostId, 'host.json');
   const diskFile = (hostId: string) => path.join(hosts, hostId, 'disk.json');
   const memoryFile = (hostId: string) => path.join(hosts, hostId, 'memory.json');
   const quarantineMark = (hostId: string) => path.join(hosts, hostId, 'quarantined');
-  const templateFile = (planName: string) => path.join(templates, `${encodeURIComponent(planName)}.json`);
 
   return {
     async create() {
       await mkdir(hosts, { recursive: true, mode: 0o700 });
-      await mkdir(templates, { recursive: true, mode: 0o700 });
     },
 
     /**
@@ -147,10 +157,10 @@ export function openHostFiles(stateDirectory: string) {
       return ((await ifThere(() => readdir(hosts))) ?? []).filter((name) => isUuid(name));
     },
 
-    readTemplate: (planName: string) => readJson<TemplateSpec>(templateFile(planName)),
+    readTemplate: () => readJson<SimulatedTemplate>(templateFile),
 
-    async writeTemplate(plan: TemplateSpec) {
-      await writeJson(templateFile(plan.planName), plan);
+    async writeTemplate(template: SimulatedTemplate) {
+      await writeJson(templateFile, template);
     },
   };
 }
@@ -189,7 +199,7 @@ const readText = (file: string) => ifThere(() => readFile(file, 'utf8'));
 /** @param durable by default, the file survives a kill only: a power cut takes all simulated hosts anyway. */
 async function writeJson(
   file: string,
-  value: SimulatedHost | SimulatedDisk | TemplateSpec | { readonly hostId: string },
+  value: SimulatedHost | SimulatedDisk | SimulatedTemplate | { readonly hostId: string },
   { durable }: { readonly durable: boolean } = { durable: false },
 ) {
   try {

@@ -1,6 +1,5 @@
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { allCapabilities } from '../../core/hypervisor/capabilities.ts';
+import { allCapabilities, type Capabilities } from '../../core/hypervisor/capabilities.ts';
 import { type HostSpec, noRegistries } from '../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Driver, Hypervisor } from '../../core/hypervisor/hypervisor.ts';
@@ -14,12 +13,14 @@ import { type Faults, withFaults } from '../with-faults.ts';
 import { withOwners } from '../with-owners.ts';
 import { type MethodDeadlines, withDeadlines } from '../with-deadlines.ts';
 import { withHostLocks } from '../with-host-locks.ts';
+import { createSimulatedGrowth } from './growth.ts';
 import { type HostFiles, openHostFiles, type SimulatedVm } from './host-files.ts';
 import { createSimulatedObserver } from './observe.ts';
 import { createOwnerRecords, omitOwner, recordOwner } from './owners.ts';
 import { createSimulatedPower } from './power.ts';
 import { resume } from './resume.ts';
 import { createServedEngines } from './served-engines.ts';
+import { createSimulatedTemplate } from './template.ts';
 
 export interface SimulatedOptions {
   /** The driver's files are in `simulated/` below it. */
@@ -29,14 +30,16 @@ export interface SimulatedOptions {
   readonly imageVersion?: string;
   /** Simulated durations in milliseconds; default 0. */
   readonly delays?: {
-    /** From a start from a template until the guest answers. */
+    /** From a start from the template until the guest answers. */
     readonly restore?: number;
     /** From a cold boot until the guest answers. */
     readonly boot?: number;
-    /** To make a template. */
+    /** To make the template. */
     readonly template?: number;
   };
   readonly faults?: Faults;
+  /** What `grow` adds; default: everything. */
+  readonly liveGrowth?: Capabilities['liveGrowth'];
   /** A lock holder that shows no sign of life for this long is killed, in milliseconds; default: the length of a lease. */
   readonly patienceMs?: number;
   /** Of its methods; default: those of every driver. */
@@ -64,10 +67,11 @@ export function createSimulatedHypervisor(options: SimulatedOptions): Hypervisor
 }
 
 function createSimulatedDriver(
-  options: Omit<SimulatedOptions, 'faults' | 'patienceMs' | 'deadlines'>,
+  options: Omit<SimulatedOptions, 'patienceMs' | 'deadlines'>,
   files: HostFiles,
 ): Driver {
   const { logger, delays = {}, imageVersion = '1.0.0+simulated' } = options;
+  const liveGrowth = options.liveGrowth ?? allCapabilities.liveGrowth;
   const engines = createServedEngines(files);
 
   async function requirePrepared(hostId: string): Promise<void> {
@@ -95,10 +99,11 @@ function createSimulatedDriver(
   }
 
   const observe = createSimulatedObserver(files, engines, logger);
+  const template = createSimulatedTemplate(files, { imageVersion, makingMs: delays.template ?? 0 });
 
   return {
     name: 'simulated',
-    capabilities: allCapabilities,
+    capabilities: { ...allCapabilities, liveGrowth },
 
     async open() {
       logger?.warn({}, 'Hosts are simulated: no VM is made, and no container can run');
@@ -109,28 +114,19 @@ function createSimulatedDriver(
     close: () => engines.close(),
 
     ...createSimulatedPower(files, engines),
+    ...createSimulatedGrowth(files, engines, { liveGrowth, faults: options.faults }),
 
     imageVersion: () => imageVersion,
     installImage: () => Promise.resolve(),
 
-    async hasTemplate(planName) {
-      return (await files.readTemplate(planName)) !== undefined;
-    },
-
-    async makeTemplate({ planName, shape }, report, signal) {
-      const existing = await files.readTemplate(planName);
-      if (existing !== undefined && sameShape(existing.shape, shape)) return;
-      report(`Making a simulated template of plan ${planName}`);
-      await delay(delays.template ?? 0, undefined, { signal });
-      await files.writeTemplate({ planName, shape });
-    },
+    hasTemplate: template.hasTemplate,
+    makeTemplate: template.makeTemplate,
 
     async park(spec) {
       const { hostId } = spec;
       await requirePrepared(hostId);
-      const template = await files.readTemplate(spec.planName);
       const vm = await engines.runningVm(hostId);
-      if (template === undefined || !sameShape(template.shape, spec.shape)) return false;
+      if (!(await template.fits(spec))) return false;
       if (vm !== undefined) return vm.parked;
       if ((await files.readDisk(hostId)).hasRun) return false;
       await launch(spec, 'pool');
@@ -156,8 +152,7 @@ function createSimulatedDriver(
       const vm = (await files.readHost(hostId))?.vm;
       if (vm?.parked === true) await writeVm(hostId, { ...vm, parked: false });
       if ((await resume(files, engines, hostId)) === 'resumed') return;
-      const template = await files.readTemplate(spec.planName);
-      await launch(spec, template !== undefined && !disk.hasRun ? 'template' : 'boot');
+      await launch(spec, !disk.hasRun && (await template.fits(spec)) ? 'template' : 'boot');
     },
 
     async stop(hostId) {
@@ -280,8 +275,4 @@ function createSimulatedDriver(
 
     diskSpace: () => Promise.resolve(undefined),
   };
-}
-
-function sameShape(one: HostSpec['shape'], other: HostSpec['shape']): boolean {
-  return one.vcpus === other.vcpus && one.memoryMib === other.memoryMib && one.diskGib === other.diskGib;
 }

@@ -21,7 +21,7 @@ const auditRetentionEveryMs = 24 * 3600 * 1000;
 
 /**
  * Sets up what is missing and runs api, gateway and worker, each as a process with its own privileges. They serve while
- * the worker still prepares the image and the first template; the banner follows that. Hosts are not child processes: they
+ * the worker still prepares the image and the template; the banner follows that. Hosts are not child processes: they
  * keep running when this stops, and the next start adopts them.
  */
 export async function startSupervisor(settings: Settings): Promise<RunningProcess> {

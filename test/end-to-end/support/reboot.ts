@@ -12,7 +12,15 @@ export async function removeWhatARebootRemoves(site: string, stateDirectory: str
     const namespace = /^ip: (berth-\w+-\d+)/.exec(line)?.[1];
     const group = /^cgroup (\S+)/.exec(line)?.[1];
     if (namespace !== undefined) await execute('ip', ['netns', 'delete', namespace]);
-    if (group !== undefined) await execute('rmdir', [group]);
+    // The group of processes that have just ended stays busy for a moment.
+    if (group !== undefined) {
+      await eventually(`${group} is removed`, () =>
+        execute('rmdir', [group]).then(
+          () => true,
+          () => false,
+        ),
+      );
+    }
   }
   await execute('nft', ['delete', 'table', 'inet', `berth_${site}`]);
   await execute('rm', ['-rf', `/run/berth-${site}`]);

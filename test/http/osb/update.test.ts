@@ -189,6 +189,8 @@ describe('failed update', () => {
   const failing = async (acts: readonly string[], times: number) => {
     let left = 0;
     const faulty = await makeTestBroker(inject('postgres'), {
+      // All its updates of the shape restart the host.
+      liveGrowth: { vcpus: false, memory: false, disk: false },
       faults: {
         before(act) {
           if (left > 0 && acts.includes(act)) {

@@ -68,12 +68,13 @@ beforeAll(async () => {
     denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
+    room: { vcpus: 16, memoryMib: 32_768, diskGib: 1024 },
     loadAhead: false,
     logger: silentLogger,
   };
   driver = await createQemuHypervisor(options);
   await driver.open();
-  await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
+  await driver.makeTemplate([plan], () => undefined, AbortSignal.timeout(900_000));
 }, 900_000);
 
 afterAll(async () => {

@@ -153,7 +153,7 @@ describe('the simulated driver', () => {
   it('simulated driver: starts a parked host whose port is free only at the second look', async () => {
     const former = await open();
     const spec = newSpec();
-    await former.makeTemplate({ planName: 'small', shape }, () => undefined, new AbortController().signal);
+    await former.makeTemplate([{ planName: 'small', shape }], () => undefined, new AbortController().signal);
     await former.prepare(spec);
     expect(await former.park(spec)).toBe(true);
     const { port } = await readVm(spec.hostId);
@@ -251,19 +251,22 @@ describe('the simulated driver', () => {
     expect(await driver.list()).toEqual([]);
   });
 
-  it('simulated driver: makes the template again when the plan has changed, and reports it', async () => {
-    const driver = await open();
+  it('simulated driver: makes the template again for another image only, and reports it', async () => {
     const reports: string[] = [];
-    const make = (memoryMib: number) =>
-      driver.makeTemplate(
-        { planName: 'small', shape: { ...shape, memoryMib } },
+    const make = async (imageVersion: string, planNames: readonly string[]) => {
+      const driver = createSimulatedHypervisor({ stateDirectory, imageVersion });
+      opened.push(driver);
+      await driver.open();
+      await driver.makeTemplate(
+        planNames.map((planName) => ({ planName, shape })),
         (progress) => reports.push(progress),
         AbortSignal.timeout(5000),
       );
-    await make(768);
-    await make(768);
+    };
+    await make('1.0.0', ['small']);
+    await make('1.0.0', ['small', 'large']);
     expect(reports).toHaveLength(1);
-    await make(1024);
-    expect(reports).toEqual(Array(2).fill('Making a simulated template of plan small'));
+    await make('2.0.0', ['small', 'large']);
+    expect(reports).toEqual(Array(2).fill('Making the simulated template'));
   });
 });

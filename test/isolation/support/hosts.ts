@@ -3,7 +3,12 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { cp, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { noRegistries, type Egress, type HostSpec } from '../../../src/core/hypervisor/host-spec.ts';
+import {
+  noRegistries,
+  type Egress,
+  type HostShape,
+  type HostSpec,
+} from '../../../src/core/hypervisor/host-spec.ts';
 import { enginePort, type EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
 import { removeInstallationTraces, residueOf } from '../../../tools/lib/residue.ts';
@@ -18,7 +23,7 @@ import { makeStateDirectory, type QemuTestOptions, testImage } from '../../suppo
 import { type Attacker, makeAttacker } from './attacker.ts';
 
 const execute = promisify(execFile);
-const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
+const small = { vcpus: 1, memoryMib: 768, diskGib: 4 };
 const bootMs = 300_000;
 /** The usual limit of the hosts' disks, which no other test reaches. */
 export const diskRate = { mibPerSecond: 200, iops: 5_000 };
@@ -41,7 +46,7 @@ export interface TestHosts {
   readonly driver: Hypervisor;
   readonly options: QemuTestOptions;
   make(spec?: { egress?: Egress; slot?: number }): Promise<TestHost>;
-  newSpec(spec?: { egress?: Egress; slot?: number }): HostSpec;
+  newSpec(spec?: { egress?: Egress; slot?: number; shape?: HostShape }): HostSpec;
   /** Makes a parked host; {@link TestHosts.bringUp} claims it. */
   pool(): Promise<TestHost>;
   /** Starts a host until its engine answers. */
@@ -77,14 +82,15 @@ export async function makeHosts(
     denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000, disk: diskRate },
     pageSharing: 'template',
+    room: { vcpus: 16, memoryMib: 32_768, diskGib: 1024 },
     loadAhead: false,
     logger: silentLogger,
     ...settings.options,
   };
   let driver = await createQemuHypervisor(options);
   await driver.open();
-  const plan = { planName: 'small', shape };
-  await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
+  const plan = { planName: 'small', shape: small };
+  await driver.makeTemplate([plan], () => undefined, AbortSignal.timeout(900_000));
   if (settings.ownFiles === true) {
     const shared = path.join(state.directory, 'templates');
     const keys = (await readdir(shared, { withFileTypes: true })).filter((entry) => entry.isDirectory());
@@ -92,7 +98,7 @@ export async function makeHosts(
     const own = path.join(state.directory, 'own-templates');
     for (const { name } of keys) {
       const record = await readFile(path.join(shared, name, 'template.json'), 'utf8').catch(() => '');
-      if (!record.includes(options.image.digest) || !record.includes('"small"')) continue;
+      if (!record.includes(options.image.digest)) continue;
       await cp(path.join(shared, name), path.join(own, name), { recursive: true });
     }
     await rm(shared);
@@ -109,12 +115,12 @@ export async function makeHosts(
     options = { ...options, image: await readImage(path.join(images, options.image.digest)) };
     driver = await createQemuHypervisor(options);
     await driver.open();
-    await driver.makeTemplate(plan, () => undefined, AbortSignal.timeout(900_000));
+    await driver.makeTemplate([plan], () => undefined, AbortSignal.timeout(900_000));
   }
   let slots = 0;
 
   const none: Egress = { kind: 'none' };
-  const newSpec: TestHosts['newSpec'] = ({ egress = none, slot } = {}) => {
+  const newSpec: TestHosts['newSpec'] = ({ egress = none, slot, shape = small } = {}) => {
     slots += 1;
     const own = slot ?? slots;
     return {

@@ -1,5 +1,5 @@
 import { fork } from 'node:child_process';
-import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,6 @@ import { userIds } from '../../../src/config/users.ts';
 import type { Credentials } from '../../../src/http/osb/credentials-body.ts';
 import type { EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import { connectPlatform, type Platform } from '../../lib/platform.ts';
-import { processesWith } from '../../lib/residue.ts';
 import { createGatewayCertificateAuthorities } from '../../../src/postgres/certificate-authorities.ts';
 import { createCertificateRequester } from '../../../src/postgres/certificate-requests.ts';
 import { channels } from '../../../src/postgres/channels.ts';
@@ -20,7 +19,7 @@ import { registerCleanup } from '../lib/cleanup.ts';
 import type { Target } from './connection.ts';
 import { startHaproxy } from './haproxy.ts';
 import { stopChild } from '../lib/child-process.ts';
-import { pin } from '../lib/proc.ts';
+import { pin, processOf } from '../lib/proc.ts';
 
 /** The three ways to one engine. */
 export const ways = ['direct', 'haproxy', 'berth'] as const;
@@ -124,7 +123,7 @@ export async function buildRig(
         (await createCertificateRequester(database, listener).request(request, 10_000)).chain,
     }).finally(() => listener.stop());
     stops.push(() => haproxy.stop());
-    const gatewayPid = await gatewayOf(broker.settings.stateDirectory);
+    const gatewayPid = await processOf(broker.settings.stateDirectory, 'gateway');
     for (const pid of [gatewayPid, haproxy.pid]) await pin(pid, String(cores - 1));
 
     return {
@@ -164,12 +163,4 @@ async function standIn(database: Knex, stops: (() => Promise<void>)[]): Promise<
   const engine = { host: '127.0.0.1', port };
   await database('hosts').update({ engine_host: engine.host, engine_port: engine.port });
   return engine;
-}
-
-async function gatewayOf(stateDirectory: string): Promise<number> {
-  for (const { pid } of await processesWith('main.js\0gateway')) {
-    const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
-    if (environment.includes(`BERTH_STATE_DIR=${stateDirectory}\0`)) return pid;
-  }
-  throw new Error("the bench's gateway does not run");
 }

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { qemuProgram } from '../../../src/hypervisors/qemu/launch/arguments.ts';
 import { processesWith } from '../../lib/residue.ts';
@@ -48,4 +48,30 @@ export async function vmPids(site: string): Promise<readonly number[]> {
   return (await processesWith(`berth-${site}-`))
     .filter(({ command }) => command.startsWith(qemuProgram) && !command.includes(`berth-${site}-template`))
     .map(({ pid }) => pid);
+}
+
+/**
+ * Process id of a broker's api, gateway or worker.
+ * @throws Error if it doesn't run.
+ */
+export async function processOf(stateDirectory: string, name: string): Promise<number> {
+  for (const { pid } of await processesWith(`main.js\0${name}`)) {
+    const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
+    if (environment.includes(`BERTH_STATE_DIR=${stateDirectory}\0`)) return pid;
+  }
+  throw new Error(`the bench's ${name} does not run`);
+}
+
+/** Anonymous memory (memfd_create(2)) that a process has descriptors of, in MiB: the pages that exist, each file once. */
+export async function memfdMib(pid: number): Promise<number> {
+  const directory = `/proc/${pid}/fd`;
+  const bytes = new Map<number, number>();
+  for (const descriptor of await readdir(directory)) {
+    const file = `${directory}/${descriptor}`;
+    // One that was closed meanwhile is not counted.
+    if (!(await readlink(file).catch(() => '')).startsWith('/memfd:')) continue;
+    const found = await stat(file).catch(() => undefined);
+    if (found !== undefined) bytes.set(found.ino, found.blocks * 512);
+  }
+  return [...bytes.values()].reduce((sum, one) => sum + one, 0) / 1024 ** 2;
 }

@@ -49,7 +49,7 @@ export async function isolationFigures(
     );
     drivers.push(made);
     await made.open();
-    await made.makeTemplate({ planName: 'small', shape }, progress, new AbortController().signal);
+    await made.makeTemplate([{ planName: 'small', shape }], progress, new AbortController().signal);
     return made;
   };
   const hosts: string[] = [];
@@ -168,6 +168,7 @@ async function driverOptions(stateDirectory: string): Promise<Omit<QemuOptions, 
     dnsServers: [],
     denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
+    room: { vcpus: 16, memoryMib: 32_768, diskGib: 1024 },
     loadAhead: false,
     logger: quietLogger,
   };

@@ -97,6 +97,16 @@ const plots: readonly Plot[] = [
       { figure: 'density.hosts_100_pss_mib', label: 'in a host each' },
     ],
   },
+  {
+    suite: 'resize',
+    name: 'updates',
+    title: 'From PATCH until docker info shows the new size (ms)',
+    scale: 'linear',
+    bars: [
+      ...percentiles('resize.small_to_medium', 'small to medium'),
+      ...percentiles('resize.medium_to_large', 'medium to large'),
+    ],
+  },
 ];
 
 /** A suite's plots of the measured figures, without plots that would have fewer than two bars. */

@@ -9,7 +9,7 @@ export interface Target {
 }
 
 /** All suites, in the order of the report. */
-export const suites = ['provision', 'api', 'gateway', 'density'] as const;
+export const suites = ['provision', 'api', 'gateway', 'density', 'resize'] as const;
 export type Suite = (typeof suites)[number];
 
 const atMost = (suite: Suite, figure: string, value: number, unit: string, what: string): Target => ({
@@ -59,6 +59,16 @@ export const targets: readonly Target[] = [
   atMost('density', 'density.paused.pss_mib', 50, 'MiB', 'memory of a paused host among 100'),
   atLeast('density', 'density.paused_hosts', 100, 'count', 'paused hosts at the same time'),
   atMost('density', 'density.wake.p95_ms', 1000, 'ms', 'until a paused host answers, 95th percentile'),
+  atMost('resize', 'resize.small_to_medium.p50_ms', 2000, 'ms', 'update from small to medium, median'),
+  atMost('resize', 'resize.medium_to_large.p50_ms', 2000, 'ms', 'update from medium to large, median'),
+  atMost(
+    'resize',
+    'resize.longest_silence_ms',
+    1500,
+    'ms',
+    "longest silence of a container's log in updates",
+  ),
+  atMost('resize', 'template.loaded_mib', 512, 'MiB', 'memory of the loaded template'),
 ];
 
 export const isReached = ({ limit, value }: Pick<Target, 'limit' | 'value'>, measured: number): boolean =>

@@ -93,6 +93,10 @@ export async function readImage(directory: string): Promise<GuestImage> {
       // With QEMU's -no-reboot a panic ends the VM; a changed image causes one.
       'panic=1',
       'net.ifnames=0',
+      // Added memory is used at once.
+      'memhp_default_state=online',
+      // Without it, a second CPU costs a guest with one some 15 s of emulation: the kernel's code is patched then.
+      'noreplace-smp',
       'systemd.unified_cgroup_hierarchy=1',
       `berth.verity=${record.verity}`,
       // Readable inside a container in /proc/cmdline.

@@ -4,6 +4,7 @@ import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { diskRates } from '../disk/disk-rate.ts';
 import { qemuProgram } from '../launch/arguments.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
+import { requestedMemory } from '../launch/growth.ts';
 import type { Facts } from './manifest.ts';
 import type { HostLayout } from '../layout.ts';
 import { type Qmp, withQmp } from '../launch/qmp.ts';
@@ -140,10 +141,17 @@ async function devicesOf(layout: HostLayout): Promise<readonly string[]> {
         ...(await children(qmp, '/machine/peripheral-anon')),
         ...(await children(qmp, '/objects')),
         ...(await pciDevices(qmp)),
+        ...(await addedMemoryOf(qmp)),
       ],
       { timeoutMs: monitorTimeoutMs },
     );
   return (await ask().catch(ask)).toSorted();
+}
+
+/** Memory that was added to a VM. VMs that a former version of Berth started have no line in their manifests. */
+async function addedMemoryOf(qmp: Qmp): Promise<string[]> {
+  const bytes = await requestedMemory(qmp);
+  return bytes === undefined ? [] : [`added memory: ${bytes / 1024 ** 2} MiB`];
 }
 
 async function blockNodes(qmp: Qmp): Promise<string[]> {

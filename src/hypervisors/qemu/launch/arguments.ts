@@ -1,7 +1,6 @@
-import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { agentPortName, guestLink } from '../../../guest/link.ts';
 import type { GuestImage } from '../image/guest-image.ts';
-import type { Accelerator } from '../options.ts';
+import type { Accelerator, VmBounds, VmSize } from '../options.ts';
 
 /** The source of a VM's memory. */
 export type Memory =
@@ -38,12 +37,25 @@ const noNestedVirtualization = 'vmx=off,svm=off';
 
 /** Name of the device of the guest's data disk. */
 export const dataDevice = 'data';
+/** Name of the block node of the data disk. */
+export const dataNode = 'data';
+
+/** Name of the device by which memory is added (virtio-mem), and of that memory. */
+export const addedMemoryDevice = 'added-memory';
+export const addedMemory = 'added';
+/** Memory is added in blocks of this size. */
+const blockMib = 2;
+
+/** The memory in MiB that a VM of this size gets beyond what it was started with. */
+export const addedMemoryMib = (start: VmSize, { memoryMib }: VmSize): number =>
+  Math.ceil(Math.max(0, memoryMib - start.memoryMib) / blockMib) * blockMib;
 
 /**
- * The arguments that a template and every host restored from it have in common. If any of them changes, the template
- * is made again.
+ * The arguments that a VM has in common with every other that can load its memory. If any of them changes, templates are
+ * made again.
  */
-export function vmArguments(accelerator: Accelerator, shape: HostShape): readonly string[] {
+export function vmArguments(accelerator: Accelerator, { start, room }: VmBounds): readonly string[] {
+  const roomMib = addedMemoryMib(start, room);
   return [
     '-machine',
     // microvm often hangs under TCG while it calibrates its timer; q35 without unused devices boots reliably.
@@ -53,9 +65,11 @@ export function vmArguments(accelerator: Accelerator, shape: HostShape): readonl
       ? ['-accel', 'kvm', '-cpu', `host,${noNestedVirtualization}`]
       : ['-accel', 'tcg,thread=multi,tb-size=256', '-cpu', 'max']),
     '-smp',
-    String(shape.vcpus),
+    // All that the host can grow to: the guest uses as many as its size has, and its control group limits it to those.
+    String(Math.max(start.vcpus, room.vcpus)),
     '-m',
-    `${shape.memoryMib}M`,
+    // Without room as former versions of Berth said it: hosts that they have suspended can be woken.
+    roomMib === 0 ? `${start.memoryMib}M` : `${start.memoryMib}M,maxmem=${start.memoryMib + roomMib}M`,
     '-nodefaults',
     '-no-user-config',
     '-no-reboot',
@@ -82,8 +96,17 @@ export function vmArguments(accelerator: Accelerator, shape: HostShape): readonl
     'virtio-rng-pci,id=rng,rng=random,max-bytes=1024,period=1000',
     '-device',
     'vmgenid,guid=auto',
+    ...(roomMib === 0 ? [] : addedMemoryArguments(roomMib)),
   ];
 }
+
+/** Nothing is reserved before it is added. */
+const addedMemoryArguments = (roomMib: number) => [
+  '-object',
+  `memory-backend-ram,id=${addedMemory},size=${roomMib}M,reserve=off,dump=off,merge=off`,
+  '-device',
+  `virtio-mem-pci,id=${addedMemoryDevice},memdev=${addedMemory},requested-size=0`,
+];
 
 /** A file that QEMU gets as an open descriptor, because it has no name in the jail. */
 export interface PassedFile {
@@ -101,13 +124,13 @@ export interface QemuCommand {
 export function qemuCommand(vm: {
   readonly name: string;
   readonly accelerator: Accelerator;
-  readonly shape: HostShape;
+  readonly bounds: VmBounds;
   readonly image: GuestImage;
   readonly memory: Memory;
   readonly incoming: boolean;
   readonly disk: DiskChain;
 }): QemuCommand {
-  const { name, accelerator, shape, image, memory, incoming, disk } = vm;
+  const { name, accelerator, bounds, image, memory, incoming, disk } = vm;
   const files: PassedFile[] = [];
   const pass = (path: string, access: PassedFile['access'] = 'read'): number =>
     descriptors.firstFile + files.push({ path, access }) - 1;
@@ -117,9 +140,9 @@ export function qemuCommand(vm: {
     qemuProgram,
     '-name',
     name,
-    ...vmArguments(accelerator, shape),
+    ...vmArguments(accelerator, bounds),
     '-object',
-    memoryObject(memory, shape),
+    memoryObject(memory, bounds.start),
     ...blockDevices(image, disk, pass),
     '-chardev',
     `socket,id=monitor,fd=${descriptors.qmp},server=on,wait=off`,
@@ -131,14 +154,21 @@ export function qemuCommand(vm: {
     'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
     ...(incoming
       ? ['-S', '-incoming', 'defer']
-      : ['-kernel', byName(image.kernel), '-initrd', byName(image.initrd), '-append', image.commandLine]),
+      : [
+          '-kernel',
+          byName(image.kernel),
+          '-initrd',
+          byName(image.initrd),
+          '-append',
+          `${image.commandLine} maxcpus=${bounds.start.vcpus}`,
+        ]),
   ];
   return { command, files };
 }
 
 /** Excluded from core dumps (MADV_DONTDUMP) and from page merging with other VMs (no MADV_MERGEABLE). */
-function memoryObject(memory: Memory, shape: HostShape): string {
-  const size = `id=mem,size=${shape.memoryMib}M,dump=off,merge=off`;
+function memoryObject(memory: Memory, { memoryMib }: VmSize): string {
+  const size = `id=mem,size=${memoryMib}M,dump=off,merge=off`;
   switch (memory.kind) {
     case 'own':
       return `memory-backend-ram,${size}`;
@@ -180,6 +210,6 @@ function blockDevices(
     ...chain,
     ...file('data-file', pass(disk.own, 'write'), 'discard=unmap'),
     '-blockdev',
-    `driver=qcow2,node-name=data,file=data-file,backing=${backing},discard=unmap,detect-zeroes=unmap`,
+    `driver=qcow2,node-name=${dataNode},file=data-file,backing=${backing},discard=unmap,detect-zeroes=unmap`,
   ];
 }

@@ -196,6 +196,8 @@ const limitFiles = {
     'pids.max',
   ],
 } as const;
+/** Names of the files that contain a VM's limits. */
+export const limitFileNames: readonly string[] = [...limitFiles.v2, ...limitFiles.v1];
 type LimitFile = (typeof limitFiles)['v1' | 'v2'][number];
 /** These files do not exist if swap accounting is off. */
 const ofSwap: ReadonlySet<LimitFile> = new Set([

@@ -1,5 +1,7 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { exists } from '../../../lib/exists.ts';
 import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import type { DiskChain } from './arguments.ts';
@@ -7,13 +9,16 @@ import type { Cgroups } from './cgroups.ts';
 import { type Digests, requireDigests } from '../integrity/digests.ts';
 import { baseDiskDigest, createOverlay, ensureBaseDisk } from '../disk/disks.ts';
 import type { CurrentImage } from '../image/current-image.ts';
+import { growDisk } from '../disk/grow-disk.ts';
 import { type GuestImage, readImage, readImageRecord } from '../image/guest-image.ts';
-import { type HostRecord, writeHostRecord } from '../host-record.ts';
+import { boundsOf, type HostRecord, writeHostRecord } from '../host-record.ts';
 import type { LaunchSpec } from './launch-spec.ts';
+import { largestFile } from './sizes.ts';
 import type { Vms } from './vms.ts';
-import type { QemuOptions } from '../options.ts';
+import type { QemuOptions, VmSize } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
 import { openOwnCopy } from '../memory/sealed-memory.ts';
+import { templateShape } from '../template/template-shape.ts';
 import type { SavedMemory } from '../memory/suspended-memory.ts';
 import type { LoadedTemplate, TemplateStore } from '../template/template-store.ts';
 
@@ -39,11 +44,22 @@ export interface VmStarter {
 /** Exists from before a VM is launched until its manifest is written. */
 const launchMarker = (layout: HostLayout) => path.join(layout.directory, 'launching');
 
+const sizeOf = ({ vcpus, memoryMib }: VmSize): VmSize => ({ vcpus, memoryMib });
+
+/** The part of the record of a VM that was restored from the template and then given this shape. */
+export const restoredSize = (shape: HostShape, room: VmSize): Pick<HostRecord, 'bounds' | 'growing'> => ({
+  bounds: { start: sizeOf(templateShape), room: sizeOf(room) },
+  growing: isDeepStrictEqual(shape, templateShape) ? undefined : {},
+});
+
 /** Whether the guest has ever run on its disk. */
 export const hasRun = ({ startedFrom, parked }: HostRecord) => startedFrom !== undefined && !parked;
 
 export function createVmStarter(
-  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'pageSharing' | 'diskReserveMib'>,
+  options: Pick<
+    QemuOptions,
+    'stateDirectory' | 'libexecDirectory' | 'pageSharing' | 'diskReserveMib' | 'room'
+  >,
   deps: { image: CurrentImage; cgroups: Cgroups; vms: Vms; templates: TemplateStore; digests: Digests },
 ): VmStarter {
   const { stateDirectory } = options;
@@ -59,11 +75,13 @@ export function createVmStarter(
   }
 
   async function newDisk(layout: HostLayout, record: HostRecord): Promise<HostRecord> {
+    const { digest } = image.require();
     // Both at once: the template is of this image, even if another one becomes current meanwhile.
-    const [{ digest }, key] = [image.require(), templates.key(record.planName, record.shape)];
-    const template = await templates.load(key);
-    const base = await ensureBaseDisk(stateDirectory, record.shape.diskGib);
-    const fresh = { ...record, image: digest, template: template?.key, diskIsUsed: false };
+    const key = templates.keyFor(record);
+    const template = key === undefined ? undefined : await templates.load(key);
+    const baseDiskGib = template === undefined ? record.shape.diskGib : templateShape.diskGib;
+    const base = await ensureBaseDisk(stateDirectory, baseDiskGib);
+    const fresh = { ...record, image: digest, template: template?.key, baseDiskGib, diskIsUsed: false };
     // Recorded before the disk is made, so that a template in use is never removed.
     await writeHostRecord(layout.record, fresh);
     await createOverlay(
@@ -82,13 +100,13 @@ export function createVmStarter(
     spec: LaunchSpec,
     sources: ReadonlyMap<string, string>,
     incoming?: 'run' | 'pause',
-    kernelSecrets?: readonly number[],
+    template?: Parameters<Vms['load']>[2],
   ): Promise<void> {
     // It is for a killed worker: a power cut ends the VM too.
     await writeFileAtomically(launchMarker(layout), '', { durable: false });
     try {
       await vms.launch(layout, spec);
-      if (incoming !== undefined) await vms.load(layout, incoming, kernelSecrets);
+      if (incoming !== undefined) await vms.load(layout, incoming, template);
       await vms.writeManifest(layout, spec, sources);
     } catch (error) {
       await killUnfinishedLaunch(layout);
@@ -114,6 +132,7 @@ export function createVmStarter(
         layout,
         {
           shape: record.shape,
+          bounds: { start: templateShape, room: options.room },
           image,
           memory: { kind: 'template' },
           incoming: true,
@@ -123,7 +142,7 @@ export function createVmStarter(
         },
         sources,
         'run',
-        template.kernelSecrets,
+        { kernelSecrets: template.kernelSecrets, start: templateShape, shape: record.shape },
       );
       templates.restored(template.key);
     } catch (error) {
@@ -164,7 +183,14 @@ export function createVmStarter(
     }
     await launch(
       layout,
-      { shape: record.shape, image: own, memory: { kind: 'own' }, incoming: false, disk },
+      {
+        shape: record.shape,
+        bounds: boundsOf(record),
+        image: own,
+        memory: { kind: 'own' },
+        incoming: false,
+        disk,
+      },
       sources,
     );
   }
@@ -203,6 +229,7 @@ export function createVmStarter(
         layout,
         {
           shape: record.shape,
+          bounds: boundsOf(record),
           image,
           memory: template === undefined ? { kind: 'own' } : { kind: 'template' },
           incoming: true,
@@ -228,20 +255,35 @@ export function createVmStarter(
     return used;
   }
 
+  const bootedSize = ({ shape }: HostRecord): Pick<HostRecord, 'bounds' | 'growing'> => ({
+    bounds: { start: sizeOf(shape), room: sizeOf(options.room) },
+    growing: undefined,
+  });
+
   async function start(layout: HostLayout, found: HostRecord): Promise<HostRecord> {
     if (hasRun(found)) {
-      await boot(layout, found);
-      return { ...found, startedFrom: 'boot', hasRegistries: false, power: 'running' };
+      // Recorded first: it is known what runs, whatever happens meanwhile.
+      if (found.growing !== undefined) {
+        await growDisk(layout.disk, found.shape.diskGib, layout.uid, largestFile(found.shape));
+      }
+      const record = { ...found, ...bootedSize(found) };
+      await writeHostRecord(layout.record, record);
+      await boot(layout, record);
+      return { ...record, startedFrom: 'boot', hasRegistries: false, power: 'running' };
     }
-    let record = await freshDisk(layout, found);
+    let record = { ...(await freshDisk(layout, found)), ...bootedSize(found) };
     const template = record.template === undefined ? undefined : await templates.load(record.template);
     // If the template can't be loaded, a disk on top of it is useless too.
     if (record.template !== undefined && template === undefined) {
-      record = await freshDisk(layout, record);
+      record = { ...record, ...(await freshDisk(layout, record)) };
     }
     if (template !== undefined) await restore(layout, record, template);
     else await boot(layout, record);
-    return { ...record, startedFrom: template === undefined ? 'boot' : 'template' };
+    return {
+      ...record,
+      ...(template !== undefined && restoredSize(record.shape, options.room)),
+      startedFrom: template === undefined ? 'boot' : 'template',
+    };
   }
 
   return { newDisk, freshDisk, restore, start, load, killUnfinishedLaunch };

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { chmod, chown, mkdir, open, rm } from 'node:fs/promises';
+import { mkdir, open, rm } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +12,7 @@ import { toDigestLine } from '../integrity/verify.ts';
 import { deviceStateUri, qemuCommand } from './arguments.ts';
 import type { Cgroups } from './cgroups.ts';
 import type { Jail } from './jail.ts';
+import { growVm, measureSize, type MeasuredSize } from './growth.ts';
 import { requireMatchesLaunchSpec } from './launch-check.ts';
 import type { LaunchSpec } from './launch-spec.ts';
 import { LoadFailedError } from './load-failed-error.ts';
@@ -19,15 +20,15 @@ import { killLeakedProcesses, processesOf } from './leaked-processes.ts';
 import { isRefusal, migrate, shareMemory } from './migration.ts';
 import { oomScore } from './oom-score.ts';
 import { type Qmp, withQmp } from './qmp.ts';
-import { largestFile } from './sizes.ts';
+import { largest, largestFile, memoryBytes } from './sizes.ts';
 import { createStderrLog } from './stderr-log.ts';
 import { renewKernelSecrets } from '../memory/kernel-secrets.ts';
 import { difference } from '../memory/difference.ts';
 import type { MemoryBase } from '../memory/memory-base.ts';
 import { saveState } from '../memory/save-state.ts';
 import { kvmGroups } from '../node/kvm.ts';
-import type { QemuOptions } from '../options.ts';
-import type { HostLayout } from '../layout.ts';
+import type { QemuOptions, VmBounds, VmSize } from '../options.ts';
+import { type HostLayout, makeExchangeDirectory } from '../layout.ts';
 import { tap } from '../names.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
 import { requireNotAbandoned } from '../../abandoned-acts.ts';
@@ -48,11 +49,24 @@ export interface Vms {
   /** Starts QEMU; returns once its monitor answers. The guest of a cold boot runs from then on. */
   launch(layout: HostLayout, launch: LaunchSpec): Promise<void>;
   /**
-   * Loads the device state into a VM that was launched with a template's memory; runs it, or leaves it paused.
-   * @param kernelSecrets physical addresses of secrets to overwrite first (kernel-secrets.ts).
+   * Loads the device state into a VM that was launched with a template's memory or its own; runs it, or leaves it paused.
+   * @param template of a restored VM: physical addresses of secrets to overwrite first (kernel-secrets.ts), and what the VM
+   *   grows to before it runs.
    * @throws LoadFailedError
    */
-  load(layout: HostLayout, then: 'run' | 'pause', kernelSecrets?: readonly number[]): Promise<void>;
+  load(
+    layout: HostLayout,
+    then: 'run' | 'pause',
+    template?: {
+      readonly kernelSecrets: readonly number[];
+      readonly start: VmSize;
+      readonly shape: HostShape;
+    },
+  ): Promise<void>;
+  /** Adds memory and disk to a running VM (growth.ts). */
+  grow(layout: HostLayout, start: VmSize, shape: HostShape): Promise<void>;
+  /** What the VM has now. */
+  sizeOf(layout: HostLayout): Promise<MeasuredSize>;
   /** Resumes the guest's CPUs. */
   run(layout: HostLayout): Promise<void>;
   /** Stops the guest's CPUs. */
@@ -61,7 +75,12 @@ export interface Vms {
    * Stops the guest's CPUs, and writes to a file its device state and what its memory differs in from the base. Afterwards,
    * also after a failure, the VM can be resumed or killed. After a failure the caller wipes the file.
    */
-  save(layout: HostLayout, file: string, shape: HostShape, base: MemoryBase): Promise<void>;
+  save(
+    layout: HostLayout,
+    file: string,
+    size: { readonly bounds: VmBounds; readonly shape: HostShape },
+    base: MemoryBase,
+  ): Promise<void>;
   /**
    * Writes the manifest of a running VM, which integrity checks compare it with later.
    * @throws HypervisorError if the process does not match its launch spec.
@@ -80,7 +99,13 @@ export interface Vms {
 export function createVms(
   options: Pick<
     QemuOptions,
-    'site' | 'libexecDirectory' | 'accelerator' | 'memoryOvercommit' | 'hostLimits' | 'diskReserveMib'
+    | 'site'
+    | 'libexecDirectory'
+    | 'accelerator'
+    | 'memoryOvercommit'
+    | 'hostLimits'
+    | 'diskReserveMib'
+    | 'room'
   >,
   cgroups: Cgroups,
   jail: Jail,
@@ -96,11 +121,11 @@ export function createVms(
     return new HypervisorError(`${what}${output === '' ? '' : `: ${output}`}`, { cause, summary: what });
   };
 
-  const commandOf = (layout: HostLayout, { shape, image, memory, incoming, disk }: LaunchSpec) =>
+  const commandOf = (layout: HostLayout, { bounds, image, memory, incoming, disk }: LaunchSpec) =>
     qemuCommand({
       name: `berth-${options.site}-${layout.id}`,
       accelerator: options.accelerator,
-      shape,
+      bounds,
       image,
       memory,
       incoming,
@@ -140,7 +165,7 @@ export function createVms(
         layout.netnsPath,
         tap,
         [layout.uid, ...(await extraGroups())].join(':'),
-        String(largestFile(launch.shape)),
+        [largestFile(launch.shape), largestFile(largest(launch.shape, options.room))].join(':'),
         layout.qmpSocket,
         layout.agentSocket,
         ...files.map((file) => `${file.access}:${file.path}`),
@@ -195,18 +220,20 @@ export function createVms(
       }
     },
 
-    run: (layout) =>
-      withQmp(layout.qmpSocket, async (qmp) => {
-        await qmp.execute('cont');
-      }),
+    async run(layout) {
+      await withQmp(layout.qmpSocket, (qmp) => qmp.execute('cont'));
+    },
 
-    async load(layout, then, kernelSecrets = []) {
+    async load(layout, then, template) {
       try {
         const pid = await qemuOf(layout, cgroups);
         const restore = async (qmp: Qmp) => {
           await shareMemory(qmp);
           await migrate(qmp, 'migrate-incoming', deviceStateUri);
-          await renewKernelSecrets(qmp, pid, kernelSecrets);
+          if (template !== undefined) {
+            await renewKernelSecrets(qmp, pid, template.kernelSecrets);
+            await growVm(qmp, template.start, template.shape);
+          }
           if (then === 'run') await qmp.execute('cont');
         };
         await withQmp(layout.qmpSocket, restore, { timeoutMs: memoryTimeoutMs });
@@ -229,15 +256,18 @@ export function createVms(
       });
     },
 
-    pause: (layout) =>
-      withQmp(layout.qmpSocket, async (qmp) => {
-        await qmp.execute('stop');
-      }),
+    async pause(layout) {
+      await withQmp(layout.qmpSocket, (qmp) => qmp.execute('stop'));
+    },
 
-    save: (layout, file, shape, base) =>
+    grow: (layout, start, shape) => withQmp(layout.qmpSocket, (qmp) => growVm(qmp, start, shape)),
+
+    sizeOf: (layout) => withQmp(layout.qmpSocket, measureSize),
+
+    save: (layout, file, { bounds, shape }, base) =>
       saveState(layout, file, shape, {
         ...saving,
-        filter: (stream) => difference(stream, base, shape.memoryMib * 1024 ** 2),
+        filter: (stream) => difference(stream, base, memoryBytes(bounds)),
       }),
 
     async freeze(layout, deviceState, shape) {
@@ -264,11 +294,4 @@ export function createVms(
       stderrLog.forget(id);
     },
   };
-}
-
-async function makeExchangeDirectory(layout: HostLayout): Promise<void> {
-  await mkdir(path.dirname(layout.exchangeDirectory), { recursive: true, mode: 0o755 });
-  await mkdir(layout.exchangeDirectory, { recursive: true, mode: 0o700 });
-  await chmod(layout.exchangeDirectory, 0o700);
-  await chown(layout.exchangeDirectory, layout.uid, layout.uid);
 }

@@ -1,9 +1,12 @@
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { type ByteReader, createByteReader } from './byte-reader.ts';
-import { type MemoryBase, pageBytes } from './memory-base.ts';
+import { addedMemory } from '../launch/arguments.ts';
+import { emptyBase, type MemoryBase, pageBytes } from './memory-base.ts';
 
 /** Id of the block that is the VM's main memory (launch/arguments.ts). */
 const mainBlock = 'mem';
+/** The end of the id of the block of memory that was added; the address of its device is before it. */
+const addedBlockEnd = `/${addedMemory}`;
 
 /** QEMU's migration stream: migration/savevm.c and migration/ram.c of versions 7.2 to 10. */
 const magic = 0x5145564d;
@@ -29,16 +32,17 @@ const outputBytes = 1024 ** 2;
 
 /**
  * Passes the stream in which a VM sends its memory and device state, without the pages of its main memory that are equal
- * to the base's: a VM that has the base's memory before it loads the result has the same memory afterwards. Another copy of
+ * to the base's, and without empty pages of memory that was added: a VM that has the base's memory before it loads the
+ * result has the same memory afterwards. Another copy of
  * a page that was passed once is always passed. What the sender, which may be a compromised QEMU, sends differently from
  * QEMU's format is refused.
- * @param memoryBytes size of the main memory.
+ * @param sizes of the main memory and of what can be added, in bytes.
  * @throws HypervisorError if the stream is not one of QEMU's, or not complete.
  */
 export async function* difference(
   stream: AsyncIterable<Buffer>,
   base: MemoryBase,
-  memoryBytes: number,
+  sizes: { readonly main: number; readonly added: number },
 ): AsyncGenerator<Buffer> {
   const input = createByteReader(stream);
   const output = createOutput();
@@ -75,7 +79,7 @@ export async function* difference(
         if (name !== 'ram' || version !== ramVersion || ram !== undefined) {
           throw unknown(`a section "${printable(name)}" of version ${version}`);
         }
-        ram = { id, blocks: new Map(), passed: new Uint8Array(memoryBytes / pageBytes), block: undefined };
+        ram = { id, blocks: new Map(), bases: new Map(), block: undefined };
         yield* copyRam(ram);
         break;
       }
@@ -118,12 +122,14 @@ export async function* difference(
       if (address >= size) throw unknown(`a page outside of the block ${printable(block)}`);
       const page = await input.bytes(kind === flag.page ? pageBytes : 1);
       if (kind === flag.zero && page[0] !== 0) throw unknown('a page filled with another byte than 0');
-      if (block === mainBlock) {
+      const known = open.bases.get(block);
+      if (known !== undefined) {
         const index = address / pageBytes;
         const isSuperfluous =
-          open.passed[index] === 0 && (await base.isEqual(address, kind === flag.page ? page : undefined));
+          known.passed[index] === 0 &&
+          (await known.base.isEqual(address, kind === flag.page ? page : undefined));
         if (isSuperfluous) continue;
-        open.passed[index] = 1;
+        known.passed[index] = 1;
       }
       // The page that named the block for this one may have been left out.
       if (block === written) output.writeU64(BigInt(address + kind + flag.continued));
@@ -152,9 +158,15 @@ export async function* difference(
         throw unknown('a list of blocks that is wrong');
       }
       open.blocks.set(name, size);
+      const isAdded = name.endsWith(addedBlockEnd);
+      const known = name === mainBlock ? base : isAdded ? emptyBase : undefined;
+      if (known !== undefined) {
+        if (size !== (isAdded ? sizes.added : sizes.main)) throw unknown(otherSize);
+        open.bases.set(name, { base: known, passed: new Uint8Array(size / pageBytes) });
+      }
       listed += size;
     }
-    if (open.blocks.get(mainBlock) !== memoryBytes) throw unknown("a memory of another size than the VM's");
+    if (!open.blocks.has(mainBlock)) throw unknown(otherSize);
   }
 }
 
@@ -162,8 +174,8 @@ interface RamSection {
   readonly id: number;
   /** Sizes in bytes. */
   readonly blocks: Map<string, number>;
-  /** By page of the main memory: 1 if it was passed. */
-  readonly passed: Uint8Array;
+  /** What the loading VM has before, by block; and by page: 1 if it was passed. */
+  readonly bases: Map<string, { readonly base: MemoryBase; readonly passed: Uint8Array }>;
   /** The block of the last page. */
   block: string | undefined;
 }
@@ -229,6 +241,8 @@ function createOutput() {
     },
   };
 }
+
+const otherSize = "a memory of another size than the VM's";
 
 /** Of a name that the sender has chosen, for a message. */
 const printable = (name: string) => name.replaceAll(/[^\w./:-]/g, '?').slice(0, 60);

@@ -1,10 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { release, version } from 'node:os';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { runTool } from '../../run-tool.ts';
 import { qemuProgram, vmArguments } from '../launch/arguments.ts';
-import type { Accelerator } from '../options.ts';
+import type { Accelerator, VmBounds } from '../options.ts';
 
 /** The part of a memory key that all VMs on the node have in common. Texts for people, compared as a whole. */
 export interface NodeKey {
@@ -25,9 +24,9 @@ export interface MemoryKey extends NodeKey {
   readonly arguments: string;
 }
 
-export const memoryKeyOf = (node: NodeKey, shape: HostShape): MemoryKey => ({
+export const memoryKeyOf = (node: NodeKey, bounds: VmBounds): MemoryKey => ({
   ...node,
-  arguments: vmArguments(node.accelerator, shape).join(' '),
+  arguments: vmArguments(node.accelerator, bounds).join(' '),
 });
 
 /** What differs between a recorded key and the present one, as text for operators; undefined if nothing does. */
@@ -63,7 +62,8 @@ export async function readNodeKey(accelerator: Accelerator): Promise<NodeKey> {
 
 /** The type in the arguments, which may be an alias. */
 function vmTypeOf(accelerator: Accelerator): string {
-  const all = vmArguments(accelerator, { vcpus: 1, memoryMib: 1, diskGib: 1 });
+  const one = { vcpus: 1, memoryMib: 1 };
+  const all = vmArguments(accelerator, { start: one, room: one });
   return (all[all.indexOf('-machine') + 1] ?? '').split(',')[0] ?? '';
 }
 

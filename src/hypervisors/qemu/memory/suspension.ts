@@ -1,8 +1,7 @@
-import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import type { Logger } from '../../../lib/logger.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
 import { requireDiskSpace, wipeDisk } from '../disk/disks.ts';
-import { type HostRecord, writeHostRecord } from '../host-record.ts';
+import { boundsOf, type HostRecord, writeHostRecord } from '../host-record.ts';
 import { LoadFailedError } from '../launch/load-failed-error.ts';
 import { largestSaved } from '../launch/sizes.ts';
 import type { Vms } from '../launch/vms.ts';
@@ -52,12 +51,12 @@ export interface Suspension {
   isSuspended(layout: HostLayout): Promise<boolean>;
 }
 
-/** @param deps.keyOf what the memory of a VM of this shape needs to be loaded. */
+/** @param deps.keyOf what the memory of this host's VM needs to be loaded. */
 export function createSuspension(deps: {
   cgroups: Cgroups;
   vms: Vms;
   templates: Pick<TemplateStore, 'load'>;
-  keyOf: (shape: HostShape) => MemoryKey;
+  keyOf: (record: HostRecord) => MemoryKey;
   /** Undefined: the usual one. */
   diskReserveMib?: number | undefined;
   logger: Logger;
@@ -71,11 +70,11 @@ export function createSuspension(deps: {
    */
   async function loadMemory(
     layout: HostLayout,
-    { shape }: HostRecord,
+    record: HostRecord,
     load: (memory: SavedMemory) => Promise<void>,
   ): Promise<string | undefined> {
     const memory = suspendedMemory(layout);
-    const obstacle = await memory.obstacle(keyOf(shape));
+    const obstacle = await memory.obstacle(keyOf(record));
     if (obstacle !== undefined) return obstacle;
     const [damage, failure] = await Promise.all([
       memory.damage(),
@@ -122,11 +121,12 @@ export function createSuspension(deps: {
           : await templates.load(record.template);
       const base = template === undefined ? emptyBase : templateBase(template.memory);
       try {
-        await vms.save(layout, memory.attempt, record.shape, base);
-        await memory.keep(
-          keyOf(record.shape),
-          template && { key: template.key, digest: template.memoryDigest },
-        );
+        const { shape } = record;
+        const bounds = boundsOf(record);
+        // It wakes with what it has now.
+        if (record.growing !== undefined) await vms.grow(layout, bounds.start, shape);
+        await vms.save(layout, memory.attempt, { bounds, shape }, base);
+        await memory.keep(keyOf(record), template && { key: template.key, digest: template.memoryDigest });
       } catch (error) {
         await wipeDisk(memory.attempt);
         throw error;

@@ -3,7 +3,6 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { enginePort } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
-import type { TemplateSpec } from '../../../core/hypervisor/templates.ts';
 import { publishFolder, writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import { createGuestAgent } from '../../../guest/agent.ts';
 import type { Cgroups } from '../launch/cgroups.ts';
@@ -16,6 +15,7 @@ import type { QemuOptions } from '../options.ts';
 import { type HostLayout, layoutOf, removeRunFiles } from '../layout.ts';
 import { templateSlot } from '../names.ts';
 import { templateFiles, type TemplateFile, type TemplateRecord } from './template-record.ts';
+import { templateShape } from './template-shape.ts';
 import { templateBuildDirectory } from './template-store.ts';
 import { warmUpEngine } from './warm-up-engine.ts';
 
@@ -57,14 +57,13 @@ export async function removeTemplateVm({ options, cgroups, network }: Deps): Pro
  */
 export async function makeTemplate(
   deps: Deps,
-  spec: TemplateSpec,
   target: TemplateTarget,
   report: (step: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
   const { options, network, vms, cgroups } = deps;
   signal.throwIfAborted();
-  const { shape } = spec;
+  const shape = templateShape;
   const layout = templateLayout(options);
   await removeTemplateVm(deps);
   const buildDirectory = await templateBuildDirectory(options.stateDirectory);
@@ -85,6 +84,7 @@ export async function makeTemplate(
     await network.make(layout);
     await vms.launch(layout, {
       shape,
+      bounds: { start: shape, room: options.room },
       image: target.image,
       memory: { kind: 'file', path: file('memory') },
       incoming: false,
@@ -122,7 +122,7 @@ export async function makeTemplate(
     while ((await cgroups.processes(layout.id)).length > 0) await delay(pollMs);
 
     report('computing digests');
-    await publish(buildDirectory, spec, target, kernelSecrets);
+    await publish(buildDirectory, target, kernelSecrets);
   } finally {
     await removeTemplateVm(deps);
     await rm(buildDirectory, { recursive: true, force: true });
@@ -131,7 +131,6 @@ export async function makeTemplate(
 
 async function publish(
   buildDirectory: string,
-  spec: TemplateSpec,
   target: TemplateTarget,
   kernelSecrets: readonly number[],
 ): Promise<void> {
@@ -145,7 +144,6 @@ async function publish(
   }
   const record: TemplateRecord = {
     key: target.key,
-    planName: spec.planName,
     image: target.image.digest,
     madeAt: new Date().toISOString(),
     kernelSecrets,

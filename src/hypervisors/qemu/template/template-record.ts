@@ -4,7 +4,6 @@ import path from 'node:path';
 /** Content of `template.json`. */
 export interface TemplateRecord {
   readonly key: string;
-  readonly planName: string;
   readonly image: string;
   readonly madeAt: string;
   /** Physical addresses of kernel secrets that each restored guest gets new ones of; undefined in templates of former versions. */

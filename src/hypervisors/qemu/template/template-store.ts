@@ -1,18 +1,17 @@
-import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
-import { totalmem } from 'node:os';
+import { mkdir, readdir, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
+import type { RestoredPlan } from '../../../core/hypervisor/templates.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { CurrentImage } from '../image/current-image.ts';
 import { fileDigest } from '../image/guest-image.ts';
 import type { Digests } from '../integrity/digests.ts';
 import { LoadFailedError } from '../launch/load-failed-error.ts';
-import { memoryKeyOf, type NodeKey } from '../memory/memory-key.ts';
+import type { NodeKey } from '../memory/memory-key.ts';
 import { openSealedCopy } from '../memory/sealed-memory.ts';
 import type { QemuOptions } from '../options.ts';
 import { createRestoreFailures } from './restore-failures.ts';
+import { fitsTemplate, templateKeys } from './template-keys.ts';
 import {
   readTemplateRecord,
   templateFiles,
@@ -24,9 +23,6 @@ import { errorMessage } from '../../../lib/error-message.ts';
 import { exists } from '../../../lib/exists.ts';
 import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import type { Logger } from '../../../lib/logger.ts';
-
-/** Raise this if templates are made differently: existing ones are then made again. */
-const recipeVersion = 3;
 
 /** A template that hosts can be restored from. */
 export interface LoadedTemplate {
@@ -45,13 +41,19 @@ export interface LoadedTemplate {
 /** The templates on disk, and which of them are loaded into memory. */
 export interface TemplateStore {
   /**
-   * Key of a plan's template: a digest of everything that the template is made from, and of how many templates with the
-   * same sources were bad. Those stay in their folders, since disks of hosts are overlays of them.
+   * Key of the present image's template: a digest of everything that the template is made from, and of how many templates with
+   * the same sources were bad. Those stay in their folders, since disks of hosts are overlays of them.
    * @throws HypervisorError while no image is installed.
    */
-  key(planName: string, shape: HostShape): string;
+  key(): string;
+  /** Names the plans whose hosts are restored; before that, those of all plans are. */
+  restoreOnly(plans: readonly RestoredPlan[]): void;
+  /** The key for a new host; undefined if it is to boot cold: its plan says so, or it is smaller than the template. */
+  keyFor(host: RestoredPlan): string | undefined;
+  /** Whether a host of this plan is restored, if there is a template. */
+  restores(planName: string): boolean;
   /** Keys of bad templates with the same sources. */
-  badKeys(planName: string, shape: HostShape): readonly string[];
+  badKeys(): readonly string[];
   directory(key: string): string;
   /** Whether the template is on disk and not known to be bad. */
   isMade(key: string): Promise<boolean>;
@@ -72,21 +74,18 @@ export interface TemplateStore {
   restored(key: string): void;
   /** A restore from it has failed: it is not used for a while, or not at all any more if it is bad. */
   restoreFailed(key: string, error: unknown): Promise<void>;
-  /** Loads small templates ahead; one that is large compared with the node's memory is loaded on first use. */
+  /** Loads the template now, in the background, since hosts will be created soon. */
   preload(): void;
   /**
-   * Removes the other templates of a plan, except those that a host's disk is an overlay of. Of bad ones with the same
-   * sources, the mark stays.
+   * Removes the other templates, except those that a host's disk is an overlay of. Of bad ones with the same sources, the
+   * mark stays.
    */
-  removeOthers(planName: string, shape: HostShape, inUse: ReadonlySet<string>): Promise<void>;
+  removeOthers(inUse: ReadonlySet<string>): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Largest template that is loaded ahead, as a share of the node's memory. */
-const preloadShare = 0.05;
-
 export function createTemplateStore(
-  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory'>,
+  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'room'>,
   image: CurrentImage,
   nodeKey: NodeKey,
   digests: Digests,
@@ -97,6 +96,8 @@ export function createTemplateStore(
   const loaded = new Map<string, Promise<LoadedTemplate | undefined>>();
   const failures = createRestoreFailures();
   let closed = false;
+  let restored: ReadonlySet<string> | undefined;
+  const restores = (planName: string) => restored?.has(planName) ?? true;
   const directory = (key: string) => path.join(root, key);
   const badMark = (key: string) => path.join(directory(key), 'damaged');
   const isBad = (key: string) => exists(badMark(key));
@@ -145,25 +146,8 @@ export function createTemplateStore(
     }
   }
 
-  function keysOf(planName: string, shape: HostShape): { readonly key: string; readonly bad: string[] } {
-    const { digest, commandLine } = image.require();
-    const sources = {
-      recipeVersion,
-      planName,
-      image: digest,
-      commandLine,
-      shape,
-      memory: memoryKeyOf(nodeKey, shape),
-    };
-    const bad: string[] = [];
-    for (;;) {
-      const key = createHash('sha256')
-        .update(JSON.stringify({ ...sources, ...(bad.length > 0 && { bad: bad.length }) }))
-        .digest('hex');
-      if (!existsSync(badMark(key))) return { key, bad };
-      bad.push(key);
-    }
-  }
+  const keysOf = () =>
+    templateKeys(image.require(), nodeKey, options.room, (key) => existsSync(badMark(key)));
 
   /** The memory is sealed; the other files may have changed since they were last verified. */
   async function requireSound({ key, disk, deviceState, digests: expected }: LoadedTemplate): Promise<void> {
@@ -188,7 +172,7 @@ export function createTemplateStore(
     if (follows !== 'bad') {
       logger.warn(
         { template: key, pauseSeconds: follows / 1_000, err: error },
-        'A host could not be restored from a template; hosts of its plan boot cold until it is tried again after a pause',
+        'A host could not be restored from a template; hosts boot cold until it is tried again after a pause',
       );
       return;
     }
@@ -242,8 +226,13 @@ export function createTemplateStore(
     directory,
     load: async (key) => (failures.isPausing(key) ? undefined : load(key)),
     require,
-    key: (planName, shape) => keysOf(planName, shape).key,
-    badKeys: (planName, shape) => keysOf(planName, shape).bad,
+    key: () => keysOf().key,
+    restoreOnly(plans) {
+      restored = new Set(plans.filter(({ shape }) => fitsTemplate(shape)).map(({ planName }) => planName));
+    },
+    keyFor: ({ planName, shape }) => (restores(planName) && fitsTemplate(shape) ? keysOf().key : undefined),
+    restores,
+    badKeys: () => keysOf().bad,
     async diskDigest(key) {
       const record = await readRecord(key);
       if (record === undefined) throw new HypervisorError(`The template ${directory(key)} has no record`);
@@ -256,29 +245,19 @@ export function createTemplateStore(
     },
     restoreFailed: refuse,
     preload() {
-      const small = async () => {
-        const current = image.find();
-        if (current === undefined) return;
-        for (const key of await readdir(root).catch(() => [])) {
-          const record = await readRecord(key);
-          if (record?.image !== current.digest || (await isBad(key))) continue;
-          const { size } = await stat(path.join(directory(key), 'memory'));
-          if (size <= totalmem() * preloadShare) await load(key);
-        }
-      };
-      small().catch((error: unknown) => {
-        logger.warn({ err: error }, 'Loading templates ahead failed; each is loaded on first use');
+      if (image.find() === undefined) return;
+      load(keysOf().key).catch((error: unknown) => {
+        logger.warn({ err: error }, 'Loading the template ahead failed; it is loaded at its first use');
       });
     },
-    async removeOthers(planName, shape, inUse) {
-      const { key, bad } = keysOf(planName, shape);
+    async removeOthers(inUse) {
+      const { key, bad } = keysOf();
       for (const name of await readdir(root).catch(() => [])) {
         if (name === key || inUse.has(name)) continue;
         const files = bad.includes(name)
           ? templateFiles.map((file) => path.join(directory(name), file))
           : [directory(name)];
-        const record = await readRecord(name);
-        if (record?.planName !== planName) continue;
+        if ((await readRecord(name)) === undefined) continue;
         for (const file of files) await rm(file, { recursive: true, force: true });
       }
     },

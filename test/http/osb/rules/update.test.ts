@@ -303,8 +303,8 @@ it('27f: renames an instance whose host is in quarantine and does not change the
 
 it('28a: repairs by a later update an instance that an earlier one broke', async () => {
   const id = await on.newInstance();
-  // Neither the update nor its rollback succeeds: the host is stopped.
-  on.faults.fail('reshape', 8);
+  // Neither the update nor its rollback succeeds: the host is out of reach.
+  on.faults.fail('connect', 8);
   const route = `${instance(id)}?${accepting}`;
   const change = { service_id: ids.service, plan_id: ids.otherPlan };
   on.operationOf(await on.ask('patch', route, change, { wait: false }));

@@ -12,6 +12,7 @@ import { pagesOf } from './support/saved-stream.ts';
 
 const pageBytes = 4096;
 const memoryBytes = 2 * 1024 ** 2;
+const sizes = { main: memoryBytes, added: 4 * 1024 ** 2 };
 const ramId = 2;
 
 const u8 = (value: number) => Buffer.from([value]);
@@ -72,7 +73,7 @@ async function filter(stream: Buffer, base: MemoryBase = emptyBase, chunkBytes =
     }
   }
   const pieces: Buffer[] = [];
-  for await (const piece of difference(chunks(), base, memoryBytes)) pieces.push(piece);
+  for await (const piece of difference(chunks(), base, sizes)) pieces.push(piece);
   return Buffer.concat(pieces);
 }
 
@@ -95,6 +96,19 @@ describe('difference from empty memory', () => {
   it('difference: passes the zero pages of other blocks', async () => {
     const stream = streamOf(start(blockList()), end(zeros('pc.bios', 4096)));
     expect(await filter(stream)).toEqual(stream);
+  });
+
+  it('difference: leaves out the zero pages of added memory', async () => {
+    const added = '0000:00:05.0/added';
+    const list = blockList({ ...blocks, [added]: sizes.added });
+    expect(
+      await filter(streamOf(start(list), end(zeros(added, 0), record(undefined, 4096, page('a'))))),
+    ).toEqual(streamOf(start(list), end(record(added, 4096, page('a')))));
+  });
+
+  it('difference: refuses added memory of another size than the VM can have', async () => {
+    const list = blockList({ ...blocks, '0000:00:05.0/added': 2 * sizes.added });
+    await expect(filter(streamOf(start(list), end()))).rejects.toThrow(/memory of another size/);
   });
 
   it('difference: passes commands, and memory in several sections', async () => {

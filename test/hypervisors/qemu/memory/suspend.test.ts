@@ -81,7 +81,7 @@ function makeHost({
     cgroups: cgroups as Cgroups,
     vms: vms as Vms,
     templates: { load: (name) => Promise.resolve(template?.key === name ? template : undefined) },
-    keyOf: (shape) => memoryKeyOf(key, shape),
+    keyOf: ({ shape }) => memoryKeyOf(key, { start: shape, room: shape }),
     logger: silentLogger,
   });
   const record = async () => (await readHostRecord(at.record)) ?? expect.fail('no record');

@@ -78,7 +78,7 @@ describe('KVM in the jail', { timeout: 960_000 }, () => {
       ];
       const script = 'print open(my $file, "+<", shift) ? "opened" : "$!"; print " by ", 0 + $>';
       const { stdout } = await execute('perl', [
-        ...[launcher, '', '0', place.netnsPath, tap, user, '1000000'],
+        ...[launcher, '', '0', place.netnsPath, tap, user, '1000000:1000000'],
         ...[path.join(folder, 'qmp'), path.join(folder, 'agent'), '--'],
         ...['/usr/bin/bwrap', ...inside, '/usr/bin/perl', '-e', script, device],
       ]);

@@ -16,7 +16,6 @@ import {
 import { createTemplates } from '../../../../src/hypervisors/qemu/templates.ts';
 import { silentLogger } from '../../../support/logger.ts';
 
-const shape = { vcpus: 1, memoryMib: 1, diskGib: 1 };
 const image = { digest: 'image', commandLine: 'quiet' } as GuestImage;
 const node = { accelerator: 'tcg', qemu: 'QEMU 7.2', type: 'pc-q35-7.2' } as const;
 const refusal = new LoadFailedError('load of migration failed', true, { cause: undefined });
@@ -29,7 +28,11 @@ function openStore(
   key: typeof node | { accelerator: 'tcg'; qemu: string; type: string } = node,
 ): TemplateStore {
   const libexecDirectory = path.join(import.meta.dirname, '..', '..', '..', '..', 'libexec');
-  const options = { stateDirectory: state, libexecDirectory };
+  const options = {
+    stateDirectory: state,
+    libexecDirectory,
+    room: { vcpus: 4, memoryMib: 4096, diskGib: 64 },
+  };
   const opened = createTemplateStore(options, createCurrentImage(image), key, createDigests(), silentLogger);
   stores.push(opened);
   return opened;
@@ -46,7 +49,7 @@ afterEach(async () => {
   await rm(state, { recursive: true });
 });
 
-const key = () => store.key('small', shape);
+const key = () => store.key();
 
 /** Puts a template on disk, as if it had been made. */
 async function make(madeAt = '2026-01-01T00:00:00.000Z', content = 'content'): Promise<string> {
@@ -55,7 +58,7 @@ async function make(madeAt = '2026-01-01T00:00:00.000Z', content = 'content'): P
   for (const name of templateFiles) await writeFile(path.join(directory, name), content);
   const digest = createHash('sha256').update(content).digest('hex');
   const files = Object.fromEntries(templateFiles.map((name) => [name, digest]));
-  const record = { key: key(), planName: 'small', image: image.digest, madeAt, files };
+  const record = { key: key(), image: image.digest, madeAt, files };
   await writeFile(path.join(directory, 'template.json'), JSON.stringify(record));
   return key();
 }
@@ -99,7 +102,7 @@ it('template that QEMU refuses three times in a row: is bad, and another one is 
   await refuse();
   expect(await store.has(bad)).toBe(false);
   expect(key()).not.toBe(bad);
-  expect(store.badKeys('small', shape)).toEqual([bad]);
+  expect(store.badKeys()).toEqual([bad]);
   // Disks of hosts are overlays of its disk.
   expect(await readdir(store.directory(bad))).toContain('disk.qcow2');
   expect(await store.isMade(key())).toBe(false);
@@ -107,10 +110,10 @@ it('template that QEMU refuses three times in a row: is bad, and another one is 
   const next = await make();
   expect(await store.has(next)).toBe(true);
   // Another worker knows it too.
-  expect(openStore().key('small', shape)).toBe(next);
-  await store.removeOthers('small', shape, new Set([bad]));
+  expect(openStore().key()).toBe(next);
+  await store.removeOthers(new Set([bad]));
   expect(await readdir(store.directory(bad))).toContain('disk.qcow2');
-  await store.removeOthers('small', shape, new Set());
+  await store.removeOthers(new Set());
   expect(await readdir(store.directory(bad))).toEqual(['damaged', 'template.json']);
   expect(key()).toBe(next);
 });
@@ -123,7 +126,7 @@ it.each(templateFiles)('template whose %s is damaged or missing: is bad at once'
   expect(missing).not.toBe(changed);
   await rm(path.join(store.directory(missing), name));
   expect(await store.load(missing)).toBeUndefined();
-  expect(store.badKeys('small', shape)).toEqual([changed, missing]);
+  expect(store.badKeys()).toEqual([changed, missing]);
 });
 
 // Fails if what was loaded is found by the key only: the new one was taken for a damaged old one.
@@ -133,7 +136,7 @@ it('template that was removed and made again by another worker: is loaded again'
   await rm(store.directory(made), { recursive: true });
   await make('2026-02-02T00:00:00.000Z', 'newer content');
   expect(await store.load(made)).toBeDefined();
-  expect(store.badKeys('small', shape)).toEqual([]);
+  expect(store.badKeys()).toEqual([]);
 });
 
 describe('template that saved memory needs', () => {
@@ -174,7 +177,7 @@ describe('template that saved memory needs', () => {
 
 it('template key: depends on the versions of QEMU and of its type of VM', () => {
   const keys = [node, { ...node, qemu: 'QEMU 7.2 of another package' }, { ...node, type: 'pc-q35-8.0' }].map(
-    (one) => openStore(one).key('small', shape),
+    (one) => openStore(one).key(),
   );
   expect(new Set(keys).size).toBe(3);
 });
@@ -185,10 +188,6 @@ it('template that is bad each time: is made again three times only, and the erro
   for (let count = 0; count < 4; count += 1) {
     await writeFile(path.join(store.directory(await make()), 'damaged'), 'why');
   }
-  const making = createTemplates(deps).makeTemplate(
-    { planName: 'small', shape },
-    () => undefined,
-    AbortSignal.timeout(5_000),
-  );
+  const making = createTemplates(deps).makeTemplate([], () => undefined, AbortSignal.timeout(5_000));
   await expect(making).rejects.toThrow(/was bad each time it was made \(4 times\)\. The files "damaged" in/);
 });

@@ -1,0 +1,115 @@
+import { request } from 'node:http';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { makeHosts, type TestHost, type TestHosts } from '../../isolation/support/hosts.ts';
+import { eventually } from '../../support/eventually.ts';
+
+const deadline = { deadlineMs: 120_000, everyMs: 50 };
+const medium = { vcpus: 2, memoryMib: 1536, diskGib: 6 };
+const large = { vcpus: 4, memoryMib: 2560, diskGib: 9 };
+
+describe('a host that grows while it runs', { timeout: 600_000 }, () => {
+  let hosts: TestHosts;
+  const made: TestHost[] = [];
+  beforeAll(async () => {
+    hosts = await makeHosts();
+  }, 1_200_000);
+  afterEach(async () => {
+    for (const { spec } of made.splice(0)) await hosts.driver.destroy(spec.hostId);
+  });
+  afterAll(() => hosts.close(), 300_000);
+
+  const make = async (...spec: Parameters<TestHosts['newSpec']>) => {
+    const host = await hosts.bringUp(hosts.newSpec(...spec));
+    made.push(host);
+    return host;
+  };
+
+  /** CPUs and memory in MiB that the engine reports. */
+  async function engineInfo({ engine }: TestHost): Promise<{ vcpus: number; memoryMib: number }> {
+    const text = await new Promise<string>((resolve, reject) => {
+      request({ ...engine, path: '/info' }, (response) => {
+        let body = '';
+        response.on('data', (chunk: Buffer) => (body += chunk.toString()));
+        response.on('end', () => {
+          resolve(body);
+        });
+      })
+        .on('error', reject)
+        .end();
+    });
+    const { NCPU, MemTotal } = JSON.parse(text) as { NCPU: number; MemTotal: number };
+    return { vcpus: NCPU, memoryMib: MemTotal / 1024 ** 2 };
+  }
+
+  /** The kernel takes a part of a guest's memory for itself. */
+  async function expectSize(host: TestHost, shape: typeof medium): Promise<void> {
+    const { vcpus, memoryMib } = await engineInfo(host);
+    expect(vcpus).toBe(shape.vcpus);
+    expect(memoryMib).toBeGreaterThan(0.85 * shape.memoryMib);
+    expect(memoryMib).toBeLessThanOrEqual(shape.memoryMib);
+    const attacker = await host.attacker();
+    const disk = Number(await attacker.root(`df -m /host/var | awk 'END { print $2 }'`)) / 1024;
+    expect(disk).toBeGreaterThan(0.9 * shape.diskGib);
+    expect(await hosts.driver.hasShape({ ...host.spec, shape })).toBe(true);
+    expect(await hosts.driver.verify(host.spec.hostId)).toEqual([]);
+  }
+
+  const grow = (host: TestHost, shape: typeof medium) =>
+    eventually('the guest uses what was added', () => hosts.driver.grow({ ...host.spec, shape }), deadline);
+
+  it('grow: CPUs, memory and disk are there without a restart, and again after suspension and restart', async () => {
+    const { driver } = hosts;
+    const host = await make();
+    const attacker = await host.attacker();
+    const started = await attacker.root('cut -d" " -f22 /proc/1/stat');
+    const pid = await host.pid();
+    for (const shape of [medium, large]) {
+      await grow(host, shape);
+      await expectSize(host, shape);
+    }
+    // More than it had at first.
+    await attacker.root(
+      'mkdir -p /data; mount -t tmpfs -o size=1200M none /data; head -c 1000000000 /dev/zero > /data/file',
+    );
+    expect(await attacker.root('cut -d" " -f22 /proc/1/stat')).toBe(started);
+    expect(await host.pid()).toBe(pid);
+    expect(await driver.grow({ ...host.spec, shape: large })).toBe(true);
+    await expect(driver.grow({ ...host.spec, shape: medium })).rejects.toThrow(/smaller/);
+
+    const spec = { ...host.spec, shape: large };
+    await attacker.root('rm /data/file; umount /data');
+    await driver.suspend(spec.hostId);
+    await driver.prepare(spec);
+    await driver.resume(spec);
+    await eventually('the guest has its clock', () => driver.identify(spec), deadline);
+    await driver.connect(spec);
+    await eventually('the engine answers', () => driver.engineAnswers(spec), deadline);
+    await expectSize(host, large);
+    expect(await attacker.root('cut -d" " -f22 /proc/1/stat')).toBe(started);
+
+    await driver.stop(spec.hostId);
+    await expectSize(await hosts.bringUp(spec), large);
+  });
+
+  it('create: a host of a larger plan has its size when it has its identity, and so has one of the pool', async () => {
+    await expectSize(await make({ shape: medium }), medium);
+    const spec = hosts.newSpec({ shape: large });
+    await hosts.driver.prepare(spec);
+    expect(await hosts.driver.park(spec)).toBe(true);
+    const host = await hosts.bringUp(spec);
+    made.push(host);
+    expect(await hosts.driver.startedFrom(spec.hostId)).toBe('pool');
+    await expectSize(host, large);
+  });
+
+  it('grow: a guest that does not use what was added is reported, so that its host is restarted', async () => {
+    const { driver } = hosts;
+    const host = await make();
+    const attacker = await host.attacker();
+    // Its agent answers nothing any more.
+    await attacker.root('kill -STOP $(pidof perl)');
+    await expect(grow(host, medium)).rejects.toThrow(/has not taken/);
+    expect(await driver.hasShape({ ...host.spec, shape: medium })).toBe(false);
+    expect(await driver.hasShape(host.spec)).toBe(false);
+  });
+});
