@@ -17,13 +17,10 @@ import { obtainGatewayTls } from '../certificates/gateway-tls.ts';
 import { openCheckedDatabase } from './checked-database.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import { highestMark } from './installation-memory.ts';
-import { goFirst } from './processor-priority.ts';
 import type { RunningProcess } from './running-process.ts';
 
 /** The process that serves apps: TLS in front of every host's Docker engine. It has no CA's key, and is unprivileged. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningProcess> {
-  const refused = await goFirst();
-  if (refused !== undefined) logger.warn({}, refused);
   const connectionString = await requireDatabaseUrl(settings, 'gateway');
   const database = await openCheckedDatabase(settings, 'gateway', connectionString, {
     ...{ maxConnections: 2, logger },

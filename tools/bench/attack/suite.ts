@@ -1,4 +1,3 @@
-import { goFirst } from '../../../src/processes/processor-priority.ts';
 import { attack } from '../../lib/attack/attack.ts';
 import { connectPlatform } from '../../lib/platform.ts';
 import { startBroker } from '../lib/broker.ts';
@@ -34,8 +33,6 @@ export async function attackSuite(
     BERTH_GATEWAY_HOST_CONNECTIONS: '200',
     BERTH_GATEWAY_BINDING_CONNECTIONS: '100',
   });
-  // The victim's client uses another computer's processors, too: it must not wait for those of this one.
-  await goFirst();
   try {
     const result = await attack(
       await connectPlatform(broker.settings),
