@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
@@ -33,11 +34,16 @@ export async function growHost(deps: QemuDeps, spec: HostSpec): Promise<boolean>
       );
     }
   }
+  // Asked again: only the guest is waited for.
+  if (found.growing?.isAdded === true && isDeepStrictEqual(found.shape, shape)) {
+    return settleGrowth(deps, at, found);
+  }
+  const since = found.growing?.since ?? new Date().toISOString();
   const record: HostRecord = {
     ...found,
     planName: spec.planName,
     shape,
-    growing: { since: found.growing?.since ?? new Date().toISOString() },
+    growing: { since, isAdded: false },
   };
   // Recorded first: if this is interrupted, the next start gives the host the rest.
   await writeHostRecord(at.record, record);
@@ -45,7 +51,9 @@ export async function growHost(deps: QemuDeps, spec: HostSpec): Promise<boolean>
   await cgroups.make(spec.hostId, shape);
   await raiseFileLimit(at, cgroups, shape);
   await vms.grow(at, bounds.start, shape);
-  return settleGrowth(deps, at, record);
+  const added = { ...record, growing: { since, isAdded: true } };
+  await writeHostRecord(at.record, added);
+  return settleGrowth(deps, at, added);
 }
 
 /**

@@ -21,10 +21,11 @@ export interface HostRecord {
   /** Of the VM; undefined: it has never run, or a former version of Berth has started it, with its shape and no room. */
   readonly bounds?: VmBounds | undefined;
   /**
-   * CPUs, memory or disk were added that the guest has not been seen to use yet; undefined: none. `since` (ISO 8601) limits how
-   * long an update waits for that; undefined: the host was restored from the template, and nobody uses it yet.
+   * The guest has not been seen to use all CPUs, memory and disk of the shape yet; undefined: it has. `since` (ISO 8601) limits
+   * how long an update waits for that; undefined: the host was restored from the template, and nobody uses it yet.
+   * `isAdded`: nothing is left to do but to wait for the guest.
    */
-  readonly growing?: { readonly since?: string } | undefined;
+  readonly growing?: { readonly since?: string; readonly isAdded: boolean } | undefined;
   /** Undefined while they change: then only the firewall knows them. */
   readonly publishedPorts?: PortBlock | undefined;
   /** Size in GiB of the empty disk below the host's overlay; undefined: as in `shape` (the disk has never grown). */

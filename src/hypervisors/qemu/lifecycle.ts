@@ -13,8 +13,9 @@ import { growDisk } from './disk/grow-disk.ts';
 import { runningContainers } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
 import { growHost } from './grow-host.ts';
-import { type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
+import { boundsOf, type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { imageOfVersion, imageVersion } from './image/image-version.ts';
+import { addedMemoryMib } from './launch/arguments.ts';
 import { killLeakedProcesses } from './launch/leaked-processes.ts';
 import { hasRun } from './launch/vm-starter.ts';
 import { largestFile } from './launch/sizes.ts';
@@ -154,11 +155,13 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
     async hasShape(spec) {
       const { vcpus, memoryMib, diskGib } = spec.shape;
       const record = await hosts.requireRecord(spec.hostId);
-      const has = (size: { memoryMib: number; diskGib: number }) =>
-        size.memoryMib === memoryMib && size.diskGib >= diskGib;
-      if (record.shape.vcpus !== vcpus || !has(record.shape)) return false;
+      const { shape, growing } = record;
+      if (shape.vcpus !== vcpus || shape.memoryMib !== memoryMib || shape.diskGib < diskGib) return false;
       if (!(await hosts.isAlive(spec.hostId))) return true;
-      return record.growing === undefined && has(await vms.sizeOf(hosts.layoutOfSpec(spec)));
+      const vm = await vms.sizeOf(hosts.layoutOfSpec(spec));
+      const { start } = boundsOf(record);
+      const expectedMib = start.memoryMib + addedMemoryMib(start, shape);
+      return growing === undefined && vm.memoryMib === expectedMib && vm.diskGib >= diskGib;
     },
 
     async destroy(host) {

@@ -65,7 +65,7 @@ export function vmArguments(accelerator: Accelerator, { start, room }: VmBounds)
       ? ['-accel', 'kvm', '-cpu', `host,${noNestedVirtualization}`]
       : ['-accel', 'tcg,thread=multi,tb-size=256', '-cpu', 'max']),
     '-smp',
-    // All that the host can grow to: the guest uses as many as its size has, and its control group limits it to those.
+    // As many as the host can ever have. The guest turns on those of its plan, and its control group limits the CPU time to them.
     String(Math.max(start.vcpus, room.vcpus)),
     '-m',
     // Without room as former versions of Berth said it: hosts that they have suspended can be woken.

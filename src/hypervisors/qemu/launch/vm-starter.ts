@@ -49,7 +49,7 @@ const sizeOf = ({ vcpus, memoryMib }: VmSize): VmSize => ({ vcpus, memoryMib });
 /** The part of the record of a VM that was restored from the template and then given this shape. */
 export const restoredSize = (shape: HostShape, room: VmSize): Pick<HostRecord, 'bounds' | 'growing'> => ({
   bounds: { start: sizeOf(templateShape), room: sizeOf(room) },
-  growing: isDeepStrictEqual(shape, templateShape) ? undefined : {},
+  growing: isDeepStrictEqual(shape, templateShape) ? undefined : { isAdded: true },
 });
 
 /** Whether the guest has ever run on its disk. */
@@ -262,10 +262,10 @@ export function createVmStarter(
 
   async function start(layout: HostLayout, found: HostRecord): Promise<HostRecord> {
     if (hasRun(found)) {
-      // Recorded first: it is known what runs, whatever happens meanwhile.
       if (found.growing !== undefined) {
         await growDisk(layout.disk, found.shape.diskGib, layout.uid, largestFile(found.shape));
       }
+      // Recorded first: it is known what runs, whatever happens meanwhile.
       const record = { ...found, ...bootedSize(found) };
       await writeHostRecord(layout.record, record);
       await boot(layout, record);
