@@ -182,45 +182,44 @@ it('update that only adds: waits for a slow guest, and restarts one that never u
   await expectShape(big);
 });
 
-// A step that throws is run again from its beginning, as after a kill of the worker.
-it.each([
-  'prepare',
-  'start',
-  'identify',
-  'grow',
-  'hasShape',
-  'connect',
-  'engineAnswers',
-  'restartContainers',
-])('update that only adds: continues after a kill before %s', async (point) => {
+/**
+ * Updates a host while its worker is killed once, and expects that the update continues without a restart of the host. A step
+ * that throws is run again from its beginning, as after a kill.
+ */
+async function expectContinues(arm: (kill: () => void) => void): Promise<void> {
   await create();
   const before = await onNode();
   let isKilled = false;
-  faults.before = (act) => {
-    if (act !== point || isKilled) return;
+  arm(() => {
+    if (isKilled) return;
     isKilled = true;
     throw new Error('killed');
-  };
+  });
   expect(await update('plan-big')).toMatchObject({ state: 'succeeded' });
   expect(isKilled).toBe(true);
   await expectUndisturbed(before);
   await expectShape(big);
-});
+}
 
-it.each(parts)('update that only adds: continues after a kill before its %s is added', async (at) => {
-  await create();
-  const before = await onNode();
-  let isKilled = false;
-  faults.takesIntoUse = (part) => {
-    if (part !== at || isKilled) return true;
-    isKilled = true;
-    throw new Error('killed');
-  };
-  expect(await update('plan-big')).toMatchObject({ state: 'succeeded' });
-  expect(isKilled).toBe(true);
-  await expectUndisturbed(before);
-  await expectShape(big);
-});
+it.each([
+  ...['prepare', 'start', 'identify', 'grow', 'hasShape'],
+  ...['connect', 'engineAnswers', 'restartContainers'],
+])('update that only adds: continues after a kill before %s', (point) =>
+  expectContinues((kill) => {
+    faults.before = (act) => {
+      if (act === point) kill();
+    };
+  }),
+);
+
+it.each(parts)('update that only adds: continues after a kill before its %s is added', (at) =>
+  expectContinues((kill) => {
+    faults.takesIntoUse = (part) => {
+      if (part === at) kill();
+      return true;
+    };
+  }),
+);
 
 it.each(['stop', 'start'])(
   'update that restarts a host which has grown in part: continues after a kill before %s',

@@ -77,94 +77,94 @@ async function measureWithVms(
   await publish({ suite, machine, date, figures }, options.json);
 }
 
+/** Options of every suite that starts VMs. */
+const withFiles = (command: Command) =>
+  command
+    .option('--json <file>', 'save the figures to this file')
+    .option(
+      '--cache <directory>',
+      'directory that caches the guest image and templates',
+      '/var/cache/berth-bench',
+    );
+
 const program = new Command('bench')
   .description(
     'Measures Berth on this node, together with the alternatives that it is compared with, in one run.',
   )
   .exitOverride();
 
-program
-  .command('provision')
-  .description(
-    'cold boot, template and pool; concurrent and sustained creates; memory of hosts; deletes, unbinds, isolation',
-  )
-  .option('--runs <number>', 'creates of each kind', atLeastFive, 5)
-  .option('--json <file>', 'save the figures to this file')
-  .option(
-    '--cache <directory>',
-    'directory that caches the guest image and templates',
-    '/var/cache/berth-bench',
-  )
-  .action((options: { runs: number; json?: string; cache: string }) =>
-    measureWithVms('provision', options, (cacheDirectory, progress) =>
-      provisionAndIsolation({ runs: options.runs, cacheDirectory }, progress),
-    ),
-  );
+withFiles(
+  program
+    .command('provision')
+    .description(
+      'cold boot, template and pool; concurrent and sustained creates; memory of hosts; deletes, unbinds, isolation',
+    )
+    .option('--runs <number>', 'creates of each kind', atLeastFive, 5),
+).action((options: { runs: number; json?: string; cache: string }) =>
+  measureWithVms('provision', options, (cacheDirectory, progress) =>
+    provisionAndIsolation({ runs: options.runs, cacheDirectory }, progress),
+  ),
+);
 
-program
-  .command('density')
-  .description(
-    'many hosts: their cost running and paused, and how fast they wake; then more, until the broker refuses one',
-  )
-  .option('--hosts <number>', 'number of hosts at the same time', hosts, 100)
-  .option('--most <number>', 'maximum number of paused hosts, if the broker refuses none earlier', hosts, 900)
-  .option(
-    '--reserve-mib <number>',
-    'memory of the node that hosts may not use, for this bench and Postgres; with more, the node is full sooner',
-    mebibytes,
-    2_048,
-  )
-  .option('--no-containers', 'skip the hundred containers, which take most of the time')
-  .option('--json <file>', 'save the figures to this file')
-  .option(
-    '--cache <directory>',
-    'directory that caches the guest image and templates',
-    '/var/cache/berth-bench',
-  )
-  .action(
-    async (options: {
-      hosts: number;
-      most: number;
-      reserveMib: number;
-      containers: boolean;
-      json?: string;
-      cache: string;
-    }) => {
-      await mkdir(options.cache, { recursive: true, mode: 0o755 });
-      const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
-      const machine = await describeNodeWithQemu(accelerator);
-      const date = new Date().toISOString();
-      const reportOf = (figures: readonly Figure[]) => ({ suite: 'density', machine, date, figures });
-      const progress = createProgress(process.stderr);
-      const figures = await densitySuite(
-        { ...options, cacheDirectory: path.resolve(options.cache) },
-        (line) => {
-          progress.show(line);
-        },
-        // The suite may take an hour: an interrupted run leaves its figures.
-        (soFar) => save(reportOf(soFar), options.json),
-      ).finally(() => {
-        progress.end();
-      });
-      await publish(reportOf(figures), options.json);
-    },
-  );
+withFiles(
+  program
+    .command('density')
+    .description(
+      'many hosts: their cost running and paused, and how fast they wake; then more, until the broker refuses one',
+    )
+    .option('--hosts <number>', 'number of hosts at the same time', hosts, 100)
+    .option(
+      '--most <number>',
+      'maximum number of paused hosts, if the broker refuses none earlier',
+      hosts,
+      900,
+    )
+    .option(
+      '--reserve-mib <number>',
+      'memory of the node that hosts may not use, for this bench and Postgres; with more, the node is full sooner',
+      mebibytes,
+      2_048,
+    )
+    .option('--no-containers', 'skip the hundred containers, which take most of the time'),
+).action(
+  async (options: {
+    hosts: number;
+    most: number;
+    reserveMib: number;
+    containers: boolean;
+    json?: string;
+    cache: string;
+  }) => {
+    await mkdir(options.cache, { recursive: true, mode: 0o755 });
+    const { accelerator } = await probeKvm(path.join(options.cache, 'kvm.json'));
+    const machine = await describeNodeWithQemu(accelerator);
+    const date = new Date().toISOString();
+    const reportOf = (figures: readonly Figure[]) => ({ suite: 'density', machine, date, figures });
+    const progress = createProgress(process.stderr);
+    const figures = await densitySuite(
+      { ...options, cacheDirectory: path.resolve(options.cache) },
+      (line) => {
+        progress.show(line);
+      },
+      // The suite may take an hour: an interrupted run leaves its figures.
+      (soFar) => save(reportOf(soFar), options.json),
+    ).finally(() => {
+      progress.end();
+    });
+    await publish(reportOf(figures), options.json);
+  },
+);
 
-program
-  .command('gateway')
-  .description('throughput, latency and revocation of the gateway, compared with HAProxy and no gateway')
-  .option('--guests', 'measure the engine of a real host as well', false)
-  .option('--json <file>', 'save the figures to this file')
-  .option(
-    '--cache <directory>',
-    'directory that caches the guest image and templates',
-    '/var/cache/berth-bench',
-  )
-  .action((options: { guests: boolean; json?: string; cache: string }) =>
-    measureWithVms('gateway', options, (cacheDirectory, progress) =>
-      gatewaySuite({ guests: options.guests, cacheDirectory }, progress),
-    ),
-  );
+withFiles(
+  program
+    .command('gateway')
+    .description('throughput, latency and revocation of the gateway, compared with HAProxy and no gateway')
+    .option('--guests', 'measure the engine of a real host as well', false),
+).action((options: { guests: boolean; json?: string; cache: string }) =>
+  measureWithVms('gateway', options, (cacheDirectory, progress) =>
+    gatewaySuite({ guests: options.guests, cacheDirectory }, progress),
+  ),
+);
 
 program
   .command('api')
@@ -188,41 +188,31 @@ program
     await publish({ suite: 'api', machine: describeNode(), date, figures }, options.json);
   });
 
-program
-  .command('attack')
-  .description(
-    'one tenant at the limits of connections, handshakes, boots, disk writes and flows: pings and creates of another one',
-  )
-  .option('--simulated', 'with simulated hosts', false)
-  .option('--json <file>', 'save the figures to this file')
-  .option(
-    '--cache <directory>',
-    'directory that caches the guest image and templates',
-    '/var/cache/berth-bench',
-  )
-  .action((options: { simulated: boolean; json?: string; cache: string }) =>
-    measureWithVms('attack', options, (cacheDirectory, progress) =>
-      attackSuite({ simulated: options.simulated, cacheDirectory }, progress),
-    ),
-  );
+withFiles(
+  program
+    .command('attack')
+    .description(
+      'one tenant at the limits of connections, handshakes, boots, disk writes and flows: pings and creates of another one',
+    )
+    .option('--simulated', 'with simulated hosts', false),
+).action((options: { simulated: boolean; json?: string; cache: string }) =>
+  measureWithVms('attack', options, (cacheDirectory, progress) =>
+    attackSuite({ simulated: options.simulated, cacheDirectory }, progress),
+  ),
+);
 
-program
-  .command('resize')
-  .description(
-    'hosts that get larger while they run: time until docker info shows it, silence of a container, memory of the template',
-  )
-  .option('--runs <number>', 'hosts, each of which is updated twice', atLeastFive, 5)
-  .option('--json <file>', 'save the figures to this file')
-  .option(
-    '--cache <directory>',
-    'directory that caches the guest image and templates',
-    '/var/cache/berth-bench',
-  )
-  .action((options: { runs: number; json?: string; cache: string }) =>
-    measureWithVms('resize', options, (cacheDirectory, progress) =>
-      resizeSuite({ runs: options.runs, cacheDirectory }, progress),
-    ),
-  );
+withFiles(
+  program
+    .command('resize')
+    .description(
+      'hosts that get larger while they run: time until docker info shows it, silence of a container, memory of the template',
+    )
+    .option('--runs <number>', 'hosts, each of which is updated twice', atLeastFive, 5),
+).action((options: { runs: number; json?: string; cache: string }) =>
+  measureWithVms('resize', options, (cacheDirectory, progress) =>
+    resizeSuite({ runs: options.runs, cacheDirectory }, progress),
+  ),
+);
 
 program
   .command('report')
