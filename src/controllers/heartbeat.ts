@@ -20,7 +20,8 @@ export async function sendHeartbeat(deps: {
 }): Promise<void> {
   const { name, hypervisor, plans, workers, preparation, image, diskReserveMib } = deps;
   const templates: string[] = [];
-  for (const plan of plans) if (await hypervisor.hasTemplate(plan.name)) templates.push(plan.name);
+  for (const plan of plans)
+    if (await hypervisor.hasTemplate({ planName: plan.name, shape: plan.shape })) templates.push(plan.name);
   const space = await hypervisor.diskSpace();
   await workers.report({
     name,

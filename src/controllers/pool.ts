@@ -97,7 +97,7 @@ export function createPoolController(deps: {
       return 'it was made from another image';
     }
     if (performance.now() - (verified.get(host.id) ?? -Infinity) < verifyEveryMs) return undefined;
-    if (!(await hypervisor.hasTemplate(host.planName))) return undefined;
+    if (!(await hypervisor.hasTemplate(host))) return undefined;
     if (!(await hypervisor.park(toHostSpec(host))))
       return 'its VM has ended, or its template is not the newest';
     verified.set(host.id, performance.now());
@@ -158,7 +158,7 @@ export function createPoolController(deps: {
         const ofPlan = present.filter(({ planName }) => planName === plan.name);
         for (const host of ofPlan.slice(plan.pool))
           await discard(host, 'the pool is larger than its plan says');
-        if (!(await hypervisor.hasTemplate(plan.name))) continue;
+        if (!(await hypervisor.hasTemplate({ planName: plan.name, shape: plan.shape }))) continue;
         for (let count = ofPlan.length; count < plan.pool; count += 1) {
           if (!(await mayGrow())) return;
           if (!(await parkOne(plan))) break;

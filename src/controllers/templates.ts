@@ -23,10 +23,8 @@ export function createTemplateMaker(deps: {
 }): { runOnce(): Promise<void> } {
   const { hypervisor, logger, signal } = deps;
   const isAborted = () => signal.aborted;
-  const plans = deps.plans
-    .filter(({ fromTemplate }) => fromTemplate)
-    .map(({ name, shape }) => ({ planName: name, shape }));
-  const planNames = plans.map(({ planName }) => planName).join(', ');
+  const plans = deps.plans.filter(({ fromTemplate }) => fromTemplate);
+  const planNames = plans.map(({ name }) => name).join(', ');
   const backoff = createBackoff({
     message:
       'The template could not be made; hosts of these plans boot cold, and it is tried again after a pause that grows to 1 h',
@@ -41,7 +39,7 @@ export function createTemplateMaker(deps: {
     async runOnce() {
       if (plans.length === 0 || isAborted() || !backoff.isDue(planNames)) return;
       try {
-        await hypervisor.makeTemplate(plans, report, signal);
+        await hypervisor.makeTemplate(report, signal);
         backoff.succeeded(planNames);
       } catch (error) {
         if (isAborted()) return;

@@ -16,19 +16,20 @@ import { projectDirectory } from '../lib/project-directory.ts';
 
 /**
  * Opens the hypervisor that the settings select, with the image that is installed, if there is one.
- * @param options.loadAhead whether to load templates now, since hosts will be created soon.
+ * @param options.loadAhead whether to load the template now, since hosts will be created soon.
+ * @param options.restoredPlans names of the plans whose hosts are restored from the template; those of others boot cold.
  */
 export async function openHypervisor(
   settings: Settings,
   logger: Logger,
-  options: { loadAhead: boolean },
+  options: { readonly loadAhead: boolean; readonly restoredPlans: ReadonlySet<string> },
 ): Promise<Hypervisor> {
   const { stateDirectory } = settings;
   await mkdir(stateDirectory, { recursive: true, mode: 0o755 });
   const hypervisor =
     settings.hypervisor === 'simulated'
-      ? createSimulatedHypervisor({ stateDirectory, logger })
-      : await qemu(settings, logger, options.loadAhead);
+      ? createSimulatedHypervisor({ stateDirectory, logger, restoredPlans: options.restoredPlans })
+      : await qemu(settings, logger, options);
   await hypervisor.open();
   return hypervisor;
 }
@@ -46,7 +47,7 @@ export function requireRights({ hypervisor }: Settings): void {
  * keep running without it.
  */
 export async function destroyHosts(settings: Settings, logger: Logger): Promise<void> {
-  const hypervisor = await openHypervisor(settings, logger, { loadAhead: false });
+  const hypervisor = await openHypervisor(settings, logger, { loadAhead: false, restoredPlans: new Set() });
   for (const { hostId } of await hypervisor.list()) await hypervisor.destroy(hostId);
   await hypervisor.close();
 }
@@ -72,7 +73,11 @@ export async function networkProblems(settings: Settings): Promise<readonly stri
 /** File that caches whether KVM is usable. */
 export const kvmMemory = (settings: Settings) => path.join(settings.stateDirectory, 'kvm.json');
 
-async function qemu(settings: Settings, logger: Logger, loadAhead: boolean): Promise<Hypervisor> {
+async function qemu(
+  settings: Settings,
+  logger: Logger,
+  options: Parameters<typeof openHypervisor>[2],
+): Promise<Hypervisor> {
   requireRights(settings);
   const images = imageOptions(settings);
   const kvm = await probeKvm(kvmMemory(settings));
@@ -108,7 +113,7 @@ async function qemu(settings: Settings, logger: Logger, loadAhead: boolean): Pro
     memoryOvercommit: settings.memoryOvercommit,
     pageSharing: settings.pageSharing,
     room: settings.largestHost,
-    loadAhead,
+    ...options,
     logger,
   });
 }

@@ -34,7 +34,7 @@ export const workflows: Workflows = {
     kind: 'provision',
     steps: [prepareAny, ...bringUpHost],
     rollback: removeHost,
-    mayBoot: async ({ planName }, hypervisor) => !(await hypervisor.hasTemplate(planName)),
+    mayBoot: async (host, hypervisor) => !(await hypervisor.hasTemplate(host)),
     attempts: 3,
     summary: (host) =>
       host?.startedFrom === undefined ? 'Done' : `Done: ${startedFromText[host.startedFrom]}`,

@@ -25,7 +25,7 @@ import { createProcessorShares } from '../controllers/processor-shares.ts';
 import { createReconciler } from '../controllers/reconcile.ts';
 import { recordDifferences } from '../controllers/record-differences.ts';
 import { deleteOldOperations } from '../controllers/retention.ts';
-import { allPlans } from '../core/catalog/lookup.ts';
+import { allPlans, restoredPlans } from '../core/catalog/lookup.ts';
 import { requireCapabilities } from '../core/hypervisor/require-capabilities.ts';
 import { leaseMs } from '../core/lease-duration.ts';
 import { createHistoryWatch } from '../history/watch.ts';
@@ -87,7 +87,10 @@ export async function startWorker(
   const uncheckedStore = createStore(unchecked, rules);
   const lease = await createHostsLease(uncheckedStore.records, settings);
   await lease.acquire();
-  const hypervisor = await openHypervisor(settings, logger, { loadAhead: true });
+  const hypervisor = await openHypervisor(settings, logger, {
+    loadAhead: true,
+    restoredPlans: restoredPlans(plans),
+  });
   requireCapabilities(hypervisor, plans);
   const notes = createOwnerNotes(settings.stateDirectory);
   const watch = createHistoryWatch({

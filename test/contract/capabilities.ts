@@ -14,8 +14,8 @@ export function describeCapabilities(suite: Suite): void {
     await driver.prepare(spec);
     if (!can.park) await refused(driver.park(spec));
     if (!can.templates) {
-      await refused(driver.makeTemplate([harness.plan], () => undefined, AbortSignal.timeout(10_000)));
-      expect(await driver.hasTemplate(harness.plan.planName)).toBe(false);
+      await refused(driver.makeTemplate(() => undefined, AbortSignal.timeout(10_000)));
+      expect(await driver.hasTemplate(harness.plan)).toBe(false);
     }
     if (!can.imageUpgrade) await refused(driver.reshape({ ...spec, imageVersion: '9.9.9' }));
     if (!can.diskGrowth) {

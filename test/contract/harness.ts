@@ -1,7 +1,9 @@
 import type { HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import type { EngineAddress } from '../../src/core/hypervisor/network.ts';
-import type { RestoredPlan } from '../../src/core/hypervisor/templates.ts';
+
+/** Names of the plans that each harness's drivers restore from the template; hosts of others boot cold. */
+export const restoredPlans: ReadonlySet<string> = new Set(['small', 'larger']);
 
 /** What the suite needs from a driver's environment, beyond the contract. Each driver's test file makes one. */
 export interface HypervisorHarness {
@@ -9,7 +11,7 @@ export interface HypervisorHarness {
   createDriver(): Hypervisor | Promise<Hypervisor>;
 
   /** The plan of all hosts. The suite makes the template once and restores its hosts from it. */
-  readonly plan: RestoredPlan;
+  readonly plan: Pick<HostSpec, 'planName' | 'shape'>;
 
   /** Spec of a new host: its hostId, slot and ports are unused in this run. */
   newSpec(): HostSpec;

@@ -8,6 +8,7 @@ import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
+import { restoredPlans } from './harness.ts';
 import { describeHypervisor } from './hypervisor.ts';
 
 /** A driver that can do as little as the contract allows, so that the suite's refusals are tested too. */
@@ -27,7 +28,10 @@ const capabilities: Capabilities = {
 const refuse = (what: string) => () => Promise.reject(new HypervisorError(`${what} is not supported`));
 
 function createLimitedHypervisor(stateDirectory: string): Hypervisor {
-  const driver = createSimulatedHypervisor({ stateDirectory, liveGrowth: capabilities.liveGrowth });
+  const driver = createSimulatedHypervisor({
+    ...{ stateDirectory, restoredPlans },
+    liveGrowth: capabilities.liveGrowth,
+  });
   return {
     ...driver,
     capabilities,

@@ -16,6 +16,7 @@ import { silentLogger } from '../support/logger.ts';
 import { removeInstallationTraces, residueOf } from '../../tools/lib/residue.ts';
 import { testSlot } from '../support/test-slot.ts';
 import { makeStateDirectory, type QemuTestOptions, testImage } from '../support/vm-cache.ts';
+import { restoredPlans } from './harness.ts';
 import { describeHypervisor } from './hypervisor.ts';
 
 const execute = promisify(execFile);
@@ -39,6 +40,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
     denyNetworks: [],
     hostLimits: { connections: 4096, bandwidthMbit: 1000 },
     pageSharing: 'template',
+    restoredPlans,
     room: { vcpus: 16, memoryMib: 32_768, diskGib: 1024 },
     loadAhead: false,
     logger: silentLogger,

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
+import { restoredPlans } from './harness.ts';
 import { describeHypervisor } from './hypervisor.ts';
 
 const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
@@ -18,7 +19,10 @@ describeHypervisor('simulated', { bootMs: 10_000, templateMs: 10_000 }, async ()
     plan: { planName: 'small', shape },
 
     createDriver: () =>
-      createSimulatedHypervisor({ stateDirectory, delays: { restore: 20, boot: 60, template: 5 } }),
+      createSimulatedHypervisor({
+        ...{ stateDirectory, restoredPlans },
+        delays: { restore: 20, boot: 60, template: 5 },
+      }),
 
     newSpec() {
       slot += 1;

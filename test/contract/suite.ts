@@ -74,12 +74,7 @@ export function createSuite(patience: Patience, makeHarness: () => Promise<Hyper
       await driver.open();
     },
 
-    makeTemplate: () =>
-      suite.driver.makeTemplate(
-        [suite.harness.plan],
-        () => undefined,
-        AbortSignal.timeout(patience.templateMs),
-      ),
+    makeTemplate: () => suite.driver.makeTemplate(() => undefined, AbortSignal.timeout(patience.templateMs)),
 
     newSpec() {
       const spec = { ...suite.harness.newSpec(), owner: randomUUID() };

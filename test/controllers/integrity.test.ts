@@ -47,11 +47,7 @@ beforeAll(async () => {
     },
     catalog: withPool,
   });
-  await broker.hypervisor.makeTemplate(
-    [{ planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } }],
-    () => undefined,
-    new AbortController().signal,
-  );
+  await broker.hypervisor.makeTemplate(() => undefined, new AbortController().signal);
   broker.startWorker();
   pool = broker.makePoolController();
 });

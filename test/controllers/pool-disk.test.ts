@@ -14,11 +14,7 @@ beforeEach(async () => {
     plans: offering.plans.map((plan) => ({ ...plan, pool: plan.name === 'small' ? size : 0 })),
   }));
   broker = await makeTestBroker(inject('postgres'), { catalog: { offerings }, logger });
-  await broker.hypervisor.makeTemplate(
-    [{ planName: 'small', shape: { vcpus: 1, memoryMib: 768, diskGib: 4 } }],
-    () => undefined,
-    new AbortController().signal,
-  );
+  await broker.hypervisor.makeTemplate(() => undefined, new AbortController().signal);
 });
 afterEach(() => broker.stop());
 

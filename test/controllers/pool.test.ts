@@ -19,7 +19,9 @@ const size = 3;
 /** The catalog of the tests, with a pool for the small plan. */
 const withPool = (pool: number) => {
   const [offering] = catalogFile.offerings;
-  const plans = offering?.plans.map((plan) => (plan.id === ids.plan ? { ...plan, pool } : plan));
+  const plans = offering?.plans.map((plan) =>
+    plan.id === ids.plan ? { ...plan, pool } : { ...plan, template: 'never' },
+  );
   return { offerings: [{ ...offering, plans }] };
 };
 const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
@@ -33,11 +35,7 @@ beforeEach(async () => {
     slots: 12,
     faults: { before: (act, hostId) => before(act, hostId) },
   });
-  await broker.hypervisor.makeTemplate(
-    [{ planName: 'small', shape }],
-    () => undefined,
-    new AbortController().signal,
-  );
+  await broker.hypervisor.makeTemplate(() => undefined, new AbortController().signal);
 });
 afterEach(() => broker.stop());
 
@@ -95,7 +93,7 @@ it('create: claims the oldest parked host, creates none, and reports it; then th
   expect(await ready()).not.toContain(oldest);
 });
 
-it('create: restores from the template if the pool is empty, boots cold without a template, and reports which', async () => {
+it('create: restores from the template if the pool is empty, boots cold if the plan says so, and reports which', async () => {
   broker.startWorker();
   const restored = randomUUID();
   expect((await create(restored)).status).toBe(201);

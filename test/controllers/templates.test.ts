@@ -4,7 +4,6 @@ import type { Plan } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import { allPlans } from '../../src/core/catalog/lookup.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
-import type { RestoredPlan } from '../../src/core/hypervisor/templates.ts';
 import { catalogFile } from '../support/broker.ts';
 import { createLineLogger } from '../support/logger.ts';
 
@@ -31,37 +30,26 @@ function makerOf(makeTemplate: Hypervisor['makeTemplate'], of: readonly Plan[] =
   return { maker, reported, log };
 }
 
-it('template: one is made, for all plans that are restored from it', async () => {
-  const made: (readonly RestoredPlan[])[] = [];
-  const [small, large] = plans;
-  if (small === undefined || large === undefined) throw new Error('the catalog has no plans');
-  const cold = { ...large, name: 'cold', fromTemplate: false };
-  const { maker, reported } = makerOf(
-    (of, report) => {
-      made.push(of);
-      report('booting the guest');
-      return Promise.resolve();
-    },
-    [small, cold, large],
-  );
+it('template: one is made, whatever number of plans is restored from it', async () => {
+  let made = 0;
+  const { maker, reported } = makerOf((report) => {
+    made += 1;
+    report('booting the guest');
+    return Promise.resolve();
+  });
   await maker.runOnce();
-  expect(made).toEqual([
-    [
-      { planName: 'small', shape: small.shape },
-      { planName: 'large', shape: large.shape },
-    ],
-  ]);
+  expect(made).toBe(1);
   expect(reported).toEqual(['template: booting the guest']);
 });
 
 it('template: none is made if no plan is restored from it', async () => {
-  const made: unknown[] = [];
+  let made = 0;
   const { maker } = makerOf(
-    (of) => Promise.resolve(void made.push(of)),
+    () => Promise.resolve(void (made += 1)),
     plans.map((plan) => ({ ...plan, fromTemplate: false })),
   );
   await maker.runOnce();
-  expect(made).toEqual([]);
+  expect(made).toBe(0);
 });
 
 // Fails if it is made at the start only: a failure, or a bad one, lasted until the worker was restarted.

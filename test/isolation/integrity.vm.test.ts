@@ -354,7 +354,7 @@ describe('drift', { timeout: 960_000 }, () => {
     await hosts.driver.start(spec);
     // Falls back to a cold boot although the template is still in memory.
     expect(await hosts.driver.startedFrom(spec.hostId)).toBe('boot');
-    expect(await hosts.driver.hasTemplate('small')).toBe(false);
+    expect(await hosts.driver.hasTemplate(hosts.newSpec())).toBe(false);
     expect(await readFile(path.join(templates, key, 'damaged'), 'utf8')).toMatch(
       /device-state has the digest/,
     );

@@ -20,13 +20,11 @@ import {
 const [offering] = catalogFile.offerings;
 const plans = offering?.plans.map((plan) => (plan.id === ids.plan ? { ...plan, pool: 2 } : plan));
 const catalog = { offerings: [{ ...offering, plans }] };
-const shape = { vcpus: 1, memoryMib: 768, diskGib: 4 };
 let broker: TestBroker;
 
 beforeEach(async () => {
   broker = await makeTestBroker(inject('postgres'), { catalog, slots: 6 });
-  const plan = { planName: 'small', shape };
-  await broker.hypervisor.makeTemplate([plan], () => undefined, new AbortController().signal);
+  await broker.hypervisor.makeTemplate(() => undefined, new AbortController().signal);
 });
 afterEach(() => broker.stop());
 

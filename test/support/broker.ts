@@ -11,7 +11,7 @@ import { createInstances } from '../../src/core/broker/instances.ts';
 import { createHostChecks } from '../../src/core/host-checks.ts';
 import { createPlatforms } from '../../src/core/platforms.ts';
 import { createParameterRules } from '../../src/core/broker/parameter-rules.ts';
-import { allPlans } from '../../src/core/catalog/lookup.ts';
+import { allPlans, restoredPlans } from '../../src/core/catalog/lookup.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
 import type { Capabilities } from '../../src/core/hypervisor/capabilities.ts';
 import type { Hypervisor } from '../../src/core/hypervisor/hypervisor.ts';
@@ -131,15 +131,16 @@ export async function makeTestBroker(
   });
   const store = createStore(database, blocks);
   const apiStore = createStore(apiDatabase, blocks);
+  const catalog = loadCatalog(file, 'test');
   const hypervisor = createSimulatedHypervisor({
     stateDirectory,
+    restoredPlans: restoredPlans(allPlans(catalog)),
     ...(faults && { faults }),
     ...(liveGrowth && { liveGrowth }),
     ...(deadlines && { deadlines }),
   });
   await hypervisor.open();
   const revocations = createRevocations(apiDatabase, listener, noJournal);
-  const catalog = loadCatalog(file, 'test');
   const rules = createParameterRules(catalog);
   const authority = await createCertificateAuthority({ commonName: 'test', validForDays: 3650 });
   const deps = { store: createStore(workerDatabase, blocks), hypervisor, logger };

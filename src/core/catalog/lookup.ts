@@ -14,3 +14,7 @@ export function findPlan(catalog: Catalog, serviceId: string, planId: string): P
 export function allPlans(catalog: Catalog): readonly Plan[] {
   return catalog.offerings.flatMap((offering) => offering.plans);
 }
+
+/** Names of the plans whose hosts are restored from the template; those of others boot cold. */
+export const restoredPlans = (plans: readonly Plan[]): ReadonlySet<string> =>
+  new Set(plans.filter(({ fromTemplate }) => fromTemplate).map(({ name }) => name));

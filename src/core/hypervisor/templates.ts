@@ -1,28 +1,17 @@
-import type { HostShape, HostSpec } from './host-spec.ts';
-
-/** A plan whose hosts are restored from the template. */
-export interface RestoredPlan {
-  readonly planName: string;
-  readonly shape: HostShape;
-}
+import type { HostSpec } from './host-spec.ts';
 
 /** Makes the template that hosts are restored from, and parks restored hosts for the pool. */
 export interface Templates {
   /** Whether a new host of this plan would be restored from the template instead of booted cold. */
-  hasTemplate(planName: string): Promise<boolean>;
+  hasTemplate(plan: Pick<HostSpec, 'planName' | 'shape'>): Promise<boolean>;
 
   /**
    * Makes the template of the present image if it is missing: one for all plans, which is as small as a host can be. What a
    * plan has more is added to each restored host. Takes minutes; a call that is aborted or killed leaves no unfinished
    * template behind that could be used.
-   * @param plans hosts of all other plans boot cold from then on.
    * @param report receives the progress as text for people.
    */
-  makeTemplate(
-    plans: readonly RestoredPlan[],
-    report: (progress: string) => void,
-    signal: AbortSignal,
-  ): Promise<void>;
+  makeTemplate(report: (progress: string) => void, signal: AbortSignal): Promise<void>;
 
   /**
    * Restores a prepared host from the template, gives it its plan's size, and pauses it for the pool: no tenant has used it, and nothing

@@ -66,6 +66,8 @@ export interface QemuOptions {
   /** How many times the node's memory is promised to hosts; undefined: once. */
   readonly memoryOvercommit?: number;
   readonly pageSharing: PageSharing;
+  /** Names of the plans whose hosts are restored from the template; those of others boot cold. Undefined: all are. */
+  readonly restoredPlans?: ReadonlySet<string>;
   /** What a host can grow to while it runs. */
   readonly room: HostShape;
   /** Load small templates when the driver is opened, instead of each at its first use. */

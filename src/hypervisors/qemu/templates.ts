@@ -34,13 +34,13 @@ export function createTemplates(deps: QemuDeps): Templates {
   }
 
   return {
-    async hasTemplate(planName) {
-      return image.find() !== undefined && templates.restores(planName) && templates.has(templates.key());
+    async hasTemplate(plan) {
+      const key = image.find() === undefined ? undefined : templates.keyFor(plan);
+      return key !== undefined && templates.has(key);
     },
 
-    async makeTemplate(plans, report, signal) {
+    async makeTemplate(report, signal) {
       signal.throwIfAborted();
-      templates.restoreOnly(plans);
       const isMade = () => templates.isMade(templates.key());
       const make = async () => {
         if (await isMade()) return;

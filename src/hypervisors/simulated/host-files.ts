@@ -53,8 +53,6 @@ export interface SimulatedDisk {
 /** `template.json`. */
 export interface SimulatedTemplate {
   readonly imageVersion: string;
-  /** Plans whose hosts are restored from it. */
-  readonly planNames: readonly string[];
 }
 
 /** The files of all simulated hosts and the template under one state directory. */

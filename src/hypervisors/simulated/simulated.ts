@@ -38,6 +38,8 @@ export interface SimulatedOptions {
     readonly template?: number;
   };
   readonly faults?: Faults;
+  /** Names of the plans whose hosts are restored from the template; default: all. */
+  readonly restoredPlans?: ReadonlySet<string>;
   /** What `grow` adds; default: everything. */
   readonly liveGrowth?: Capabilities['liveGrowth'];
   /** A lock holder that shows no sign of life for this long is killed, in milliseconds; default: the length of a lease. */
@@ -99,7 +101,10 @@ function createSimulatedDriver(
   }
 
   const observe = createSimulatedObserver(files, engines, logger);
-  const template = createSimulatedTemplate(files, { imageVersion, makingMs: delays.template ?? 0 });
+  const template = createSimulatedTemplate(files, {
+    ...{ imageVersion, restoredPlans: options.restoredPlans },
+    makingMs: delays.template ?? 0,
+  });
 
   return {
     name: 'simulated',

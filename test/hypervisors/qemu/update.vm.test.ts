@@ -74,7 +74,7 @@ beforeAll(async () => {
   };
   driver = await createQemuHypervisor(options);
   await driver.open();
-  await driver.makeTemplate([plan], () => undefined, AbortSignal.timeout(900_000));
+  await driver.makeTemplate(() => undefined, AbortSignal.timeout(900_000));
 }, 900_000);
 
 afterAll(async () => {

@@ -153,7 +153,7 @@ describe('the simulated driver', () => {
   it('simulated driver: starts a parked host whose port is free only at the second look', async () => {
     const former = await open();
     const spec = newSpec();
-    await former.makeTemplate([{ planName: 'small', shape }], () => undefined, new AbortController().signal);
+    await former.makeTemplate(() => undefined, new AbortController().signal);
     await former.prepare(spec);
     expect(await former.park(spec)).toBe(true);
     const { port } = await readVm(spec.hostId);
@@ -253,20 +253,17 @@ describe('the simulated driver', () => {
 
   it('simulated driver: makes the template again for another image only, and reports it', async () => {
     const reports: string[] = [];
-    const make = async (imageVersion: string, planNames: readonly string[]) => {
-      const driver = createSimulatedHypervisor({ stateDirectory, imageVersion });
+    const make = async (imageVersion: string, ...plans: string[]) => {
+      const restoredPlans = new Set(plans);
+      const driver = createSimulatedHypervisor({ stateDirectory, imageVersion, restoredPlans });
       opened.push(driver);
       await driver.open();
-      await driver.makeTemplate(
-        planNames.map((planName) => ({ planName, shape })),
-        (progress) => reports.push(progress),
-        AbortSignal.timeout(5000),
-      );
+      await driver.makeTemplate((progress) => reports.push(progress), AbortSignal.timeout(5000));
     };
-    await make('1.0.0', ['small']);
-    await make('1.0.0', ['small', 'large']);
+    await make('1.0.0', 'small');
+    await make('1.0.0', 'small', 'large');
     expect(reports).toHaveLength(1);
-    await make('2.0.0', ['small', 'large']);
+    await make('2.0.0', 'small', 'large');
     expect(reports).toEqual(Array(2).fill('Making the simulated template'));
   });
 });

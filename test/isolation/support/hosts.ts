@@ -89,8 +89,7 @@ export async function makeHosts(
   };
   let driver = await createQemuHypervisor(options);
   await driver.open();
-  const plan = { planName: 'small', shape: small };
-  await driver.makeTemplate([plan], () => undefined, AbortSignal.timeout(900_000));
+  await driver.makeTemplate(() => undefined, AbortSignal.timeout(900_000));
   if (settings.ownFiles === true) {
     const shared = path.join(state.directory, 'templates');
     const keys = (await readdir(shared, { withFileTypes: true })).filter((entry) => entry.isDirectory());
@@ -115,7 +114,7 @@ export async function makeHosts(
     options = { ...options, image: await readImage(path.join(images, options.image.digest)) };
     driver = await createQemuHypervisor(options);
     await driver.open();
-    await driver.makeTemplate([plan], () => undefined, AbortSignal.timeout(900_000));
+    await driver.makeTemplate(() => undefined, AbortSignal.timeout(900_000));
   }
   let slots = 0;
 

@@ -49,7 +49,7 @@ export async function isolationFigures(
     );
     drivers.push(made);
     await made.open();
-    await made.makeTemplate([{ planName: 'small', shape }], progress, new AbortController().signal);
+    await made.makeTemplate(progress, new AbortController().signal);
     return made;
   };
   const hosts: string[] = [];

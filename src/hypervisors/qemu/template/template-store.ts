@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import type { RestoredPlan } from '../../../core/hypervisor/templates.ts';
+import type { HostSpec } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { CurrentImage } from '../image/current-image.ts';
 import { fileDigest } from '../image/guest-image.ts';
@@ -46,12 +46,11 @@ export interface TemplateStore {
    * @throws HypervisorError while no image is installed.
    */
   key(): string;
-  /** Names the plans whose hosts are restored; before that, those of all plans are. */
-  restoreOnly(plans: readonly RestoredPlan[]): void;
-  /** The key for a new host; undefined if it is to boot cold: its plan says so, or it is smaller than the template. */
-  keyFor(host: RestoredPlan): string | undefined;
-  /** Whether a host of this plan is restored, if there is a template. */
-  restores(planName: string): boolean;
+  /**
+   * The key for a new host; undefined if it has to boot cold: its plan says so, or it is smaller than the template.
+   * @throws HypervisorError while no image is installed.
+   */
+  keyFor(host: Pick<HostSpec, 'planName' | 'shape'>): string | undefined;
   /** Keys of bad templates with the same sources. */
   badKeys(): readonly string[];
   directory(key: string): string;
@@ -85,7 +84,7 @@ export interface TemplateStore {
 }
 
 export function createTemplateStore(
-  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'room'>,
+  options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'room' | 'restoredPlans'>,
   image: CurrentImage,
   nodeKey: NodeKey,
   digests: Digests,
@@ -96,8 +95,6 @@ export function createTemplateStore(
   const loaded = new Map<string, Promise<LoadedTemplate | undefined>>();
   const failures = createRestoreFailures();
   let closed = false;
-  let restored: ReadonlySet<string> | undefined;
-  const restores = (planName: string) => restored?.has(planName) ?? true;
   const directory = (key: string) => path.join(root, key);
   const badMark = (key: string) => path.join(directory(key), 'damaged');
   const isBad = (key: string) => exists(badMark(key));
@@ -227,11 +224,10 @@ export function createTemplateStore(
     load: async (key) => (failures.isPausing(key) ? undefined : load(key)),
     require,
     key: () => keysOf().key,
-    restoreOnly(plans) {
-      restored = new Set(plans.filter(({ shape }) => fitsTemplate(shape)).map(({ planName }) => planName));
+    keyFor({ planName, shape }) {
+      const isRestored = options.restoredPlans?.has(planName) ?? true;
+      return isRestored && fitsTemplate(shape) ? keysOf().key : undefined;
     },
-    keyFor: ({ planName, shape }) => (restores(planName) && fitsTemplate(shape) ? keysOf().key : undefined),
-    restores,
     badKeys: () => keysOf().bad,
     async diskDigest(key) {
       const record = await readRecord(key);

@@ -188,6 +188,6 @@ it('template that is bad each time: is made again three times only, and the erro
   for (let count = 0; count < 4; count += 1) {
     await writeFile(path.join(store.directory(await make()), 'damaged'), 'why');
   }
-  const making = createTemplates(deps).makeTemplate([], () => undefined, AbortSignal.timeout(5_000));
+  const making = createTemplates(deps).makeTemplate(() => undefined, AbortSignal.timeout(5_000));
   await expect(making).rejects.toThrow(/was bad each time it was made \(4 times\)\. The files "damaged" in/);
 });
