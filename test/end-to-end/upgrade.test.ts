@@ -121,9 +121,11 @@ it('backup and restore: from a running external Postgres into the embedded one, 
   expect((await osb('GET', `service_instances/${created}`)).status).toBe(200);
   expect((await osb('GET', `service_instances/${forgotten}`)).status).toBe(404);
   expect((await osb('GET', binding)).status).toBe(404);
-  // Beside the forgotten instance's host there can be one that was made for the pool after the backup.
-  expect(broker.output()).toMatch(/1 revocations replayed, [12] hosts differ/);
-  await eventually('the worker reports the host', () => broker.output().includes('"difference":"disputed"'));
+  // Beside the forgotten instance's host there can be those that were made for the pool after the backup.
+  expect(broker.output()).toMatch(/1 revocations replayed, [1-9]\d* hosts differ/);
+  // Disputed if the backup knew the host as a pooled one.
+  const reported = /"difference":"(owned|disputed)"/;
+  await eventually('the worker reports the host', () => reported.test(broker.output()));
   await broker.stop();
 }, 180_000);
 

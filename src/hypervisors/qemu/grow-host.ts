@@ -3,7 +3,7 @@ import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { createGuestAgent } from '../../guest/agent.ts';
 import type { QemuDeps } from './deps.ts';
-import { type HostRecord, writeHostRecord } from './host-record.ts';
+import { boundsOf, type HostRecord, writeHostRecord } from './host-record.ts';
 import { vmFacts } from './integrity/facts.ts';
 import { withGrowth } from './integrity/growth.ts';
 import { raiseFileLimit } from './launch/file-limit.ts';
@@ -16,7 +16,7 @@ const longestGrowthMs = 20_000;
 
 /** Adds to a running host what its spec has more, and waits for its guest: {@link Lifecycle.grow}. */
 export async function growHost(deps: QemuDeps, spec: HostSpec): Promise<boolean> {
-  const { hosts, cgroups, vms } = deps;
+  const { hosts, vms } = deps;
   const at = hosts.layoutOfSpec(spec);
   await vms.requireAlive(at);
   const found = await hosts.requireRecord(spec.hostId);
@@ -45,15 +45,34 @@ export async function growHost(deps: QemuDeps, spec: HostSpec): Promise<boolean>
     shape,
     growing: { since, isAdded: false },
   };
-  // Recorded first: if this is interrupted, the next start gives the host the rest.
+  // Recorded first: if this is interrupted, the next start or check gives the host the rest.
   await writeHostRecord(at.record, record);
+  return settleGrowth(deps, at, await addWhatIsRecorded(deps, at, record));
+}
+
+/**
+ * Adds to a running VM what its host's record says, if that was interrupted, and takes it into the manifest.
+ * @throws HypervisorError if the VM does not run, or refuses.
+ */
+export async function completeGrowth(deps: QemuDeps, at: HostLayout, record: HostRecord): Promise<void> {
+  if (record.growing === undefined) return;
+  if (!record.growing.isAdded) await addWhatIsRecorded(deps, at, record);
+  await recordGrowth(deps, at);
+}
+
+async function addWhatIsRecorded(
+  { cgroups, vms }: QemuDeps,
+  at: HostLayout,
+  record: HostRecord,
+): Promise<HostRecord> {
+  const { shape } = record;
   // Limits first: a VM that has more than them would be ended.
-  await cgroups.make(spec.hostId, shape);
+  await cgroups.make(at.id, shape);
   await raiseFileLimit(at, cgroups, shape);
-  await vms.grow(at, bounds.start, shape);
-  const added = { ...record, growing: { since, isAdded: true } };
+  await vms.grow(at, boundsOf(record).start, shape);
+  const added = { ...record, growing: { ...record.growing, isAdded: true } };
   await writeHostRecord(at.record, added);
-  return settleGrowth(deps, at, added);
+  return added;
 }
 
 /**

@@ -1,6 +1,6 @@
-import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Integrity } from '../../core/hypervisor/integrity.ts';
 import type { QemuDeps } from './deps.ts';
+import { completeGrowth } from './grow-host.ts';
 import { verifyHost } from './integrity/verify.ts';
 import { markQuarantined, unmarkQuarantined } from './quarantine-mark.ts';
 
@@ -8,10 +8,11 @@ export function createIntegrity(deps: QemuDeps): Integrity {
   const { hosts, network, recordedRules, logger } = deps;
   return {
     async verify(hostId) {
-      const { slot, growing } = await hosts.requireRecord(hostId);
-      // A worker was killed while it added to the host: its manifest follows when the operation continues.
-      if (growing !== undefined) throw new HypervisorError(`host ${hostId} is being made larger`);
-      return verifyHost(hosts.layout(hostId, slot), deps);
+      const record = await hosts.requireRecord(hostId);
+      const at = hosts.layout(hostId, record.slot);
+      // A worker was killed while it added to the host, or the database has forgotten that update.
+      await completeGrowth(deps, at, record);
+      return verifyHost(at, deps);
     },
 
     async quarantine(hostId) {
