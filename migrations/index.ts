@@ -32,6 +32,7 @@ import * as hostDifferences from './092-host-differences.ts';
 import * as totals from './094-totals.ts';
 import * as freeSlots from './095-free-slots.ts';
 import * as gatewayNames from './096-gateway-names.ts';
+import * as onePool from './097-one-pool.ts';
 
 /**
  * Every migration. The order of this list is the order in which they run, and what Knex checks against the database:
@@ -72,6 +73,7 @@ const migrations: readonly { name: string; migration: Knex.Migration }[] = [
   { name: '093-preparation', migration: preparation },
   { name: '095-free-slots', migration: freeSlots },
   { name: '096-gateway-names', migration: gatewayNames },
+  { name: '097-one-pool', migration: onePool },
 ];
 
 export const migrationSource: Knex.MigrationSource<(typeof migrations)[number]> = {

@@ -1,6 +1,7 @@
 import type { Settings } from '../config/settings.ts';
 import type { HostPower } from '../core/model/host.ts';
 import type { HostOverview } from '../core/ports/overview.ts';
+import type { PoolPlan } from '../core/pool-state.ts';
 import { printJson, printLine, printText } from '../lib/terminal.ts';
 import { askMgmt, MgmtError } from './mgmt-client.ts';
 import { printable } from '../lib/printable.ts';
@@ -70,9 +71,10 @@ export async function runHosts(
   settings: Settings,
   options: { json?: boolean; wide?: boolean },
 ): Promise<void> {
-  const { hypervisor, hosts, notices } = await askMgmt<{
+  const { hypervisor, hosts, pool, notices } = await askMgmt<{
     hypervisor: string;
     hosts: HostLine[];
+    pool: PoolPlan[];
     notices: string[];
   }>(settings, '/mgmt/hosts');
   if (options.json === true) {
@@ -81,6 +83,10 @@ export async function runHosts(
   }
   if (hypervisor === 'simulated') printLine('SIMULATED: there are no VMs.');
   printTable(options.wide === true ? wideColumns : columns, hosts);
+  if (pool.length > 0) {
+    const sizes = pool.map(({ plan, parked, wanted }) => `${parked} of ${wanted} ${plan}`);
+    printText(`\nHosts parked in the pool: ${sizes.join(', ')}.`);
+  }
   for (const notice of notices) printText(`\n${printable(notice, longestNotice)}`);
   const { differences } = await askMgmt<{ differences: unknown[] }>(settings, '/mgmt/reconcile');
   if (differences.length > 0) {

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { AdmissionRules } from '../core/model/node-memory.ts';
-import type { Plan } from '../core/catalog/catalog.ts';
+import type { Plan, PoolSize } from '../core/catalog/catalog.ts';
+import { demandSeconds, poolTargets } from '../core/catalog/pool-targets.ts';
 import { HostDisputedError } from '../core/hypervisor/host-disputed-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import { errorMessage } from '../lib/error-message.ts';
@@ -12,7 +13,7 @@ import type { Store } from '../core/ports/store.ts';
 import { createHostTasks } from './host-tasks.ts';
 import { createPoolRoom } from './pool-room.ts';
 
-/** Fills each plan's pool to its size, and shrinks it if memory, slots or disk space are short. */
+/** Fills the pool with hosts of the sizes in demand, and shrinks it if memory, slots or disk space are short. */
 export interface PoolController {
   /**
    * Destroys parked hosts that are unusable, and parks new ones unless a tenant waits.
@@ -25,6 +26,7 @@ export interface PoolController {
 const leadershipMs = 15_000;
 /** Interval between two checks of a parked host, in milliseconds. */
 const verifyEveryMs = 30_000;
+
 /**
  * Parked hosts are recorded before they are created and until they are destroyed. An instance claims one with a single
  * update of its row; its provision operation then runs the same steps as for any other host, of which only setting the
@@ -38,13 +40,14 @@ export function createPoolController(deps: {
   hypervisor: Hypervisor;
   logger: Logger;
   plans: readonly Plan[];
+  size: PoolSize;
   isBusy: () => boolean;
   availableMib: () => Promise<number>;
   admission: AdmissionRules;
   diskAdmission: AdmissionRules;
   signal: AbortSignal;
 }): PoolController {
-  const { store, hypervisor, logger, plans, isBusy, signal } = deps;
+  const { store, hypervisor, logger, plans, size, isBusy, signal } = deps;
   const { records } = store;
   const owner = randomUUID();
   const verified = new Map<string, number>();
@@ -104,6 +107,11 @@ export function createPoolController(deps: {
     return undefined;
   }
 
+  const { vcpus, memory, disk } = hypervisor.capabilities.liveGrowth;
+  const canGrow = vcpus && memory && disk;
+  const setParked = async ({ id }: PoolHost) =>
+    records.setHostParked(id, { imageVersion: await hypervisor.imageVersionOf(id), canGrow });
+
   /** Parks one more host. False if there is no slot for it or no template. */
   async function parkOne(plan: Plan): Promise<boolean> {
     const host = await records.insertPoolHost({
@@ -116,7 +124,7 @@ export function createPoolController(deps: {
     if (host === undefined) return false;
     try {
       await hypervisor.prepare(toHostSpec(host));
-      if ((await hypervisor.park(toHostSpec(host))) && (await records.setHostParked(host.id))) {
+      if ((await hypervisor.park(toHostSpec(host))) && (await setParked(host))) {
         verified.set(host.id, performance.now());
         return true;
       }
@@ -132,6 +140,35 @@ export function createPoolController(deps: {
 
   const mayGrow = async () =>
     !signal.aborted && !isBusy() && (await room()) === 'plenty' && (await isLeader());
+
+  /** Parks what is missing. Hosts of sizes that are not in demand make room for it one by one. */
+  async function fill(present: readonly PoolHost[]): Promise<void> {
+    const restored: Plan[] = [];
+    for (const plan of plans)
+      if (await hypervisor.hasTemplate({ planName: plan.name, shape: plan.shape })) restored.push(plan);
+    // They are of use while the template is bad, or is made.
+    if (restored.length === 0 && plans.some(({ fromTemplate }) => fromTemplate)) return;
+    const targets = poolTargets(restored, size, await records.createdInstances(demandSeconds));
+    const wanted = [...targets.values()].reduce((sum, count) => sum + count, 0);
+    const ofPlan = ({ name }: Plan) => present.filter(({ planName }) => planName === name);
+    const surplus = plans.flatMap((plan) => ofPlan(plan).slice(targets.get(plan.name) ?? 0));
+    let count = present.length;
+    const discardSurplus = async (why: string) => {
+      const host = surplus.pop();
+      if (host === undefined) return;
+      await discard(host, why);
+      count -= 1;
+    };
+    while (count > wanted && surplus.length > 0) await discardSurplus('the pool is larger than it should be');
+    for (const plan of restored) {
+      for (let index = ofPlan(plan).length; index < (targets.get(plan.name) ?? 0); index += 1) {
+        if (!(await mayGrow())) return;
+        if (count >= wanted) await discardSurplus('hosts of another size are in demand');
+        if (!(await parkOne(plan))) break;
+        count += 1;
+      }
+    }
+  }
 
   return {
     async runOnce() {
@@ -153,17 +190,7 @@ export function createPoolController(deps: {
       const [first] = present;
       if (first !== undefined && (await room()) === 'short')
         await discard(first, 'memory, slots or disk space are short');
-
-      for (const plan of plans) {
-        const ofPlan = present.filter(({ planName }) => planName === plan.name);
-        for (const host of ofPlan.slice(plan.pool))
-          await discard(host, 'the pool is larger than its plan says');
-        if (!(await hypervisor.hasTemplate({ planName: plan.name, shape: plan.shape }))) continue;
-        for (let count = ofPlan.length; count < plan.pool; count += 1) {
-          if (!(await mayGrow())) return;
-          if (!(await parkOne(plan))) break;
-        }
-      }
+      else await fill(present);
     },
   };
 }

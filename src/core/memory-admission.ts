@@ -11,15 +11,14 @@ export function expectedMib(rules: AdmissionRules, guestMib: number): number {
 export async function memoryShortage(
   records: Pick<Records, 'nodeMemory' | 'usage'>,
   rules: AdmissionRules,
-  { promisedMib = 0, isInUse = false, wokenMib = 0 }: MemoryDemand,
+  { promisedMib = 0, inUseMib = 0, wokenMib = 0 }: MemoryDemand,
 ): Promise<string | undefined> {
-  const recordedMib = isInUse ? 0 : promisedMib;
-  const wantedMib = recordedMib + wokenMib;
+  const wantedMib = promisedMib - inUseMib + wokenMib;
   const memory = promisedMib + wokenMib > 0 ? await records.nodeMemory() : undefined;
   if (memory === undefined) return undefined;
   const { reserveMib, overcommit } = rules;
   const needed = expectedMib(rules, wantedMib);
-  const coming = expectedMib(rules, Math.max(0, memory.comingMib - recordedMib));
+  const coming = expectedMib(rules, Math.max(0, memory.comingMib - promisedMib));
   const free = memory.availableMib - reserveMib - coming;
   if (wantedMib > 0 && free < needed) {
     const besides = coming > 0 ? ` and ${coming} MiB for hosts that are starting` : '';

@@ -15,6 +15,7 @@ export function createOverview(database: Knex): Overview {
   return {
     hosts: () => hosts(database),
     counts: () => counts(database),
+    restoredPlans: () => restoredPlans(database),
     nodeRules: () => nodeRules(database),
   };
 }
@@ -102,6 +103,13 @@ const namesIn = (row: HostOverviewRow) => ({
   spaceName: row.space_name ?? undefined,
   namespace: row.namespace ?? undefined,
 });
+
+async function restoredPlans(database: Knex): ReturnType<Overview['restoredPlans']> {
+  const rows: { templates: string[] }[] = await database('workers')
+    .whereRaw(isWorkerAlive)
+    .select('templates');
+  return new Set(rows.flatMap(({ templates }) => templates));
+}
 
 /** Reads nothing that grows with what has ended. */
 async function counts(database: Knex): Promise<Counts> {

@@ -9,6 +9,7 @@ import { createInstances } from '../core/broker/instances.ts';
 import { createParameterRules } from '../core/broker/parameter-rules.ts';
 import { refuseDroppedPlans } from '../core/catalog/dropped-plans.ts';
 import { createHostChecks } from '../core/host-checks.ts';
+import { poolState } from '../core/pool-state.ts';
 import { createPlatforms } from '../core/platforms.ts';
 import type { Logger } from '../lib/logger.ts';
 import { credentialDigest } from '../core/ports/platforms.ts';
@@ -195,11 +196,13 @@ export async function startApi(settings: Settings, processLogger: Logger): Promi
       logger,
     }),
   });
+  const overview = createOverview(database);
   const mgmt = createMgmtApp({
     keys,
     certificateAuthorities: authorities,
     audit,
-    overview: createOverview(database),
+    overview,
+    pool: () => poolState(catalog, store.records, overview),
     records: store.records,
     platforms: createPlatforms(platforms),
     checks: createHostChecks(createCheckRequests(database)),

@@ -91,7 +91,7 @@ export async function startWorker(
     loadAhead: true,
     restoredPlans: restoredPlans(plans),
   });
-  requireCapabilities(hypervisor, plans);
+  requireCapabilities(hypervisor, catalog);
   const notes = createOwnerNotes(settings.stateDirectory);
   const watch = createHistoryWatch({
     records: createHistoryRecords(unchecked),
@@ -170,7 +170,7 @@ export async function startWorker(
   const graceSeconds = settings.orphanGraceSeconds;
   const reconciler = createReconciler({ ...deps, differences, notes, graceSeconds });
   const pool = createPoolController({
-    ...{ ...deps, plans, admission, diskAdmission, availableMib, signal },
+    ...{ ...deps, plans, size: catalog.pool, admission, diskAdmission, availableMib, signal },
     isBusy: () => operations.isBusy(),
   });
   const nodeRules = createNodeRulesController({ ...deps, records: createNodeRuleRecords(database), name });

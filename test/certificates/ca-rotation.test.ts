@@ -261,7 +261,7 @@ it('issue: allows the longest validity of a catalog, and no certificate outlives
   // As in a CA's last years: the certificate expires with its CA, and `expiresAt` says so.
   const current = (await cas.list()).find(({ name }) => name === 'client');
   expect((await issue(30 * 365)).expiresAt).toEqual(current?.expiresAt);
-  const { text } = await metricsText(await createOverview(database).counts(), []);
+  const { text } = await metricsText(await createOverview(database).counts(), [], []);
   expect(text).toContain(
     `berth_ca_expiry_timestamp_seconds{name="client",state="current"} ${Number(current?.expiresAt) / 1000}\n`,
   );

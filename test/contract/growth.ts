@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import type { HostShape, HostSpec } from '../../src/core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../src/core/hypervisor/hypervisor-error.ts';
+import { unowned } from './owners.ts';
 import type { Suite } from './suite.ts';
 
 const parts = {
@@ -30,6 +31,29 @@ export function describeGrowth(suite: Suite): void {
     Object.entries(parts)
       .filter(([part]) => grows()[part as keyof typeof parts])
       .reduce<Partial<HostShape>>((all, [, more]) => ({ ...all, ...more }), {});
+
+  suite.itNeeds(
+    ['park'],
+    'start: a parked host gets what its owner has more than the pool, also if it is started again',
+    async () => {
+      if (Object.values(grows()).includes(false)) return;
+      const owned = add(newSpec(), addable());
+      const parked = unowned({ ...owned, shape: newSpec().shape });
+      await suite.driver.prepare(parked);
+      expect(await suite.driver.park(parked)).toBe(true);
+      expect(await suite.driver.hasShape(owned)).toBe(false);
+
+      await suite.driver.start(owned);
+      await suite.restartWorker();
+      const address = await bringUp(owned);
+      expect(await suite.driver.startedFrom(owned.hostId)).toBe('pool');
+      expect(await suite.driver.hasShape(owned)).toBe(true);
+      const { vcpus, memoryMib } = await suite.sizeOf(address);
+      expect(vcpus).toBe(owned.shape.vcpus);
+      expect(memoryMib).toBeGreaterThan(parked.shape.memoryMib);
+      expect(await suite.driver.verify(owned.hostId)).toEqual([]);
+    },
+  );
 
   it('grow: adds what the driver states to a running host, which keeps its VM, data and address', async () => {
     const { driver } = suite;

@@ -5,6 +5,7 @@ import { CatalogError, loadCatalog } from '../../src/core/catalog/load.ts';
 
 type Changed = Record<string, unknown>;
 interface File {
+  pool: Changed;
   offerings: Changed[];
 }
 
@@ -33,6 +34,23 @@ describe('the catalog', () => {
 
   it.each<[string, unknown, string]>([
     ['no offering', { offerings: [] }, '/offerings'],
+    [
+      'plans that want more parked hosts than there are',
+      changed((file) => (file.pool = { size: 0 })),
+      "pool.size is 0, but the plans' pools have 1 hosts together",
+    ],
+    [
+      'a pool that shrinks in times of demand',
+      changed((file) => (file.pool = { size: 3, max_size: 2 })),
+      'pool.max_size is 2, but pool.size is 3',
+    ],
+    [
+      'a pool that nothing fills',
+      changed((file) => {
+        for (const plan of plans(file)) Object.assign(plan, { template: 'never', pool: 0 });
+      }),
+      'there is a pool, but no plan is restored from the template',
+    ],
     [
       'an unknown field',
       changed((file) => (file.offerings[0] = { ...file.offerings[0], colour: 1 })),

@@ -28,7 +28,7 @@ it('metrics: have what all gateways counted, with the reasons, and those that ha
     const reports = startCountReports({ counters, counts: unreliable, everyMs: 20, logger: silentLogger });
     return { counters, reports };
   };
-  const metrics = async () => (await metricsText(await createOverview(ofApi).counts(), [])).text;
+  const metrics = async () => (await metricsText(await createOverview(ofApi).counts(), [], [])).text;
 
   const [one, two] = [start(), start()];
   const zero = 'berth_gateway_clients_total{result="refused",reason="too-many-of-tenant"} 0\n';

@@ -10,8 +10,9 @@ import type { Driver } from '../../src/core/hypervisor/hypervisor.ts';
 import { noRegistries } from '../../src/core/hypervisor/host-spec.ts';
 import { requireCapabilities } from '../../src/core/hypervisor/require-capabilities.ts';
 import { builtInCatalog } from '../../src/core/catalog/built-in.ts';
+import type { Catalog } from '../../src/core/catalog/catalog.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
-import { allPlans } from '../../src/core/catalog/lookup.ts';
+import type { IdlePolicy } from '../../src/core/model/host.ts';
 import type { HostLocks } from '../../src/hypervisors/host-locks.ts';
 import { createSimulatedHypervisor } from '../../src/hypervisors/simulated/simulated.ts';
 import { withFaults } from '../../src/hypervisors/with-faults.ts';
@@ -136,23 +137,32 @@ describe('decorators of drivers', () => {
 });
 
 describe('capabilities of a driver', () => {
-  const plans = allPlans(loadCatalog(builtInCatalog, 'built in'));
+  const builtIn = loadCatalog(builtInCatalog, 'built in');
+  const withIdle = (idle: IdlePolicy): Catalog => ({
+    ...builtIn,
+    offerings: builtIn.offerings.map((offering) => ({
+      ...offering,
+      plans: offering.plans.map((plan) => ({ ...plan, idle })),
+    })),
+  });
 
   it('requireCapabilities: accepts the built-in catalog for a driver that can do everything', () => {
     expect(() => {
-      requireCapabilities({ name: 'qemu', capabilities: allCapabilities }, plans);
+      requireCapabilities({ name: 'qemu', capabilities: allCapabilities }, builtIn);
     }).not.toThrow();
   });
 
   it('requireCapabilities: names the plan, the field and the remedy', () => {
     const capabilities = { ...allCapabilities, park: false, pause: false, egress: ['none' as const] };
-    const refuse = (of = plans) => {
+    const refuse = (of = builtIn) => {
       requireCapabilities({ name: 'qemu', capabilities }, of);
     };
-    expect(refuse).toThrow('plan small: pool: 3 is not supported; set pool: 0');
+    expect(refuse).toThrow(
+      'pool: { size: 4, max_size: 8 } is not supported; set pool: { size: 0, max_size: 0 }, and no pool of a plan',
+    );
     expect(refuse).toThrow('plan small: idle: suspend is not supported; set idle: pause or run');
     expect(() => {
-      refuse(plans.map((plan) => ({ ...plan, idle: 'pause' })));
+      refuse(withIdle('pause'));
     }).toThrow('plan small: idle: pause is not supported; set idle: run');
     expect(refuse).toThrow('plan small: egress: internet is not supported');
   });

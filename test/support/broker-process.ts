@@ -38,11 +38,12 @@ export interface BrokerProcess {
   interrupt(): Promise<void>;
   /** Sends SIGKILL to all its processes; hosts keep running. */
   kill(): Promise<void>;
+  /** Asks the OSB API, or the management API if the route begins with `/mgmt`. */
   ask<T = Record<string, unknown>>(method: string, route: string, body?: object): Promise<Answer<T>>;
   createRoute(instanceId: string): string;
   createBody(org: string): object;
-  create(instanceId: string, org: string): Promise<Answer>;
-  bind(instanceId: string, bindingId: string): Promise<Answer<{ credentials: Credentials }>>;
+  create(instanceId: string, org: string, plan?: string): Promise<Answer>;
+  bind(instanceId: string, bindingId: string, plan?: string): Promise<Answer<{ credentials: Credentials }>>;
   unbind(instanceId: string, bindingId: string): Promise<Answer>;
   /** A PATCH with these fields, to the end of its operation. */
   update(instanceId: string, change: object): Promise<Answer>;
@@ -156,13 +157,15 @@ export async function makeBrokerProcess(
     route: string,
     body?: object,
   ): Promise<Answer<T>> {
-    const { broker } = JSON.parse(await readFile(path.join(state.directory, 'credentials.json'), 'utf8')) as {
-      broker: { username: string; password: string };
-    };
-    const response = await fetch(`http://127.0.0.1:${port}${route}`, {
+    const users = JSON.parse(
+      await readFile(path.join(state.directory, 'credentials.json'), 'utf8'),
+    ) as Record<'broker' | 'mgmt', { username: string; password: string }>;
+    const isMgmt = route.startsWith('/mgmt');
+    const { username, password } = users[isMgmt ? 'mgmt' : 'broker'];
+    const response = await fetch(`http://127.0.0.1:${isMgmt ? port + 2 : port}${route}`, {
       method,
       headers: {
-        Authorization: `Basic ${Buffer.from(`${broker.username}:${broker.password}`).toString('base64')}`,
+        Authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
         'X-Broker-API-Version': '2.17',
         ...(body !== undefined && { 'Content-Type': 'application/json' }),
       },
@@ -232,8 +235,10 @@ export async function makeBrokerProcess(
     ask,
     createRoute,
     createBody,
-    create: async (id, org) => settled(await ask('PUT', createRoute(id), createBody(org)), instance(id)),
-    bind: (id, bindingId) => ask('PUT', binding(id, bindingId), { service_id: serviceId, plan_id: planId }),
+    create: async (id, org, plan = planId) =>
+      settled(await ask('PUT', createRoute(id), { ...createBody(org), plan_id: plan }), instance(id)),
+    bind: (id, bindingId, plan = planId) =>
+      ask('PUT', binding(id, bindingId), { service_id: serviceId, plan_id: plan }),
     unbind: (id, bindingId) => ask('DELETE', `${binding(id, bindingId)}?${hints}`),
     update,
     upgrade: (id, version) => update(id, { maintenance_info: { version } }),

@@ -10,6 +10,7 @@ import { createBindings } from '../../src/core/broker/bindings.ts';
 import { createInstances } from '../../src/core/broker/instances.ts';
 import { createHostChecks } from '../../src/core/host-checks.ts';
 import { createPlatforms } from '../../src/core/platforms.ts';
+import { poolState } from '../../src/core/pool-state.ts';
 import { createParameterRules } from '../../src/core/broker/parameter-rules.ts';
 import { allPlans, restoredPlans } from '../../src/core/catalog/lookup.ts';
 import { loadCatalog } from '../../src/core/catalog/load.ts';
@@ -200,11 +201,13 @@ export async function makeTestBroker(
     });
   const app = makeApp(syncWaitMs);
   const asynchronous = makeApp(0);
+  const overview = createOverview(apiDatabase);
   const mgmt = createMgmtApp({
     keys: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
     certificateAuthorities: { list: () => Promise.resolve([]), rotate: () => Promise.resolve([]) },
     audit,
-    overview: createOverview(apiDatabase),
+    overview,
+    pool: () => poolState(catalog, apiStore.records, overview),
     records: store.records,
     platforms: createPlatforms(createPlatformStore(apiDatabase)),
     checks: createHostChecks(createCheckRequests(apiDatabase)),
@@ -308,6 +311,7 @@ export async function makeTestBroker(
         ...deps,
         hypervisor: { ...hypervisor, ...situation.hypervisor },
         plans: allPlans(catalog),
+        size: catalog.pool,
         isBusy: situation.isBusy ?? (() => false),
         availableMib: () => Promise.resolve(situation.availableMib?.() ?? 10_000),
         admission: { reserveMib: 1_000, overcommit: 4 },

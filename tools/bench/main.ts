@@ -50,7 +50,7 @@ function seconds(text: string): number {
 const engineDirectory = path.join(projectDirectory(), 'node_modules/.cache/berth/docker-engine/engine');
 
 async function provisionAndIsolation(
-  options: { runs: number; cacheDirectory: string },
+  options: { runs: number; sustained: boolean; cacheDirectory: string },
   progress: (line: string) => void,
 ): Promise<readonly Figure[]> {
   return [
@@ -99,10 +99,11 @@ withFiles(
     .description(
       'cold boot, template and pool; concurrent and sustained creates; memory of hosts; deletes, unbinds, isolation',
     )
-    .option('--runs <number>', 'creates of each kind', atLeastFive, 5),
-).action((options: { runs: number; json?: string; cache: string }) =>
+    .option('--runs <number>', 'creates of each kind', atLeastFive, 5)
+    .option('--no-sustained', 'skip the creates at the pace of the refill, which take half an hour'),
+).action((options: { runs: number; sustained: boolean; json?: string; cache: string }) =>
   measureWithVms('provision', options, (cacheDirectory, progress) =>
-    provisionAndIsolation({ runs: options.runs, cacheDirectory }, progress),
+    provisionAndIsolation({ ...options, cacheDirectory }, progress),
   ),
 );
 

@@ -78,30 +78,33 @@ export function provision(deps: InstanceDeps, request: ProvisionRequest): Promis
     });
     const operation = await beginOperation(records, 'provision', id);
     // Last, because it locks the usage counts that all tenants share until the commit.
-    const newHostId = randomUUID();
-    const host = await records.insertHost({
-      id: newHostId,
-      instanceId: id,
-      tenantId: tenant.id,
-      planName: plan.name,
-      shape: plan.shape,
-      publishedPorts: demand.publishedPorts,
-      egress: demand.egress,
-      registries: demand.registries,
-      idle: demand.idle,
-    });
-    if (host === undefined) {
+    const assigned = await records.insertHost(
+      {
+        id: randomUUID(),
+        instanceId: id,
+        tenantId: tenant.id,
+        planName: plan.name,
+        shape: plan.shape,
+        publishedPorts: demand.publishedPorts,
+        egress: demand.egress,
+        registries: demand.registries,
+        idle: demand.idle,
+      },
+      plan.fromTemplate ? imageVersion() : undefined,
+    );
+    if (assigned === undefined) {
       throw refused.unavailable(
         `This broker is full: it has ports for ${records.slotCount} hosts, including those of the pool, and all are in use, or were until a few minutes ago. Delete an instance, try again later, or ask the operator of the broker for more (BERTH_PUBLISHED_PORTS).`,
       );
     }
     await requireQuota(records, catalog, plan, tenant.id, usageOf(plan, demand.publishedPorts));
+    const { parkedShape } = assigned;
     await requireMemory(records, admission, {
       promisedMib: plan.shape.memoryMib,
-      isInUse: host.id !== newHostId,
+      inUseMib: parkedShape?.memoryMib ?? 0,
     });
     // A parked host's disk is promised already.
-    await requireDisk(records, diskAdmission, host.id === newHostId ? plan.shape.diskGib : 0);
+    await requireDisk(records, diskAdmission, plan.shape.diskGib - (parkedShape?.diskGib ?? 0));
     return operation;
   });
 }

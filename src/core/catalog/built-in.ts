@@ -13,6 +13,7 @@ const free = [{ amount: { usd: 0 }, unit: 'MONTHLY' }];
 
 /** The catalog that is used if `BERTH_CATALOG` names no file, in the form of such a file. */
 export const builtInCatalog = {
+  pool: { size: 4, max_size: 8 },
   offerings: [
     {
       id: '5d8f1e7c-0a3b-4a52-9d4e-6f4b3a1c7e10',
@@ -40,7 +41,6 @@ export const builtInCatalog = {
             costs: free,
           },
           host: { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 },
-          pool: 3,
         },
         {
           id: '0b6d2a54-3f0e-4c0e-8a53-1d1f4c1f9a02',

@@ -22,6 +22,7 @@ export interface QuotasEntry {
 /** A catalog in its file form. */
 export interface CatalogFile {
   quotas?: QuotasEntry;
+  pool?: { size?: number; max_size?: number };
   offerings: {
     id: string;
     name: string;
@@ -66,6 +67,8 @@ const limits = {
   ),
 };
 
+const hosts = { type: 'integer', minimum: 0, maximum: 1000 };
+
 const quotas = { type: 'object', additionalProperties: false, properties: { total: limits, tenant: limits } };
 
 /** Checks the form of a catalog's file; the rules between its entries are in `catalog-rules.ts`. */
@@ -75,6 +78,7 @@ export const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).
   additionalProperties: false,
   properties: {
     quotas,
+    pool: { type: 'object', additionalProperties: false, properties: { size: hosts, max_size: hosts } },
     offerings: {
       type: 'array',
       minItems: 1,
@@ -115,7 +119,7 @@ export const validateFile = new Ajv({ allErrors: true, allowUnionTypes: true }).
                   },
                 },
                 template: { enum: ['restore', 'never'] },
-                pool: { type: 'integer', minimum: 0, maximum: 1000 },
+                pool: hosts,
                 idle: { enum: ['run', 'pause', 'suspend'] },
                 quotas,
                 egress: {

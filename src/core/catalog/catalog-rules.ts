@@ -33,6 +33,21 @@ export function brokenRules(catalog: Catalog): string[] {
       problems.push(`${plan.name} has a pool, but no template to fill it from: remove pool or template`);
     }
   }
+  const { size, maxSize } = catalog.pool;
+  const ofPlans = plans.reduce((sum, plan) => sum + plan.pool, 0);
+  if (ofPlans > size) {
+    problems.push(
+      `pool.size is ${size}, but the plans' pools have ${ofPlans} hosts together: raise the one or lower the others`,
+    );
+  }
+  if (maxSize < size) {
+    problems.push(`pool.max_size is ${maxSize}, but pool.size is ${size}: raise the one or lower the other`);
+  }
+  if (size > 0 && !plans.some((plan) => plan.fromTemplate)) {
+    problems.push(
+      'there is a pool, but no plan is restored from the template: remove pool, or template: never',
+    );
+  }
   return problems;
 }
 

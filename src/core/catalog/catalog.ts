@@ -17,7 +17,7 @@ export interface Plan {
   readonly egress: Egress;
   /** Whether hosts are restored from the template; otherwise each of them boots cold. */
   readonly fromTemplate: boolean;
-  /** How many hosts are parked ahead of creates. */
+  /** How many parked hosts have this plan's size at least, so that its creates wait for nothing. */
   readonly pool: number;
   /** What happens to an idle host; a parameter can override it. */
   readonly idle: IdlePolicy;
@@ -37,6 +37,14 @@ export interface Offering {
   readonly plans: readonly Plan[];
 }
 
+/** How many hosts are parked ahead of creates, of all plans together. */
+export interface PoolSize {
+  /** Also while nothing is created. */
+  readonly size: number;
+  /** The most, while many are created. */
+  readonly maxSize: number;
+}
+
 /** What counts as one tenant on Cloud Foundry: an org, a space, or a single instance. */
 export type TenantScope = 'org' | 'space' | 'instance';
 
@@ -44,5 +52,6 @@ export type TenantScope = 'org' | 'space' | 'instance';
 export interface Catalog {
   /** Limits on all hosts. */
   readonly quotas: Quotas;
+  readonly pool: PoolSize;
   readonly offerings: readonly Offering[];
 }

@@ -7,7 +7,7 @@ import {
   validateFile,
 } from './catalog-file.ts';
 import { brokenRules } from './catalog-rules.ts';
-import type { Catalog } from './catalog.ts';
+import type { Catalog, PoolSize } from './catalog.ts';
 import type { Egress } from '../hypervisor/host-spec.ts';
 import type { Limits, Quotas } from '../model/usage.ts';
 
@@ -45,6 +45,7 @@ function problemOf(error: ErrorObject): string {
 function toCatalog(file: CatalogFile): Catalog {
   return {
     quotas: toQuotas(file.quotas),
+    pool: toPoolSize(file),
     offerings: file.offerings.map((offering) => ({
       id: offering.id,
       name: offering.name,
@@ -73,6 +74,13 @@ function toCatalog(file: CatalogFile): Catalog {
       })),
     })),
   };
+}
+
+/** Without sizes: what the plans ask for, and twice that in times of demand. */
+function toPoolSize({ pool = {}, offerings }: CatalogFile): PoolSize {
+  const ofPlans = offerings.flatMap(({ plans }) => plans.map((plan) => plan.pool ?? 0));
+  const size = pool.size ?? ofPlans.reduce((sum, count) => sum + count, 0);
+  return { size, maxSize: pool.max_size ?? 2 * size };
 }
 
 function toQuotas(quotas: QuotasEntry | undefined): Quotas {

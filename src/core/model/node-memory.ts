@@ -22,8 +22,8 @@ export interface NodeMemory {
 export interface MemoryDemand {
   /** Memory newly promised; already recorded in the current transaction. */
   readonly promisedMib?: number;
-  /** Whether the promised memory is in use already: the host comes from the pool. */
-  readonly isInUse?: boolean;
+  /** The part of the promised memory that is in use already: the host comes from the pool. */
+  readonly inUseMib?: number;
   /** Memory of a suspended host that is about to resume: promised earlier, not in use now. */
   readonly wokenMib?: number;
 }

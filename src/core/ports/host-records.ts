@@ -1,10 +1,11 @@
 import type { StartedFrom } from '../hypervisor/lifecycle.ts';
 import type { EngineAddress } from '../hypervisor/network.ts';
 import type { Host, HostHalt } from '../model/host.ts';
-import type { RegistrySettings } from '../hypervisor/host-spec.ts';
+import type { HostShape, RegistrySettings } from '../hypervisor/host-spec.ts';
 import type { IdlePolicy } from '../model/host.ts';
 import type { NewPoolHost } from './pool-records.ts';
 
+/** A host for an instance. */
 export interface NewHost extends NewPoolHost {
   readonly instanceId: string;
   readonly tenantId: string;
@@ -12,13 +13,21 @@ export interface NewHost extends NewPoolHost {
   readonly idle: IdlePolicy;
 }
 
+/** A host that an instance has got. */
+export interface AssignedHost {
+  readonly host: Host;
+  /** The size that it has had in the pool; undefined if it was not there. */
+  readonly parkedShape: HostShape | undefined;
+}
+
 /** Hosts of instances, and the slots of hosts. */
 export interface HostRecords {
   /**
-   * Gives an instance its host: a parked one of this plan and shape, by one update of its row (`host.id` is not used
-   * then), otherwise a new one in a free slot. Undefined if no slot is free.
+   * Gives an instance its host: by one update of its row the parked one that fits best (`host.id` is not used then), otherwise a
+   * new one in a free slot. Undefined if no slot is free.
+   * @param imageVersion that a parked host must have; undefined: it gets a new host.
    */
-  insertHost(host: NewHost): Promise<Host | undefined>;
+  insertHost(host: NewHost, imageVersion: string | undefined): Promise<AssignedHost | undefined>;
   /** Gives an instance a new host, although one of the pool would do. Undefined if no slot is free. */
   insertNewHost(host: NewHost): Promise<Host | undefined>;
   /** The host of an instance, unless it has been destroyed. */

@@ -11,6 +11,8 @@ export interface Overview {
   /** Every host that has not been destroyed; at most the first 1,000. */
   hosts(): Promise<readonly HostOverview[]>;
   counts(): Promise<Counts>;
+  /** Names of the plans whose hosts a living worker restores from the template now. */
+  restoredPlans(): Promise<ReadonlySet<string>>;
   /** Of each worker that has had something to report. */
   nodeRules(): Promise<readonly NodeRules[]>;
 }

@@ -15,8 +15,13 @@ export interface PoolRecords {
   insertPoolHost(host: NewPoolHost): Promise<PoolHost | undefined>;
   /** The hosts of the pool, oldest first. */
   poolHosts(): Promise<readonly PoolHost[]>;
-  /** Lets instances claim the host; false if it is no longer `parking`. */
-  setHostParked(hostId: string): Promise<boolean>;
+  /**
+   * Lets instances claim the host; false if it is no longer `parking`.
+   * @param vm.canGrow whether an instance of a larger plan may claim it too.
+   */
+  setHostParked(hostId: string, vm: { imageVersion: string; canGrow: boolean }): Promise<boolean>;
+  /** How many instances of each plan were created in the last `seconds`, by the plan's id. */
+  createdInstances(seconds: number): Promise<ReadonlyMap<string, number>>;
   /** Makes the host unclaimable, so that it can be destroyed; false if an instance has claimed it. */
   withdrawPoolHost(hostId: string): Promise<boolean>;
   /** Makes `owner` the leader of this controller for `leaseMs` milliseconds; false while another one is. */

@@ -2,6 +2,7 @@ import express, { type Express } from 'express';
 import { diskRoom } from '../../core/disk-admission.ts';
 import type { AdmissionRules } from '../../core/model/node-memory.ts';
 import type { AuditTrail } from '../../core/ports/audit.ts';
+import type { PoolPlan } from '../../core/pool-state.ts';
 import type { HostDifferences } from '../../core/ports/host-differences.ts';
 import type { HostChecks } from '../../core/ports/host-checks.ts';
 import type { Logger } from '../../lib/logger.ts';
@@ -30,6 +31,7 @@ import { verify } from './verify.ts';
 /** The management API for operators: a separate listener with separate credentials. */
 export function createMgmtApp(deps: {
   overview: Overview;
+  pool: () => Promise<readonly PoolPlan[]>;
   records: Pick<Records, 'requestPower' | 'nodeDisk' | 'usage'>;
   platforms: Platforms;
   checks: HostChecks;
@@ -46,6 +48,7 @@ export function createMgmtApp(deps: {
 }): Express {
   const {
     overview,
+    pool,
     records,
     platforms,
     checks,
@@ -81,12 +84,16 @@ export function createMgmtApp(deps: {
   const disk = () => diskRoom(records, diskAdmission);
   app.get('/mgmt/health', health({ overview, hypervisor, disk }));
   app.get('/mgmt/metrics', async (_request, response) => {
-    const { contentType, text } = await metricsText(await overview.counts(), await overview.nodeRules());
+    const { contentType, text } = await metricsText(
+      await overview.counts(),
+      await overview.nodeRules(),
+      await pool(),
+    );
     response.type(contentType).send(text);
   });
   app.get('/mgmt/hosts', async (_request, response) => {
-    const [hosts, rules] = await Promise.all([overview.hosts(), overview.nodeRules()]);
-    response.json({ hypervisor, hosts, notices: rulesNotices(rules) });
+    const [hosts, rules, ofPool] = await Promise.all([overview.hosts(), overview.nodeRules(), pool()]);
+    response.json({ hypervisor, hosts, pool: ofPool, notices: rulesNotices(rules) });
   });
   app.put('/mgmt/hosts/:host/power/:power', putPower(records));
   app.delete('/mgmt/hosts/:host/quarantine', deleteQuarantine(checks));

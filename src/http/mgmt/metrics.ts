@@ -1,11 +1,13 @@
 import { Counter, Gauge, Registry } from 'prom-client';
 import type { NodeRules } from '../../core/ports/node-rules.ts';
+import type { PoolPlan } from '../../core/pool-state.ts';
 import type { Counts } from '../../core/ports/overview.ts';
 
 /** The counts in the Prometheus text format. All come from Postgres, so any api reports on every process. */
 export async function metricsText(
   counts: Counts,
   nodeRules: readonly NodeRules[],
+  pool: readonly PoolPlan[],
 ): Promise<{ contentType: string; text: string }> {
   const registry = new Registry();
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
@@ -15,6 +17,10 @@ export async function metricsText(
   for (const { state, count } of counts.instances) instances.set({ state }, count);
   const hosts = gauge('berth_hosts', 'Hosts that have not been destroyed', ['state', 'plan']);
   for (const { state, plan, count } of counts.hosts) hosts.set({ state, plan }, count);
+  const wanted = gauge('berth_pool_hosts_wanted', 'Hosts that the pool should have: by size, as a plan', [
+    'plan',
+  ]);
+  for (const one of pool) wanted.set({ plan: one.plan }, one.wanted);
   const created = gauge('berth_hosts_made', 'Hosts created so far, by origin: pool, template or cold boot', [
     'from',
     'plan',

@@ -6,7 +6,7 @@ import type { QemuDeps } from './deps.ts';
 import { boundsOf, type HostRecord, writeHostRecord } from './host-record.ts';
 import { vmFacts } from './integrity/facts.ts';
 import { withGrowth } from './integrity/growth.ts';
-import { raiseFileLimit } from './launch/file-limit.ts';
+import { raiseProcessLimits } from './launch/process-limits.ts';
 import { largest } from './launch/sizes.ts';
 import type { HostLayout } from './layout.ts';
 import { agentTimeoutMs } from './timeouts.ts';
@@ -51,6 +51,25 @@ export async function growHost(deps: QemuDeps, spec: HostSpec): Promise<boolean>
 }
 
 /**
+ * Runs a parked VM for its owner, with what the spec has more than the pool's host; {@link settleGrowth} waits for its guest.
+ * @throws HypervisorError if the VM refuses: nobody has used it, and the host can be restored again.
+ */
+export async function claimHost(
+  deps: QemuDeps,
+  { owner, planName, shape }: HostSpec,
+  at: HostLayout,
+  found: HostRecord,
+): Promise<void> {
+  const claimed: HostRecord = { ...found, owner, planName, parked: false };
+  const grows = !isDeepStrictEqual(shape, found.shape);
+  const record: HostRecord = grows ? { ...claimed, shape, growing: { isAdded: false } } : claimed;
+  // Recorded first: from its first instruction on the VM is its owner's, and nobody else ever gets it.
+  await writeHostRecord(at.record, record, true);
+  if (grows) await addWhatIsRecorded(deps, at, record);
+  await deps.vms.run(at);
+}
+
+/**
  * Adds to a running VM what its host's record says, if that was interrupted, and takes it into the manifest.
  * @throws HypervisorError if the VM does not run, or refuses.
  */
@@ -61,14 +80,14 @@ export async function completeGrowth(deps: QemuDeps, at: HostLayout, record: Hos
 }
 
 async function addWhatIsRecorded(
-  { cgroups, vms }: QemuDeps,
+  { cgroups, vms, options }: QemuDeps,
   at: HostLayout,
   record: HostRecord,
 ): Promise<HostRecord> {
   const { shape } = record;
   // Limits first: a VM that has more than them would be ended.
   await cgroups.make(at.id, shape);
-  await raiseFileLimit(at, cgroups, shape);
+  await raiseProcessLimits(at, cgroups, shape, options.memoryOvercommit ?? 1);
   await vms.grow(at, boundsOf(record).start, shape);
   const added = { ...record, growing: { ...record.growing, isAdded: true } };
   await writeHostRecord(at.record, added);
@@ -82,6 +101,8 @@ async function addWhatIsRecorded(
  */
 export async function settleGrowth(deps: QemuDeps, at: HostLayout, record: HostRecord): Promise<boolean> {
   if (record.growing === undefined) return true;
+  // A worker was killed while it added it.
+  if (!record.growing.isAdded) return settleGrowth(deps, at, await addWhatIsRecorded(deps, at, record));
   if (!(await takesShape(deps, at, record))) {
     const { since } = record.growing;
     if (since === undefined || Date.now() - Date.parse(since) < longestGrowthMs) return false;

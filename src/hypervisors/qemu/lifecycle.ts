@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { enginePort } from '../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Lifecycle, ObservedHost } from '../../core/hypervisor/lifecycle.ts';
@@ -12,7 +13,7 @@ import { requireDiskSpace, wipeDisk } from './disk/disks.ts';
 import { growDisk } from './disk/grow-disk.ts';
 import { runningContainers } from './engine/containers.ts';
 import { engineAnswers } from './engine/engine.ts';
-import { growHost } from './grow-host.ts';
+import { claimHost, growHost } from './grow-host.ts';
 import { boundsOf, type HostRecord, newHostRecord, readHostRecord, writeHostRecord } from './host-record.ts';
 import { imageOfVersion, imageVersion } from './image/image-version.ts';
 import { addedMemoryMib } from './launch/arguments.ts';
@@ -91,11 +92,24 @@ export function createLifecycle(deps: QemuDeps): Lifecycle {
       const at = hosts.layoutOfSpec(spec);
       const found = await hosts.requireRecord(spec.hostId);
       const isAlive = await hosts.isAlive(spec.hostId);
-      const isClaim = isAlive && found.parked;
-      const record = { ...found, owner: spec.owner, parked: found.parked && !isClaim };
+      if (isAlive && found.parked) {
+        try {
+          await claimHost(deps, spec, at, found);
+          return;
+        } catch (error) {
+          if (!(error instanceof HypervisorError)) throw error;
+          logger.warn(
+            { host: spec.hostId, err: error },
+            'A host of the pool could not be given to its instance; it is made again',
+          );
+        }
+      }
+      const unused = isAlive && found.parked ? { ...found, parked: false, startedFrom: undefined } : found;
+      // It was parked with the size of a smaller plan.
+      const changes = hasRun(found) ? {} : { planName: spec.planName, shape: spec.shape };
+      const record = { ...unused, ...changes, owner: spec.owner };
       // Recorded first: from its first instruction on the VM is its owner's, and nobody else ever gets it.
-      if (isClaim || found.owner !== spec.owner) await writeHostRecord(at.record, record, true);
-      if (isClaim) return vms.run(at);
+      if (!isDeepStrictEqual(record, found)) await writeHostRecord(at.record, record, true);
       // A worker was killed while it started this VM, which nobody has used yet.
       if (isAlive && record.startedFrom === undefined) await cgroups.kill(spec.hostId);
       const outcome = await resumeHost(deps, at, record);

@@ -100,6 +100,13 @@ function createSimulatedDriver(
     });
   }
 
+  /** Its VM gets what the spec has more than the pool's host. */
+  const claim = ({ hostId, planName, shape }: HostSpec, vm: SimulatedVm) =>
+    files.changeHost(hostId, (host) => ({
+      spec: { ...host.spec, planName, shape },
+      vm: { ...vm, parked: false, shape },
+    }));
+
   const observe = createSimulatedObserver(files, engines, logger);
   const template = createSimulatedTemplate(files, {
     ...{ imageVersion, restoredPlans: options.restoredPlans },
@@ -155,7 +162,7 @@ function createSimulatedDriver(
       await files.writeDisk(hostId, { ...disk, hasRun: true });
       // By the file: another process, which has just ended, may still have its engine's port.
       const vm = (await files.readHost(hostId))?.vm;
-      if (vm?.parked === true) await writeVm(hostId, { ...vm, parked: false });
+      if (vm?.parked === true) await claim(spec, vm);
       if ((await resume(files, engines, hostId)) === 'resumed') return;
       await launch(spec, !disk.hasRun && (await template.fits(spec)) ? 'template' : 'boot');
     },

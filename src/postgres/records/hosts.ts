@@ -17,9 +17,12 @@ export function createHostRecords(connection: Knex, slotRules: SlotRules): HostR
     });
 
   return {
-    async insertHost(host) {
-      const row = (await claimPoolHost(connection, host)) ?? (await insertNew(host));
-      return row === undefined ? undefined : toHost(row);
+    async insertHost(host, imageVersion) {
+      const claimed =
+        imageVersion === undefined ? undefined : await claimPoolHost(connection, host, imageVersion);
+      if (claimed !== undefined) return claimed;
+      const row = await insertNew(host);
+      return row && { host: toHost(row), parkedShape: undefined };
     },
 
     async insertNewHost(host) {

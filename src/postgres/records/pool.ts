@@ -1,25 +1,39 @@
 import type { Knex } from 'knex';
-import type { NewHost } from '../../core/ports/host-records.ts';
+import type { AssignedHost, NewHost } from '../../core/ports/host-records.ts';
 import type { NewPoolHost, PoolRecords } from '../../core/ports/pool-records.ts';
 import type { SlotRules } from '../database.ts';
 import { createLeadership } from './leadership.ts';
-import { type HostRow, toPoolHost } from './rows.ts';
+import { type HostRow, toHost, toPoolHost } from './rows.ts';
 import { insertHostRow } from './slots.ts';
 
-/** Concurrent claims skip each other's rows instead of waiting. */
+/**
+ * The parked host that has most of what the plan has, and nothing more; one that has all of it if there is one, as that waits
+ * for nothing. Concurrent claims skip each other's rows instead of waiting.
+ */
 const claimSql = `
   UPDATE hosts SET instance_id = :instance, tenant_id = :tenant, egress = :egress, registries = :registries, idle = :idle,
+    plan_name = :plan, vcpus = :vcpus, memory_mib = :memory, disk_gib = :disk, ports = :ports,
     state = 'creating', updated_at = now()
-  WHERE id = (
-    SELECT id FROM hosts
-    WHERE state = 'parked' AND plan_name = :plan AND vcpus = :vcpus AND memory_mib = :memory
-      AND disk_gib = :disk AND ports = :ports
-    ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
-  ) RETURNING *`;
+  FROM (
+    SELECT id, vcpus, memory_mib, disk_gib FROM hosts
+    WHERE state = 'parked' AND image_version = :image AND port_block >= :ports
+      AND vcpus <= :vcpus AND memory_mib <= :memory AND disk_gib <= :disk
+      AND (can_grow OR vcpus = :vcpus AND memory_mib = :memory AND disk_gib = :disk)
+    ORDER BY memory_mib DESC, vcpus DESC, disk_gib DESC, ports = :ports DESC, created_at
+    LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) AS parked
+  WHERE hosts.id = parked.id
+  RETURNING hosts.*, parked.vcpus AS parked_vcpus, parked.memory_mib AS parked_memory_mib, parked.disk_gib AS parked_disk_gib`;
 
-/** Gives a parked host to an instance; undefined if none of its plan and shape is parked. */
-export async function claimPoolHost(connection: Knex, host: NewHost): Promise<HostRow | undefined> {
-  const { rows } = await connection.raw<{ rows: HostRow[] }>(claimSql, {
+type ClaimedRow = HostRow & { parked_vcpus: number; parked_memory_mib: number; parked_disk_gib: number };
+
+/** Gives a parked host to an instance; undefined if none fits. */
+export async function claimPoolHost(
+  connection: Knex,
+  host: NewHost,
+  imageVersion: string,
+): Promise<AssignedHost | undefined> {
+  const { rows } = await connection.raw<{ rows: ClaimedRow[] }>(claimSql, {
     instance: host.instanceId,
     tenant: host.tenantId,
     egress: JSON.stringify(host.egress),
@@ -30,8 +44,12 @@ export async function claimPoolHost(connection: Knex, host: NewHost): Promise<Ho
     memory: host.shape.memoryMib,
     disk: host.shape.diskGib,
     ports: host.publishedPorts,
+    image: imageVersion,
   });
-  return rows[0];
+  const [row] = rows;
+  if (row === undefined) return undefined;
+  const { parked_vcpus: vcpus, parked_memory_mib: memoryMib, parked_disk_gib: diskGib } = row;
+  return { host: toHost(row), parkedShape: { vcpus, memoryMib, diskGib } };
 }
 
 export function createPoolRecords(connection: Knex, slotRules: SlotRules): PoolRecords {
@@ -56,8 +74,19 @@ export function createPoolRecords(connection: Knex, slotRules: SlotRules): PoolR
       return rows.map(toPoolHost);
     },
 
-    setHostParked: async (hostId) =>
-      (await inState(hostId, 'parking').update({ state: 'parked', updated_at: new Date() })) === 1,
+    async setHostParked(hostId, { imageVersion, canGrow }) {
+      const parked = { image_version: imageVersion, can_grow: canGrow, updated_at: new Date() };
+      return (await inState(hostId, 'parking').update({ state: 'parked', ...parked })) === 1;
+    },
+
+    async createdInstances(seconds) {
+      const { rows } = await connection.raw<{ rows: { plan_id: string; count: number }[] }>(
+        `SELECT plan_id, count(*)::integer AS count FROM instances
+         WHERE created_at > now() - :seconds * interval '1 second' GROUP BY plan_id`,
+        { seconds },
+      );
+      return new Map(rows.map((row) => [row.plan_id, row.count]));
+    },
 
     withdrawPoolHost: async (hostId) =>
       (await inState(hostId, 'parking', 'parked').update({ state: 'parking', updated_at: new Date() })) === 1,

@@ -72,6 +72,8 @@ export interface HostRow {
   egress: Egress;
   registries: RegistrySettings;
   image_version: string | null;
+  /** Whether an instance of a larger plan may claim it while it is parked. */
+  can_grow: boolean;
   state: HostState | PoolHost['state'] | 'disputed';
   /** Why it was set aside (state `disputed`). */
   problem: string | null;

@@ -49,14 +49,15 @@ export const grants: Readonly<Record<string, TableGrants>> = {
     api: [
       'SELECT',
       'INSERT',
-      'UPDATE (instance_id, tenant_id, state, egress, registries, idle, updated_at)',
+      // A host gets its owner's plan when it leaves the pool.
+      'UPDATE (instance_id, tenant_id, state, plan_name, vcpus, memory_mib, disk_gib, ports, egress, registries, idle, updated_at)',
       'UPDATE (reserved_plan, reserved_vcpus, reserved_memory_mib, reserved_disk_gib, reserved_ports, port_block)',
     ],
     gateway: ['SELECT (id, instance_id, state, engine_host, engine_port, power, wake_refused_at)'],
     worker: [
       'SELECT',
       'INSERT',
-      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version)',
+      'UPDATE (plan_name, vcpus, memory_mib, disk_gib, ports, egress, idle, registries, image_version, can_grow)',
       'UPDATE (halted, state, started_from, first_started_from, power, power_since, wake_refused_at, engine_host, engine_port, quarantined_at, problem, memory_lost_at, updated_at)',
     ],
   },

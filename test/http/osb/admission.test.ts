@@ -15,7 +15,10 @@ beforeAll(async () => {
   const [offering] = catalogFile.offerings;
   const plans = offering?.plans.map((plan) => (plan.id === ids.plan ? { ...plan, pool: 1 } : plan));
   // No controller fills the pool; a test does.
-  broker = await makeTestBroker(inject('postgres'), { catalog: { offerings: [{ ...offering, plans }] } });
+  const pool = { max_size: 1 };
+  broker = await makeTestBroker(inject('postgres'), {
+    catalog: { pool, offerings: [{ ...offering, plans }] },
+  });
   broker.startWorker();
 });
 afterAll(() => broker.stop());

@@ -1,9 +1,13 @@
+import { execFile } from 'node:child_process';
 import { request } from 'node:http';
+import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readHostRecord, writeHostRecord } from '../../../src/hypervisors/qemu/host-record.ts';
+import { largestFile } from '../../../src/hypervisors/qemu/launch/sizes.ts';
 import { makeHosts, type TestHost, type TestHosts } from '../../isolation/support/hosts.ts';
 import { eventually } from '../../support/eventually.ts';
 
+const execute = promisify(execFile);
 const deadline = { deadlineMs: 120_000, everyMs: 50 };
 const medium = { vcpus: 2, memoryMib: 1536, diskGib: 6 };
 /** An odd number: memory is added in blocks of 2 MiB. */
@@ -104,7 +108,29 @@ describe('a host that grows while it runs', { timeout: 600_000 }, () => {
     await expectSize(host, large);
   });
 
-  // Fails if the check compares such a host with its former manifest, or leaves it out for ever.
+  // Fails if a claim only resumes the VM.
+  it("start: a parked host has its owner's size when it has its identity", async () => {
+    const { spec } = await hosts.pool();
+    const host = await hosts.bringUp({ ...spec, shape: large });
+    made.push(host);
+    expect(await hosts.driver.startedFrom(spec.hostId)).toBe('pool');
+    await expectSize(host, large);
+  });
+
+  it("start: a parked VM that refuses its owner's size is made again", async () => {
+    const pooled = await hosts.pool();
+    const limit = String(largestFile(pooled.spec.shape));
+    const pid = await pooled.pid();
+    const asItsUser = [`--reuid=${pooled.layout.uid}`, `--regid=${pooled.layout.uid}`, '--clear-groups'];
+    await execute('setpriv', [...asItsUser, 'prlimit', `--pid=${pid}`, `--fsize=${limit}:${limit}`]);
+    const host = await hosts.bringUp({ ...pooled.spec, shape: large });
+    made.push(host);
+    expect(await hosts.driver.startedFrom(host.spec.hostId)).toBe('template');
+    expect(await host.pid()).not.toBe(pid);
+    await expectSize(host, large);
+  });
+
+  // Fails if the check compares such a host with its former manifest, or leaves it out forever.
   it('verify: completes a growth that was interrupted after it was recorded', async () => {
     const { driver } = hosts;
     const host = await make();

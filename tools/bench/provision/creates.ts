@@ -7,7 +7,8 @@ import { workflows } from '../../../src/operations/workflows.ts';
 import { median } from '../lib/statistics.ts';
 import { ping } from '../lib/engine-requests.ts';
 
-export const ways = ['cold', 'template', 'pool'] as const;
+/** `grown`: from the pool, and larger than its hosts. */
+export const ways = ['cold', 'template', 'pool', 'grown'] as const;
 
 export type Way = (typeof ways)[number];
 

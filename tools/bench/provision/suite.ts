@@ -11,6 +11,7 @@ import { unbind } from './unbind.ts';
 
 const shape = { vcpus: 1, memory_mib: 768, disk_gib: 4, published_ports: 10 };
 const catalog = {
+  pool: { size: poolSize, max_size: poolSize },
   offerings: [
     {
       id: 'bench',
@@ -23,9 +24,18 @@ const catalog = {
           name: 'small-pool',
           description: 'Restored ahead',
           free: true,
-          host: shape,
+          // No create of the other plans of this size can claim them.
+          host: { ...shape, disk_gib: shape.disk_gib + 1 },
           idle: 'run',
           pool: poolSize,
+        },
+        {
+          id: 'grown',
+          name: 'large',
+          description: 'Restored ahead, and made larger',
+          free: true,
+          host: { vcpus: 4, memory_mib: 4096, disk_gib: 40, published_ports: 10 },
+          idle: 'run',
         },
         {
           id: 'cold',
@@ -46,7 +56,7 @@ const shortRunsPerRun = 4;
 
 /** Cold boot, template and pool in one run; memory of hosts that run, are paused and are suspended; unbinds and deletes. */
 export async function provisionSuite(
-  options: { runs: number; cacheDirectory: string; engineDirectory: string },
+  options: { runs: number; sustained: boolean; cacheDirectory: string; engineDirectory: string },
   progress: (line: string) => void,
 ): Promise<readonly Figure[]> {
   const broker = await startBroker(catalog, options.cacheDirectory, progress, {
@@ -55,8 +65,8 @@ export async function provisionSuite(
   });
   try {
     const platform = await connectPlatform(broker.settings);
-    const samples: Record<Way, Sample[]> = { cold: [], template: [], pool: [] };
-    const watched: Record<Way, Sample[]> = { cold: [], template: [], pool: [] };
+    const samples: Record<Way, Sample[]> = { cold: [], template: [], pool: [], grown: [] };
+    const watched: Record<Way, Sample[]> = { cold: [], template: [], pool: [], grown: [] };
     const cuts: number[] = [];
     const deletes: number[] = [];
     const remove = async (instanceId: string) => {
@@ -70,7 +80,7 @@ export async function provisionSuite(
       for (const way of ways) {
         for (let count = 0; count < (way === 'cold' ? 1 : shortRunsPerRun); count += 1) {
           progress(`run ${run} of ${options.runs}: ${way}`);
-          if (way === 'pool') await poolIsFull(platform);
+          if (way === 'pool' || way === 'grown') await poolIsFull(platform);
           const { instanceId, sample } = await create(platform, way);
           samples[way].push(sample);
           if (way === 'template' && count === 0) {
@@ -79,7 +89,7 @@ export async function provisionSuite(
           await remove(instanceId);
         }
         // Polling slows a create down, so the breakdown comes from separate creates.
-        if (way === 'pool') await poolIsFull(platform);
+        if (way === 'pool' || way === 'grown') await poolIsFull(platform);
         const { instanceId, sample } = await create(platform, way, 'watched');
         watched[way].push(sample);
         await remove(instanceId);
@@ -87,7 +97,7 @@ export async function provisionSuite(
     }
     await poolIsFull(platform);
     const together = await createTogether(platform, remove, progress);
-    const sustained = await createSustained(platform, remove, progress);
+    const sustained = options.sustained ? await createSustained(platform, remove, progress) : [];
     const runs = await dockerRuns(platform, options.engineDirectory, progress);
     const { stateDirectory } = broker.settings;
     const memory = await memoryOfHosts(

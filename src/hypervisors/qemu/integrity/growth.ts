@@ -3,7 +3,7 @@ import type { Facts } from './manifest.ts';
 
 /** The lines that a host's growth changes, by section; a process's largest file is in `/proc/PID/limits`. */
 const changed: Partial<Record<keyof Facts, (line: string) => boolean>> = {
-  rlimits: (line) => line.startsWith('Max file size'),
+  rlimits: (line) => line.startsWith('Max file size') || line.startsWith('oom_score_adj '),
   cgroup: (line) => limitFileNames.some((name) => line.startsWith(`${name} `)),
   devices: (line) => line.startsWith('added memory: '),
 };
