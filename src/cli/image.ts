@@ -53,7 +53,7 @@ const columns = ({ missing }: ImageUpdates): readonly Column<InstalledImage>[] =
   ['UPDATES', (image) => String(missing.get(image)?.length ?? '?')],
   ['HOSTS', ({ hosts }) => String(hosts)],
   ['TEMPLATES', ({ templates }) => String(templates)],
-  ['NEW HOSTS', ({ isNewest }) => (isNewest ? 'yes' : '-')],
+  ['NEW HOSTS', ({ isCurrent, isNewest }) => (isCurrent ? 'yes' : isNewest ? 'soon' : '-')],
 ];
 
 /**

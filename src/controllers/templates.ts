@@ -27,7 +27,7 @@ export function createTemplateMaker(deps: {
   const planNames = plans.map(({ name }) => name).join(', ');
   const backoff = createBackoff({
     message:
-      'The template could not be made; hosts of these plans boot cold, and it is tried again after a pause that grows to 1 h',
+      'The template could not be made; hosts of these plans get the former image, or boot cold if there is none, and it is tried again after a pause that grows to 1 h',
     subject: 'plans',
     logger,
     ...pauses,

@@ -10,6 +10,7 @@ const image = (version: string, suite: ImageSuite, list: readonly string[]): Ins
   packages: { list, engine: undefined, kernel: undefined },
   builtAt: '2026-01-01T00:00:00.000Z',
   bytes: 1,
+  isCurrent: false,
   isNewest: false,
   hosts: 0,
   templates: 0,

@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, realpath, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { type ImageSuite, imageSuites } from '../../src/core/hypervisor/images.ts';
 import { ensureGuestImage } from '../../src/hypervisors/qemu/image/build-image.ts';
@@ -45,4 +45,18 @@ export async function makeStateDirectory(
     await symlink(path.join(cacheDirectory, folder), path.join(directory, name));
   }
   return { directory, remove: () => rm(directory, { recursive: true, force: true }) };
+}
+
+/**
+ * Gives a state directory its own folder of templates, with links to those of every suite: a driver removes templates that
+ * nothing needs.
+ */
+export async function separateTemplates(stateDirectory: string): Promise<void> {
+  const own = path.join(stateDirectory, 'templates');
+  const shared = new Set([await realpath(own), path.join(cacheDirectory, 'templates')]);
+  await rm(own);
+  await mkdir(own);
+  for (const folder of shared) {
+    for (const name of await readdir(folder)) await symlink(path.join(folder, name), path.join(own, name));
+  }
 }

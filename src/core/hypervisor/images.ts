@@ -9,8 +9,9 @@ export interface Images {
   imageVersion(): string | undefined;
 
   /**
-   * Makes the image that belongs to this version of Berth the current one. If it has to be built first, that takes
-   * minutes, in which new hosts get the former image, if there is one. Existing hosts keep theirs.
+   * Installs the image that belongs to this version of Berth. If it has to be built first, that takes minutes. It becomes the
+   * current one at once if there is no other, or no plan is restored from the template; otherwise when its template is made
+   * ({@link Templates.makeTemplate}), and new hosts get the former image until then. Existing hosts keep theirs.
    * @param report receives the progress as text for people.
    * @throws HypervisorError if it can't be built; the former one stays current.
    */

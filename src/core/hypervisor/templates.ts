@@ -6,10 +6,11 @@ export interface Templates {
   hasTemplate(plan: Pick<HostSpec, 'planName' | 'shape'>): Promise<boolean>;
 
   /**
-   * Makes the template of the present image if it is missing: one for all plans, which is as small as a host can be. What a
+   * Makes the template of the newest installed image if it is missing, and that image the current one: one for all plans, which is as small as a host can be. What a
    * plan has more is added to each restored host. Takes minutes; a call that is aborted or killed leaves no unfinished
    * template behind that could be used.
    * @param report receives the progress as text for people.
+   * @throws HypervisorError if it can't be made; the former image stays current.
    */
   makeTemplate(report: (progress: string) => void, signal: AbortSignal): Promise<void>;
 

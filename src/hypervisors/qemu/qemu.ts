@@ -13,7 +13,7 @@ import type { QemuDeps } from './deps.ts';
 import { createGuest } from './guest.ts';
 import { boundsOf } from './host-record.ts';
 import { createHosts } from './hosts.ts';
-import { createCurrentImage } from './image/current-image.ts';
+import { openCurrentImage } from './image/current-image.ts';
 import { createImages } from './images.ts';
 import { createDigests } from './integrity/digests.ts';
 import { createManifests } from './integrity/manifest.ts';
@@ -98,7 +98,7 @@ function createQemuDriver(deps: QemuDeps): Driver {
 
 async function createDeps(options: QemuOptions, givenJail: Jail | undefined): Promise<QemuDeps> {
   const { stateDirectory, runDirectory, logger } = options;
-  const image = createCurrentImage(options.image);
+  const image = await openCurrentImage(stateDirectory, options.image, logger);
   const cgroups = await openCgroups(options.site);
   const locks = createHostLocks(path.join(runDirectory, 'locks'), { patienceMs: leaseMs, logger });
   const network = createHostNetworking(options, locks);

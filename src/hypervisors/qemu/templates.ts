@@ -4,6 +4,8 @@ import { HypervisorError } from '../../core/hypervisor/hypervisor-error.ts';
 import type { Templates } from '../../core/hypervisor/templates.ts';
 import type { QemuDeps } from './deps.ts';
 import { writeHostRecord } from './host-record.ts';
+import type { GuestImage } from './image/guest-image.ts';
+import { imageVersion } from './image/image-version.ts';
 import { hasRun, restoredSize } from './launch/vm-starter.ts';
 import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
 import { warmRestoredGuest } from './warm-restored-guest.ts';
@@ -20,7 +22,7 @@ export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
 }
 
 export function createTemplates(deps: QemuDeps): Templates {
-  const { image, hosts, cgroups, vms, starter, templates, locks } = deps;
+  const { image, hosts, cgroups, vms, starter, templates, locks, logger } = deps;
 
   /** Undefined if the record of a host is unreadable: its disk may be based on any template. */
   async function templatesInUse(): Promise<ReadonlySet<string> | undefined> {
@@ -33,6 +35,20 @@ export function createTemplates(deps: QemuDeps): Templates {
     }
   }
 
+  /** Loads its template first, so that no create waits for that. */
+  async function useNext(next: GuestImage): Promise<void> {
+    if (deps.options.loadAhead && (await templates.load(templates.key(next))) === undefined) {
+      throw new HypervisorError('The template of the new image could not be loaded; the log says why');
+    }
+    await image.replace(next);
+    logger.info({ version: imageVersion(next.digest) }, 'New hosts get another guest image from now on');
+  }
+
+  async function removeUnused(): Promise<void> {
+    const inUse = await templatesInUse();
+    if (inUse !== undefined) await templates.removeOthers(inUse);
+  }
+
   return {
     async hasTemplate(plan) {
       const key = image.find() === undefined ? undefined : templates.keyFor(plan);
@@ -41,30 +57,32 @@ export function createTemplates(deps: QemuDeps): Templates {
 
     async makeTemplate(report, signal) {
       signal.throwIfAborted();
-      const isMade = () => templates.isMade(templates.key());
+      const target = image.next() ?? image.require();
+      const isMade = () => templates.isMade(templates.key(target));
+      const wasMade = await isMade();
       const make = async () => {
         if (await isMade()) return;
-        const bad = templates.badKeys();
+        const bad = templates.badKeys(target);
         if (bad.length > mostRemakes) {
           const folders = bad.map((one) => templates.directory(one)).join(', ');
           throw new HypervisorError(
             `The template was bad each time it was made (${bad.length} times). The files "damaged" in ${folders} say why; remove these files to have it made again`,
           );
         }
-        // Both at once: the template is of this image.
-        const [current, key] = [image.require(), templates.key()];
-        const target = { key, directory: templates.directory(key), image: current };
-        await makeTemplate(deps, target, report, signal);
-        const inUse = await templatesInUse();
-        if (inUse !== undefined) await templates.removeOthers(inUse);
-        if (deps.options.loadAhead) templates.preload();
+        const key = templates.key(target);
+        await makeTemplate(deps, { key, directory: templates.directory(key), image: target }, report, signal);
       };
       while (!(await isMade())) {
         await locks.tryWithLock(templateLock, make);
-        if (await isMade()) return;
+        if (await isMade()) break;
         report('waiting for another worker that makes a template');
         await delay(pollMs, undefined, { signal });
       }
+      const isNext = image.find() !== target;
+      if (wasMade && !isNext) return;
+      if (isNext) await useNext(target);
+      await locks.tryWithLock(templateLock, removeUnused);
+      if (deps.options.loadAhead) templates.preload();
     },
 
     async park(spec) {

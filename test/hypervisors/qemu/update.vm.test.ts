@@ -16,7 +16,12 @@ import { bindMounts, look, tamper, untouched } from '../../support/engine-root.t
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
-import { makeStateDirectory, type QemuTestOptions, testImage } from '../../support/vm-cache.ts';
+import {
+  separateTemplates,
+  makeStateDirectory,
+  type QemuTestOptions,
+  testImage,
+} from '../../support/vm-cache.ts';
 
 /** Updates of a host that is in use: it is restored from a template of Debian 12, and changes to Debian 13 and back. */
 const site = randomBytes(2).toString('hex');
@@ -75,6 +80,7 @@ beforeAll(async () => {
   driver = await createQemuHypervisor(options);
   await driver.open();
   await driver.makeTemplate(() => undefined, AbortSignal.timeout(900_000));
+  await separateTemplates(state.directory);
 }, 900_000);
 
 afterAll(async () => {
@@ -138,17 +144,8 @@ it(
     const sleep = ['busybox:test', '/bin/sleep', '9999'];
     await docker('run', '-d', '--name', 'other', '--network', 'container:web', ...sleep);
     await docker('run', '-d', '--name', 'always', '--restart', 'always', ...sleep);
-    await docker(
-      'run',
-      '--name',
-      'ended',
-      '-v',
-      'data:/data',
-      'busybox:test',
-      '/bin/sh',
-      '-c',
-      'echo kept >/data/file',
-    );
+    const data = ['-v', 'data:/data', 'busybox:test'];
+    await docker('run', '--name', 'ended', ...data, '/bin/sh', '-c', 'echo kept >/data/file');
     expect(await page()).toContain('hello');
     engineIdAtFirst = await engineId();
     // The fingerprint of the key that the host got when it was restored.
@@ -160,6 +157,29 @@ it(
     await driver.open();
     expect(driver.imageVersion()).toBe(older);
     await driver.installImage(() => undefined, AbortSignal.timeout(60_000));
+    // Not before its template is made, also after a restart.
+    expect(driver.imageVersion()).toBe(older);
+    await driver.close();
+    driver = await createQemuHypervisor({
+      ...options,
+      image: newer,
+      ensureImage: () => Promise.resolve(newer),
+    });
+    await driver.open();
+    await driver.installImage(() => undefined, AbortSignal.timeout(60_000));
+    expect(driver.imageVersion()).toBe(older);
+    const other: HostSpec = {
+      ...spec,
+      hostId: randomUUID(),
+      slot: 2,
+      publishedPorts: { first: 0, count: 0 },
+    };
+    await driver.prepare(other);
+    await driver.start(other);
+    expect(await driver.startedFrom(other.hostId)).toBe('template');
+    expect(await driver.imageVersionOf(other.hostId)).toBe(older);
+    await driver.destroy(other.hostId);
+    await driver.makeTemplate(() => undefined, AbortSignal.timeout(900_000));
     // Installed, but not used by this host.
     expect(driver.imageVersion()).toBe(imageVersion(newer.digest));
     expect(await driver.imageVersionOf(spec.hostId)).toBe(older);
@@ -191,9 +211,7 @@ it(
     expect(await engineVersion()).toMatch(/^26\.1\./);
     expect(await engineId()).toBe(engineIdAtFirst);
     expect(await running()).toEqual(['always', 'other', 'web']);
-    expect(await docker('run', '--rm', '-v', 'data:/data', 'busybox:test', '/bin/cat', '/data/file')).toBe(
-      'kept',
-    );
+    expect(await docker('run', '--rm', ...data, '/bin/cat', '/data/file')).toBe('kept');
     expect(await page()).toContain('hello');
     expect(await inside(look)).toBe(untouched);
     expect(await size()).toBeGreaterThan(sizeAtFirst * 1.4);
@@ -232,16 +250,8 @@ it(
       InsecureRegistryCIDRs: expect.arrayContaining(['10.9.0.0/16']) as string[],
       IndexConfigs: { 'registry.example.org:5000': { Secure: false } },
     });
-    const authorities = await docker(
-      'run',
-      '--rm',
-      '-v',
-      '/etc/docker/certs.d:/certs',
-      'busybox:test',
-      '/bin/sh',
-      '-c',
-      'cat /certs/private.example.org:8443/ca.crt',
-    );
+    const mounted = ['run', '--rm', '-v', '/etc/docker/certs.d:/certs', 'busybox:test'];
+    const authorities = await docker(...mounted, '/bin/cat', '/certs/private.example.org:8443/ca.crt');
     const certificates = authorities.split(/(?<=-----END CERTIFICATE-----)\n*/).filter(Boolean);
     expect(certificates.map((pem) => new X509Certificate(pem).subject)).toEqual([
       'CN=registry',
@@ -253,9 +263,7 @@ it(
       'the engine has no mirror',
       async () => !JSON.stringify(await config()).includes('mirror.example'),
     );
-    expect(
-      await docker('run', '--rm', '-v', '/etc/docker/certs.d:/certs', 'busybox:test', '/bin/ls', '/certs'),
-    ).toBe('');
+    expect(await docker(...mounted, '/bin/ls', '/certs')).toBe('');
     expect(await startedAt()).toBe(since);
     expect(await driver.verify(spec.hostId)).toEqual([]);
   },

@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { ImageSuite } from '../../../core/hypervisor/images.ts';
 import { renameDurably } from '../../../lib/write-file-atomically.ts';
 import { type ImageOptions, imagesIn, newestImage } from './build-image.ts';
+import { readCurrentDigest } from './current-image.ts';
 import { type ImagePackages, readImagePackages } from './image-packages.ts';
 import { imageVersion } from './image-version.ts';
 import { readHostRecord } from '../host-record.ts';
@@ -19,7 +20,9 @@ export interface InstalledImage {
   readonly builtAt: string;
   /** Total size of its files. */
   readonly bytes: number;
-  /** Whether new hosts are made from it after the next start. */
+  /** Whether new hosts are made from it. */
+  readonly isCurrent: boolean;
+  /** Whether new hosts are made from it once its template is made, after the next start. */
   readonly isNewest: boolean;
   /** Hosts that boot it, or would return to it if their update fails. */
   readonly hosts: number;
@@ -45,6 +48,7 @@ export async function installedImages(
   const images = await imagesIn(options.imagesDirectory);
   // Without one of this recipe, new hosts get the newest of a former one.
   const newest = (await newestImage(images, options)) ?? images[0];
+  const current = (await readCurrentDigest(options.stateDirectory)) ?? newest?.record.digest;
   const folder = (name: string) => path.join(options.stateDirectory, name);
   const hosts = await Promise.all(
     (await names(folder('hosts'))).map(async (id) => ({
@@ -73,6 +77,7 @@ export async function installedImages(
         packages: await readImagePackages(image.folder),
         builtAt,
         bytes: sizes.reduce((sum, size) => sum + size, 0),
+        isCurrent: digest === current,
         isNewest: image === newest,
         hosts: usedBy.size,
         templates: templates.filter((template) => template?.image === digest).length,
@@ -81,8 +86,8 @@ export async function installedImages(
   );
 }
 
-export const isNeeded = ({ isNewest, hosts, templates }: InstalledImage) =>
-  isNewest || hosts > 0 || templates > 0;
+export const isNeeded = ({ isCurrent, isNewest, hosts, templates }: InstalledImage) =>
+  isCurrent || isNewest || hosts > 0 || templates > 0;
 
 /** Removes an image. If this is interrupted, the next image build removes the rest. */
 export async function removeImage({ directory }: InstalledImage): Promise<void> {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { HostSpec } from '../../../core/hypervisor/host-spec.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import type { CurrentImage } from '../image/current-image.ts';
-import { fileDigest } from '../image/guest-image.ts';
+import { fileDigest, type GuestImage } from '../image/guest-image.ts';
 import type { Digests } from '../integrity/digests.ts';
 import { LoadFailedError } from '../launch/load-failed-error.ts';
 import type { NodeKey } from '../memory/memory-key.ts';
@@ -41,18 +41,17 @@ export interface LoadedTemplate {
 /** The templates on disk, and which of them are loaded into memory. */
 export interface TemplateStore {
   /**
-   * Key of the present image's template: a digest of everything that the template is made from, and of how many templates with
+   * Key of an image's template: a digest of everything that the template is made from, and of how many templates with
    * the same sources were bad. Those stay in their folders, since disks of hosts are overlays of them.
-   * @throws HypervisorError while no image is installed.
    */
-  key(): string;
+  key(image: GuestImage): string;
   /**
    * The key for a new host; undefined if it has to boot cold: its plan says so, or it is smaller than the template.
    * @throws HypervisorError while no image is installed.
    */
   keyFor(host: Pick<HostSpec, 'planName' | 'shape'>): string | undefined;
   /** Keys of bad templates with the same sources. */
-  badKeys(): readonly string[];
+  badKeys(image: GuestImage): readonly string[];
   directory(key: string): string;
   /** Whether the template is on disk and not known to be bad. */
   isMade(key: string): Promise<boolean>;
@@ -76,7 +75,7 @@ export interface TemplateStore {
   /** Loads the template now, in the background, since hosts will be created soon. */
   preload(): void;
   /**
-   * Removes the other templates, except those that a host's disk is an overlay of. Of bad ones with the same sources, the
+   * Removes the templates of other images than the current one, except those that a host's disk is an overlay of. Of bad ones with the same sources, the
    * mark stays.
    */
   removeOthers(inUse: ReadonlySet<string>): Promise<void>;
@@ -85,7 +84,7 @@ export interface TemplateStore {
 
 export function createTemplateStore(
   options: Pick<QemuOptions, 'stateDirectory' | 'libexecDirectory' | 'room' | 'restoredPlans'>,
-  image: CurrentImage,
+  image: Pick<CurrentImage, 'find' | 'require'>,
   nodeKey: NodeKey,
   digests: Digests,
   logger: Logger,
@@ -143,8 +142,8 @@ export function createTemplateStore(
     }
   }
 
-  const keysOf = () =>
-    templateKeys(image.require(), nodeKey, options.room, (key) => existsSync(badMark(key)));
+  const keysOf = (of = image.require()) =>
+    templateKeys(of, nodeKey, options.room, (key) => existsSync(badMark(key)));
 
   /** The memory is sealed; the other files may have changed since they were last verified. */
   async function requireSound({ key, disk, deviceState, digests: expected }: LoadedTemplate): Promise<void> {
@@ -223,12 +222,12 @@ export function createTemplateStore(
     directory,
     load: async (key) => (failures.isPausing(key) ? undefined : load(key)),
     require,
-    key: () => keysOf().key,
+    key: (of) => keysOf(of).key,
     keyFor({ planName, shape }) {
       const isRestored = options.restoredPlans?.has(planName) ?? true;
       return isRestored && fitsTemplate(shape) ? keysOf().key : undefined;
     },
-    badKeys: () => keysOf().bad,
+    badKeys: (of) => keysOf(of).bad,
     async diskDigest(key) {
       const record = await readRecord(key);
       if (record === undefined) throw new HypervisorError(`The template ${directory(key)} has no record`);

@@ -7,7 +7,6 @@ import { createDigests } from '../../../../src/hypervisors/qemu/integrity/digest
 import { LoadFailedError } from '../../../../src/hypervisors/qemu/launch/load-failed-error.ts';
 import type { QemuDeps } from '../../../../src/hypervisors/qemu/deps.ts';
 import type { GuestImage } from '../../../../src/hypervisors/qemu/image/guest-image.ts';
-import { createCurrentImage } from '../../../../src/hypervisors/qemu/image/current-image.ts';
 import { templateFiles } from '../../../../src/hypervisors/qemu/template/template-record.ts';
 import {
   createTemplateStore,
@@ -33,7 +32,13 @@ function openStore(
     libexecDirectory,
     room: { vcpus: 4, memoryMib: 4096, diskGib: 64 },
   };
-  const opened = createTemplateStore(options, createCurrentImage(image), key, createDigests(), silentLogger);
+  const opened = createTemplateStore(
+    options,
+    { find: () => image, require: () => image },
+    key,
+    createDigests(),
+    silentLogger,
+  );
   stores.push(opened);
   return opened;
 }
@@ -49,7 +54,7 @@ afterEach(async () => {
   await rm(state, { recursive: true });
 });
 
-const key = () => store.key();
+const key = () => store.key(image);
 
 /** Puts a template on disk, as if it had been made. */
 async function make(madeAt = '2026-01-01T00:00:00.000Z', content = 'content'): Promise<string> {
@@ -102,7 +107,7 @@ it('template that QEMU refuses three times in a row: is bad, and another one is 
   await refuse();
   expect(await store.has(bad)).toBe(false);
   expect(key()).not.toBe(bad);
-  expect(store.badKeys()).toEqual([bad]);
+  expect(store.badKeys(image)).toEqual([bad]);
   // Disks of hosts are overlays of its disk.
   expect(await readdir(store.directory(bad))).toContain('disk.qcow2');
   expect(await store.isMade(key())).toBe(false);
@@ -110,7 +115,7 @@ it('template that QEMU refuses three times in a row: is bad, and another one is 
   const next = await make();
   expect(await store.has(next)).toBe(true);
   // Another worker knows it too.
-  expect(openStore().key()).toBe(next);
+  expect(openStore().key(image)).toBe(next);
   await store.removeOthers(new Set([bad]));
   expect(await readdir(store.directory(bad))).toContain('disk.qcow2');
   await store.removeOthers(new Set());
@@ -126,7 +131,7 @@ it.each(templateFiles)('template whose %s is damaged or missing: is bad at once'
   expect(missing).not.toBe(changed);
   await rm(path.join(store.directory(missing), name));
   expect(await store.load(missing)).toBeUndefined();
-  expect(store.badKeys()).toEqual([changed, missing]);
+  expect(store.badKeys(image)).toEqual([changed, missing]);
 });
 
 // Fails if what was loaded is found by the key only: the new one was taken for a damaged old one.
@@ -136,7 +141,7 @@ it('template that was removed and made again by another worker: is loaded again'
   await rm(store.directory(made), { recursive: true });
   await make('2026-02-02T00:00:00.000Z', 'newer content');
   expect(await store.load(made)).toBeDefined();
-  expect(store.badKeys()).toEqual([]);
+  expect(store.badKeys(image)).toEqual([]);
 });
 
 describe('template that saved memory needs', () => {
@@ -177,14 +182,14 @@ describe('template that saved memory needs', () => {
 
 it('template key: depends on the versions of QEMU and of its type of VM', () => {
   const keys = [node, { ...node, qemu: 'QEMU 7.2 of another package' }, { ...node, type: 'pc-q35-8.0' }].map(
-    (one) => openStore(one).key(),
+    (one) => openStore(one).key(image),
   );
   expect(new Set(keys).size).toBe(3);
 });
 
 it('template that is bad each time: is made again three times only, and the error says where to look', async () => {
   const locks = { tryWithLock: (_: string, act: () => Promise<void>) => act() };
-  const deps = { templates: store, locks } as unknown as QemuDeps;
+  const deps = { templates: store, locks, image: { next: () => image } } as unknown as QemuDeps;
   for (let count = 0; count < 4; count += 1) {
     await writeFile(path.join(store.directory(await make()), 'damaged'), 'why');
   }
