@@ -7,7 +7,7 @@ import type { LeasedOperation } from '../core/model/operation.ts';
 import type { Workflows } from './workflow.ts';
 import type { DifferenceRecords, OwnerNotes } from '../core/ports/host-differences.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
-import type { Step, StepOutcome } from './step.ts';
+import { done, type Step, type StepOutcome } from './step.ts';
 import type { Progress } from '../core/ports/operation-records.ts';
 import type { Store } from '../core/ports/store.ts';
 import type { Concurrency } from './concurrency.ts';
@@ -97,7 +97,11 @@ export async function runOperation(
         await store.records.recordProgress(operation, progress(step));
       };
       try {
-        const run = () => step.run({ ...deps, operation, host, announce });
+        const run = async () => {
+          const context = { ...deps, operation, host, announce };
+          const before = attempts === 0 ? done : ((await step.beforeRetry?.(context)) ?? done);
+          return before.kind === 'done' ? step.run(context) : before;
+        };
         if (step.afterBoot === true) hasBooted();
         outcome = await (step.waits === true
           ? run()

@@ -51,6 +51,8 @@ export interface Step {
   /** The guest has booted when this step begins; from here on the operation mostly waits for its engine. */
   readonly afterBoot?: boolean;
   run(context: StepContext): Promise<StepOutcome>;
+  /** Runs before each further attempt at a step that has failed: what former steps have made may be gone. */
+  beforeRetry?(context: StepContext): Promise<StepOutcome>;
 }
 
 /** @throws Error if the operation's instance has no host: a defect. */

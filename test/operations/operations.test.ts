@@ -68,6 +68,23 @@ describe('an operation', () => {
     expect(await livingHosts()).toBe(1);
   });
 
+  // Fails if a further attempt only asks the guest again.
+  it('operation: starts a VM again that ends while its guest or its engine is waited for', async () => {
+    for (const step of ['identify', 'connect'] as const) {
+      let times = 0;
+      before = async (act, hostId) => {
+        if (act !== step || (times += 1) > 1) return;
+        await broker.hypervisor.stop(hostId);
+      };
+      const worker = broker.startWorker(step);
+      const id = randomUUID();
+      await begin(id);
+      expect(await ended(id)).toMatchObject({ state: 'succeeded' });
+      expect(times).toBeGreaterThan(1);
+      await worker.stop();
+    }
+  });
+
   it('operation: another worker leases it from a silent one, whose later writes are refused', async () => {
     const { records } = broker.store;
     const id = randomUUID();

@@ -1,5 +1,6 @@
 import { toHostSpec } from '../../core/model/host-spec.ts';
 import { done, requireHost, retryAfter, type Step } from '../step.ts';
+import { startAndIdentify } from './identify.ts';
 import { noteOwner } from './note-owner.ts';
 import { guestPollMs } from './poll-intervals.ts';
 
@@ -8,6 +9,7 @@ export const connect: Step = {
   description: 'Waiting for the Docker engine to answer',
   waits: true,
   afterBoot: true,
+  beforeRetry: (context) => startAndIdentify(context, toHostSpec(requireHost(context))),
   async run(context) {
     const { hypervisor, store } = context;
     const host = requireHost(context);

@@ -12,9 +12,16 @@ export async function identifyAndConfigure(
   return (await hypervisor.configureRegistries(spec)) ? done : retryAfter(enginePollMs);
 }
 
+/** The same for a VM that may have ended, as one whose guest has crashed. */
+export async function startAndIdentify(context: StepContext, spec: HostSpec): Promise<StepOutcome> {
+  await context.hypervisor.start(spec);
+  return identifyAndConfigure(context, spec);
+}
+
 export const identify: Step = {
   name: 'identify',
   description: 'Waiting for the virtual machine, and giving it its identity',
   waits: true,
   run: (context) => identifyAndConfigure(context, toHostSpec(requireHost(context))),
+  beforeRetry: (context) => startAndIdentify(context, toHostSpec(requireHost(context))),
 };

@@ -2,7 +2,7 @@ import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { done, retryAfter, type Step, type StepContext } from '../step.ts';
 import { grow } from './grow.ts';
 import { type HostUpdate, hostUpdateOf } from './host-update.ts';
-import { identifyAndConfigure } from './identify.ts';
+import { identifyAndConfigure, startAndIdentify } from './identify.ts';
 import { noteOwner } from './note-owner.ts';
 import { guestPollMs } from './poll-intervals.ts';
 import { restartContainers } from './restart-containers.ts';
@@ -59,12 +59,14 @@ function restartSteps(
       description: `${activity}: waiting for the virtual machine`,
       waits: true,
       run: (context) => identifyAndConfigure(context, specOf(hostUpdateOf(context))),
+      beforeRetry: (context) => startAndIdentify(context, specOf(hostUpdateOf(context))),
     },
     {
       name: 'connect',
       description: `${activity}: waiting for the Docker engine to answer`,
       waits: true,
       afterBoot: true,
+      beforeRetry: (context) => startAndIdentify(context, specOf(hostUpdateOf(context))),
       async run(context) {
         const { hypervisor, store } = context;
         const update = hostUpdateOf(context);
