@@ -6,7 +6,8 @@ import type { QemuDeps } from './deps.ts';
 import { writeHostRecord } from './host-record.ts';
 import type { GuestImage } from './image/guest-image.ts';
 import { imageVersion } from './image/image-version.ts';
-import { hasRun, restoredSize } from './launch/vm-starter.ts';
+import { restoredSize } from './launch/started-size.ts';
+import { hasRun } from './launch/vm-starter.ts';
 import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
 import { warmRestoredGuest } from './warm-restored-guest.ts';
 

@@ -195,6 +195,7 @@ async function writeRecord(out: string, digest: string, recipe: string, suite: I
     recipe,
     suite,
     builtAt: new Date().toISOString(),
+    turnsOnCpus: true,
     verity: (await readFile(verityFile, 'utf8')).trim(),
     files: {
       vmlinuz: await fileDigest(path.join(out, 'vmlinuz')),

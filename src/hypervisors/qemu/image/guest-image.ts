@@ -19,6 +19,8 @@ export interface GuestImage {
   readonly rootfs: string;
   /** Kernel command line; it contains the root hash, so that only the built root file system boots. */
   readonly commandLine: string;
+  /** Whether its agent turns on CPUs that were off at boot. */
+  readonly turnsOnCpus: boolean;
   /** Size of the three files together, in bytes. */
   readonly bytes: number;
 }
@@ -32,6 +34,8 @@ export interface ImageRecord {
   readonly suite?: ImageSuite;
   /** ISO 8601. */
   readonly builtAt: string;
+  /** Undefined in images of former versions, whose agent does not turn on CPUs. */
+  readonly turnsOnCpus?: true;
   /** ROOT_HASH:SALT:BLOCKS, as the initrd reads it. */
   readonly verity: string;
   /** SHA-256 of each file. */
@@ -102,6 +106,7 @@ export async function readImage(directory: string): Promise<GuestImage> {
       // Readable inside a container in /proc/cmdline.
       `berth.image=${imageVersion(record.digest)}`,
     ].join(' '),
+    turnsOnCpus: record.turnsOnCpus === true,
     bytes,
   };
 }

@@ -1,7 +1,5 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
-import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { exists } from '../../../lib/exists.ts';
 import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
 import type { DiskChain } from './arguments.ts';
@@ -14,8 +12,9 @@ import { type GuestImage, readImage, readImageRecord } from '../image/guest-imag
 import { boundsOf, type HostRecord, writeHostRecord } from '../host-record.ts';
 import type { LaunchSpec } from './launch-spec.ts';
 import { largestFile } from './sizes.ts';
+import { bootedSize, restoredSize } from './started-size.ts';
 import type { Vms } from './vms.ts';
-import type { QemuOptions, VmSize } from '../options.ts';
+import type { QemuOptions } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
 import { openOwnCopy } from '../memory/sealed-memory.ts';
 import { templateShape } from '../template/template-shape.ts';
@@ -44,21 +43,13 @@ export interface VmStarter {
 /** Exists from before a VM is launched until its manifest is written. */
 const launchMarker = (layout: HostLayout) => path.join(layout.directory, 'launching');
 
-const sizeOf = ({ vcpus, memoryMib }: VmSize): VmSize => ({ vcpus, memoryMib });
-
-/** The part of the record of a VM that was restored from the template and then given this shape. */
-export const restoredSize = (shape: HostShape, room: VmSize): Pick<HostRecord, 'bounds' | 'growing'> => ({
-  bounds: { start: sizeOf(templateShape), room: sizeOf(room) },
-  growing: isDeepStrictEqual(shape, templateShape) ? undefined : { isAdded: true },
-});
-
 /** Whether the guest has ever run on its disk. */
 export const hasRun = ({ startedFrom, parked }: HostRecord) => startedFrom !== undefined && !parked;
 
 export function createVmStarter(
   options: Pick<
     QemuOptions,
-    'stateDirectory' | 'libexecDirectory' | 'pageSharing' | 'diskReserveMib' | 'room'
+    'accelerator' | 'stateDirectory' | 'libexecDirectory' | 'pageSharing' | 'diskReserveMib' | 'room'
   >,
   deps: { image: CurrentImage; cgroups: Cgroups; vms: Vms; templates: TemplateStore; digests: Digests },
 ): VmStarter {
@@ -255,10 +246,7 @@ export function createVmStarter(
     return used;
   }
 
-  const bootedSize = ({ shape }: HostRecord): Pick<HostRecord, 'bounds' | 'growing'> => ({
-    bounds: { start: sizeOf(shape), room: sizeOf(options.room) },
-    growing: undefined,
-  });
+  const sizeAtBoot = async (record: HostRecord) => bootedSize(record.shape, options, await imageOf(record));
 
   async function start(layout: HostLayout, found: HostRecord): Promise<HostRecord> {
     if (hasRun(found)) {
@@ -266,12 +254,13 @@ export function createVmStarter(
         await growDisk(layout.disk, found.shape.diskGib, layout.uid, largestFile(found.shape));
       }
       // Recorded first: it is known what runs, whatever happens meanwhile.
-      const record = { ...found, ...bootedSize(found) };
+      const record = { ...found, ...(await sizeAtBoot(found)) };
       await writeHostRecord(layout.record, record);
       await boot(layout, record);
       return { ...record, startedFrom: 'boot', hasRegistries: false, power: 'running' };
     }
-    let record = { ...(await freshDisk(layout, found)), ...bootedSize(found) };
+    const fresh = await freshDisk(layout, found);
+    let record = { ...fresh, ...(await sizeAtBoot(fresh)) };
     const template = record.template === undefined ? undefined : await templates.load(record.template);
     // If the template can't be loaded, a disk on top of it is useless too.
     if (record.template !== undefined && template === undefined) {
