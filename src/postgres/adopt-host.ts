@@ -46,10 +46,14 @@ export async function adoptHost(transaction: Knex, hostId: string): Promise<void
   } else if (row.instance_id === null && row.state !== 'destroyed') {
     // Its claim was lost. A host gets its owner out of the state `parked` only.
     await hosts().where({ id: hostId }).update({ state: 'parked' });
+    const { planName, shape, publishedPorts } = note.spec;
     await hosts()
       .where({ id: hostId })
       .update({
         ...{ instance_id: instance.id, tenant_id: instance.tenantId, state: 'running' },
+        // It may have got the size of a larger plan.
+        ...{ plan_name: planName, vcpus: shape.vcpus, memory_mib: shape.memoryMib, disk_gib: shape.diskGib },
+        ports: publishedPorts.count,
         ...{ egress: jsonOf(note.spec.egress), registries: jsonOf(note.spec.registries), idle: note.idle },
       } as object);
   } else {

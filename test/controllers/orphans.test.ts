@@ -189,15 +189,19 @@ describe('adoption', () => {
     const lost = await create();
     await forget(lost);
     const [seen] = await broker.hypervisor.list();
+    // Parked with the size of a smaller plan than its instance's.
     await broker.database('hosts').insert({
-      ...{ id: lost.hostId, plan_name: 'small', slot: seen?.slot, vcpus: 1, memory_mib: 768, disk_gib: 4 },
-      ...{ first_port: 20_000, ports: 10, port_block: 20, egress: '{"kind":"none"}', state: 'parked' },
+      ...{ id: lost.hostId, plan_name: 'tiny', slot: seen?.slot, vcpus: 1, memory_mib: 512, disk_gib: 2 },
+      ...{ first_port: 20_000, ports: 2, port_block: 20, egress: '{"kind":"none"}', state: 'parked' },
     });
     await broker.database('slots').where({ slot: seen?.slot }).update({ host_id: lost.hostId });
     await rounds(1);
     expect(await kinds()).toEqual([[lost.hostId, 'disputed']]);
     await differences().adopt(lost.hostId);
-    expect((await broker.store.records.livingHosts())[0]?.instanceId).toBe(lost.instanceId);
+    expect((await broker.store.records.livingHosts())[0]).toMatchObject({
+      ...{ instanceId: lost.instanceId, planName: 'small' },
+      ...{ shape: { vcpus: 1, memoryMib: 768, diskGib: 4 }, publishedPorts: { first: 20_000, count: 10 } },
+    });
   });
 
   it('adoption: is refused, with nothing changed, if the slot is taken, the id is used or the note is missing', async () => {
