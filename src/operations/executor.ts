@@ -7,7 +7,7 @@ import type { LeasedOperation } from '../core/model/operation.ts';
 import type { Workflows } from './workflow.ts';
 import type { DifferenceRecords, OwnerNotes } from '../core/ports/host-differences.ts';
 import type { Revocations } from '../core/ports/revocations.ts';
-import { done, type Step, type StepOutcome } from './step.ts';
+import type { Step, StepOutcome } from './step.ts';
 import type { Progress } from '../core/ports/operation-records.ts';
 import type { Store } from '../core/ports/store.ts';
 import type { Concurrency } from './concurrency.ts';
@@ -54,6 +54,8 @@ export async function runOperation(
     steps.findIndex((step) => step.name === operation.step),
   );
 
+  /** Whether the current attempt at a step that has failed before has begun. */
+  let isPrepared = false;
   /** By the current step, in place of its description. */
   let announced: string | undefined;
 
@@ -98,9 +100,11 @@ export async function runOperation(
       };
       try {
         const run = async () => {
-          const context = { ...deps, operation, host, announce };
-          const before = attempts === 0 ? done : ((await step.beforeRetry?.(context)) ?? done);
-          return before.kind === 'done' ? step.run(context) : before;
+          const context = { ...deps, operation, host, announce, failures: attempts };
+          // Once: if it started a VM that keeps ending each time that the step is polled, no failure would be counted.
+          if (attempts > 0 && !isPrepared) await step.beforeRetry?.(context);
+          isPrepared = true;
+          return step.run(context);
         };
         if (step.afterBoot === true) hasBooted();
         outcome = await (step.waits === true

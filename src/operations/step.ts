@@ -17,6 +17,8 @@ export interface StepContext {
   readonly owners: Pick<DifferenceRecords, 'ownerOf'>;
   readonly ownerNotes: Pick<OwnerNotes, 'write'>;
   readonly logger: Logger;
+  /** How often the step has failed. */
+  readonly failures: number;
   /** Records what the step is about to do, in place of its description. */
   readonly announce: (description: string) => Promise<void>;
 }
@@ -51,8 +53,8 @@ export interface Step {
   /** The guest has booted when this step begins; from here on the operation mostly waits for its engine. */
   readonly afterBoot?: boolean;
   run(context: StepContext): Promise<StepOutcome>;
-  /** Runs before each further attempt at a step that has failed: what former steps have made may be gone. */
-  beforeRetry?(context: StepContext): Promise<StepOutcome>;
+  /** Runs once before each further attempt at a step that has failed: what former steps have made may be gone. */
+  beforeRetry?(context: StepContext): Promise<void>;
 }
 
 /** @throws Error if the operation's instance has no host: a defect. */

@@ -85,6 +85,21 @@ describe('an operation', () => {
     }
   });
 
+  // Fails if a VM that keeps ending is started again without end.
+  it('operation: fails if its VM ends at each attempt', async () => {
+    let starts = 0;
+    before = async (act, hostId) => {
+      if (act === 'start') starts += 1;
+      if (act === 'identify') await broker.hypervisor.stop(hostId);
+    };
+    broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    expect(await ended(id)).toMatchObject({ state: 'failed' });
+    // Once, and before each of the two further attempts.
+    expect(starts).toBe(3);
+  });
+
   it('operation: another worker leases it from a silent one, whose later writes are refused', async () => {
     const { records } = broker.store;
     const id = randomUUID();

@@ -1,6 +1,6 @@
 import { toHostSpec } from '../../core/model/host-spec.ts';
 import { done, requireHost, retryAfter, type Step } from '../step.ts';
-import { startAndIdentify } from './identify.ts';
+import { identifyAgain } from './identify.ts';
 import { noteOwner } from './note-owner.ts';
 import { guestPollMs } from './poll-intervals.ts';
 
@@ -9,11 +9,13 @@ export const connect: Step = {
   description: 'Waiting for the Docker engine to answer',
   waits: true,
   afterBoot: true,
-  beforeRetry: (context) => startAndIdentify(context, toHostSpec(requireHost(context))),
+  beforeRetry: (context) => context.hypervisor.start(toHostSpec(requireHost(context))),
   async run(context) {
     const { hypervisor, store } = context;
     const host = requireHost(context);
     const spec = toHostSpec(host);
+    const identified = await identifyAgain(context, spec);
+    if (identified.kind !== 'done') return identified;
     const engine = await hypervisor.connect(spec);
     if (!(await hypervisor.engineAnswers(spec))) return retryAfter(guestPollMs);
     await noteOwner(context, spec);

@@ -12,10 +12,9 @@ export async function identifyAndConfigure(
   return (await hypervisor.configureRegistries(spec)) ? done : retryAfter(enginePollMs);
 }
 
-/** The same for a VM that may have ended, as one whose guest has crashed. */
-export async function startAndIdentify(context: StepContext, spec: HostSpec): Promise<StepOutcome> {
-  await context.hypervisor.start(spec);
-  return identifyAndConfigure(context, spec);
+/** The same for a further attempt at a later step: the VM may have been started again. Done at once in the first attempt. */
+export async function identifyAgain(context: StepContext, spec: HostSpec): Promise<StepOutcome> {
+  return context.failures > 0 ? identifyAndConfigure(context, spec) : done;
 }
 
 export const identify: Step = {
@@ -23,5 +22,6 @@ export const identify: Step = {
   description: 'Waiting for the virtual machine, and giving it its identity',
   waits: true,
   run: (context) => identifyAndConfigure(context, toHostSpec(requireHost(context))),
-  beforeRetry: (context) => startAndIdentify(context, toHostSpec(requireHost(context))),
+  // It may have ended, as one whose guest has crashed.
+  beforeRetry: (context) => context.hypervisor.start(toHostSpec(requireHost(context))),
 };

@@ -2,7 +2,7 @@ import type { HostSpec } from '../../core/hypervisor/host-spec.ts';
 import { done, retryAfter, type Step, type StepContext } from '../step.ts';
 import { grow } from './grow.ts';
 import { type HostUpdate, hostUpdateOf } from './host-update.ts';
-import { identifyAndConfigure, startAndIdentify } from './identify.ts';
+import { identifyAgain, identifyAndConfigure } from './identify.ts';
 import { noteOwner } from './note-owner.ts';
 import { guestPollMs } from './poll-intervals.ts';
 import { restartContainers } from './restart-containers.ts';
@@ -59,18 +59,20 @@ function restartSteps(
       description: `${activity}: waiting for the virtual machine`,
       waits: true,
       run: (context) => identifyAndConfigure(context, specOf(hostUpdateOf(context))),
-      beforeRetry: (context) => startAndIdentify(context, specOf(hostUpdateOf(context))),
+      beforeRetry: (context) => context.hypervisor.start(specOf(hostUpdateOf(context))),
     },
     {
       name: 'connect',
       description: `${activity}: waiting for the Docker engine to answer`,
       waits: true,
       afterBoot: true,
-      beforeRetry: (context) => startAndIdentify(context, specOf(hostUpdateOf(context))),
+      beforeRetry: (context) => context.hypervisor.start(specOf(hostUpdateOf(context))),
       async run(context) {
         const { hypervisor, store } = context;
         const update = hostUpdateOf(context);
         const spec = specOf(update);
+        const identified = await identifyAgain(context, spec);
+        if (identified.kind !== 'done') return identified;
         const engine = await hypervisor.connect(spec);
         if (!(await hypervisor.engineAnswers(spec))) return retryAfter(guestPollMs);
         await noteOwner(context, spec);
