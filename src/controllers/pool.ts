@@ -82,9 +82,6 @@ export function createPoolController(deps: {
     logger.info({ host: host.id, plan: host.planName, why }, 'A parked host was destroyed');
   }
 
-  /** Undefined if the hypervisor has no record of it. */
-  const imageVersionOf = (host: PoolHost) => hypervisor.imageVersionOf(host.id).catch(() => undefined);
-
   /** Why a host of the pool is unusable; undefined if it is usable. */
   async function defectOf(host: PoolHost): Promise<string | undefined> {
     // This worker is the leader, so no other one is creating or destroying the host.
@@ -94,11 +91,9 @@ export function createPoolController(deps: {
       return 'its plan is no longer offered';
     if (plan.publishedPorts !== host.publishedPorts.count)
       return 'its plan now publishes another number of ports';
-    // Even if there is no template of the new image yet.
+    // Also one of a former version of Berth, which has no image on record: nobody could claim it.
     const version = hypervisor.imageVersion();
-    if (version !== undefined && (await imageVersionOf(host)) !== version) {
-      return 'it was made from another image';
-    }
+    if (version !== undefined && host.imageVersion !== version) return 'it was made from another image';
     if (performance.now() - (verified.get(host.id) ?? -Infinity) < verifyEveryMs) return undefined;
     if (!(await hypervisor.hasTemplate(host))) return undefined;
     if (!(await hypervisor.park(toHostSpec(host))))

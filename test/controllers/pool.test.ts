@@ -241,6 +241,17 @@ it('pool: destroys hosts of a former image, even while there is no template of t
   expect(await existing()).toEqual([]);
 });
 
+// Fails if the driver is asked instead of the row: creates claim by the row.
+it('pool: destroys hosts that a former version of Berth has parked, whose image is not on record', async () => {
+  await broker.makePoolController().runOnce();
+  const former = await ready();
+  await broker.database('hosts').where({ state: 'parked' }).update({ image_version: null });
+  await broker.database('leadership_leases').update({ lease_until: new Date(0) });
+  await broker.makePoolController().runOnce();
+  expect(await ready()).toHaveLength(size);
+  expect((await ready()).filter((id) => former.includes(id))).toEqual([]);
+});
+
 // Fails if every leased operation counts: after a reboot the pool stayed empty until all hosts had booted.
 it('lease loop: is busy at the start of an operation, but not while a guest boots or hangs', async () => {
   let answers = false;
