@@ -12,8 +12,14 @@ import { start } from './steps/start.ts';
 import { updateRollback, updateSteps } from './steps/update.ts';
 import type { Workflows } from './workflow.ts';
 
-/** From a prepared host to an engine that answers. A restart runs these steps too. */
+/** From a prepared host to an engine that answers. */
 const bringUpHost: readonly Step[] = [start, identify, connect];
+
+/** Reconciliation repeats a restart whose VM ends, after pauses that grow: one restart boots it once. */
+const bringUpOnce: readonly Step[] = bringUpHost.map((step) => ({
+  ...step,
+  beforeRetry: () => Promise.resolve(),
+}));
 
 /** Leaves nothing of the instance; also rolls back a create. */
 const removeHost: readonly Step[] = [revokeBindings, destroy];
@@ -69,7 +75,7 @@ export const workflows: Workflows = {
   },
   restart: {
     kind: 'restart',
-    steps: [prepare, ...bringUpHost, restartContainers],
+    steps: [prepare, ...bringUpOnce, restartContainers],
     // The host stays, because it has its tenant's data. The next reconciliation tries again.
     rollback: [],
     mayBoot: always,

@@ -100,6 +100,30 @@ describe('an operation', () => {
     expect(starts).toBe(3);
   });
 
+  // Fails if each attempt boots it: a tenant's broken guest would take five boots for each restart.
+  it('operation: a restart whose VM ends starts it once, and is repeated later', async () => {
+    const worker = broker.startWorker();
+    const id = randomUUID();
+    await begin(id);
+    await ended(id);
+    const host = (await broker.store.records.livingHosts())[0];
+    if (host === undefined) throw new Error('there is no host');
+    await broker.hypervisor.stop(host.id);
+    let starts = 0;
+    before = async (act, hostId) => {
+      if (act === 'start') starts += 1;
+      if (act === 'identify') await broker.hypervisor.stop(hostId);
+    };
+    await broker.store.transaction((records) => beginOperation(records, 'restart', host.instanceId));
+    await eventually(
+      'the restart has failed',
+      async () =>
+        (await broker.database('operations').where({ kind: 'restart', state: 'failed' })).length > 0,
+    );
+    expect(starts).toBe(1);
+    await worker.stop();
+  });
+
   it('operation: another worker leases it from a silent one, whose later writes are refused', async () => {
     const { records } = broker.store;
     const id = randomUUID();
