@@ -60,7 +60,10 @@ export function createPreparation(deps: {
         version === undefined ? 'Creates wait for it' : `New hosts get the former image, ${version}`;
       return `The guest image can't be installed, and the worker tries again every minute: ${failure} ${next}.`;
     }
-    return version === undefined ? 'No guest image is installed yet: creates wait for it.' : undefined;
+    if (version === undefined) return 'No guest image is installed yet: creates wait for it.';
+    const reason = template.problem()?.slice(0, longestReason);
+    if (reason === undefined) return undefined;
+    return `The template can't be made, and the worker tries again after a pause that grows to 1 h: ${reason} New hosts are made from image ${version}, and boot cold if it has no template.`;
   };
 
   return {

@@ -1,5 +1,6 @@
 import type { Plan } from '../core/catalog/catalog.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
+import { errorMessage } from '../lib/error-message.ts';
 import type { Logger } from '../lib/logger.ts';
 import { createBackoff } from './backoff.ts';
 
@@ -20,7 +21,11 @@ export function createTemplateMaker(deps: {
   readonly onTried: () => void;
   readonly logger: Logger;
   readonly signal: AbortSignal;
-}): { runOnce(): Promise<void> } {
+}): {
+  runOnce(): Promise<void>;
+  /** Why the template could not be made at the last attempt; undefined if it could, or none is needed. */
+  problem(): string | undefined;
+} {
   const { hypervisor, logger, signal } = deps;
   const isAborted = () => signal.aborted;
   const plans = deps.plans.filter(({ fromTemplate }) => fromTemplate);
@@ -32,18 +37,22 @@ export function createTemplateMaker(deps: {
     logger,
     ...pauses,
   });
+  let problem: string | undefined;
   const report = (progress: string) => {
     deps.report(`template: ${progress}`);
   };
   return {
+    problem: () => problem,
     async runOnce() {
       if (plans.length === 0 || isAborted() || !backoff.isDue(planNames)) return;
       try {
         await hypervisor.makeTemplate(report, signal);
         backoff.succeeded(planNames);
+        problem = undefined;
       } catch (error) {
         if (isAborted()) return;
         backoff.failed(planNames, error);
+        problem = errorMessage(error);
       }
       deps.onTried();
     },

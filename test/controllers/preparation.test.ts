@@ -11,7 +11,7 @@ import { silentLogger } from '../support/logger.ts';
 const plans = allPlans(loadCatalog(catalogFile, 'test'));
 
 /** A hypervisor whose image is built, or fails to be, if the test says so. */
-function preparationOf(first: string | undefined) {
+function preparationOf(first: string | undefined, templateError?: Error) {
   let version = first;
   let act: (error?: Error) => void = () => undefined;
   let made = 0;
@@ -31,7 +31,10 @@ function preparationOf(first: string | undefined) {
             }
           };
         }),
-      makeTemplate: () => Promise.resolve(void (made += 1)),
+      makeTemplate: () => {
+        if (templateError !== undefined) return Promise.reject(templateError);
+        return Promise.resolve(void (made += 1));
+      },
     },
     plans,
     report: (progress) => reported.push(progress),
@@ -71,6 +74,18 @@ it('preparation: with a former image hosts can be made while the new one is buil
   expect(preparation.state().problem).toBeUndefined();
   end();
   await running;
+});
+
+// Fails if it is only logged: the new image would never be used, and no operator would know.
+it('preparation: a template that can not be made is reported with its reason', async () => {
+  const { preparation, isReady, end } = preparationOf('1.0.0', new HypervisorError('The guest panicked.'));
+  const running = preparation.runOnce();
+  end();
+  await running;
+  expect(isReady()).toBe(true);
+  expect(preparation.state().problem).toMatch(
+    /^The template can't be made, .*: The guest panicked\. New hosts are made from image 2\.0\.0,/,
+  );
 });
 
 it('preparation: an image that can not be built is reported with its reason, and built by the next run', async () => {

@@ -6,9 +6,10 @@ export interface Templates {
   hasTemplate(plan: Pick<HostSpec, 'planName' | 'shape'>): Promise<boolean>;
 
   /**
-   * Makes the template of the newest installed image if it is missing, and that image the current one: one for all plans, which is as small as a host can be. What a
-   * plan has more is added to each restored host. Takes minutes; a call that is aborted or killed leaves no unfinished
-   * template behind that could be used.
+   * Makes the template of the newest installed image if it is missing, and that image the current one. One template serves all
+   * plans, and is as small as a host can be; what a plan has more is added to each restored host. Takes minutes; a call that is
+   * aborted or killed leaves no unfinished template behind that could be used. Repeated now and then, it removes what former
+   * images have left.
    * @param report receives the progress as text for people.
    * @throws HypervisorError if it can't be made; the former image stays current.
    */

@@ -14,6 +14,11 @@ import { warmRestoredGuest } from './warm-restored-guest.ts';
 /** Name of a lock: templates are made one at a time on a node. */
 const templateLock = 'template';
 const pollMs = 1_000;
+/**
+ * How long templates of former images stay, in milliseconds: longer than any restore lasts (with-deadlines.ts), and than another
+ * worker of the node needs to change to the current image.
+ */
+const formerStaysMs = 15 * 60_000;
 /** How many bad templates are replaced: one that is bad again and again would keep the node busy. */
 const mostRemakes = 3;
 
@@ -24,6 +29,8 @@ export function removeUnfinishedTemplate(deps: QemuDeps): Promise<void> {
 
 export function createTemplates(deps: QemuDeps): Templates {
   const { image, hosts, cgroups, vms, starter, templates, locks, logger } = deps;
+  /** When the current image became it, for this worker; by performance.now(). */
+  let currentSince = performance.now();
 
   /** Undefined if the record of a host is unreadable: its disk may be based on any template. */
   async function templatesInUse(): Promise<ReadonlySet<string> | undefined> {
@@ -42,6 +49,7 @@ export function createTemplates(deps: QemuDeps): Templates {
       throw new HypervisorError('The template of the new image could not be loaded; the log says why');
     }
     await image.replace(next);
+    currentSince = performance.now();
     logger.info({ version: imageVersion(next.digest) }, 'New hosts get another guest image from now on');
   }
 
@@ -79,11 +87,11 @@ export function createTemplates(deps: QemuDeps): Templates {
         report('waiting for another worker that makes a template');
         await delay(pollMs, undefined, { signal });
       }
-      const isNext = image.find() !== target;
-      if (wasMade && !isNext) return;
-      if (isNext) await useNext(target);
-      await locks.tryWithLock(templateLock, removeUnused);
-      if (deps.options.loadAhead) templates.preload();
+      if (image.find() !== target) return useNext(target);
+      const isSettled = performance.now() - currentSince > formerStaysMs;
+      if (!wasMade || isSettled) await locks.tryWithLock(templateLock, removeUnused);
+      if (isSettled) await templates.unloadOthers(formerStaysMs);
+      if (!wasMade && deps.options.loadAhead) templates.preload();
     },
 
     async park(spec) {

@@ -75,10 +75,15 @@ export interface TemplateStore {
   /** Loads the template now, in the background, since hosts will be created soon. */
   preload(): void;
   /**
-   * Removes the templates of other images than the current one, except those that a host's disk is an overlay of. Of bad ones with the same sources, the
-   * mark stays.
+   * Removes the templates of other images than the current one, except those that a host's disk is an overlay of. Of bad ones
+   * with the same sources, the mark stays.
    */
   removeOthers(inUse: ReadonlySet<string>): Promise<void>;
+  /**
+   * Releases the memory of other templates than the current image's, once the worker has not used them for this long; they are
+   * loaded again if a suspended host needs one. VMs that share the memory keep it.
+   */
+  unloadOthers(unusedMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -90,8 +95,11 @@ export function createTemplateStore(
   logger: Logger,
 ): TemplateStore {
   const root = path.join(options.stateDirectory, 'templates');
-  /** By key and time of making. Never closed before the end, since a restore may be using it. */
-  const loaded = new Map<string, Promise<LoadedTemplate | undefined>>();
+  /** By key and time of making. `usedAt`: when it was last given to a restore, in milliseconds. */
+  const loaded = new Map<
+    string,
+    { readonly template: Promise<LoadedTemplate | undefined>; usedAt: number }
+  >();
   const failures = createRestoreFailures();
   let closed = false;
   const directory = (key: string) => path.join(root, key);
@@ -179,18 +187,18 @@ export function createTemplateStore(
     );
   }
 
+  /** It may have been removed and made again since it was loaded. */
+  const versionOf = (key: string, { madeAt }: TemplateRecord) => `${key} ${madeAt}`;
+
   const load = async (key: string) => {
     if (closed || (await isBad(key))) return undefined;
     const record = await readRecord(key);
     if (record === undefined) return undefined;
-    // It may have been removed and made again since it was loaded.
-    const version = `${key} ${record.madeAt}`;
-    let loading = loaded.get(version);
-    if (loading === undefined) {
-      loading = loadChecked(key, record);
-      loaded.set(version, loading);
-    }
-    const template = await loading;
+    const version = versionOf(key, record);
+    const entry = loaded.get(version) ?? { template: loadChecked(key, record), usedAt: 0 };
+    entry.usedAt = performance.now();
+    loaded.set(version, entry);
+    const template = await entry.template;
     if (template === undefined) {
       loaded.delete(version);
       return undefined;
@@ -256,9 +264,19 @@ export function createTemplateStore(
         for (const file of files) await rm(file, { recursive: true, force: true });
       }
     },
+    async unloadOthers(unusedMs) {
+      const { key } = keysOf();
+      const record = await readRecord(key);
+      const current = record === undefined ? undefined : versionOf(key, record);
+      for (const [version, { template, usedAt }] of loaded) {
+        if (version === current || performance.now() - usedAt < unusedMs) continue;
+        loaded.delete(version);
+        await (await template)?.memory.close();
+      }
+    },
     async close() {
       closed = true;
-      for (const loading of loaded.values()) await (await loading)?.memory.close();
+      for (const { template } of loaded.values()) await (await template)?.memory.close();
       loaded.clear();
     },
   };

@@ -25,6 +25,7 @@ const stores: TemplateStore[] = [];
 
 function openStore(
   key: typeof node | { accelerator: 'tcg'; qemu: string; type: string } = node,
+  of = image,
 ): TemplateStore {
   const libexecDirectory = path.join(import.meta.dirname, '..', '..', '..', '..', 'libexec');
   const options = {
@@ -34,7 +35,7 @@ function openStore(
   };
   const opened = createTemplateStore(
     options,
-    { find: () => image, require: () => image },
+    { find: () => of, require: () => of },
     key,
     createDigests(),
     silentLogger,
@@ -57,15 +58,15 @@ afterEach(async () => {
 const key = () => store.key(image);
 
 /** Puts a template on disk, as if it had been made. */
-async function make(madeAt = '2026-01-01T00:00:00.000Z', content = 'content'): Promise<string> {
-  const directory = store.directory(key());
+async function make(madeAt = '2026-01-01T00:00:00.000Z', content = 'content', as = key()): Promise<string> {
+  const directory = store.directory(as);
   await mkdir(directory, { recursive: true });
   for (const name of templateFiles) await writeFile(path.join(directory, name), content);
   const digest = createHash('sha256').update(content).digest('hex');
   const files = Object.fromEntries(templateFiles.map((name) => [name, digest]));
-  const record = { key: key(), image: image.digest, madeAt, files };
+  const record = { key: as, image: image.digest, madeAt, files };
   await writeFile(path.join(directory, 'template.json'), JSON.stringify(record));
-  return key();
+  return as;
 }
 
 // Fails without the pause: one failed restore switched template and pool off until the worker was restarted.
@@ -132,6 +133,25 @@ it.each(templateFiles)('template whose %s is damaged or missing: is bad at once'
   await rm(path.join(store.directory(missing), name));
   expect(await store.load(missing)).toBeUndefined();
   expect(store.badKeys(image)).toEqual([changed, missing]);
+});
+
+// Fails if templates stay loaded until the worker ends: each image would cost the node's memory once more.
+it('template of a former image: its memory is released some time after its last use, and loaded again if needed', async () => {
+  const former = await make();
+  const before = await store.load(former);
+  const other = { ...image, digest: 'other' };
+  const next = openStore(node, other);
+  const current = await make('2026-01-02T00:00:00.000Z', 'other', next.key(other));
+  const [ofFormer, ofCurrent] = [await next.load(former), await next.load(current)];
+  vi.advanceTimersByTime(59_999);
+  await next.unloadOthers(60_000);
+  expect([ofFormer?.memory.fd, ofCurrent?.memory.fd]).not.toContain(-1);
+  vi.advanceTimersByTime(1);
+  await next.unloadOthers(60_000);
+  expect(ofFormer?.memory.fd).toBe(-1);
+  expect(ofCurrent?.memory.fd).not.toBe(-1);
+  expect((await next.load(former))?.memory.fd).not.toBe(-1);
+  expect(before?.memory.fd).not.toBe(-1);
 });
 
 // Fails if what was loaded is found by the key only: the new one was taken for a damaged old one.
