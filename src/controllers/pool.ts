@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { AdmissionRules } from '../core/model/node-memory.ts';
 import type { Plan, PoolSize } from '../core/catalog/catalog.ts';
-import { demandSeconds, poolTargets } from '../core/catalog/pool-targets.ts';
+import { wantedHosts } from '../core/pool-state.ts';
 import { HostDisputedError } from '../core/hypervisor/host-disputed-error.ts';
 import type { Hypervisor } from '../core/hypervisor/hypervisor.ts';
 import { errorMessage } from '../lib/error-message.ts';
@@ -143,7 +143,7 @@ export function createPoolController(deps: {
       if (await hypervisor.hasTemplate({ planName: plan.name, shape: plan.shape })) restored.push(plan);
     // They are of use while the template is bad, or is made.
     if (restored.length === 0 && plans.some(({ fromTemplate }) => fromTemplate)) return;
-    const targets = poolTargets(restored, size, await records.createdInstances(demandSeconds));
+    const targets = await wantedHosts(restored, size, records);
     const wanted = [...targets.values()].reduce((sum, count) => sum + count, 0);
     const ofPlan = ({ name }: Plan) => present.filter(({ planName }) => planName === name);
     const surplus = plans.flatMap((plan) => ofPlan(plan).slice(targets.get(plan.name) ?? 0));

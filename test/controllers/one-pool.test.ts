@@ -50,13 +50,13 @@ const fill = async () => {
   await broker.database('leadership_leases').update({ lease_until: new Date(0) });
   await broker.makePoolController().runOnce();
 };
-const create = async (name: string, parameters = {}) => {
+const create = async (name: string, parameters = {}, org = provisionBody.organization_guid) => {
   const id = randomUUID();
-  const body = { ...provisionBody, plan_id: `plan-${name}`, parameters };
+  const body = { ...provisionBody, plan_id: `plan-${name}`, parameters, organization_guid: org };
   const { status } = await broker.ask('put', `${instance(id)}?accepts_incomplete=true`).send(body);
   expect(status).toBe(201);
   const last = (await broker.ask('get', `${instance(id)}/last_operation`)).body as { description: string };
-  return { id, description: last.description };
+  return { description: last.description };
 };
 const parked = async () => (await broker.store.records.poolHosts()).map(({ planName }) => planName).sort();
 const hasItsShape = async (hostId: string) => {
@@ -123,10 +123,13 @@ it('pool: a host of another image than the one that is offered is not claimed', 
 it('pool: grows with demand up to its limit, and prepares the sizes in demand in place of others', async () => {
   await fill();
   broker.startWorker();
-  const created = [];
-  for (let count = 0; count < 5; count += 1) created.push((await create('large')).id);
+  // One tenant counts for at most three, half of the largest pool; a quarter of the pool keeps the smallest size.
+  for (let count = 0; count < 5; count += 1) await create('large');
   await fill();
-  expect(await parked()).toEqual(['large', 'large', 'large', 'large', 'medium']);
+  expect(await parked()).toEqual(['large', 'medium', 'small']);
+  for (const org of ['second', 'third']) await create('large', {}, org);
+  await fill();
+  expect(await parked()).toEqual(['large', 'large', 'medium', 'small', 'small']);
   await broker.database('workers').insert({
     ...{
       name: 'node',
@@ -137,13 +140,14 @@ it('pool: grows with demand up to its limit, and prepares the sizes in demand in
   });
   const page = await supertest(broker.mgmt).get('/mgmt/hosts').auth(operator.username, operator.password);
   expect((page.body as { pool: unknown }).pool).toEqual([
-    { plan: 'large', wanted: 4, parked: 4 },
+    { plan: 'large', wanted: 2, parked: 2 },
+    { plan: 'small', wanted: 2, parked: 2 },
     { plan: 'medium', wanted: 1, parked: 1 },
   ]);
   const metrics = await supertest(broker.mgmt)
     .get('/mgmt/metrics')
     .auth(operator.username, operator.password);
-  expect(metrics.text).toContain('berth_pool_hosts_wanted{plan="large"} 4');
+  expect(metrics.text).toContain('berth_pool_hosts_wanted{plan="large"} 2');
 
   // Ten minutes later.
   await broker.database('instances').update({ created_at: new Date(Date.now() - 601_000) });

@@ -30,5 +30,5 @@ it('poolTargets: sizes in demand are prepared, the one most in demand first, and
   expect(targets({ large: 1 })).toEqual({ large: 1, small: 2, medium: 1 });
   expect(targets({ large: 2, small: 3 })).toEqual({ large: 1, small: 3, medium: 1 });
   expect(targets({ large: 5, small: 9, medium: 2 })).toEqual({ large: 0, small: 7, medium: 1 });
-  expect(targets({ large: 90, medium: 9 })).toEqual({ large: 7, small: 0, medium: 1 });
+  expect(targets({ large: 90, medium: 9 })).toEqual({ large: 5, small: 2, medium: 1 });
 });

@@ -1,8 +1,5 @@
 import type { Plan, PoolSize } from './catalog.ts';
 
-/** The pool is prepared for as many creates as there were in this time, in seconds. */
-export const demandSeconds = 600;
-
 /** The plan whose hosts fit most others, once the rest is added. */
 function smallestOf(plans: readonly Plan[]): Plan | undefined {
   const bySize = (one: Plan, other: Plan) =>
@@ -12,9 +9,13 @@ function smallestOf(plans: readonly Plan[]): Plan | undefined {
   return [...plans].sort(bySize)[0];
 }
 
+/** Share of the pool that keeps the smallest size whatever is in demand: it serves most plans. */
+const smallestShare = 1 / 4;
+
 /**
- * How many hosts of each plan's size are to be parked: first what the plans ask for, then as many as were created lately, the
- * plan most in demand first. The rest have the smallest size, and get what a larger plan has more when they are claimed.
+ * How many hosts of each plan's size are to be parked: first what the plans ask for and a share of the smallest size, then as
+ * many as were created lately, the plan most in demand first. The rest have the smallest size too. A create of a larger plan
+ * claims one of them if none of its size is parked.
  * @param plans those that hosts can be restored for now.
  * @param created how many hosts of each plan were created lately, by the plan's id.
  */
@@ -25,17 +26,25 @@ export function poolTargets(
 ): ReadonlyMap<string, number> {
   const demandOf = ({ id }: Plan) => created.get(id) ?? 0;
   const targets = new Map(plans.map(({ name, pool }) => [name, pool]));
-  const demand = plans.reduce((sum, plan) => sum + demandOf(plan), 0);
-  let free = Math.min(maxSize, Math.max(size, demand));
-  for (const count of targets.values()) free -= count;
-  const add = ({ name }: Plan, count: number) => {
-    const added = Math.max(0, Math.min(free, count));
-    targets.set(name, (targets.get(name) ?? 0) + added);
+  const targetOf = ({ name }: Plan) => targets.get(name) ?? 0;
+  const total = Math.min(
+    maxSize,
+    Math.max(
+      size,
+      plans.reduce((sum, plan) => sum + demandOf(plan), 0),
+    ),
+  );
+  let free = total - plans.reduce((sum, plan) => sum + plan.pool, 0);
+  const raise = (plan: Plan, target: number) => {
+    const added = Math.max(0, Math.min(free, target - targetOf(plan)));
+    targets.set(plan.name, targetOf(plan) + added);
     free -= added;
   };
-  for (const plan of [...plans].sort((one, other) => demandOf(other) - demandOf(one)))
-    add(plan, demandOf(plan) - plan.pool);
   const smallest = smallestOf(plans);
-  if (smallest !== undefined) add(smallest, free);
+  if (smallest === undefined) return targets;
+  raise(smallest, Math.ceil(total * smallestShare));
+  for (const plan of [...plans].sort((one, other) => demandOf(other) - demandOf(one)))
+    raise(plan, demandOf(plan));
+  raise(smallest, total);
   return targets;
 }

@@ -20,8 +20,11 @@ export interface PoolRecords {
    * @param vm.canGrow whether an instance of a larger plan may claim it too.
    */
   setHostParked(hostId: string, vm: { imageVersion: string; canGrow: boolean }): Promise<boolean>;
-  /** How many instances of each plan were created in the last `seconds`, by the plan's id. */
-  createdInstances(seconds: number): Promise<ReadonlyMap<string, number>>;
+  /**
+   * How many instances of each plan were created in the last `seconds`, by the plan's id.
+   * @param mostOfTenant how many of a tenant's are counted: its newest.
+   */
+  createdInstances(seconds: number, mostOfTenant: number): Promise<ReadonlyMap<string, number>>;
   /** Makes the host unclaimable, so that it can be destroyed; false if an instance has claimed it. */
   withdrawPoolHost(hostId: string): Promise<boolean>;
   /** Makes `owner` the leader of this controller for `leaseMs` milliseconds; false while another one is. */

@@ -79,11 +79,13 @@ export function createPoolRecords(connection: Knex, slotRules: SlotRules): PoolR
       return (await inState(hostId, 'parking').update({ state: 'parked', ...parked })) === 1;
     },
 
-    async createdInstances(seconds) {
+    async createdInstances(seconds, mostOfTenant) {
       const { rows } = await connection.raw<{ rows: { plan_id: string; count: number }[] }>(
-        `SELECT plan_id, count(*)::integer AS count FROM instances
-         WHERE created_at > now() - :seconds * interval '1 second' GROUP BY plan_id`,
-        { seconds },
+        `SELECT plan_id, count(*)::integer AS count FROM (
+           SELECT plan_id, row_number() OVER (PARTITION BY tenant_id ORDER BY created_at DESC) AS place
+           FROM instances WHERE created_at > now() - :seconds * interval '1 second'
+         ) AS created WHERE place <= :mostOfTenant GROUP BY plan_id`,
+        { seconds, mostOfTenant },
       );
       return new Map(rows.map((row) => [row.plan_id, row.count]));
     },
