@@ -12,8 +12,9 @@ import { newHostRecord, writeHostRecord } from '../../src/hypervisors/qemu/host-
 import { createHostNetworking } from '../../src/hypervisors/qemu/network/network.ts';
 import { layoutOf } from '../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../src/hypervisors/qemu/qemu.ts';
+import { destroyHosts } from '../support/destroy-hosts.ts';
 import { silentLogger } from '../support/logger.ts';
-import { removeInstallationTraces, residueOf } from '../../tools/lib/residue.ts';
+import { residueOf } from '../../tools/lib/residue.ts';
 import { testSlot } from '../support/test-slot.ts';
 import { makeStateDirectory, type QemuTestOptions, testImage } from '../support/vm-cache.ts';
 import { restoredPlans } from './harness.ts';
@@ -197,7 +198,7 @@ describeHypervisor('qemu', { bootMs: 300_000, templateMs: 900_000 }, async () =>
 
     async close() {
       const left = await residueOf(site);
-      await removeInstallationTraces(site);
+      await destroyHosts(site);
       await state.remove();
       if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
     },

@@ -52,12 +52,15 @@ describe('verified root', { timeout: 3_600_000 }, () => {
     return { ...(await readImage(directory)), digest: image.digest.replace(/.{8}$/, '0'.repeat(8)) };
   }
 
-  /** Boots it cold, with its network open. */
+  /** Boots it cold, with its network open: a state directory without another current image or a template. */
   async function boot(image: GuestImage) {
-    const driver: Hypervisor = await createQemuHypervisor({ ...hosts.options, image });
+    const stateDirectory = path.join(hosts.options.stateDirectory, `state-${path.basename(image.directory)}`);
+    await mkdir(stateDirectory);
+    const options = { ...hosts.options, image, stateDirectory };
+    const driver: Hypervisor = await createQemuHypervisor(options);
     const spec = hosts.newSpec();
     await driver.prepare(spec);
-    const { disk } = layoutOf(hosts.options, spec.hostId, spec.slot);
+    const { disk } = layoutOf(options, spec.hostId, spec.slot);
     const untouched = (await stat(disk)).size;
     await driver.start(spec);
     expect(await driver.startedFrom(spec.hostId)).toBe('boot');
@@ -76,17 +79,20 @@ describe('verified root', { timeout: 3_600_000 }, () => {
   }
 
   it('verified root: one changed bit or another root hash ends the VM; an unchanged copy boots', async () => {
-    const vms = await Promise.all([
-      boot(await imageWith('bit', { rootfs: alterTime })),
-      boot(
+    const vms: Awaited<ReturnType<typeof boot>>[] = [];
+    const bootNext = async (image: GuestImage) => {
+      const vm = await boot(image);
+      vms.push(vm);
+      return vm;
+    };
+    try {
+      const bit = await bootNext(await imageWith('bit', { rootfs: alterTime }));
+      const hash = await bootNext(
         await imageWith('hash', {
           verity: (verity) => verity.replace(/^./, (first) => (first === '0' ? '1' : '0')),
         }),
-      ),
-      boot(await imageWith('same', {})),
-    ]);
-    const [bit, hash, same] = vms;
-    try {
+      );
+      const same = await bootNext(await imageWith('same', {}));
       for (const altered of [bit, hash]) {
         await eventually(
           'the VM has ended',

@@ -11,11 +11,12 @@ import {
 } from '../../../src/core/hypervisor/host-spec.ts';
 import { enginePort, type EngineAddress } from '../../../src/core/hypervisor/network.ts';
 import type { Hypervisor } from '../../../src/core/hypervisor/hypervisor.ts';
-import { removeInstallationTraces, residueOf } from '../../../tools/lib/residue.ts';
+import { residueOf } from '../../../tools/lib/residue.ts';
 import { qemuProgram } from '../../../src/hypervisors/qemu/launch/arguments.ts';
 import { readImage } from '../../../src/hypervisors/qemu/image/guest-image.ts';
 import { layoutOf, type HostLayout } from '../../../src/hypervisors/qemu/layout.ts';
 import { createQemuHypervisor } from '../../../src/hypervisors/qemu/qemu.ts';
+import { destroyHosts } from '../../support/destroy-hosts.ts';
 import { eventually } from '../../support/eventually.ts';
 import { silentLogger } from '../../support/logger.ts';
 import { testSlot } from '../../support/test-slot.ts';
@@ -215,7 +216,7 @@ export async function makeHosts(
       for (const { hostId } of made) await driver.destroy(hostId);
       await driver.close();
       const left = await residueOf(site);
-      await removeInstallationTraces(site);
+      await destroyHosts(site);
       await state.remove();
       if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
     },
