@@ -129,7 +129,8 @@ export async function takesShape(
   at: HostLayout,
   { shape }: HostRecord,
 ): Promise<boolean> {
-  if ((await vms.sizeOf(at)).memoryMib < shape.memoryMib) return false;
+  // The guest adds memory by itself meanwhile.
   const uses = await createGuestAgent(at.agentSocket).grow(shape.vcpus, agentTimeoutMs);
-  return uses !== undefined && uses.vcpus >= shape.vcpus && uses.diskGib >= shape.diskGib;
+  if (uses === undefined || uses.vcpus < shape.vcpus || uses.diskGib < shape.diskGib) return false;
+  return (await vms.sizeOf(at)).memoryMib >= shape.memoryMib;
 }

@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readHostRecord, writeHostRecord } from '../../../src/hypervisors/qemu/host-record.ts';
 import { largestFile } from '../../../src/hypervisors/qemu/launch/sizes.ts';
+import { cutOff } from '../../isolation/support/cut-off.ts';
 import { makeHosts, type TestHost, type TestHosts } from '../../isolation/support/hosts.ts';
 import { eventually } from '../../support/eventually.ts';
 
@@ -51,7 +52,7 @@ describe('a host that grows while it runs', { timeout: 600_000 }, () => {
   async function expectSize(host: TestHost, shape: typeof medium): Promise<void> {
     const { vcpus, memoryMib } = await engineInfo(host);
     expect(vcpus).toBe(shape.vcpus);
-    expect(memoryMib).toBeGreaterThan(0.85 * shape.memoryMib);
+    expect(memoryMib).toBeGreaterThan(0.8 * shape.memoryMib);
     expect(memoryMib).toBeLessThanOrEqual(shape.memoryMib + 1);
     const attacker = await host.attacker();
     const disk = Number(await attacker.root(`df -m /host/var | awk 'END { print $2 }'`)) / 1024;
@@ -154,5 +155,64 @@ describe('a host that grows while it runs', { timeout: 600_000 }, () => {
     await expect(grow(host, medium)).rejects.toThrow(/has not taken/);
     expect(await driver.hasShape({ ...host.spec, shape: medium })).toBe(false);
     expect(await driver.hasShape(host.spec)).toBe(false);
+  });
+
+  // Fails if the record of the new size is written last: the VM then had more than its record says.
+  it('grow: a host has all of its new size after a worker was killed before each change and another one continued', async () => {
+    const { driver } = hosts;
+    const host = await make();
+    let { shape } = host.spec;
+    let changes = 0;
+    for (let end = ''; end !== 'done';) {
+      changes += 1;
+      const { vcpus, memoryMib, diskGib } = shape;
+      shape = { vcpus: Math.min(4, vcpus + 1), memoryMib: memoryMib + 64, diskGib: diskGib + 1 };
+      end = await cutOff(hosts.options, ['grow', { ...host.spec, shape }], changes);
+      expect(await driver.verify(host.spec.hostId), `killed before change ${changes}`).toEqual([]);
+      await grow(host, shape);
+      await expectSize(host, shape);
+    }
+    expect(changes).toBeGreaterThan(8);
+  });
+
+  // QEMU does not keep a guest from memory that is not plugged: the control group does.
+  it('grow: a guest that uses memory which was not added is ended at its limit, and its neighbour is not', async () => {
+    const [host, neighbour] = [await make(), await make()];
+    const attacker = await host.attacker();
+    const before = await neighbour.pid();
+    // Without its driver nothing keeps root from the device's memory; read(2) writes to it.
+    let printed = '';
+    const touching = attacker.perl(`
+      use Fcntl;
+      my ($device) = map { m{([^/]+)$} } glob '/sys/bus/virtio/drivers/virtio_mem/virtio*' or die 'no device';
+      open my $map, '<', '/proc/iomem' or die $!;
+      my ($at) = map { /^([0-9a-f]+)-[0-9a-f]+ : $device$/ ? hex $1 : () } <$map> or die 'no memory';
+      open my $driver, '>', '/sys/bus/virtio/drivers/virtio_mem/unbind' or die $!;
+      syswrite($driver, $device) or die $!;
+      sysopen my $memory, '/dev/mem', O_RDWR or die $!;
+      open my $zeros, '<', '/dev/zero' or die $!;
+      my $bytes = 4 * 1024 ** 3;
+      my $mapped = syscall 9, 0, $bytes, 3, 1, fileno $memory, $at;
+      $mapped != -1 or die "mapping: $!";
+      for (my $done = 0; $done < $bytes; $done += 1024 ** 2) {
+        syscall(0, fileno $zeros, $mapped + $done, 1024 ** 2) > 0 or die "read: $!";
+      }
+      print 'everything was used';`);
+    // Nothing answers once the VM has ended.
+    touching.then(
+      (text) => (printed = text),
+      () => undefined,
+    );
+    await eventually(
+      'the VM has ended',
+      async () => {
+        expect(printed).toBe('');
+        return (await hosts.driver.memoryUsage(host.spec.hostId)) === undefined;
+      },
+      deadline,
+    );
+    expect(await neighbour.pid()).toBe(before);
+    await expectSize(neighbour, neighbour.spec.shape);
+    await expectSize(await hosts.bringUp(host.spec), host.spec.shape);
   });
 });

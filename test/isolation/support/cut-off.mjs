@@ -2,6 +2,7 @@
 // argument. Exits with 0 if there are fewer changes.
 import childProcess from 'node:child_process';
 import fs from 'node:fs/promises';
+import { Socket } from 'node:net';
 import { syncBuiltinESMExports } from 'node:module';
 import process, { argv, pid, stdout } from 'node:process';
 
@@ -19,6 +20,14 @@ const counted = (object, name) => {
 for (const name of ['rename', 'rm', 'rmdir', 'truncate', 'unlink', 'writeFile']) counted(fs, name);
 counted(childProcess, 'spawn');
 counted(process, 'kill');
+if (act === 'grow') {
+  const { write } = Socket.prototype;
+  Socket.prototype.write = function (...args) {
+    left -= 1;
+    if (left <= 0) signal(pid, 'SIGKILL');
+    return write.apply(this, args);
+  };
+}
 syncBuiltinESMExports();
 
 const { createQemuHypervisor } = await import(driver);

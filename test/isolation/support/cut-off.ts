@@ -8,14 +8,14 @@ import { compiled } from '../../support/build.ts';
 const execute = promisify(execFile);
 
 /**
- * Lets a separate worker process start or destroy a host, and kills it before change number `killBefore` (from 1) to the
- * node.
+ * Lets a separate worker process start, grow or destroy a host, and kills it before change number `killBefore` (from 1) to the
+ * node; of `grow` before each message to QEMU or the guest, too.
  * @returns `done` if there were fewer changes; otherwise the signal that ended it.
  * @throws Error with its output if it ended differently.
  */
 export async function cutOff(
   options: QemuOptions,
-  act: readonly ['start', HostSpec] | readonly ['destroy', string],
+  act: readonly ['start' | 'grow', HostSpec] | readonly ['destroy', string],
   killBefore: number,
 ): Promise<'SIGKILL' | 'done'> {
   const [method, subject] = act;

@@ -6,7 +6,7 @@ import type { VmSize } from '../options.ts';
 import { templateShape } from './template-shape.ts';
 
 /** Raise this if templates are made differently: existing ones are then made again. */
-const recipeVersion = 4;
+const recipeVersion = 5;
 
 /**
  * The key of an image's template: a digest of everything that it is made from, and of how many templates with the same
