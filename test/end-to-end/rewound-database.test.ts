@@ -18,6 +18,8 @@ import { makeSimulatedProcess, secretFile, type SimulatedProcess } from '../supp
 const ids = { service_id: 'rewound-service', plan_id: 'rewound-plan' };
 const poolSize = 2;
 const catalog = {
+  // Never larger, however many creates there were.
+  pool: { size: poolSize, max_size: poolSize },
   offerings: [
     {
       ...{ id: ids.service_id, name: 'container-host', description: 'A container host' },
@@ -90,7 +92,7 @@ const hostOf = (id: string) =>
     `SELECT hosts.id AS answer FROM hosts JOIN instances ON instances.id = instance_id WHERE osb_id = '${id}'`,
   );
 const parked = () => ask<string>(server.url, "SELECT count(*) AS answer FROM hosts WHERE state = 'parked'");
-const poolIsFull = () => eventually('the pool is full', async () => Number(await parked()) >= poolSize);
+const poolIsFull = () => eventually('the pool is full', async () => Number(await parked()) === poolSize);
 const auditOf = (action: string) =>
   ask<string>(server.url, `SELECT count(*) AS answer FROM audit WHERE action = '${action}'`);
 

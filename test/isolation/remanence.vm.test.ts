@@ -76,13 +76,15 @@ async function diskHolds(file: string, text: string): Promise<boolean> {
   }
 }
 
-/** All writable memory of a process. */
+/** All writable memory of a process that it has used: reading the rest, such as the room for added memory, takes memory. */
 async function memoryHolds(pid: number, text: string): Promise<boolean> {
   const handle = await open(`/proc/${pid}/mem`, 'r');
   try {
-    for (const line of (await readFile(`/proc/${pid}/maps`, 'utf8')).split('\n')) {
-      const [, from = '', to = ''] = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(line) ?? [];
-      if (from === '') continue;
+    const mappings = (await readFile(`/proc/${pid}/smaps`, 'utf8')).split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+    for (const mapping of mappings) {
+      const [, from = '', to = ''] = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(mapping) ?? [];
+      const isUsed = /^(?:Rss|Swap): +[1-9]/m.test(mapping);
+      if (from === '' || !isUsed) continue;
       const [first, last] = [Number.parseInt(from, 16), Number.parseInt(to, 16)];
       const read = async (chunk: Buffer, at: number) =>
         (
@@ -92,6 +94,8 @@ async function memoryHolds(pid: number, text: string): Promise<boolean> {
         ).bytesRead;
       if (first < Number.MAX_SAFE_INTEGER && (await holds(text, read))) return true;
     }
+    // Of a process that has ended nothing can be read.
+    expect(await readFile(`/proc/${pid}/cmdline`, 'utf8')).not.toBe('');
     return false;
   } finally {
     await handle.close();

@@ -20,6 +20,7 @@ const counted = (object, name) => {
 for (const name of ['rename', 'rm', 'rmdir', 'truncate', 'unlink', 'writeFile']) counted(fs, name);
 counted(childProcess, 'spawn');
 counted(process, 'kill');
+// What a growth changes is changed by QEMU and the guest.
 if (act === 'grow') {
   const { write } = Socket.prototype;
   Socket.prototype.write = function (...args) {

@@ -167,8 +167,8 @@ export function qemuCommand(vm: {
 }
 
 /**
- * Kernel parameters by accelerator. `lpj`: the kernel's delay loops per tick, here of a CPU of 5 GHz with 250 ticks a second, so that
- * no delay on a slower one is too short. Without it an emulated guest measures it for each CPU that it turns on: 0.3 s.
+ * Kernel parameters by accelerator. `lpj`: the kernel's delay loops per tick, here of a CPU of 5 GHz with Debian's 250 ticks a second,
+ * so that no delay on a slower one is too short. Without it an emulated guest measures it for each CPU that it turns on: 0.25 s.
  */
 const kernelParameters: Readonly<Record<Accelerator, readonly string[]>> = { kvm: [], tcg: ['lpj=20000000'] };
 
