@@ -62,6 +62,8 @@ export async function provisionSuite(
   const broker = await startBroker(catalog, options.cacheDirectory, progress, {
     // The default.
     BERTH_SYNC_WAIT_MS: '2500',
+    // It deletes more hosts in five minutes than there are slots; the pool would shrink.
+    BERTH_SLOT_REST_SECONDS: '0',
   });
   try {
     const platform = await connectPlatform(broker.settings);
@@ -100,6 +102,7 @@ export async function provisionSuite(
     const sustained = options.sustained ? await createSustained(platform, remove, progress) : [];
     const runs = await dockerRuns(platform, options.engineDirectory, progress);
     const { stateDirectory } = broker.settings;
+    await poolIsFull(platform);
     const memory = await memoryOfHosts(
       platform,
       { site: await siteId(broker.settings), stateDirectory },
