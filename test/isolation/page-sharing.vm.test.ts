@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { templateStart } from '../../src/hypervisors/qemu/template/template-shape.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeHosts, type TestHost, type TestHosts } from './support/hosts.ts';
 
@@ -60,7 +61,7 @@ async function guestMemory(host: TestHost): Promise<{ file: string; sharedKib: n
   const mappings = smaps.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
   const size = (mapping: string, name: string) =>
     Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(mapping)?.[1] ?? 0);
-  const [mapping = ''] = mappings.filter((one) => size(one, 'Size') === host.spec.shape.memoryMib * 1024);
+  const [mapping = ''] = mappings.filter((one) => size(one, 'Size') === templateStart.memoryMib * 1024);
   // Device and inode distinguish memory files of the same name.
   const [, file = ''] = /^\S+ \S+ \S+ (\S+ \d+\s.*)$/m.exec(mapping) ?? [];
   return { file, sharedKib: size(mapping, 'Shared_Clean') + size(mapping, 'Shared_Dirty') };

@@ -3,7 +3,7 @@ import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import type { HostRecord } from '../host-record.ts';
 import type { GuestImage } from '../image/guest-image.ts';
 import type { QemuOptions, VmSize } from '../options.ts';
-import { templateShape } from '../template/template-shape.ts';
+import { templateShape, templateStart } from '../template/template-shape.ts';
 
 /** The part of a host's record that says what its VM was started with. */
 type StartedSize = Pick<HostRecord, 'bounds' | 'growing'>;
@@ -12,7 +12,7 @@ const sizeOf = ({ vcpus, memoryMib }: VmSize): VmSize => ({ vcpus, memoryMib });
 
 /** Of a VM that was restored from the template and then given this shape. */
 export const restoredSize = (shape: HostShape, room: VmSize): StartedSize => ({
-  bounds: { start: sizeOf(templateShape), room: sizeOf(room) },
+  bounds: { start: templateStart, room: sizeOf(room) },
   growing: isDeepStrictEqual(shape, templateShape) ? undefined : { isAdded: true },
 });
 

@@ -17,7 +17,7 @@ import type { Vms } from './vms.ts';
 import type { QemuOptions } from '../options.ts';
 import type { HostLayout } from '../layout.ts';
 import { openOwnCopy } from '../memory/sealed-memory.ts';
-import { templateShape } from '../template/template-shape.ts';
+import { templateShape, templateStart } from '../template/template-shape.ts';
 import type { SavedMemory } from '../memory/suspended-memory.ts';
 import type { LoadedTemplate, TemplateStore } from '../template/template-store.ts';
 
@@ -123,7 +123,7 @@ export function createVmStarter(
         layout,
         {
           shape: record.shape,
-          bounds: { start: templateShape, room: options.room },
+          bounds: { start: templateStart, room: options.room },
           image,
           memory: { kind: 'template' },
           incoming: true,
@@ -133,7 +133,7 @@ export function createVmStarter(
         },
         sources,
         'run',
-        { kernelSecrets: template.kernelSecrets, start: templateShape, shape: record.shape },
+        { kernelSecrets: template.kernelSecrets, start: templateStart, shape: record.shape },
       );
       templates.restored(template.key);
     } catch (error) {

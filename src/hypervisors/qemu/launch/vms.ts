@@ -17,17 +17,17 @@ import { requireMatchesLaunchSpec } from './launch-check.ts';
 import type { LaunchSpec } from './launch-spec.ts';
 import { LoadFailedError } from './load-failed-error.ts';
 import { killLeakedProcesses, processesOf } from './leaked-processes.ts';
+import { howItEnded } from './how-it-ended.ts';
 import { isRefusal, migrate, shareMemory } from './migration.ts';
 import { oomScore } from './oom-score.ts';
 import { type Qmp, withQmp } from './qmp.ts';
-import { largest, largestFile, memoryBytes } from './sizes.ts';
+import { largest, largestFile } from './sizes.ts';
 import { createStderrLog } from './stderr-log.ts';
 import { renewKernelSecrets } from '../memory/kernel-secrets.ts';
-import { difference } from '../memory/difference.ts';
-import type { MemoryBase } from '../memory/memory-base.ts';
-import { saveState } from '../memory/save-state.ts';
+import { emptyBase, type MemoryBase } from '../memory/memory-base.ts';
+import { type GrownSize, saveState } from '../memory/save-state.ts';
 import { kvmGroups } from '../node/kvm.ts';
-import type { QemuOptions, VmBounds, VmSize } from '../options.ts';
+import type { QemuOptions, VmSize } from '../options.ts';
 import { type HostLayout, makeExchangeDirectory } from '../layout.ts';
 import { tap } from '../names.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
@@ -75,19 +75,17 @@ export interface Vms {
    * Stops the guest's CPUs, and writes to a file its device state and what its memory differs in from the base. Afterwards,
    * also after a failure, the VM can be resumed or killed. After a failure the caller wipes the file.
    */
-  save(
-    layout: HostLayout,
-    file: string,
-    size: { readonly bounds: VmBounds; readonly shape: HostShape },
-    base: MemoryBase,
-  ): Promise<void>;
+  save(layout: HostLayout, file: string, size: GrownSize, base: MemoryBase): Promise<void>;
   /**
    * Writes the manifest of a running VM, which integrity checks compare it with later.
    * @throws HypervisorError if the process does not match its launch spec.
    */
   writeManifest(layout: HostLayout, launch: LaunchSpec, sources: SourceDigests): Promise<void>;
-  /** Stops the guest, writes its device state and ends QEMU; its memory is in the file that it was launched with. */
-  freeze(layout: HostLayout, deviceState: string, shape: HostShape): Promise<void>;
+  /**
+   * Stops the guest, writes its device state and the used part of its added memory, and ends QEMU; the memory that it was
+   * started with is in its file.
+   */
+  freeze(layout: HostLayout, deviceState: string, size: GrownSize): Promise<void>;
   /** Whether the guest's CPUs run; false also if there is no QEMU process. */
   isRunning(layout: HostLayout): Promise<boolean>;
   /** @throws HypervisorError with QEMU's last output if it has ended. */
@@ -115,6 +113,8 @@ export function createVms(
   const saving = { timeoutMs: memoryTimeoutMs, reserveMib: options.diskReserveMib };
   const totalMib = totalmem() / 1024 ** 2;
   const stderrLog = createStderrLog(logger);
+  /** By id; those of former workers are not known. */
+  const started = new Map<string, ChildProcess>();
   const lastOutput = (layout: HostLayout) => stderrLog.lastOutput(layout.id);
   const failure = (layout: HostLayout, what: string, cause?: unknown) => {
     const output = lastOutput(layout);
@@ -188,6 +188,7 @@ export function createVms(
     );
     await memoryFile?.close();
     child.unref();
+    started.set(layout.id, child);
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       stderrLog.append(layout.id, text);
     });
@@ -195,6 +196,8 @@ export function createVms(
     (child.stderr as unknown as { unref(): void } | null)?.unref();
     return child;
   }
+
+  const save: Vms['save'] = (layout, file, size, base) => saveState(layout, file, size, base, saving);
 
   return {
     async launch(layout, launch) {
@@ -264,14 +267,10 @@ export function createVms(
 
     sizeOf: (layout) => withQmp(layout.qmpSocket, measureSize),
 
-    save: (layout, file, { bounds, shape }, base) =>
-      saveState(layout, file, shape, {
-        ...saving,
-        filter: (stream) => difference(stream, base, memoryBytes(bounds)),
-      }),
+    save,
 
-    async freeze(layout, deviceState, shape) {
-      await saveState(layout, deviceState, shape, saving);
+    async freeze(layout, deviceState, size) {
+      await save(layout, deviceState, size, emptyBase);
       await withQmp(layout.qmpSocket, (qmp) => qmp.execute('quit'));
     },
 
@@ -287,11 +286,12 @@ export function createVms(
 
     async requireAlive(layout) {
       if ((await cgroups.processes(layout.id)).length > 0) return;
-      throw failure(layout, 'The VM has ended');
+      throw failure(layout, `The VM has ended${howItEnded(started.get(layout.id))}`);
     },
 
     forget: (id) => {
       stderrLog.forget(id);
+      started.delete(id);
     },
   };
 }

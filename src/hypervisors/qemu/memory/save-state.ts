@@ -1,28 +1,34 @@
 import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import { migrate, shareMemory } from '../launch/migration.ts';
 import { withQmp } from '../launch/qmp.ts';
-import { largestSaved } from '../launch/sizes.ts';
+import { largestSaved, memoryBytes } from '../launch/sizes.ts';
 import type { HostLayout } from '../layout.ts';
-import { type Filter, receiveInto } from './receive.ts';
+import type { VmBounds } from '../options.ts';
+import { difference } from './difference.ts';
+import type { MemoryBase } from './memory-base.ts';
+import { receiveInto } from './receive.ts';
+
+/** What a VM was started with and can grow to, and what it has now. */
+export interface GrownSize {
+  readonly bounds: VmBounds;
+  readonly shape: HostShape;
+}
 
 /**
- * Stops a VM's CPUs, and writes to a file the memory and device state that its QEMU sends then. Afterwards, also after a
- * failure, the VM can be resumed or killed. After a failure the caller wipes the file.
- * @param options.filter changes what is written.
+ * Stops a VM's CPUs, and writes to a file its device state and what its memory differs in from the base. Afterwards, also
+ * after a failure, the VM can be resumed or killed. After a failure the caller wipes the file.
  */
 export async function saveState(
   layout: HostLayout,
   file: string,
-  shape: HostShape,
-  options: {
-    readonly timeoutMs: number;
-    readonly reserveMib?: number | undefined;
-    readonly filter?: Filter;
-  },
+  { bounds, shape }: GrownSize,
+  base: MemoryBase,
+  { timeoutMs, reserveMib }: { readonly timeoutMs: number; readonly reserveMib?: number | undefined },
 ): Promise<void> {
-  const { timeoutMs, reserveMib, filter } = options;
   const limits = { bytes: largestSaved(shape), ms: timeoutMs, reserveMib };
-  const receiver = await receiveInto(file, layout.stateSocket, layout.uid, limits, filter);
+  const receiver = await receiveInto(file, layout.stateSocket, layout.uid, limits, (stream) =>
+    difference(stream, base, memoryBytes(bounds)),
+  );
   const abort = new AbortController();
   receiver.received.catch(() => {
     abort.abort();

@@ -15,7 +15,7 @@ import type { QemuOptions } from '../options.ts';
 import { type HostLayout, layoutOf, removeRunFiles } from '../layout.ts';
 import { templateSlot } from '../names.ts';
 import { templateFiles, type TemplateFile, type TemplateRecord } from './template-record.ts';
-import { templateShape } from './template-shape.ts';
+import { templateShape, templateStart } from './template-shape.ts';
 import { templateBuildDirectory } from './template-store.ts';
 import { warmUpEngine } from './warm-up-engine.ts';
 
@@ -64,6 +64,7 @@ export async function makeTemplate(
   const { options, network, vms, cgroups } = deps;
   signal.throwIfAborted();
   const shape = templateShape;
+  const bounds = { start: templateStart, room: options.room };
   const layout = templateLayout(options);
   await removeTemplateVm(deps);
   const buildDirectory = await templateBuildDirectory(options.stateDirectory);
@@ -79,12 +80,12 @@ export async function makeTemplate(
       options.diskReserveMib,
     );
     await (await open(file('memory'), 'w', 0o600)).close();
-    await truncate(file('memory'), shape.memoryMib * 1024 ** 2);
+    await truncate(file('memory'), templateStart.memoryMib * 1024 ** 2);
     await chown(file('memory'), layout.uid, layout.uid);
     await network.make(layout);
     await vms.launch(layout, {
       shape,
-      bounds: { start: shape, room: options.room },
+      bounds,
       image: target.image,
       memory: { kind: 'file', path: file('memory') },
       incoming: false,
@@ -118,7 +119,10 @@ export async function makeTemplate(
     await network.disconnect(layout, noPorts);
     const kernelSecrets = await agent.freeze(120_000);
     if (kernelSecrets === undefined) throw new HypervisorError("the guest's agent stopped answering");
-    await vms.freeze(layout, file('device-state'), shape);
+    // Last, because every restored host has its own copy of what was written to added memory.
+    await vms.grow(layout, bounds.start, shape);
+    await until('the added memory', async () => (await vms.sizeOf(layout)).memoryMib >= shape.memoryMib);
+    await vms.freeze(layout, file('device-state'), { bounds, shape });
     while ((await cgroups.processes(layout.id)).length > 0) await delay(pollMs);
 
     report('computing digests');

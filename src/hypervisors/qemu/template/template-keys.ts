@@ -3,10 +3,10 @@ import type { HostShape } from '../../../core/hypervisor/host-spec.ts';
 import type { GuestImage } from '../image/guest-image.ts';
 import { memoryKeyOf, type NodeKey } from '../memory/memory-key.ts';
 import type { VmSize } from '../options.ts';
-import { templateShape } from './template-shape.ts';
+import { templateShape, templateStart } from './template-shape.ts';
 
 /** Raise this if templates are made differently: existing ones are then made again. */
-const recipeVersion = 5;
+const recipeVersion = 6;
 
 /**
  * The key of an image's template: a digest of everything that it is made from, and of how many templates with the same
@@ -18,7 +18,7 @@ export function templateKeys(
   room: VmSize,
   isBad: (key: string) => boolean,
 ): { readonly key: string; readonly bad: readonly string[] } {
-  const memory = memoryKeyOf(node, { start: templateShape, room });
+  const memory = memoryKeyOf(node, { start: templateStart, room });
   const sources = { recipeVersion, image: digest, commandLine, shape: templateShape, memory };
   const bad: string[] = [];
   for (;;) {

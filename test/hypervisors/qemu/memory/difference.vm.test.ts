@@ -3,6 +3,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MemoryLostError } from '../../../../src/core/hypervisor/memory-lost-error.ts';
 import { createQemuHypervisor } from '../../../../src/hypervisors/qemu/qemu.ts';
+import { templateShape, templateStart } from '../../../../src/hypervisors/qemu/template/template-shape.ts';
 import { makeHosts, type TestHost, type TestHosts } from '../../../isolation/support/hosts.ts';
 import { eventually } from '../../../support/eventually.ts';
 import { silentLogger } from '../../../support/logger.ts';
@@ -38,13 +39,12 @@ describe('suspended memory as a difference', { timeout: 1_200_000 }, () => {
     await eventually('the engine answers', () => driver.engineAnswers(spec), deadline);
   }
 
-  /** The memory of a paused VM, as its QEMU sees it. */
-  async function memoryOf(host: TestHost): Promise<Buffer> {
-    const bytes = host.spec.shape.memoryMib * mib;
+  /** The first `bytes` of the memory of a paused VM, as its QEMU sees it, that was mapped with a size of `mapped` bytes. */
+  async function memoryOf(host: TestHost, bytes: number, mapped = bytes): Promise<Buffer> {
     const pid = await host.pid();
     const maps = (await readFile(`/proc/${pid}/maps`, 'utf8')).split('\n').map((line) => line.split(/[- ]/));
     const found = maps.find(
-      ([from = '', to = '']) => Number.parseInt(to, 16) - Number.parseInt(from, 16) === bytes,
+      ([from = '', to = '']) => Number.parseInt(to, 16) - Number.parseInt(from, 16) === mapped,
     );
     const from = Number.parseInt(found?.[0] ?? '', 16);
     const memory = Buffer.allocUnsafe(bytes);
@@ -62,7 +62,23 @@ describe('suspended memory as a difference', { timeout: 1_200_000 }, () => {
 
   // Fails if the filter drops a page that differs, or a zero page whose template page is not zero.
   it('suspend: the image and the template together are the memory, and a container continues with its data', async () => {
-    const { driver } = hosts;
+    const { driver, options } = hosts;
+    const main = templateStart.memoryMib * mib;
+    const added = (templateShape.memoryMib - templateStart.memoryMib) * mib;
+    const room = options.room.memoryMib * mib - main;
+    const zeros = Buffer.alloc(pageBytes);
+    const wrongPages = (
+      memory: Buffer,
+      pages: ReadonlyMap<number, Buffer | undefined>,
+      base: (at: number) => Buffer,
+    ) => {
+      const wrong: number[] = [];
+      for (let at = 0; at < memory.length; at += pageBytes) {
+        const page = pages.has(at) ? (pages.get(at) ?? zeros) : base(at);
+        if (!page.equals(memory.subarray(at, at + pageBytes))) wrong.push(at);
+      }
+      return wrong;
+    };
     const host = await hosts.bringUp(hosts.newSpec());
     const attacker = await host.attacker();
     // A file in memory, and pages that were freed.
@@ -73,19 +89,16 @@ describe('suspended memory as a difference', { timeout: 1_200_000 }, () => {
     const started = await attacker.root('cut -d" " -f22 /proc/1/stat; hostname');
     for (let suspensions = 0; suspensions < 2; suspensions += 1) {
       await driver.pause(host.spec.hostId);
-      const memory = await memoryOf(host);
+      const memory = { main: await memoryOf(host, main), added: await memoryOf(host, added, room) };
       await driver.suspend(host.spec.hostId);
       const { size } = await stat(imageOf(host));
-      const pages = pagesOf(await readFile(imageOf(host)));
+      const image = await readFile(imageOf(host));
       const template = await readFile(await templateMemory());
-      const zeros = Buffer.alloc(pageBytes);
-      let wrong = 0;
-      for (let at = 0; at < memory.length; at += pageBytes) {
-        const page = pages.has(at) ? (pages.get(at) ?? zeros) : template.subarray(at, at + pageBytes);
-        if (!page.equals(memory.subarray(at, at + pageBytes))) wrong += 1;
-      }
-      expect(wrong).toBe(0);
-      expect(size).toBeLessThan(memory.length / 4);
+      const ofTemplate = (at: number) => template.subarray(at, at + pageBytes);
+      expect(wrongPages(memory.main, pagesOf(image), ofTemplate)).toEqual([]);
+      expect(wrongPages(memory.added, pagesOf(image, '/added'), () => zeros)).toEqual([]);
+      expect(memory.added.every((byte) => byte === 0)).toBe(false);
+      expect(size).toBeLessThan((main + added) / 4);
       await wake(host);
       expect(await attacker.root('sha256sum /data/file')).toBe(digest);
       expect(await attacker.root('cut -d" " -f22 /proc/1/stat; hostname')).toBe(started);

@@ -1,5 +1,8 @@
-/** Pages of the block `mem` in a stream that a VM was saved to, by address; undefined: zeros. Knows no broken streams. */
-export function pagesOf(stream: Buffer): Map<number, Buffer | undefined> {
+/**
+ * Pages of one block in a stream that a VM was saved to, by address; undefined: zeros. Knows no broken streams.
+ * @param end of the block's id.
+ */
+export function pagesOf(stream: Buffer, end = 'mem'): Map<number, Buffer | undefined> {
   const pages = new Map<number, Buffer | undefined>();
   let at = 8;
   const u8 = () => stream.readUInt8(at++);
@@ -35,7 +38,7 @@ export function pagesOf(stream: Buffer): Map<number, Buffer | undefined> {
       if ((flags & 0x20) === 0) block = text(u8());
       const isZero = (flags & 0x02) !== 0;
       const page = stream.subarray(at, (at += isZero ? 1 : 4096));
-      if (block === 'mem') pages.set(address, isZero ? undefined : page);
+      if (block.endsWith(end)) pages.set(address, isZero ? undefined : page);
     }
     at += 5;
     if (type === 0x03) return pages;
