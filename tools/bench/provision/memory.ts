@@ -59,6 +59,8 @@ export async function memoryOfHosts(
   };
   progress('suspending the hosts');
   await suspendAll();
+  // A QEMU that has ended is still giving its memory back.
+  await delay(settleMs);
   const suspended = await availableMib();
   const imageOf = async ({ host }: Tenant) =>
     (await stat(path.join(broker.stateDirectory, 'hosts', host, 'memory'))).size / 1024 ** 2;
