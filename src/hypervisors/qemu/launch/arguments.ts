@@ -141,6 +141,10 @@ export function qemuCommand(vm: {
     '-name',
     name,
     ...vmArguments(accelerator, bounds),
+    // QEMU marks memory without a file as mergeable whatever its backend says (ram_block_add in QEMU 7.2). Not
+    // part of vmArguments: it does not matter to saved memory.
+    '-machine',
+    'mem-merge=off',
     '-object',
     memoryObject(memory, bounds.start),
     ...blockDevices(image, disk, pass),
