@@ -7,9 +7,6 @@ const simulated = process.env['BERTH_HYPERVISOR'] === 'simulated';
 /** These measure the node's resources that a guest gets, so nothing else may run at the same time. */
 const measuring = ['test/isolation/bandwidth.vm.test.ts', 'test/isolation/jail.vm.test.ts'];
 
-/** In the outer VM of `npm run test:kvm` (docs/testing.md). */
-const hasKvm = process.env['BERTH_TEST_ACCELERATOR'] === 'kvm';
-
 const common = {
   // A run without tests, and a forgotten `.only`, fail.
   passWithNoTests: false,
@@ -28,26 +25,11 @@ export default defineConfig({
           ...common,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/**/*.vm.test.ts', 'test/**/*.kvm.test.ts'],
+          exclude: ['test/**/*.vm.test.ts'],
           // Most tests wait for Postgres or another process, so more workers than cores.
           maxWorkers: availableParallelism() + 1,
         },
       },
-      ...(hasKvm
-        ? [
-            {
-              test: {
-                ...common,
-                name: 'kvm',
-                include: ['test/**/*.kvm.test.ts'],
-                // The failure of a step ends the run: those that follow need it.
-                bail: 1,
-                fileParallelism: false,
-                disableConsoleIntercept: true,
-              },
-            },
-          ]
-        : []),
       ...(simulated
         ? []
         : [

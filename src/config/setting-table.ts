@@ -245,12 +245,6 @@ export const settingTable = {
     'template',
     '`template`: hosts share the pages of their template that they have not written to, and with them the side channels of shared pages; `none`: each has its own copy, for more memory and slower creates',
   ),
-  timeLimitFactor: literal(
-    'BERTH_TIME_LIMIT_FACTOR',
-    env.integer('a number', 1, 20),
-    '1',
-    'multiplies the time limits on guests, engines, QEMU and tools, for nodes on which all of them are slow, such as VMs without KVM; leases, handshakes and the deadlines of requests and operations stay as they are',
-  ),
   ...limitSettings,
 } as const;
 

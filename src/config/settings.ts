@@ -60,8 +60,6 @@ export interface Settings {
   readonly largestHost: { readonly vcpus: number; readonly memoryMib: number; readonly diskGib: number };
   /** What hosts of one template share in memory. */
   readonly pageSharing: 'template' | 'none';
-  /** Multiplies the time limits on guests, engines, QEMU and tools (time-limits.ts). */
-  readonly timeLimitFactor: number;
   /** What happens to a host with drift. */
   readonly integrityPolicy: 'report' | 'quarantine';
   /** Interval between two integrity checks of a host, in seconds. */

@@ -20,6 +20,8 @@ export interface PowerSwitch {
   powerDown(host: Host, power: 'paused' | 'suspended', isWanted: () => Promise<boolean>): Promise<void>;
 }
 
+/** A resumed guest answers within tenths of a second. Milliseconds. */
+const identifyTimeoutMs = 10_000;
 const identifyPollMs = 20;
 
 /**
@@ -32,11 +34,9 @@ export function createPowerSwitch(deps: {
   hypervisor: Hypervisor;
   /** Begins the restart of a host whose memory was lost. */
   restart: (host: Host) => Promise<void>;
-  /** Longest wait for a resumed guest, which usually answers within tenths of a second. Milliseconds. */
-  identifyTimeoutMs?: number;
   logger: Logger;
 }): PowerSwitch {
-  const { records, hypervisor, restart, identifyTimeoutMs = 10_000, logger } = deps;
+  const { records, hypervisor, restart, logger } = deps;
 
   async function wake(host: Host): Promise<boolean> {
     if ((await records.unfinishedOperation(host.instanceId)) !== undefined) return false;

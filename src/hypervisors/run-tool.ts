@@ -5,7 +5,6 @@ import { createBoundedBuffer } from '../lib/bounded-buffer.ts';
 import { settleWithin } from '../lib/settle-within.ts';
 import { requireNotAbandoned } from './abandoned-acts.ts';
 import { runByVariable } from './orphaned-tools.ts';
-import { timeLimit } from '../config/time-limits.ts';
 
 /** Tools inherit nothing of this process's environment, so no secret in it can reach them. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
@@ -28,7 +27,6 @@ export interface RunOptions {
   readonly onLine?: (line: string) => void;
 }
 
-const usualTimeoutMs = timeLimit(30_000);
 /** How much of a tool's last output an error quotes, in characters. */
 const longestQuote = 4_000;
 /** A tool that prints more to standard output is killed; in bytes. */
@@ -46,7 +44,7 @@ const killTimeoutMs = 5_000;
  * @throws HypervisorError with what it printed, if it fails, is not installed, or takes too long.
  */
 export function runTool(program: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
-  const { input, timeoutMs = usualTimeoutMs, signal, onLine } = options;
+  const { input, timeoutMs = 30_000, signal, onLine } = options;
   const tooLate = `took longer than ${timeoutMs / 1000} s`;
   const atDeadline = (): never => {
     throw new HypervisorError(`${program} ${tooLate}, and could not be killed`);

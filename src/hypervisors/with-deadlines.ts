@@ -3,7 +3,6 @@ import type { Driver } from '../core/hypervisor/hypervisor.ts';
 import { settleWithin } from '../lib/settle-within.ts';
 import { runAbandonable } from './abandoned-acts.ts';
 import { decorateHostMethods, hostIdOf, type HostMethod } from './host-methods.ts';
-import { timeLimit } from '../config/time-limits.ts';
 
 /** Methods that write, read or digest a host's memory or disk, or start or end its VM. */
 const longMethods: ReadonlySet<HostMethod> = new Set<HostMethod>([
@@ -17,10 +16,7 @@ export interface MethodDeadlines {
   readonly shortMs: number;
 }
 
-const usualDeadlines: MethodDeadlines = {
-  longMs: timeLimit(12 * 60_000),
-  shortMs: timeLimit(2 * 60_000),
-};
+const usualDeadlines: MethodDeadlines = { longMs: 12 * 60_000, shortMs: 2 * 60_000 };
 
 /**
  * The driver, with a deadline on each method about one host. Every wait within a method has its own, much shorter

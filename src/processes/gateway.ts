@@ -3,7 +3,6 @@ import { userIds } from '../config/users.ts';
 import type { Logger } from '../lib/logger.ts';
 import { startCountReports } from '../gateway/count-reports.ts';
 import { createGateway, type Gateway } from '../gateway/gateway.ts';
-import { defaultLimits } from '../gateway/limits.ts';
 import { dropPrivileges } from './drop-privileges.ts';
 import { createGatewayCertificateAuthorities } from '../postgres/certificate-authorities.ts';
 import { createCertificateRequester } from '../postgres/certificate-requests.ts';
@@ -19,7 +18,6 @@ import { openCheckedDatabase } from './checked-database.ts';
 import { requireDatabaseUrl } from './database-url.ts';
 import { highestMark } from './installation-memory.ts';
 import type { RunningProcess } from './running-process.ts';
-import { timeLimit } from '../config/time-limits.ts';
 
 /** The process that serves apps: TLS in front of every host's Docker engine. It has no CA's key, and is unprivileged. */
 export async function startGateway(settings: Settings, logger: Logger): Promise<RunningProcess> {
@@ -61,8 +59,6 @@ export async function startGateway(settings: Settings, logger: Logger): Promise<
       maxConnectionsPerTenant: settings.gatewayTenantConnections,
       maxConnectionsPerHost: settings.gatewayHostConnections,
       maxConnectionsPerBinding: settings.gatewayBindingConnections,
-      connectTimeoutMs: timeLimit(defaultLimits.connectTimeoutMs),
-      wakeTimeoutMs: timeLimit(defaultLimits.wakeTimeoutMs),
     },
     logger,
   });

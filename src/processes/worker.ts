@@ -57,7 +57,6 @@ import { requireInstallation } from './installation.ts';
 import { highestMark, journalFolders, openJournal } from './installation-memory.ts';
 import { slotRules } from './slot-rules.ts';
 import type { RunningProcess } from './running-process.ts';
-import { timeLimit } from '../config/time-limits.ts';
 
 /** How long a worker that is asked to stop waits for acts in progress, in milliseconds. */
 const stopMs = 10_000;
@@ -157,7 +156,6 @@ export async function startWorker(
   const power = createPowerSwitch({
     ...{ records: store.records, hypervisor, logger },
     restart: (host) => restartHost(deps, host, memoryLost),
-    identifyTimeoutMs: timeLimit(10_000),
   });
   const powerRequests = createPowerRequestController({ ...deps, records: store.records, power, admission });
   const idle = createIdleController({

@@ -10,8 +10,6 @@ import { processesWith } from '../../tools/lib/residue.ts';
 import { makeStateDirectory } from './vm-cache.ts';
 
 const project = path.join(import.meta.dirname, '..', '..');
-/** On a slow node each poll takes a share of the processors that the operation needs. */
-const slowness = Number(process.env['BERTH_TIME_LIMIT_FACTOR'] ?? 1);
 export const serviceId = 'e2e-container-host';
 export const planId = 'e2e-small';
 export const largerPlanId = 'e2e-larger';
@@ -32,8 +30,6 @@ export interface BrokerProcess {
   processPid(name: string): Promise<number>;
   /** Its settings. */
   readonly settings: Settings;
-  /** The same as environment variables, for programs that talk to it. */
-  readonly environment: Readonly<Record<string, string | undefined>>;
   /** Port of the OSB API; gateway and management use the next two. */
   readonly firstPort: number;
   /** @param settings environment variables that override the usual ones until it ends. */
@@ -201,7 +197,7 @@ export async function makeBrokerProcess(
         const polled = await ask('GET', `${route}/last_operation?operation=${operation}`);
         return polled.body['state'] === 'in progress' ? undefined : polled;
       },
-      { deadlineMs: 600_000, everyMs: 250 * slowness },
+      { deadlineMs: 600_000, everyMs: 250 },
     );
   }
 
@@ -224,7 +220,6 @@ export async function makeBrokerProcess(
       throw new Error(`no ${name} is running`);
     },
     settings: readSettings(environment),
-    environment,
     firstPort: port,
     start,
     async interrupt() {

@@ -10,10 +10,9 @@ import { raiseProcessLimits } from './launch/process-limits.ts';
 import { largest } from './launch/sizes.ts';
 import type { HostLayout } from './layout.ts';
 import { agentTimeoutMs } from './timeouts.ts';
-import { timeLimit } from '../../config/time-limits.ts';
 
 /** A guest that has not taken CPUs, memory and disk into use by then does not want to, or can't. */
-const longestGrowthMs = timeLimit(20_000);
+const longestGrowthMs = 20_000;
 
 /** Adds to a running host what its spec has more, and waits for its guest: {@link Lifecycle.grow}. */
 export async function growHost(deps: QemuDeps, spec: HostSpec): Promise<boolean> {
@@ -98,7 +97,7 @@ async function addWhatIsRecorded(
 /**
  * Waits for the guest of a host that grows, and records that it has all of its shape.
  * @returns false if it has not yet: ask again.
- * @throws HypervisorError if it has not some time after an update has begun to wait.
+ * @throws HypervisorError if it has not 20 s after an update has begun to wait.
  */
 export async function settleGrowth(deps: QemuDeps, at: HostLayout, record: HostRecord): Promise<boolean> {
   if (record.growing === undefined) return true;

@@ -23,11 +23,10 @@ import { largestFile } from './launch/sizes.ts';
 import { type HostLayout, removeRunFiles } from './layout.ts';
 import { resumeHost } from './resume-host.ts';
 import { agentTimeoutMs, engineTimeoutMs } from './timeouts.ts';
-import { timeLimit } from '../../config/time-limits.ts';
 
-const powerOffTimeoutMs = timeLimit(60_000);
+const powerOffTimeoutMs = 60_000;
 /** A busy engine under emulation. */
-const listTimeoutMs = timeLimit(10_000);
+const listTimeoutMs = 10_000;
 
 export function createLifecycle(deps: QemuDeps): Lifecycle {
   const { options, image, hosts, cgroups, network, recordedRules } = deps;

@@ -2,9 +2,8 @@ import { stat, statfs } from 'node:fs/promises';
 import type { Halt, RunState } from '../../core/hypervisor/run-state.ts';
 import type { QemuDeps } from './deps.ts';
 import { withQmp } from './launch/qmp.ts';
-import { timeLimit } from '../../config/time-limits.ts';
 
-const timeoutMs = timeLimit(3_000);
+const timeoutMs = 3_000;
 const halts: readonly string[] = [
   'io-error',
   'internal-error',

@@ -10,7 +10,6 @@ import { restoredSize } from './launch/started-size.ts';
 import { hasRun } from './launch/vm-starter.ts';
 import { makeTemplate, removeTemplateVm } from './template/make-template.ts';
 import { warmRestoredGuest } from './warm-restored-guest.ts';
-import { timeLimit } from '../../config/time-limits.ts';
 
 /** Name of a lock: templates are made one at a time on a node. */
 const templateLock = 'template';
@@ -19,7 +18,7 @@ const pollMs = 1_000;
  * How long templates of former images stay, in milliseconds: longer than any restore lasts (with-deadlines.ts), and than another
  * worker of the node needs to change to the current image.
  */
-const formerStaysMs = timeLimit(15 * 60_000);
+const formerStaysMs = 15 * 60_000;
 /** How many bad templates are replaced: one that is bad again and again would keep the node busy. */
 const mostRemakes = 3;
 

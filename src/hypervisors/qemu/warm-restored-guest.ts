@@ -9,10 +9,9 @@ import { engineAnswers } from './engine/engine.ts';
 import { identifyGuest } from './identify-guest.ts';
 import type { HostLayout } from './layout.ts';
 import { engineTimeoutMs } from './timeouts.ts';
-import { timeLimit } from '../../config/time-limits.ts';
 
 /** A restored guest that has not answered by then is of no use to the pool. */
-const timeoutMs = timeLimit(60_000);
+const timeoutMs = 60_000;
 const pollMs = 50;
 
 /**

@@ -2,10 +2,9 @@ import { Ajv } from 'ajv';
 import type { EngineAddress } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { askEngine } from './engine.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
 /** A busy engine under emulation takes seconds to start a container. Milliseconds. */
-const startTimeoutMs = timeLimit(60_000);
+const startTimeoutMs = 60_000;
 /** Containers per question. Each takes 1 to 3 KiB, more with many labels. */
 const pageSize = 100;
 /** Bytes per answer: what a guest sends is parsed on the event loop, and this much takes milliseconds at most. */

@@ -3,7 +3,6 @@ import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { createLineReader } from '../../../lib/line-reader.ts';
 import { settleWithin } from '../../../lib/settle-within.ts';
 import { requireNotAbandoned } from '../../abandoned-acts.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
 /** A connection to QEMU's monitor (QEMU Machine Protocol). */
 export interface Qmp {
@@ -29,7 +28,7 @@ const maxReceived = { total: 4 * 1024 * 1024, line: 1024 * 1024 };
  * Limit for a whole connection, in milliseconds. QEMU serves one monitor connection at a time, so a greeting can take
  * long; and a compromised QEMU could otherwise block its caller for an unlimited time, one byte at a time.
  */
-const connectionTimeoutMs = timeLimit(30_000);
+const connectionTimeoutMs = 30_000;
 
 export interface QmpOptions {
   /** Limit for the whole connection; 30 s by default. */

@@ -35,15 +35,14 @@ import { requireNotAbandoned } from '../../abandoned-acts.ts';
 import { toolEnvironment } from '../../run-tool.ts';
 import { exists } from '../../../lib/exists.ts';
 import type { Logger } from '../../../lib/logger.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
 /** The files that a running VM was made from: their digests by path. */
 export type SourceDigests = ReadonlyMap<string, string>;
 
-const launchTimeoutMs = timeLimit(20_000);
+const launchTimeoutMs = 20_000;
 
 /** Covers writing a guest's whole memory to a busy disk, or reading it back. */
-const memoryTimeoutMs = timeLimit(10 * 60 * 1000);
+const memoryTimeoutMs = 10 * 60 * 1000;
 
 /** Starts QEMU processes and controls them through their monitors. */
 export interface Vms {

@@ -3,9 +3,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import path from 'node:path';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { toolEnvironment } from '../../run-tool.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
-const timeoutMs = timeLimit(120_000);
+const timeoutMs = 120_000;
 
 /**
  * Copies a file into sealed memory (memfd_create(2), file seals), which cannot be changed any more. It exists until its

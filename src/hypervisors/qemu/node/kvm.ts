@@ -7,7 +7,6 @@ import { kvmDevice, openJail } from '../launch/jail.ts';
 import type { Accelerator } from '../options.ts';
 import { errorMessage } from '../../../lib/error-message.ts';
 import { writeFileAtomically } from '../../../lib/write-file-atomically.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
 /** Whether the node's KVM runs guests, and why Berth thinks so. */
 export interface KvmVerdict {
@@ -20,7 +19,7 @@ export interface KvmVerdict {
 const nobody = 65_534;
 
 /** A guest that really runs under KVM finishes within a second. */
-const probeTimeoutMs = timeLimit(5_000);
+const probeTimeoutMs = 5_000;
 
 /**
  * A boot sector that counts down from 400 million and then writes 0x2a to the debug-exit port 0xf4, on which

@@ -18,12 +18,9 @@ import { templateFiles, type TemplateFile, type TemplateRecord } from './templat
 import { templateShape, templateStart } from './template-shape.ts';
 import { templateBuildDirectory } from './template-store.ts';
 import { warmUpEngine } from './warm-up-engine.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
 /** A cold boot under emulation on a busy node was seen to take over two minutes. */
-const bootTimeoutMs = timeLimit(15 * 60 * 1000);
-const answerTimeoutMs = timeLimit(1_000);
-const freezeTimeoutMs = timeLimit(120_000);
+const bootTimeoutMs = 15 * 60 * 1000;
 const pollMs = 250;
 const noPorts = { first: 0, count: 0 };
 
@@ -107,11 +104,11 @@ export async function makeTemplate(
         await delay(pollMs);
       }
     };
-    await until("the guest's agent", async () => (await agent.status(answerTimeoutMs)) !== undefined);
+    await until("the guest's agent", async () => (await agent.status(1_000)) !== undefined);
     await network.connect(layout, noPorts, { kind: 'none' }, noPorts);
-    await until("the guest's agent", () => agent.publish(noPorts, answerTimeoutMs));
+    await until("the guest's agent", () => agent.publish(noPorts, 1_000));
     report('starting the Docker engine');
-    await until('the Docker engine', () => engineAnswers(engine, 5 * answerTimeoutMs));
+    await until('the Docker engine', () => engineAnswers(engine, 5_000));
     await warmUpEngine(engine, (step) => {
       signal.throwIfAborted();
       report(`warming up the engine: ${step}`);
@@ -120,7 +117,7 @@ export async function makeTemplate(
 
     report('freezing');
     await network.disconnect(layout, noPorts);
-    const kernelSecrets = await agent.freeze(freezeTimeoutMs);
+    const kernelSecrets = await agent.freeze(120_000);
     if (kernelSecrets === undefined) throw new HypervisorError("the guest's agent stopped answering");
     // Last, because every restored host has its own copy of what was written to added memory.
     await vms.grow(layout, bounds.start, shape);

@@ -4,10 +4,9 @@ import { pack } from 'tar-stream';
 import type { EngineAddress } from '../../../core/hypervisor/network.ts';
 import { HypervisorError } from '../../../core/hypervisor/hypervisor-error.ts';
 import { askEngine, type EngineRequest } from '../engine/engine.ts';
-import { timeLimit } from '../../../config/time-limits.ts';
 
 /** Under emulation the first run of everything is slow. Milliseconds. */
-const timeoutMs = timeLimit(120_000);
+const timeoutMs = 120_000;
 const maxBytes = 1024 * 1024;
 const image = 'berth-warm-up:1';
 
